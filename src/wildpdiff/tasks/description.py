@@ -1,0 +1,145 @@
+"""What is known of a task without labels, and the schema of its metadata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from wildpdiff.errors import DescriptionError
+
+__all__ = ["PARTS", "Description", "Images", "MetadataField", "MetadataSchema", "MetadataValue"]
+
+Images = npt.NDArray[np.uint8]
+"""Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
+
+MetadataValue = float | int | str
+
+PARTS = ("metadata", "backgrounds", "examples", "text", "task_id")
+"""The names of a description's parts, in the order in which they are always listed."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a task without labels. Any part may be ``None`` (not known).
+
+    Attributes:
+        metadata: named numbers and categories, for example ``{"latitude": -2.3, "habitat": "woodland"}``.
+        backgrounds: unlabelled images of the place, ``uint8 [k, h, w, 3]``.
+        examples: unlabelled inputs of the task, ``uint8 [k, h, w, 3]``.
+        text: a sentence or two in words.
+        task_id: the name of a seen task, for generators conditioned on the identity (the paper's RQ1).
+    """
+
+    metadata: Mapping[str, MetadataValue] | None = None
+    backgrounds: Images | None = None
+    examples: Images | None = None
+    text: str | None = None
+    task_id: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that are present, in the order of :data:`PARTS`."""
+        return tuple(name for name in PARTS if getattr(self, name) is not None)
+
+    def require_any(self, usable: Iterable[str]) -> None:
+        """Raise :class:`DescriptionError` unless at least one of the ``usable`` parts is present."""
+        usable = tuple(usable)
+        if not set(usable) & set(self.parts):
+            found = ", ".join(self.parts) or "nothing"
+            raise DescriptionError(
+                f"The description has {found}; this generator reads {', '.join(usable)}. "
+                "Give at least one of these parts."
+            )
+
+
+@dataclass(frozen=True)
+class MetadataField:
+    """One named value of the metadata.
+
+    Attributes:
+        name: the key in the metadata.
+        kind: ``number``, ``cyclic`` (with ``period``) or ``category`` (with ``categories``).
+        unit: for people, for example ``m`` or ``degrees``.
+        period: the length of one cycle, for ``cyclic`` only.
+        categories: the allowed values, for ``category`` only.
+        geographic: ``latitude`` or ``longitude`` where the number is a coordinate in degrees, else ``None``.
+    """
+
+    name: str
+    kind: Literal["number", "cyclic", "category"]
+    unit: str = ""
+    period: float | None = None
+    categories: tuple[str, ...] = ()
+    geographic: Literal["latitude", "longitude"] | None = None
+
+    def check(self, value: MetadataValue) -> MetadataValue:
+        """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is not of this field's kind."""
+        if self.kind == "category":
+            if value not in self.categories:
+                raise DescriptionError(
+                    f"Metadata {self.name!r} is {value!r}; known categories are {', '.join(self.categories)}."
+                )
+            return str(value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a number is needed.") from None
+        if not math.isfinite(number):
+            raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a finite number is needed.")
+        limit = {"latitude": 90.0, "longitude": 180.0}.get(self.geographic or "")
+        if limit is not None and abs(number) > limit:
+            raise DescriptionError(f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}.")
+        return number
+
+    def to_json(self) -> dict[str, Any]:
+        """The field as plain JSON values."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "unit": self.unit,
+            "period": self.period,
+            "categories": list(self.categories),
+            "geographic": self.geographic,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MetadataField:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**data, "categories": tuple(data["categories"])})
+
+
+@dataclass(frozen=True)
+class MetadataSchema:
+    """The named values that a suite's metadata may have. Keys may be missing from a description, never unknown."""
+
+    fields: tuple[MetadataField, ...] = field(default_factory=tuple)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields, in order."""
+        return tuple(entry.name for entry in self.fields)
+
+    def check(self, metadata: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
+        """The metadata with every value checked; raises :class:`DescriptionError` on an unknown key or a bad value."""
+        by_name = {entry.name: entry for entry in self.fields}
+        unknown = sorted(set(metadata) - set(by_name))
+        if unknown:
+            raise DescriptionError(
+                f"Unknown metadata key {', '.join(map(repr, unknown))}; known keys are "
+                f"{', '.join(self.names) or '(none: this suite has no metadata)'}."
+            )
+        return {name: by_name[name].check(metadata[name]) for name in self.names if name in metadata}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The schema as plain JSON values."""
+        return [entry.to_json() for entry in self.fields]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Mapping[str, Any]]) -> MetadataSchema:
+        """The inverse of :meth:`to_json`."""
+        return cls(tuple(MetadataField.from_json(entry) for entry in data))

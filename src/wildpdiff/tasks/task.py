@@ -1,0 +1,72 @@
+"""What one model is wanted for, and a suite of such tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wildpdiff.tasks.description import Description, Images, MetadataSchema
+
+__all__ = ["GROUPS", "SPLITS", "Group", "Labels", "LabelledImages", "SplitName", "Suite", "Task"]
+
+Labels = npt.NDArray[np.int64]
+SplitName = Literal["train", "validation", "test"]
+Group = Literal["pretraining", "seen", "unseen"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+GROUPS: tuple[Group, ...] = ("pretraining", "seen", "unseen")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images ``uint8 [n, h, w, 3]`` with their class indices ``int64 [n]``."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Task(Protocol):
+    """One task of image classification: labelled data in three splits and a description without labels."""
+
+    @property
+    def name(self) -> str:
+        """Unique within its suite; used in file names, so letters, digits, ``-`` and ``_`` only."""
+
+    @property
+    def description(self) -> Description:
+        """What is known of the task without labels."""
+
+    def data(self, split: SplitName) -> LabelledImages:
+        """The labelled images of one split. The same call gives the same images."""
+
+
+class Suite(Protocol):
+    """Tasks of one label set: those that pretrain the backbone, those seen by the generator, and the unseen."""
+
+    @property
+    def name(self) -> str:
+        """A short name, for example ``savanna``."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a label is an index into them."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
+
+    @property
+    def metadata_schema(self) -> MetadataSchema:
+        """The named values that the tasks' metadata may have."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the data: configuration, seed and code version."""
+
+    def tasks(self, group: Group) -> tuple[Task, ...]:
+        """The tasks of one group, in a fixed order. Groups are disjoint."""
