@@ -37,7 +37,7 @@ class DataError(WildpdiffError):
 
 
 class DescriptionError(WildpdiffError):
-    """A description is empty, names an unknown key or category, or has parts the generator was not fitted on."""
+    """A description is empty, names an unknown key or category, or has no part the generator can read."""
 
 
 class TrainingError(WildpdiffError):

@@ -1,0 +1,1 @@
+"""Autoencoders: normalised adapter vectors to latents and back."""

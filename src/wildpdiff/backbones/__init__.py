@@ -1,0 +1,1 @@
+"""Backbones: the frozen pretrained model, its preprocessing and where adapters attach."""

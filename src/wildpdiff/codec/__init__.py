@@ -1,0 +1,1 @@
+"""The codec: adapter to normalised vector and back."""

@@ -1,0 +1,1 @@
+"""Conditions: description to embedding."""

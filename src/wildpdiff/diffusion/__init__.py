@@ -1,0 +1,1 @@
+"""Latent diffusion: schedules, denoisers, samplers and their training."""

@@ -1,0 +1,1 @@
+"""Evaluation: scores, recovered gain and the table of results."""

@@ -1,0 +1,1 @@
+"""The report: pictures and one page, drawn from results.json alone."""

@@ -1,0 +1,1 @@
+"""Tasks: labelled data, and a description of what is known without labels."""

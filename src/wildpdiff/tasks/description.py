@@ -78,7 +78,7 @@ class MetadataField:
     geographic: Literal["latitude", "longitude"] | None = None
 
     def check(self, value: MetadataValue) -> MetadataValue:
-        """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is not of this field's kind."""
+        """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is of another kind."""
         if self.kind == "category":
             if value not in self.categories:
                 raise DescriptionError(
@@ -93,7 +93,9 @@ class MetadataField:
             raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a finite number is needed.")
         limit = {"latitude": 90.0, "longitude": 180.0}.get(self.geographic or "")
         if limit is not None and abs(number) > limit:
-            raise DescriptionError(f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}.")
+            raise DescriptionError(
+                f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}."
+            )
         return number
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class MetadataField:
 
 @dataclass(frozen=True)
 class MetadataSchema:
-    """The named values that a suite's metadata may have. Keys may be missing from a description, never unknown."""
+    """The named values that a suite may have as metadata. Keys may be missing, never unknown."""
 
     fields: tuple[MetadataField, ...] = field(default_factory=tuple)
 
@@ -125,7 +127,7 @@ class MetadataSchema:
         return tuple(entry.name for entry in self.fields)
 
     def check(self, metadata: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
-        """The metadata with every value checked; raises :class:`DescriptionError` on an unknown key or a bad value."""
+        """The checked metadata; raises :class:`DescriptionError` on an unknown key or a bad value."""
         by_name = {entry.name: entry for entry in self.fields}
         unknown = sorted(set(metadata) - set(by_name))
         if unknown:

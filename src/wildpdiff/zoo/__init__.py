@@ -1,0 +1,1 @@
+"""The zoo: adapters saved while many tasks are fine-tuned."""
