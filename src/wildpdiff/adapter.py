@@ -1,0 +1,194 @@
+"""An adapter: the task-specific tensors, where they attach, and where they come from. Its folder is a PEFT folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wildpdiff.artifact import json_bytes, read_json, read_safetensors, safetensors_bytes, write_folder
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
+
+__all__ = ["PEFT_PREFIX", "Adapter", "AdapterConfig"]
+
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before every tensor name in ``adapter_model.safetensors``."""
+
+PROVENANCE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which modules of which backbone an adapter changes, as PEFT's ``LoraConfig`` describes it.
+
+    Attributes:
+        backbone: the backbone's registered name.
+        backbone_hash: SHA-256 of its frozen weights, so that an adapter is never applied to other weights.
+        classes: names of the classes, in the order of the logits.
+        rank: rank r of the LoRA factors (Hu et al. 2021).
+        alpha: LoRA's alpha; the update is ``alpha / r * B @ A``.
+        target_modules: full names of the modules that get LoRA factors.
+        modules_to_save: full names of the modules that are replaced whole, as PEFT calls them: the classifier.
+    """
+
+    backbone: str
+    backbone_hash: str
+    classes: tuple[str, ...]
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
+
+    @property
+    def scaling(self) -> float:
+        """The factor ``alpha / r`` before ``B @ A``."""
+        return self.alpha / self.rank
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {
+            "backbone": self.backbone,
+            "backbone_hash": self.backbone_hash,
+            "classes": list(self.classes),
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "target_modules": list(self.target_modules),
+            "modules_to_save": list(self.modules_to_save),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AdapterConfig:
+        """The inverse of :meth:`to_json`."""
+        names = ("classes", "target_modules", "modules_to_save")
+        return cls(**{**data, **{name: tuple(data[name]) for name in names}})
+
+    def peft_json(self) -> dict[str, Any]:
+        """The content of PEFT's ``adapter_config.json``."""
+        return {
+            "peft_type": "LORA",
+            "base_model_name_or_path": self.backbone,
+            "task_type": None,
+            "inference_mode": True,
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "init_lora_weights": True,
+            "use_rslora": False,
+            "use_dora": False,
+            "target_modules": list(self.target_modules),
+            "modules_to_save": list(self.modules_to_save) or None,
+        }
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The tensors of one task, under the names that PEFT gives them in its file.
+
+    Attributes:
+        tensors: for each target module ``….lora_A.weight`` and ``….lora_B.weight``, for each saved module its
+            parameters, all with PEFT's prefix.
+        config: where they attach.
+        provenance: plain JSON values: which source made it, from which generator hash, seed and description.
+    """
+
+    tensors: Mapping[str, Tensor]
+    config: AdapterConfig
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(value.numel() for value in self.tensors.values())
+
+    def distance(self, other: Adapter) -> float:
+        """Euclidean distance between the parameters of two adapters of one layout."""
+        if {n: v.shape for n, v in self.tensors.items()} != {n: v.shape for n, v in other.tensors.items()}:
+            raise AdapterMismatchError("The two adapters have different tensors; only like ones can be compared.")
+        squares = sum(
+            float((self.tensors[n].double() - other.tensors[n].double()).square().sum()) for n in self.tensors
+        )
+        return float(squares**0.5)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write an ordinary PEFT folder, with a model card and ``provenance.json``; atomic. Returns the folder."""
+        folder = Path(folder)
+        provenance = {
+            "schema_version": PROVENANCE_VERSION,
+            "adapter": self.config.to_json(),
+            "provenance": dict(self.provenance),
+        }
+        files = {
+            "adapter_config.json": json_bytes(self.config.peft_json()),
+            "adapter_model.safetensors": safetensors_bytes(self.tensors),
+            "provenance.json": json_bytes(provenance),
+            "README.md": _model_card(self).encode(),
+        }
+
+        def fill(temporary: Path) -> None:
+            for name, data in files.items():
+                (temporary / name).write_bytes(data)
+
+        write_folder(folder, fill)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Adapter:
+        """Read a folder written by :meth:`save`.
+
+        Raises:
+            ArtifactError: a file is missing, truncated or not of this package.
+            SchemaVersionError: written by a newer version of the package.
+        """
+        folder = Path(folder)
+        if not (folder / "provenance.json").is_file():
+            raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
+        data = read_json(folder / "provenance.json")
+        if data.get("schema_version", 0) > PROVENANCE_VERSION:
+            raise SchemaVersionError(
+                f"{folder} has provenance version {data['schema_version']}; this package reads up to "
+                f"{PROVENANCE_VERSION}. Update wildpdiff."
+            )
+        try:
+            config = AdapterConfig.from_json(data["adapter"])
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder / 'provenance.json'} lacks the adapter's configuration ({error}).") from None
+        return cls(read_safetensors(folder / "adapter_model.safetensors"), config, data["provenance"])
+
+    def check_finite(self) -> None:
+        """Raise :class:`ArtifactError` where a value is not finite."""
+        bad = [name for name, value in self.tensors.items() if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise ArtifactError(f"The adapter's tensor {bad[0]} holds values that are not finite; do not use it.")
+
+
+def _model_card(adapter: Adapter) -> str:
+    provenance = adapter.provenance
+    config = adapter.config
+    rows = "\n".join(
+        f"- {key.replace('_', ' ')}: `{value}`"
+        for key, value in sorted(provenance.items())
+        if not isinstance(value, dict)
+    )
+    return f"""---
+base_model: {config.backbone}
+library_name: peft
+tags: [lora, wildpdiff, generated-adapter]
+---
+# Adapter for {provenance.get("task") or "a described task"}
+
+A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of the backbone `{config.backbone}`
+(weights `{config.backbone_hash[:12]}`), for {len(config.classes)} classes: {", ".join(config.classes)}.
+
+{rows}
+
+An adapter made by a generator was not trained on labels of this task. Check it on a few labelled examples of your
+own before you rely on it. `provenance.json` says how it was made.
+
+Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or `peft.PeftModel.from_pretrained(backbone, "THIS_FOLDER")`.
+"""

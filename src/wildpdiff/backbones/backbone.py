@@ -1,0 +1,224 @@
+"""The frozen pretrained model: preprocessing, where adapters attach, and logits from (inputs, adapter tensors)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.artifact import tensors_hash
+from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
+from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.tasks.description import Images
+
+__all__ = ["Backbone", "LoraSpec"]
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Where LoRA goes: rank, alpha, the modules that get factors, and the modules saved whole."""
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    modules_to_save: tuple[str, ...] = ()
+
+
+class _Part(nn.Module):
+    """One method of the wrapped module as a module of its own, so that ``functional_call`` can reach it."""
+
+    def __init__(self, module: nn.Module, method: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.module = module
+        self._method = method
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the part."""
+        result: Tensor = self._method(inputs)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A frozen classifier of images that adapters attach to. Any ``nn.Module`` from images to logits can be one.
+
+    A module that has the methods ``stem(x)`` and ``head(h)`` with ``forward(x) == head(stem(x))`` is run in two
+    parts: no adapter may touch the stem, whose output is then computed once per image. A module that has
+    ``embed(h)`` (features before the classifier) gives richer image features to the conditions.
+
+    Attributes:
+        name: registered name, written into every adapter.
+        module: the pretrained module, in evaluation mode, its parameters frozen.
+        classes: the class names, in the order of the logits.
+        image_size: height and width of the inputs in pixels.
+        mean: per-channel mean that preprocessing subtracts, of values in [0, 1].
+        std: per-channel standard deviation that preprocessing divides by.
+        lora: where adapters attach.
+        backbone_hash: SHA-256 of the frozen weights.
+    """
+
+    name: str
+    module: nn.Module
+    classes: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    lora: LoraSpec
+    backbone_hash: str
+
+    @classmethod
+    def wrap(
+        cls,
+        module: nn.Module,
+        *,
+        name: str,
+        classes: Sequence[str],
+        image_size: int,
+        lora: LoraSpec,
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.25, 0.25, 0.25),
+    ) -> Backbone:
+        """Freeze a module and make a backbone of it; raises ``TrainingError`` where the LoRA places do not exist."""
+        module = module.eval().requires_grad_(False)
+        backbone = cls(
+            name, module, tuple(classes), image_size, mean, std, lora, tensors_hash(dict(module.state_dict()))
+        )
+        expected_shapes(module, backbone.adapter_config)
+        return backbone
+
+    @property
+    def adapter_config(self) -> AdapterConfig:
+        """The configuration that every adapter of this backbone has."""
+        lora = self.lora
+        return AdapterConfig(
+            backbone=self.name,
+            backbone_hash=self.backbone_hash,
+            classes=self.classes,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            target_modules=lora.target_modules,
+            modules_to_save=lora.modules_to_save,
+        )
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of an adapter's tensors."""
+        return expected_shapes(self.module, self.adapter_config)
+
+    def initial_adapter(self, seed: int) -> Adapter:
+        """The shared starting point of all fine-tunings; equals the pretrained model in effect. Imports PEFT."""
+        tensors = initial_adapter(self.module, self.adapter_config, seed)
+        return Adapter(tensors, self.adapter_config, {"source": "initial", "seed": seed})
+
+    def check(self, adapter: Adapter) -> None:
+        """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
+        if adapter.config.backbone_hash != self.backbone_hash:
+            raise AdapterMismatchError(
+                f"The adapter is for backbone {adapter.config.backbone!r} with weights "
+                f"{adapter.config.backbone_hash[:12]}; this is {self.name!r} with {self.backbone_hash[:12]}. "
+                "Load the backbone that the adapter was made for."
+            )
+        found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
+        expected = self.shapes
+        for name in sorted(set(found) | set(expected)):
+            if found.get(name) != expected.get(name):
+                raise AdapterMismatchError(
+                    f"Tensor {name} has shape {found.get(name, 'missing')}; the backbone {self.name!r} expects "
+                    f"{expected.get(name, 'no such tensor')}. The adapter belongs to another backbone or LoRA setting."
+                )
+
+    # Running -----------------------------------------------------------------------------------------------------
+
+    def preprocess(self, images: Images) -> Float[Tensor, "n 3 h w"]:
+        """``uint8 [n, h, w, 3]`` to normalised floats; raises :class:`DataError` on another size."""
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise DataError(f"Images are {images.dtype} of shape {images.shape}; uint8 [n, h, w, 3] is needed.")
+        if images.shape[1:3] != (self.image_size, self.image_size):
+            raise DataError(
+                f"Images are {images.shape[2]}×{images.shape[1]} pixels; backbone {self.name!r} takes "
+                f"{self.image_size}×{self.image_size}. Resize them."
+            )
+        values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255.0)
+        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        return ((values - mean) / std).contiguous()
+
+    @property
+    def _split(self) -> bool:
+        return hasattr(self.module, "stem") and hasattr(self.module, "head")
+
+    def stem(self, images: Images) -> Tensor:
+        """What comes before any adapted layer, ``[n, …]``, computed in batches without gradient. Worth caching."""
+        with torch.inference_mode():
+            parts = []
+            for start in range(0, len(images), BATCH):
+                inputs = self.preprocess(images[start : start + BATCH])
+                parts.append(self.module.stem(inputs) if self._split else inputs)  # type: ignore[operator]
+            if not parts:
+                raise DataError("There are no images. Give at least one.")
+            features = torch.cat(parts)
+        return features.clone()  # a tensor made in inference mode could not take part in autograd
+
+    def logits(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
+        """Logits from stem features and one adapter's tensors; differentiable in both.
+
+        Args:
+            features: output of :meth:`stem`, ``[n, …]``.
+            tensors: the adapter's tensors under PEFT's names; ``None`` is the pretrained model.
+        """
+        module = self.module
+        part = _Part(module, module.head if self._split else module)  # type: ignore[arg-type]
+        merged: dict[str, Tensor] = {}
+        if tensors is not None:
+            merged = merged_parameters(dict(module.named_parameters()), tensors, self.adapter_config)
+        result: Tensor = torch.func.functional_call(
+            part, {f"module.{name}": value for name, value in merged.items()}, (features,)
+        )
+        return result
+
+    def predict(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
+        """Logits without gradient, in batches."""
+        with torch.inference_mode():
+            parts = [self.logits(features[i : i + BATCH], tensors) for i in range(0, len(features), BATCH)]
+            return torch.cat(parts)
+
+    def predict_many(self, features: Tensor, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n c"]:
+        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``)."""
+        many = torch.func.vmap(lambda tensors, inputs: self.logits(inputs, tensors), in_dims=(0, None))
+        with torch.no_grad():
+            parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
+        return torch.cat(parts, dim=1)
+
+    def image_features(self, images: Images) -> Float[Tensor, "n f"]:
+        """Features of single images for conditions: colour statistics, pooled stem, embedding, class probabilities.
+
+        Colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
+        probabilities tell what is in the picture.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
+        colour = torch.cat([pixels.mean((1, 2)), pixels.std((1, 2))], dim=1)
+        features = self.stem(images)
+        blocks = [colour]
+        with torch.inference_mode():
+            if self._split:
+                maps = features.flatten(2)
+                blocks += [maps.mean(2), maps.std(2)]
+            if hasattr(self.module, "embed"):
+                rows = range(0, len(features), BATCH)
+                blocks.append(torch.cat([self.module.embed(features[i : i + BATCH]) for i in rows]))  # type: ignore[operator]
+            blocks.append(self.predict(features).softmax(1))
+            result = torch.cat(blocks, dim=1)
+        return result.clone()
+
+    def with_lora(self, lora: LoraSpec) -> Backbone:
+        """The same backbone with adapters of another rank or at other places."""
+        changed = replace(self, lora=lora)
+        expected_shapes(self.module, changed.adapter_config)
+        return changed
