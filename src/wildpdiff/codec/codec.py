@@ -1,0 +1,79 @@
+"""The codec: raw adapter vectors to normalised vectors and back, with the layout that gives the vectors meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.codec.layout import Layout
+from wildpdiff.codec.normalize import NormalizationMode, Normalizer
+from wildpdiff.errors import AdapterMismatchError, ArtifactError
+
+__all__ = ["Codec"]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Layout and normalisation of one zoo's adapters. Encoding and decoding are differentiable."""
+
+    layout: Layout
+    normalizer: Normalizer
+
+    def __post_init__(self) -> None:
+        if self.layout.size != self.normalizer.mean.shape[0]:
+            raise AdapterMismatchError(
+                f"The layout has {self.layout.size} values, but the normalisation {self.normalizer.mean.shape[0]}; "
+                "fit the normalisation on vectors of this layout."
+            )
+
+    @classmethod
+    def fit(cls, layout: Layout, vectors: Float[Tensor, "n d"], mode: NormalizationMode = "coordinate") -> Codec:
+        """A codec normalised on these raw training vectors. Errors: those of ``Normalizer.fit``."""
+        return cls(layout, Normalizer.fit(vectors, mode, layout))
+
+    @property
+    def size(self) -> int:
+        """Length d of the vectors."""
+        return self.layout.size
+
+    def encode(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Raw adapter vectors, as ``Layout.flatten_many`` gives them, to normalised vectors."""
+        self._check(vectors)
+        return self.normalizer.normalize(vectors)
+
+    def decode(self, normalized: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Normalised vectors to raw adapter vectors, for ``Layout.unflatten``."""
+        self._check(normalized)
+        return self.normalizer.denormalize(normalized)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON-able part of what ``from_state`` needs."""
+        return {"layout": self.layout.to_json()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensor part of what ``from_state`` needs."""
+        return {"mean": self.normalizer.mean, "scale": self.normalizer.scale}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Codec:
+        """The codec whose ``state()`` and ``config`` these are.
+
+        Raises:
+            ArtifactError: a part is missing.
+        """
+        try:
+            return cls(Layout.from_json(config["layout"]), Normalizer(tensors["mean"], tensors["scale"]))
+        except KeyError as error:
+            raise ArtifactError(f"The stored codec lacks {error}; build the codec again from the zoo.") from error
+
+    def _check(self, vectors: Tensor) -> None:
+        if vectors.shape[-1] != self.size:
+            raise AdapterMismatchError(
+                f"The vectors have {vectors.shape[-1]} values, but the codec's layout has {self.size}; "
+                "use adapters of the zoo's backbone and LoRA configuration."
+            )
