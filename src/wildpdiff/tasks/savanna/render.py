@@ -96,7 +96,7 @@ def _paint_family(
     size = canvas.shape[-1]
     placement = place_animals(location, own, size)
     # The flash falls off with distance; by day the far animals pale a little.
-    reach = (0.28 + 0.72 * own.distance if infrared else 1.04 - 0.06 * own.distance).astype(np.float32)
+    reach = (0.26 + 0.56 * own.distance if infrared else 1.04 - 0.06 * own.distance).astype(np.float32)
     light = np.repeat(reach[:, None], canvas.shape[1], axis=1)
     sides = tile_sides(placement.box, size)
     for side in np.unique(sides):

@@ -160,7 +160,7 @@ _HYENA = Species(
 )
 _BUSTARD = Species(
     "kori_bustard",
-    BodyPlan(0.25, 0.23, 0.19, 0.62, 0.035, 0.62, 76, 0.055, 0.15, 0.07, 0.02, 0.08, tail=0.38, bird=True),
+    BodyPlan(0.29, 0.23, 0.19, 0.62, 0.035, 0.62, 76, 0.055, 0.15, 0.07, 0.02, 0.08, tail=0.38, bird=True),
     Coat((0.48, 0.42, 0.35), (0.10, 0.09, 0.08), "mantle", 1.0, "mantle"),
     0.15,
     -1.5,
@@ -179,6 +179,9 @@ _DUIKER = Species(
     0.4,
 )
 
+_CROCODILE_BODY = BodyPlan(
+    0.46, 0.12, 0.13, 0.1, 0.045, 0.12, 0, 0.1, 0.4, 0.075, 0.035, 0, 0, 0, tail=0.75, tail_angle=186, tail_radius=0.07
+)
 SPECIES: tuple[Species, ...] = (
     _GAZELLE,
     _twin(_GAZELLE, "impala", 0.65),
@@ -217,25 +220,7 @@ SPECIES: tuple[Species, ...] = (
     ),
     Species(
         "crocodile",
-        BodyPlan(
-            0.46,
-            0.12,
-            0.13,
-            0.10,
-            0.045,
-            0.12,
-            0,
-            0.10,
-            0.40,
-            0.075,
-            0.035,
-            0.0,
-            0,
-            0.0,
-            tail=0.75,
-            tail_angle=186,
-            tail_radius=0.07,
-        ),
+        _CROCODILE_BODY,
         Coat((0.30, 0.33, 0.20), (0.14, 0.16, 0.09), "scales", 0.8),
         1.2,
         0.5,
