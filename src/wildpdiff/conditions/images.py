@@ -1,0 +1,205 @@
+"""A set of unlabelled images as a vector that depends neither on their order nor on their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wildpdiff.conditions.base import CLIP, ConditionEmbedding, Featuriser
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.description import Description, Images
+
+__all__ = ["ImageFeatures", "ImageSetEncoder"]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of every image of every task, computed once and resampled at every training step.
+
+    Attributes:
+        values: features, zero where a task has fewer images than the most that any task has.
+        mask: which entries are images; a task without the part has none.
+    """
+
+    values: Float[Tensor, "t k f"]
+    mask: Bool[Tensor, "t k"]
+
+    @classmethod
+    def stack(cls, sets: Sequence[Tensor | None]) -> ImageFeatures:
+        """Pad sets ``[k_t, f]`` to one tensor; ``None`` is a task without images.
+
+        Raises:
+            DescriptionError: no task has images.
+        """
+        found = [entry for entry in sets if entry is not None and len(entry)]
+        if not found:
+            raise DescriptionError("None of the descriptions has images of this part. Leave it out of the condition.")
+        values = found[0].new_zeros(len(sets), max(len(entry) for entry in found), found[0].shape[1])
+        mask = torch.zeros(values.shape[:2], dtype=torch.bool)
+        for row, entry in enumerate(sets):
+            if entry is not None:
+                values[row, : len(entry)] = entry
+                mask[row, : len(entry)] = True
+        return cls(values, mask)
+
+    @classmethod
+    def of(cls, descriptions: Sequence[Description], part: str, featurise: Featuriser) -> ImageFeatures:
+        """Features of ``backgrounds`` or ``examples``; raises :class:`DescriptionError` where no task has them."""
+        sets: list[Images | None] = [getattr(entry, part) for entry in descriptions]
+        return cls.stack([None if images is None or not len(images) else featurise(images) for images in sets])
+
+    def row(self, index: int) -> Float[Tensor, "k f"]:
+        """The features of one task, without padding."""
+        return self.values[index][self.mask[index]]
+
+
+@dataclass(frozen=True)
+class ImageSetEncoder:
+    """Mean and spread of frozen image features over a set, standardised over the seen tasks and reduced by PCA.
+
+    A set is a sample of what a camera sees; its mean and standard deviation estimate the same quantities for any
+    number of images, so descriptions with many or few images share one space. With a single image the spread is not
+    known and counts as the average of the seen tasks.
+
+    Attributes:
+        part: ``backgrounds`` or ``examples``.
+        spread: whether the standard deviation over the set is used beside the mean.
+        center: mean of the summaries over the seen tasks; the summary is ``f`` or, with spread, ``2 f`` long.
+        scale: standard deviation of the summaries over the seen tasks, 1 where constant.
+        directions: principal directions, divided by the standard deviation along them (or by one common value).
+        featurise: images to features; not stored, given again at load.
+    """
+
+    part: str
+    spread: bool
+    center: Float[Tensor, " s"]
+    scale: Float[Tensor, " s"]
+    directions: Float[Tensor, "s c"]
+    featurise: Featuriser
+
+    @classmethod
+    def fit(
+        cls,
+        descriptions: Sequence[Description],
+        part: str,
+        featurise: Featuriser,
+        *,
+        components: int = 16,
+        spread: bool = True,
+        whiten: bool = True,
+        features: ImageFeatures | None = None,
+    ) -> ImageSetEncoder:
+        """Standardise and reduce the summaries of the seen tasks.
+
+        Args:
+            descriptions: of the seen tasks; those without the part are skipped.
+            part: which images are read.
+            featurise: the frozen featuriser.
+            components: most principal components to keep; never more than the seen tasks can determine.
+            spread: whether the standard deviation over the set is used beside the mean.
+            whiten: give every component unit variance over the seen tasks; else all share one factor.
+            features: the features of ``descriptions`` where they are already known.
+
+        Raises:
+            DescriptionError: fewer than two descriptions have the part.
+        """
+        known = features or ImageFeatures.of(descriptions, part, featurise)
+        rows = [known.row(index) for index in range(len(known.mask)) if bool(known.mask[index].any())]
+        if len(rows) < 2:
+            raise DescriptionError(
+                f"Only {len(rows)} of the descriptions has {part}; at least two are needed to standardise them."
+            )
+        summaries = torch.stack([_summary(row, spread) for row in rows])
+        center, scale = _center_and_scale(summaries)
+        standardised = ((summaries - center) / scale).nan_to_num(0.0)
+        _, singular, axes = torch.linalg.svd(standardised, full_matrices=False)
+        kept = int((singular > 1e-6 * singular[0].clamp_min(1e-12)).sum())
+        kept = max(1, min(components, kept, len(rows) - 1))
+        directions = axes[:kept].T
+        # The sign of a singular vector is arbitrary: fix it, so that every machine gives the same embedding.
+        directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+        deviation = singular[:kept] / len(rows) ** 0.5
+        common = deviation.square().mean().sqrt()
+        directions = directions / (deviation if whiten else common).clamp_min(1e-12)
+        return cls(part, spread, center.float(), scale.float(), directions.float(), featurise)
+
+    @property
+    def kind(self) -> str:
+        """The registered name of the class."""
+        return "images"
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return int(self.directions.shape[1])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain JSON values: the part and whether the spread is used."""
+        return {"part": self.part, "spread": self.spread}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Center, scale and principal directions."""
+        return {"center": self.center, "scale": self.scale, "directions": self.directions}
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
+    ) -> ImageSetEncoder:
+        """Restore from :attr:`config` and :attr:`tensors`, with the featuriser that it was fitted with.
+
+        Raises:
+            DescriptionError: no featuriser is given.
+        """
+        if featurise is None:
+            raise DescriptionError(
+                f"The condition reads {config['part']}, so its image featuriser is needed. Give the backbone."
+            )
+        return cls(
+            config["part"], config["spread"], tensors["center"], tensors["scale"], tensors["directions"], featurise
+        )
+
+    def encode(self, description: Description) -> ConditionEmbedding:
+        """The embedding ``[c]`` of the description's images; no images, or none in the array, count as missing."""
+        images: Images | None = getattr(description, self.part)
+        if images is None or not len(images):
+            return ConditionEmbedding(torch.zeros(self.size), False)
+        return ConditionEmbedding(self.encode_features(self.featurise(images)), True)
+
+    def encode_features(self, features: Float[Tensor, "k f"]) -> Float[Tensor, " c"]:
+        """The embedding of a set whose features are known; ``k`` is at least 1."""
+        summary = _summary(features, self.spread).float()
+        # A single image has no spread: nan stands for it, and zero is the average of the seen tasks.
+        return self.clip(((summary - self.center) / self.scale).nan_to_num(0.0) @ self.directions)
+
+    def clip(self, embedding: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        """Limit an embedding to ±4, so that a set unlike any seen one does not drive what is conditioned on it."""
+        return embedding.clamp(-CLIP, CLIP)
+
+
+def _summary(features: Float[Tensor, "k f"], spread: bool) -> Float[Tensor, " s"]:
+    """Mean and, with spread, unbiased-variance standard deviation over a set, in float64; spread nan for one image."""
+    values = features.double()
+    mean = values.mean(0)
+    if not spread:
+        return mean
+    if len(values) == 1:
+        return torch.cat([mean, torch.full_like(mean, torch.nan)])
+    return torch.cat([mean, values.std(0)])
+
+
+def _center_and_scale(summaries: Float[Tensor, "t s"]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the tasks; unknown spreads (nan) are left out, constant ones get scale 1."""
+    known = ~summaries.isnan()
+    count = known.sum(0).clamp_min(1)
+    center = summaries.nan_to_num(0.0).sum(0) / count
+    deviation = ((summaries - center).nan_to_num(0.0).square().sum(0) / count).sqrt()
+    # Features that never vary (dead units) have a deviation of rounding errors only.
+    constant = deviation < 1e-6 * (1.0 + center.abs())
+    return center, torch.where(constant, torch.ones_like(deviation), deviation)

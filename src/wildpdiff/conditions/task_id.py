@@ -1,0 +1,81 @@
+"""The identity of a seen task as a one-hot vector: the condition of the paper's RQ1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wildpdiff.conditions.base import ConditionEmbedding, Featuriser
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.description import Description
+
+__all__ = ["TaskIdEncoder"]
+
+
+@dataclass(frozen=True)
+class TaskIdEncoder:
+    """One-hot over the names of the seen tasks.
+
+    Attributes:
+        task_ids: the names of the seen tasks, in the order in which they were given.
+    """
+
+    task_ids: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, descriptions: Sequence[Description]) -> TaskIdEncoder:
+        """Remember the names of the seen tasks; raises :class:`DescriptionError` where none has a name."""
+        names = dict.fromkeys(entry.task_id for entry in descriptions if entry.task_id is not None)
+        if not names:
+            raise DescriptionError("None of the descriptions has a task_id. Give each seen task its name.")
+        return cls(tuple(names))
+
+    @property
+    def kind(self) -> str:
+        """The registered name of the class."""
+        return "task_id"
+
+    @property
+    def part(self) -> str:
+        """The part of a description that it reads."""
+        return "task_id"
+
+    @property
+    def size(self) -> int:
+        """Number of seen tasks."""
+        return len(self.task_ids)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain JSON values that restore the encoder."""
+        return {"task_ids": list(self.task_ids)}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """No tensors are needed."""
+        return {}
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
+    ) -> TaskIdEncoder:
+        """The inverse of :attr:`config`; ``tensors`` and ``featurise`` are not used."""
+        return cls(tuple(config["task_ids"]))
+
+    def encode(self, description: Description) -> ConditionEmbedding:
+        """One-hot ``[tasks]``; raises :class:`DescriptionError` where the name is none of a seen task."""
+        values = torch.zeros(self.size)
+        if description.task_id is None:
+            return ConditionEmbedding(values, False)
+        if description.task_id not in self.task_ids:
+            some = ", ".join(self.task_ids[:5]) + (", …" if self.size > 5 else "")
+            raise DescriptionError(
+                f"Task {description.task_id!r} is not among the {self.size} seen tasks ({some}). "
+                "Leave task_id out and describe the task by its other parts, or name a seen task."
+            )
+        values[self.task_ids.index(description.task_id)] = 1.0
+        return ConditionEmbedding(values, True)
