@@ -157,10 +157,10 @@ def paint_tiles(canvas: Array, frames: Frames, placement: Placement, light: Arra
     far, body = np.full_like(x, 1e3), np.full_like(x, 1e3)
     accents = []
     for index, role in enumerate(part_roles(bool(IS_BIRD[species[0]]))):
-        part = tuple(placement.parts[:, index, k, None] for k in range(6))
-        if role in (ACCENT, EYE) and not (part[4] > 0).any():
+        x0, y0, x1, y1, radius0, radius1 = (placement.parts[:, index, k, None] for k in range(6))
+        if not (radius0 > 0).any():
             continue
-        distance = capsule_distance(x, y, part)  # type: ignore[arg-type]
+        distance = capsule_distance(x, y, (x0, y0, x1, y1, radius0, radius1))
         if role == FAR:
             np.minimum(far, distance, out=far)
         elif role == EYE:

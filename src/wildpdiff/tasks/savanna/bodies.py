@@ -66,9 +66,8 @@ def _leg(x: Array, y: Array, plan: dict[str, Array], swing: Array, bend: float) 
     return [[x, y, knee_x, knee_y, radius * 1.5, radius], [knee_x, knee_y, foot, radius, radius, radius * 0.85]]
 
 
-def _head(plan: dict[str, Array], x: Array, y: Array, angle: Array) -> tuple[list[Array | float], Array, Array]:
-    line = _along(x, y, plan["head"], angle)
-    return [*line, plan["head_radius"], plan["snout"]], line[2], line[3]
+def _head(plan: dict[str, Array], x: Array, y: Array, angle: Array) -> list[Array]:
+    return [*_along(x, y, plan["head"], angle), plan["head_radius"], plan["snout"]]
 
 
 def _quadruped(plan: dict[str, Array], phase: Array, bow: Array, n: int) -> npt.NDArray[np.float32]:
@@ -84,7 +83,8 @@ def _quadruped(plan: dict[str, Array], phase: Array, bow: Array, n: int) -> npt.
         shoulder_x + 0.4 * plan["front"], shoulder_y + 0.3 * plan["front"], plan["neck"], plan["neck_angle"] - drop
     )
     head_angle = plan["head_angle"] - 0.4 * drop * (plan["neck"] > 0.15)
-    head, nose_x, nose_y = _head(plan, neck[2], neck[3], head_angle)
+    head = _head(plan, neck[2], neck[3], head_angle)
+    nose_x, nose_y = head[2], head[3]
     crown_x, crown_y = neck[2], neck[3] + 0.7 * plan["head_radius"]
     ear_angle = np.where(plan["ear"] > 0.25, 225.0, 128.0 - 0.5 * drop).astype(np.float32)
     ear = _along(crown_x, crown_y, plan["ear"], ear_angle)
@@ -135,7 +135,8 @@ def _bird(plan: dict[str, Array], phase: Array, bow: Array, n: int) -> npt.NDArr
     near = _leg(zero - 0.04, height, plan, -swing, 0.05)
     chest_x, chest_y = zero + 0.26, height + plan["slope"]
     neck = _along(chest_x, chest_y + 0.05, plan["neck"], plan["neck_angle"] - 105.0 * bow)
-    head, nose_x, nose_y = _head(plan, neck[2], neck[3] + 0.02, -10.0 - 35.0 * bow)
+    head = _head(plan, neck[2], neck[3] + 0.02, -10.0 - 35.0 * bow)
+    nose_x, nose_y = head[2], head[3]
     tail = _along(-0.28 + zero, height + 0.06, plan["tail"], 172.0 + zero)
     crest = _along(neck[2], neck[3] + 0.05, 0.14 + zero, 165.0 - 60.0 * bow)
     return _stack(

@@ -66,7 +66,7 @@ class _Painter:
     def distance(self, *part: float) -> Array:
         """Distance in pixels to a capsule given in shares of the side."""
         x0, y0, x1, y1, radius0, radius1 = (np.float32(value * self.size) for value in part)
-        return capsule_distance(self.x, self.y, (x0, y0, x1, y1, radius0, radius1))  # type: ignore[arg-type]
+        return capsule_distance(self.x, self.y, (x0, y0, x1, y1, radius0, radius1))
 
     def paint(self, alpha: Array, colour: Array) -> None:
         """Lay a colour ``[c]`` or ``[c, s, s]`` over the canvas."""

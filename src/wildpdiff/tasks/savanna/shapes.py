@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["capsule_distance", "coverage"]
+__all__ = ["Capsule", "capsule_distance", "coverage"]
 
 Array = npt.NDArray[np.float32]
+Value = Array | np.float32
+Capsule = tuple[Value, Value, Value, Value, Value, Value]
+"""``(x0, y0, x1, y1, radius0, radius1)``: numbers, or arrays of one shape each."""
 
 
-def capsule_distance(x: Array, y: Array, part: tuple[Array, Array, Array, Array, Array, Array]) -> Array:
+def capsule_distance(x: Array, y: Array, part: Capsule) -> Array:
     """Signed distance of points to tapered capsules, negative inside; exact for equal radii, close otherwise.
 
     Args:
@@ -20,8 +23,9 @@ def capsule_distance(x: Array, y: Array, part: tuple[Array, Array, Array, Array,
     x0, y0, x1, y1, radius0, radius1 = part
     along_x, along_y = x1 - x0, y1 - y0
     inverse = np.float32(1) / (along_x * along_x + along_y * along_y + np.float32(1e-8))
-    dx, dy = x - x0, y - y0
-    share = dx * (along_x * inverse)
+    dx: Array = np.asarray(x - x0)
+    dy: Array = np.asarray(y - y0)
+    share = np.asarray(dx * (along_x * inverse))
     share += dy * (along_y * inverse)
     np.clip(share, 0, 1, out=share)
     dx -= share * along_x

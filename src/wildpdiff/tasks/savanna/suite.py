@@ -13,7 +13,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataSchema
 from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.frames import draw_frames
+from wildpdiff.tasks.savanna.frames import Frames, draw_frames
 from wildpdiff.tasks.savanna.locations import Location, ShiftStrengths, draw_location
 from wildpdiff.tasks.savanna.render import render
 from wildpdiff.tasks.savanna.scene import Scene, draw_scene
@@ -113,10 +113,14 @@ class SavannaTask:
         frames = draw_frames(self.location, self._rng("backgrounds"), n, labels, night)
         return render(self.location, self.scene, frames, self.config.image_size)
 
+    def frames(self, split: SplitName) -> Frames:
+        """What happens in each picture of one split, before any pixel is drawn."""
+        n = {"train": self.config.train, "validation": self.config.validation, "test": self.config.test}[split]
+        return draw_frames(self.location, self._rng(split), n)
+
     def data(self, split: SplitName) -> LabelledImages:
         """The labelled images of one split. The same call gives the same images."""
-        n = {"train": self.config.train, "validation": self.config.validation, "test": self.config.test}[split]
-        frames = draw_frames(self.location, self._rng(split), n)
+        frames = self.frames(split)
         return LabelledImages(render(self.location, self.scene, frames, self.config.image_size), frames.label)
 
 

@@ -66,6 +66,7 @@ NIGHT_NOISE = 1.7  # factor on the sensor noise by night
 REGION = ((-6.0, 2.0), (31.0, 39.0))
 """Latitudes and longitudes of the region, degrees."""
 
+Degrees = float | int
 CoatAxis = Literal["none", "band", "stripes", "spots", "mantle", "warm", "tone"]
 Pattern = Literal["plain", "band", "stripes", "spots", "mantle", "patches", "quills", "scales"]
 
@@ -83,19 +84,19 @@ class BodyPlan:
     leg: float
     leg_radius: float
     neck: float
-    neck_angle: float
+    neck_angle: Degrees
     neck_radius: float
     head: float
     head_radius: float
     snout: float
     slope: float = 0.0
-    head_angle: float = -25.0
+    head_angle: Degrees = -25.0
     ear: float = 0.1
     horn: float = 0.0
-    horn_angle: float = 110.0
-    horn_curve: float = 30.0
+    horn_angle: Degrees = 110.0
+    horn_curve: Degrees = 30.0
     tail: float = 0.35
-    tail_angle: float = 250.0
+    tail_angle: Degrees = 250.0
     tail_radius: float = 0.02
     proboscis: float = 0.0
     crest: float = 0.0
@@ -179,8 +180,11 @@ _DUIKER = Species(
     0.4,
 )
 
-_CROCODILE_BODY = BodyPlan(
-    0.46, 0.12, 0.13, 0.1, 0.045, 0.12, 0, 0.1, 0.4, 0.075, 0.035, 0, 0, 0, tail=0.75, tail_angle=186, tail_radius=0.07
+_CROCODILE_BODY = replace(
+    BodyPlan(0.46, 0.12, 0.13, 0.1, 0.045, 0.12, 0, 0.1, 0.4, 0.075, 0.035, 0.0, 0, 0.0),
+    tail=0.75,
+    tail_angle=186,
+    tail_radius=0.07,
 )
 SPECIES: tuple[Species, ...] = (
     _GAZELLE,
@@ -248,11 +252,11 @@ class Habitat:
 
 
 HABITATS: tuple[Habitat, ...] = (
-    Habitat("grassland", 6, 1, 1, 1.0),
-    Habitat("woodland", 45, 7, 3, 0.5),
-    Habitat("thicket", 62, 3, 10, 0.5),
-    Habitat("riverine", 52, 4, 4, 0.7, water=1.0),
-    Habitat("rocky", 18, 2, 3, 0.3, boulders=5),
+    Habitat("grassland", 6.0, 1.0, 1.0, 1.0),
+    Habitat("woodland", 45.0, 7.0, 3.0, 0.5),
+    Habitat("thicket", 62.0, 3.0, 10.0, 0.5),
+    Habitat("riverine", 52.0, 4.0, 4.0, 0.7, water=1.0),
+    Habitat("rocky", 18.0, 2.0, 3.0, 0.3, boulders=5.0),
 )
 
 

@@ -1,0 +1,138 @@
+"""The suite: determinism, disjoint groups and splits, descriptions, configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite, SavannaTask, contact_sheet, species_sheet
+from wildpdiff.tasks.task import GROUPS, SPLITS
+
+SMALL = SavannaConfig(seen=3, unseen=2, pretraining=2, train=30, validation=20, test=20)
+
+
+def digest(task: SavannaTask, split: str) -> str:
+    data = task.data(split)
+    return hashlib.sha256(data.images.tobytes() + data.labels.tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def suite() -> SavannaSuite:
+    return SavannaSuite(SMALL)
+
+
+def test_same_configuration_same_bytes_in_any_order(suite: SavannaSuite) -> None:
+    forward = [digest(suite.tasks("seen")[1], split) for split in SPLITS]
+    other = SavannaSuite(SMALL)
+    other.tasks("seen")[0].data("test")
+    assert other.tasks("seen")[1].description.backgrounds is not None
+    assert [digest(other.tasks("seen")[1], split) for split in reversed(SPLITS)] == forward[::-1]
+
+
+def test_everything_differs_from_everything_else(suite: SavannaSuite) -> None:
+    other = SavannaSuite(replace(SMALL, seed=1))
+    found = [digest(task, split) for group in GROUPS for task in suite.tasks(group) for split in SPLITS]
+    found += [digest(task, split) for group in GROUPS[1:] for task in other.tasks(group) for split in SPLITS]
+    assert len(set(found)) == len(found)
+
+
+def test_splits_share_no_image(suite: SavannaSuite) -> None:
+    task = suite.tasks("unseen")[0]
+    images = [image.tobytes() for split in SPLITS for image in task.data(split).images]
+    assert task.description.backgrounds is not None
+    images += [image.tobytes() for image in task.description.backgrounds]
+    assert len(set(images)) == len(images)
+
+
+def test_pretraining_does_not_depend_on_the_seed(suite: SavannaSuite) -> None:
+    other = SavannaSuite(replace(SMALL, seed=5))
+    assert digest(suite.tasks("pretraining")[1], "train") == digest(other.tasks("pretraining")[1], "train")
+
+
+def test_more_locations_change_none_of_the_first(suite: SavannaSuite) -> None:
+    more = SavannaSuite(replace(SMALL, seen=9))
+    assert digest(suite.tasks("seen")[2], "test") == digest(more.tasks("seen")[2], "test")
+
+
+def test_locations_and_names_are_disjoint() -> None:
+    suite = SavannaSuite()
+    tasks = [task for group in GROUPS for task in suite.tasks(group)]
+    assert len(tasks) == 320
+    assert len({task.name for task in tasks}) == 320
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", task.name) for task in tasks)
+    assert len({(task.location.latitude, task.location.longitude) for task in tasks}) == 320
+    assert suite.tasks("seen")[7].name == "seen-007"
+
+
+def test_data_have_the_promised_shape(suite: SavannaSuite) -> None:
+    data = suite.tasks("seen")[0].data("train")
+    assert data.images.shape == (30, 40, 40, 3)
+    assert data.images.dtype == np.uint8
+    assert data.labels.dtype == np.int64
+    assert set(data.labels) <= set(range(17))
+    assert len(suite.classes) == 17
+    assert suite.classes[-1] == "blank"
+
+
+def test_description_is_checked_and_tells_no_identity_of_unseen_places(suite: SavannaSuite) -> None:
+    for group, parts in (
+        ("seen", ("metadata", "backgrounds", "text", "task_id")),
+        ("unseen", ("metadata", "backgrounds", "text")),
+    ):
+        task = suite.tasks(group)[0]
+        description = task.description
+        assert description.parts == parts
+        assert description.metadata is not None
+        assert suite.metadata_schema.check(description.metadata) == dict(description.metadata)
+        assert set(description.metadata) == set(suite.metadata_schema.names)
+        assert description.text is not None
+        assert str(description.metadata["habitat"]) in description.text
+
+
+def test_half_of_the_backgrounds_or_more_are_by_day() -> None:
+    for task in SavannaSuite(replace(SMALL, seen=12)).tasks("seen"):
+        backgrounds = task.description.backgrounds
+        assert backgrounds is not None
+        assert len(backgrounds) == 8
+        # Infrared frames are grey: their three channels are equal.
+        gray = [np.ptp(image.astype(int), axis=-1).max() == 0 for image in backgrounds]
+        assert sum(gray) == min(round(8 * task.location.night_share), 4)
+
+
+def test_no_backgrounds_when_none_are_wanted() -> None:
+    description = SavannaSuite(replace(SMALL, backgrounds=0)).tasks("seen")[0].description
+    assert description.backgrounds is None
+
+
+def test_fingerprint_follows_the_configuration(suite: SavannaSuite) -> None:
+    assert suite.fingerprint == SavannaSuite(replace(SMALL)).fingerprint
+    changed = [replace(SMALL, seed=1), replace(SMALL, similarity=0.5), replace(SMALL, test=21)]
+    assert len({suite.fingerprint, *(SavannaSuite(config).fingerprint for config in changed)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seen", -1), ("image_size", 20), ("image_size", 161), ("similarity", 1.1), ("hidden_shift", -0.1)],
+)
+def test_bad_configurations_are_refused(field: str, value: float) -> None:
+    with pytest.raises(DataError, match=field):
+        replace(SMALL, **{field: value})
+
+
+def test_contact_sheet_has_one_row_a_task(suite: SavannaSuite) -> None:
+    sheet = contact_sheet(suite, suite.tasks("seen")[:2], columns=5)
+    assert sheet.shape == (2 * 41 - 1, 5 * 41 - 1, 3)
+    first = suite.tasks("seen")[0].data("test").images[0]
+    assert np.array_equal(sheet[:40, :40], first)
+    with pytest.raises(DataError, match="no task"):
+        contact_sheet(suite, [])
+
+
+def test_species_sheet_has_a_row_for_every_class() -> None:
+    sheet = species_sheet(32, columns=2, gap=0)
+    assert sheet.shape == (17 * 32, 64, 3)
