@@ -1,0 +1,102 @@
+"""Pretraining of the bundled backbone on the suite's pretraining locations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
+from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.tasks.task import LabelledImages, Task
+
+__all__ = ["Pretraining", "pretrain_savanna_cnn"]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A pretrained backbone.
+
+    Attributes:
+        backbone: the frozen model.
+        losses: mean training loss of each epoch.
+        steps: optimiser steps taken.
+    """
+
+    backbone: Backbone
+    losses: tuple[float, ...]
+    steps: int
+
+
+def _pooled(tasks: Sequence[Task], classes: int) -> LabelledImages:
+    if not tasks:
+        raise DataError("The suite has no pretraining tasks. Configure some, or give pretrained weights.")
+    parts = [task.data("train") for task in tasks]
+    labels = np.concatenate([part.labels for part in parts])
+    missing = sorted(set(range(classes)) - set(labels.tolist()))
+    if missing:
+        raise DataError(f"The pretraining tasks have no image of class {missing[0]}. Use more locations or images.")
+    return LabelledImages(np.concatenate([part.images for part in parts]), labels)
+
+
+def pretrain_savanna_cnn(
+    tasks: Sequence[Task],
+    classes: Sequence[str],
+    image_size: int,
+    *,
+    epochs: int = 12,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    name: str = "savanna-cnn",
+    progress: Callable[[int, int], None] | None = None,
+) -> Pretraining:
+    """Train the bundled architecture on the pooled images of the pretraining locations, mirrored at random.
+
+    AdamW with a one-cycle learning rate. Raises ``DataError`` without tasks or with a class that has no image.
+    """
+    data = _pooled(tasks, len(classes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sub_seed(seed, "backbone", "weights"))
+        module = SavannaCNN(len(classes))
+    generator = torch_generator(seed, "backbone", "batches")
+    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
+    per_epoch = len(data) // batch
+    steps = epochs * per_epoch
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(2, steps), pct_start=0.2)
+    labels = torch.from_numpy(data.labels)
+    losses: list[float] = []
+    module.train()
+    for epoch in range(epochs):
+        order = torch.randperm(len(data), generator=generator)
+        total = 0.0
+        for i in range(per_epoch):
+            rows = order[i * batch : (i + 1) * batch]
+            loss = cross_entropy(module(_augmented(data.images[rows.numpy()], generator)), labels[rows])
+            if not bool(torch.isfinite(loss)):
+                raise TrainingError(
+                    f"The pretraining loss is not finite in epoch {epoch + 1}. Lower the learning rate."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+            total += float(loss.detach())
+            if progress is not None:
+                progress(epoch * per_epoch + i + 1, steps)
+        losses.append(total / max(1, per_epoch))
+    backbone = Backbone.wrap(module, name=name, classes=classes, image_size=image_size, lora=SAVANNA_LORA)
+    return Pretraining(backbone, tuple(losses), steps)
+
+
+def _augmented(images: np.ndarray, generator: torch.Generator) -> Tensor:  # type: ignore[type-arg]
+    """Preprocess a batch as :meth:`Backbone.preprocess` does, half of it mirrored."""
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255.0).sub_(0.5).div_(0.25)
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), values.flip(3), values).contiguous()

@@ -1,0 +1,87 @@
+"""Backbones by name: the bundled one, and any that was saved to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wildpdiff.artifact import Artifact, read_artifact, write_artifact
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.savanna_cnn import SavannaCNN
+from wildpdiff.errors import ArtifactError
+
+__all__ = ["BUNDLED", "load_backbone", "save_backbone"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED = ("savanna-cnn",)
+"""Names of the backbones whose weights are inside the package."""
+
+
+def _efficientnet(artifact: Artifact) -> Backbone:
+    from wildpdiff.backbones.efficientnet_lite import from_state
+
+    return from_state(artifact.config, artifact.tensors["weights"])
+
+
+def _savanna(artifact: Artifact) -> Backbone:
+    config = artifact.config
+    module = SavannaCNN(len(config["classes"]))
+    module.load_state_dict(artifact.tensors["weights"])
+    lora = LoraSpec(
+        config["lora"]["rank"],
+        config["lora"]["alpha"],
+        tuple(config["lora"]["target_modules"]),
+        tuple(config["lora"]["modules_to_save"]),
+    )
+    return Backbone.wrap(
+        module, name=config["name"], classes=config["classes"], image_size=config["image_size"], lora=lora
+    )
+
+
+ARCHITECTURES: dict[str, Callable[[Artifact], Backbone]] = {
+    "SavannaCNN": _savanna,
+    "EfficientNetLite0": _efficientnet,
+}
+
+
+def save_backbone(backbone: Backbone, folder: Path | str) -> str:
+    """Write a backbone's weights and configuration; returns the artifact's fingerprint."""
+    architecture = type(backbone.module).__name__
+    if architecture not in ARCHITECTURES:
+        raise ArtifactError(
+            f"A {architecture} cannot be rebuilt from its weights alone; known are {', '.join(sorted(ARCHITECTURES))}. "
+            "Keep your own code for it and pass the Backbone where it is needed."
+        )
+    lora = backbone.lora
+    config = {
+        "architecture": architecture,
+        "name": backbone.name,
+        "classes": list(backbone.classes),
+        "image_size": backbone.image_size,
+        "lora": {
+            "rank": lora.rank,
+            "alpha": lora.alpha,
+            "target_modules": list(lora.target_modules),
+            "modules_to_save": list(lora.modules_to_save),
+        },
+    }
+    return write_artifact(Path(folder), "backbone", config, {"weights": dict(backbone.module.state_dict())})
+
+
+def load_backbone(name_or_folder: str | Path) -> Backbone:
+    """A bundled backbone by name, or a saved one by its folder.
+
+    Raises:
+        ArtifactError: neither a bundled name nor a folder with a backbone.
+    """
+    text = str(name_or_folder)
+    folder = WEIGHTS / text if text in BUNDLED else Path(text)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"{text!r} is neither a bundled backbone ({', '.join(BUNDLED)}) nor the folder of one. Check the name."
+        )
+    artifact = read_artifact(folder, "backbone")
+    architecture = artifact.config.get("architecture")
+    if architecture not in ARCHITECTURES:
+        raise ArtifactError(f"{folder} holds a backbone of unknown architecture {architecture!r}. Update wildpdiff.")
+    return ARCHITECTURES[architecture](artifact)

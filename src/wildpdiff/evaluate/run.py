@@ -1,0 +1,150 @@
+"""Running sources on tasks: every sample scored on every task, with the control of shuffled descriptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.evaluate.results import Condition, ResultRow, Split
+from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.generator import Generator
+from wildpdiff.rng import numpy_generator, sub_seed
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description
+
+__all__ = ["Entrant", "Evaluation", "RoundTripSource", "derangement", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A source in an evaluation.
+
+    Attributes:
+        source: gives the adapters.
+        condition: ``own`` description, another task's (``shuffled``), or ``none`` where the source reads none.
+        generator_seed: the seed of its training, for trained sources.
+    """
+
+    source: Source
+    condition: Condition = "own"
+    generator_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and costs.
+
+    Attributes:
+        rows: one a source, condition, seed, sample and task.
+        seconds: seconds for one adapter, by source: sampling alone, no scoring.
+    """
+
+    rows: tuple[ResultRow, ...]
+    seconds: Mapping[str, float]
+
+
+class RoundTripSource:
+    """Another source's adapters after the generator's autoencoder: the ceiling of what can be generated."""
+
+    name = "autoencoder round trip"
+
+    def __init__(self, source: Source, generator: Generator) -> None:
+        self._source = source
+        self._generator = generator
+
+    @property
+    def stochastic(self) -> bool:
+        """As the other source."""
+        return self._source.stochastic
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """``n`` adapters of the other source, encoded and decoded."""
+        generator = self._generator
+        layout = generator.codec.layout
+        adapters = self._source.sample(description, n, seed)
+        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in adapters])
+        with torch.no_grad():
+            tensors = generator.decode(generator.autoencoder.encode(generator.codec.encode(vectors)))
+        return [
+            Adapter({name: value[i].clone() for name, value in tensors.items()}, adapter.config, {"source": self.name})
+            for i, adapter in enumerate(adapters)
+        ]
+
+
+def derangement(count: int, seed: int) -> tuple[int, ...]:
+    """A permutation in which nothing stays in its place (for one element there is none, and it stays)."""
+    order = numpy_generator(seed, "shuffled conditions").permutation(count)
+    # One cycle through all places moves each of them.
+    target = np.empty(count, dtype=int)
+    target[order] = np.roll(order, 1)
+    return tuple(int(value) for value in target)
+
+
+def _sources_seconds(costs: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: float(np.mean(values)) for name, values in costs.items()}
+
+
+def evaluate(
+    suite: str,
+    tests: Mapping[Split, Sequence[TestSet]],
+    backbone: Backbone,
+    entrants: Sequence[Entrant],
+    *,
+    samples: int = 4,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score every entrant on every task. A source without randomness is sampled once.
+
+    Args:
+        suite: name written into the rows.
+        tests: test sets by split.
+        backbone: that all adapters belong to.
+        entrants: sources and the descriptions that they are given.
+        samples: adapters a task of a stochastic source; all of them count, never the best.
+        seed: of the samples and of the shuffling.
+        progress: called with (tasks done, in all).
+    """
+    rows: list[ResultRow] = []
+    costs: dict[str, list[float]] = {}
+    total, done = sum(len(part) for part in tests.values()) * len(entrants), 0
+    for split, part in tests.items():
+        other = derangement(len(part), sub_seed(seed, split))
+        for entrant in entrants:
+            source = entrant.source
+            for place, test in enumerate(part):
+                description = test.description
+                if entrant.condition == "shuffled":
+                    description = replace(part[other[place]].description, task_id=None)
+                count = samples if source.stochastic else 1
+                started = time.perf_counter()
+                adapters = source.sample(description, count, sub_seed(seed, split, test.task))
+                costs.setdefault(source.name, []).append((time.perf_counter() - started) / count)
+                rows += _rows(suite, split, entrant, test, accuracies(backbone, test, adapters))
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    return Evaluation(tuple(rows), _sources_seconds(costs))
+
+
+def _rows(suite: str, split: Split, entrant: Entrant, test: TestSet, values: Sequence[float]) -> list[ResultRow]:
+    return [
+        ResultRow(
+            suite,
+            split,
+            entrant.source.name,
+            entrant.condition,
+            entrant.generator_seed,
+            number,
+            test.task,
+            value,
+            len(test.labels),
+        )
+        for number, value in enumerate(values)
+    ]

@@ -1,0 +1,141 @@
+"""Fitting a generator to a zoo and the descriptions of its tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wildpdiff.autoencoder.fit import AutoencoderConfig, AutoencoderKind, fit_autoencoder
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.codec.layout import Layout
+from wildpdiff.codec.normalize import NormalizationMode
+from wildpdiff.conditions.fusion import fit_fusion
+from wildpdiff.diffusion.fit import DiffusionConfig, fit_diffusion
+from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.generator import Generator, Sampling
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["FittedGenerator", "GeneratorConfig", "fit_generator"]
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What a generator is made of. Defaults are those that measurement chose (``docs/log.md``).
+
+    Attributes:
+        parts: parts of the description that are read.
+        components: principal components kept of each part that is images.
+        drop_part: probability of hiding a part in training, so that any may be missing later.
+        drop_all: probability of hiding all, for classifier-free guidance.
+        normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
+        autoencoder: ``pca`` or ``vae`` (the paper's).
+        autoencoder_config: its sizes and training.
+        diffusion: network, schedule and training.
+        sampling: sampler, steps, guidance.
+    """
+
+    parts: tuple[str, ...] = ("metadata", "backgrounds", "examples")
+    components: int = 16
+    drop_part: float = 0.15
+    drop_all: float = 0.1
+    normalization: NormalizationMode = "tensor"
+    autoencoder: AutoencoderKind = "pca"
+    autoencoder_config: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {**asdict(self), "parts": list(self.parts)}
+
+
+@dataclass(frozen=True)
+class FittedGenerator:
+    """A generator with what its fit measured.
+
+    Attributes:
+        generator: ready to sample.
+        reconstruction_error: of the autoencoder, mean squared, in normalised units.
+        losses: of the diffusion, one a step.
+        seconds: wall-clock time of the whole fit.
+    """
+
+    generator: Generator
+    reconstruction_error: float
+    losses: Tensor = field(repr=False)
+    seconds: float
+
+
+def fit_generator(
+    zoo: Zoo,
+    descriptions: Mapping[str, Description],
+    schema: MetadataSchema,
+    backbone: Backbone,
+    config: GeneratorConfig = GeneratorConfig(),
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> FittedGenerator:
+    """Learn the distribution of a zoo's adapters given the descriptions of its tasks (paper, section on training).
+
+    Checkpoints of a task and views of its description (subsets of its images, missing parts) are paired anew at
+    every step.
+
+    Args:
+        zoo: adapters of the seen tasks.
+        descriptions: by task name, one for every task of the zoo.
+        schema: of the metadata.
+        backbone: that the zoo was built on.
+        config: what to fit.
+        seed: decides everything random.
+        progress: called with (training steps done, in all).
+
+    Raises:
+        AdapterMismatchError: the zoo is of another backbone.
+        DescriptionError: a task of the zoo has no description, or no part can be read.
+        TrainingError: a training diverged.
+    """
+    started = time.perf_counter()
+    if zoo.plan.adapter.backbone_hash != backbone.backbone_hash:
+        raise AdapterMismatchError(
+            f"The zoo in {zoo.folder} was built on {zoo.plan.adapter.backbone!r} with weights "
+            f"{zoo.plan.adapter.backbone_hash[:12]}; the backbone given has {backbone.backbone_hash[:12]}."
+        )
+    missing = [task for task in zoo.tasks if task not in descriptions]
+    if missing:
+        raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
+    told = [descriptions[task] for task in zoo.tasks]
+    fusion = fit_fusion(told, schema, backbone.image_features, config.parts, components=config.components)
+    stacked = zoo.tensors(range(len(zoo)))
+    layout = Layout.of({name: value[0] for name, value in stacked.items()})
+    vectors = layout.flatten_many(stacked)
+    codec = Codec.fit(layout, vectors, config.normalization)
+    normalized = codec.encode(vectors)
+    autoencoder = fit_autoencoder(config.autoencoder, normalized, config.autoencoder_config, seed)
+    latents = autoencoder.model.encode(normalized).clone()
+    place = {task: number for number, task in enumerate(zoo.tasks)}
+    task_of = torch.tensor([place[task] for task in zoo.column("task")])
+    sampler = fusion.sampler(told, drop_part=config.drop_part, drop_all=config.drop_all)
+    diffusion = fit_diffusion(
+        latents, lambda rows, draws: sampler(task_of[rows], draws), config.diffusion, seed, progress
+    )
+    training = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint, "tasks": len(zoo.tasks)}
+    generator = Generator(
+        backbone=backbone,
+        codec=codec,
+        autoencoder=autoencoder.model,
+        conditions=fusion,
+        denoiser=diffusion.model.requires_grad_(False),
+        schedule=diffusion.schedule,
+        sampling=config.sampling,
+        training=training,
+    )
+    seconds = time.perf_counter() - started
+    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, seconds)

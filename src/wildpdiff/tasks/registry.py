@@ -1,0 +1,68 @@
+"""Suites by name or path: ``savanna``, a CSV table, or a folder of images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.task import Suite
+
+__all__ = ["BUILT_IN", "load_suite", "parse_options"]
+
+BUILT_IN = ("savanna",)
+"""Suites that need no files."""
+
+
+def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Texts to values of the named kinds; raises :class:`DataError` on an unknown name or an unreadable value."""
+    values: dict[str, Any] = {}
+    for name, text in pairs.items():
+        if name not in kinds:
+            raise DataError(f"There is no option {name!r}; options are {', '.join(sorted(kinds))}.")
+        try:
+            values[name] = kinds[name](text)
+        except ValueError:
+            raise DataError(f"Option {name!r} is {text!r}; {kinds[name].__name__} is needed.") from None
+    return values
+
+
+def load_suite(spec: str | Path, *, seed: int = 0, image_size: int | None = None, **options: Any) -> Suite:
+    """A suite from its name or path.
+
+    Args:
+        spec: ``savanna``, the path of a CSV (``path,label,task[,split][,group][,metadata…]``), or of a folder
+            ``TASK/CLASS/*.jpg``.
+        seed: of a simulated suite, and of drawing unseen tasks where a table does not name them.
+        image_size: pixels a side; the backbone decides it for tables.
+        **options: knobs of ``savanna`` (fields of ``SavannaConfig``), or keyword arguments of ``TableSuite.from_csv``.
+
+    Raises:
+        DataError: no such suite, or an unknown option.
+    """
+    text = str(spec)
+    if text == "savanna":
+        from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaSuite
+
+        known = {field.name for field in dataclasses.fields(SavannaConfig)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise DataError(f"savanna has no option {unknown[0]!r}; options are {', '.join(sorted(known))}.")
+        size = {} if image_size is None else {"image_size": image_size}
+        return SavannaSuite(SavannaConfig(**{"seed": seed, **size, **options}))
+    from wildpdiff.tasks.tables import TableSuite
+
+    path = Path(text)
+    size = {} if image_size is None else {"image_size": image_size}
+    try:
+        if path.is_dir():
+            return TableSuite.from_folder(path, **{"seed": seed, **size, **options})
+        if path.is_file():
+            return TableSuite.from_csv(path, **{"seed": seed, **size, **options})
+    except TypeError as error:
+        raise DataError(f"{path}: {error}. See TableSuite.from_csv for the options of a table.") from error
+    raise DataError(
+        f"There is no suite {text!r}: neither {', '.join(BUILT_IN)}, nor a CSV file, nor a folder. Check it."
+    )

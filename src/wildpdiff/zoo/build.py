@@ -1,0 +1,119 @@
+"""Building a zoo: plan, fine-tune group by group, resume after any interruption."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from wildpdiff.artifact import disk_errors, json_bytes, read_json, read_safetensors, safetensors_bytes, write_file
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.rng import sub_seed
+from wildpdiff.tasks.task import Task
+from wildpdiff.zoo.finetune import FinetuneConfig, finetune, task_features
+from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, Zoo, ZooPlan, shard_path, write_index, write_shard
+
+__all__ = ["build_zoo"]
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold the plan file's lock, so that two processes never build one zoo; the system frees it at any death."""
+    with disk_errors(folder), open(folder / PLAN, "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtifactError(f"Another process is building the zoo in {folder}. Wait for it, or stop it.") from None
+        yield
+
+
+def _start(folder: Path, plan: ZooPlan) -> None:
+    """Write the plan, or check that the unfinished zoo in the folder follows the same one."""
+    if (folder / PLAN).is_file():
+        found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        if found.fingerprint != plan.fingerprint:
+            left, right = found.to_json(), plan.to_json()
+            changed = ", ".join(key for key in right if left.get(key) != right[key])
+            raise ArtifactError(
+                f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ArtifactError(f"{folder} is not empty and holds no zoo. Choose another folder.")
+    write_file(folder / PLAN, json_bytes(plan.to_json()))
+
+
+def build_zoo(
+    folder: Path | str,
+    backbone: Backbone,
+    tasks: Sequence[Task],
+    suite_fingerprint: str,
+    config: FinetuneConfig = FinetuneConfig(),
+    *,
+    seed: int = 0,
+    per_shard: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> Zoo:
+    """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it goes on.
+
+    A shard appears on disk whole or not at all, and depends on nothing but the plan, so that an interrupted build
+    ends with the same bytes as an undisturbed one (on the same machine, with the same number of threads).
+
+    Args:
+        folder: where the zoo goes; an unfinished zoo of the same plan in it is finished.
+        backbone: the frozen model.
+        tasks: the tasks to fine-tune, in order.
+        suite_fingerprint: what decides the tasks' data.
+        config: fine-tuning and checkpoints.
+        seed: decides initialisation and order of images.
+        per_shard: tasks fine-tuned together and stored together.
+        progress: called with (optimiser steps × tasks done, in all).
+
+    Raises:
+        ArtifactError: the folder holds something else, another process builds there, or the disk is full.
+        DataError: no tasks, two tasks of one name, or a task that cannot be trained on.
+        TrainingError: the loss of a task is not finite.
+    """
+    folder = Path(folder)
+    names = tuple(task.name for task in tasks)
+    if not names or len(set(names)) != len(names):
+        raise DataError(f"A zoo needs tasks of different names; found {len(names)} tasks, {len(set(names))} names.")
+    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed)
+    _start(folder, plan)
+    with _exclusive(folder):
+        for leftover in (*folder.glob(".*.partial"), *(folder / "shards").glob(".*.partial")):
+            leftover.unlink(missing_ok=True)
+        if not (folder / INITIAL).is_file():
+            initial = backbone.initial_adapter(sub_seed(seed, "initial"))
+            write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
+        _fill(folder, plan, backbone, {task.name: task for task in tasks}, config, progress)
+        if not (folder / INDEX).is_file():
+            write_index(folder, len(plan.shards))
+    return Zoo.open(folder)
+
+
+def _fill(
+    folder: Path,
+    plan: ZooPlan,
+    backbone: Backbone,
+    tasks: dict[str, Task],
+    config: FinetuneConfig,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    total, done = config.steps * len(plan.tasks), 0
+    initial = read_safetensors(folder / INITIAL)
+    for number, group in enumerate(plan.shards):
+        if not shard_path(folder, number).is_file():
+            features = [task_features(backbone, tasks[name], config.batch) for name in group]
+
+            def advance(step: int, _: int, base: int = done, size: int = len(group)) -> None:
+                if progress is not None:
+                    progress(base + step * size, total)
+
+            run = finetune(backbone, features, initial, config, sub_seed(plan.seed, "finetune"), advance)
+            write_shard(folder, number, run, plan.seed)
+        done += config.steps * len(group)
+        if progress is not None:
+            progress(done, total)
