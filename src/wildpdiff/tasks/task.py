@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class LabelledImages:
         return len(self.labels)
 
 
+@runtime_checkable
 class Task(Protocol):
     """One task of image classification: labelled data in three splits and a description without labels."""
 
@@ -45,6 +46,7 @@ class Task(Protocol):
         """The labelled images of one split. The same call gives the same images."""
 
 
+@runtime_checkable
 class Suite(Protocol):
     """Tasks of one label set: those that pretrain the backbone, those seen by the generator, and the unseen."""
 
