@@ -1,0 +1,65 @@
+"""How far descriptions are from each other, part by part, in units in which all parts are comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.conditions.sampling import PartTable
+from wildpdiff.tasks.description import Description
+
+__all__ = ["SeenDistances"]
+
+
+@dataclass(frozen=True)
+class SeenDistances:
+    """Squared distances between seen descriptions, and from a new one to them; 1 is the mean over seen pairs.
+
+    Attributes:
+        tables: embeddings and presence of the seen tasks by part.
+        units: mean squared distance between two different seen tasks by part, 1 where they are all alike.
+    """
+
+    tables: Mapping[str, PartTable]
+    units: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        encoder: FusionEncoder,
+        descriptions: Sequence[Description],
+        features: Mapping[str, ImageFeatures] | None = None,
+    ) -> SeenDistances:
+        """Encode the seen descriptions; ``features`` are their image features by part, where already known."""
+        tables = encoder.tables(descriptions, features)
+        units = {}
+        for part, table in tables.items():
+            values = table.values[table.present].double()
+            pairs = len(values) * (len(values) - 1)
+            mean = float(_squared(values, values).sum()) / pairs if pairs else 0.0
+            units[part] = mean if mean > 0 else 1.0
+        return cls(tables, units)
+
+    def present(self, parts: Sequence[str]) -> Bool[Tensor, " t"]:
+        """Which seen tasks have all these parts."""
+        return torch.stack([self.tables[part].present for part in parts]).all(0)
+
+    def between(self, part: str) -> Float[Tensor, "t t"]:
+        """Squared distances between the seen tasks in one part; without meaning for tasks that lack it."""
+        values = self.tables[part].values.double()
+        return _squared(values, values) / self.units[part]
+
+    def to(self, part: str, values: Float[Tensor, " s"]) -> Float[Tensor, " t"]:
+        """Squared distances from an embedding of one part to the seen tasks; without meaning for those lacking it."""
+        return _squared(values.double()[None], self.tables[part].values.double())[0] / self.units[part]
+
+
+def _squared(first: Float[Tensor, "n s"], second: Float[Tensor, "m s"]) -> Float[Tensor, "n m"]:
+    # Differences first: the expanded square would lose the small distances to cancellation.
+    return (first[:, None] - second[None]).square().sum(2)

@@ -1,0 +1,84 @@
+"""The adapters of the seen tasks as rows of a matrix, and an answer that is the same for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.codec.layout import Layout
+from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.tasks.description import Description
+
+__all__ = ["SeenAdapters", "repeat_adapter"]
+
+
+@dataclass(frozen=True)
+class SeenAdapters:
+    """One adapter a seen task, as flat vectors.
+
+    Attributes:
+        layout: names and shapes behind the vectors.
+        config: what all of them attach to.
+        vectors: one row a task.
+    """
+
+    layout: Layout
+    config: AdapterConfig
+    vectors: Float[Tensor, "t d"]
+
+    @classmethod
+    def of(cls, adapters: Sequence[Adapter], tasks: int | None = None) -> SeenAdapters:
+        """Flatten adapters of one backbone.
+
+        Args:
+            adapters: one a seen task.
+            tasks: how many there must be, where descriptions stand beside them.
+
+        Raises:
+            DataError: there are none, or not one a task.
+            AdapterMismatchError: they are of different backbones, LoRA settings or layouts.
+        """
+        if not adapters:
+            raise DataError("There are no adapters of seen tasks. Give at least one.")
+        if tasks is not None and tasks != len(adapters):
+            raise DataError(f"There are {len(adapters)} adapters and {tasks} descriptions. Give one of each a task.")
+        config = adapters[0].config
+        for number, adapter in enumerate(adapters):
+            if adapter.config != config:
+                raise AdapterMismatchError(
+                    f"Adapter {number} is for {adapter.config.backbone!r} with rank {adapter.config.rank}, the first "
+                    f"for {config.backbone!r} with rank {config.rank}, or their places, classes or weights differ. "
+                    "Use adapters of one zoo."
+                )
+        layout = Layout.of(adapters[0].tensors)
+        return cls(layout, config, torch.stack([layout.flatten(adapter.tensors) for adapter in adapters]))
+
+    def adapter(self, vector: Float[Tensor, " d"]) -> Adapter:
+        """A flat vector as an adapter with the same places."""
+        return Adapter(self.layout.unflatten(vector), self.config)
+
+
+def repeat_adapter(
+    adapter: Adapter, source: str, description: Description, n: int, seed: int, **details: Any
+) -> list[Adapter]:
+    """The answer of a source that is not random: ``n`` times one adapter, with the provenance of this request.
+
+    Args:
+        adapter: the answer; its own provenance is replaced.
+        source: name of the source.
+        description: what was asked for.
+        n: how many samples.
+        seed: recorded, not used.
+        **details: more plain JSON values for the provenance.
+    """
+    provenance = {"source": source, "seed": seed, "task": description.task_id, **details}
+    return [
+        Adapter({name: value.clone() for name, value in adapter.tensors.items()}, adapter.config, dict(provenance))
+        for _ in range(n)
+    ]

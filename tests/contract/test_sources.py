@@ -1,0 +1,149 @@
+"""One table that every source of adapters passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.artifact import json_bytes, safetensors_bytes
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.baselines.finetuned import FinetunedSource
+from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.mean import MeanSource
+from wildpdiff.baselines.nearest import NearestTaskSource
+from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.errors import DescriptionError
+from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+
+SCHEMA = MetadataSchema((MetadataField("x", "number"),))
+TASKS = 6
+
+
+class ToyNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(8 * 8 * 3, 5)
+        self.classifier = nn.Linear(5, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden: Tensor = self.classifier(self.body(inputs.flatten(1)).relu())
+        return hidden
+
+
+class Toy:
+    """A tiny backbone, six seen tasks with descriptions, and one adapter of each."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = ToyNetwork()
+        lora = LoraSpec(2, 2.0, ("body",), ("classifier",))
+        self.backbone = Backbone.wrap(network, name="toy", classes=("a", "b"), image_size=8, lora=lora)
+        self.descriptions = [self.describe(index) for index in range(TASKS)]
+        self.adapters = [self.random_adapter(index) for index in range(TASKS)]
+        self.encoder: FusionEncoder = fit_fusion(self.descriptions, SCHEMA, self.backbone.image_features, components=3)
+
+    def describe(self, index: int) -> Description:
+        rng = numpy_generator(0, "images", index)
+        images = rng.integers(20 * index, 20 * index + 80, (4, 8, 8, 3)).astype(np.uint8)
+        return Description(metadata={"x": float(index)}, backgrounds=images, task_id=f"t{index}")
+
+    def random_adapter(self, seed: int) -> Adapter:
+        generator = torch_generator(seed, "adapter")
+        shapes = self.backbone.shapes
+        tensors = {name: torch.randn(shapes[name], generator=generator) for name in sorted(shapes)}
+        return Adapter(tensors, self.backbone.adapter_config)
+
+
+Make = Callable[[Toy], Source]
+READS_NOTHING: dict[str, Make] = {
+    "pretrained": lambda toy: PretrainedSource(toy.random_adapter(99)),
+    "mean adapter": lambda toy: MeanSource(toy.adapters),
+}
+READS_DESCRIPTION: dict[str, Make] = {
+    "nearest task": lambda toy: NearestTaskSource(toy.encoder, toy.descriptions, toy.adapters),
+    "kernel regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
+}
+READS_NAME: dict[str, Make] = {
+    "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
+}
+ALL = READS_NOTHING | READS_DESCRIPTION | READS_NAME
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    return Toy()
+
+
+def stored(adapters: list[Adapter]) -> list[bytes]:
+    return [safetensors_bytes(adapter.tensors) + json_bytes(dict(adapter.provenance)) for adapter in adapters]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_adapters_fit_the_backbone(toy: Toy, name: str) -> None:
+    source = ALL[name](toy)
+    assert isinstance(source, Source)
+    assert source.name == name
+    for adapter in source.sample(toy.descriptions[2], 2, seed=0):
+        toy.backbone.check(adapter)
+        adapter.check_finite()
+        assert {value.dtype for value in adapter.tensors.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("n", [1, 3])
+def test_as_many_as_asked_and_alike_unless_stochastic(toy: Toy, name: str, n: int) -> None:
+    source = ALL[name](toy)
+    adapters = source.sample(toy.descriptions[2], n, seed=0)
+    assert len(adapters) == n
+    assert (len({safetensors_bytes(adapter.tensors) for adapter in adapters}) == n) is (source.stochastic or n == 1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_seed_gives_the_same_bytes(toy: Toy, name: str) -> None:
+    first = ALL[name](toy).sample(toy.descriptions[2], 2, seed=7)
+    second = ALL[name](toy).sample(toy.descriptions[2], 2, seed=7)
+    assert stored(first) == stored(second)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_provenance_names_source_seed_and_task(toy: Toy, name: str) -> None:
+    for adapter in ALL[name](toy).sample(toy.descriptions[2], 2, seed=7):
+        expected: dict[str, Any] = {"source": name, "seed": 7, "task": "t2"}
+        assert dict(adapter.provenance).items() >= expected.items()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_changing_a_sample_leaves_the_source_as_it_was(toy: Toy, name: str) -> None:
+    source = ALL[name](toy)
+    before = stored(source.sample(toy.descriptions[2], 1, seed=0))
+    for value in source.sample(toy.descriptions[2], 1, seed=0)[0].tensors.values():
+        value.zero_()
+    assert stored(source.sample(toy.descriptions[2], 1, seed=0)) == before
+
+
+@pytest.mark.parametrize("name", READS_DESCRIPTION | READS_NAME)
+def test_an_empty_description_is_refused(toy: Toy, name: str) -> None:
+    with pytest.raises(DescriptionError, match=r"The description has nothing; .* Give at least one"):
+        ALL[name](toy).sample(Description(), 1, seed=0)
+
+
+@pytest.mark.parametrize("name", READS_NOTHING)
+def test_an_empty_description_is_enough_where_none_is_read(toy: Toy, name: str) -> None:
+    assert ALL[name](toy).sample(Description(), 1, seed=0)[0].provenance["task"] is None
+
+
+@pytest.mark.parametrize("name", READS_DESCRIPTION)
+@pytest.mark.parametrize("part", ["metadata", "backgrounds"])
+def test_a_missing_part_is_no_obstacle(toy: Toy, name: str, part: str) -> None:
+    description = Description(**{part: getattr(toy.descriptions[2], part)})
+    toy.backbone.check(ALL[name](toy).sample(description, 1, seed=0)[0])
