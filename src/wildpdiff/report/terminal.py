@@ -1,0 +1,63 @@
+"""The table of results in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from wildpdiff.evaluate.results import Results, SummaryRow
+from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
+from wildpdiff.report.findings import SplitFindings, count, findings, headline, percent
+
+__all__ = ["results_table"]
+
+
+def results_table(results: Results) -> Group:
+    """One table for each suite and split, then the headline; the best source besides fine-tuning is in bold."""
+    parts = findings(results)
+    several = len({part.suite for part in parts}) > 1
+    last = next((part for part in parts if part.split == "unseen"), parts[0] if parts else None)
+    if last is None:
+        return Group(Text("The results hold no row."))
+    sentence = headline(last)
+    return Group(
+        *(_table(part, several) for part in parts),
+        Text.assemble(sentence.before, (sentence.winner, "bold"), sentence.after),
+    )
+
+
+def _table(part: SplitFindings, several_suites: bool) -> Table:
+    title = (f"{part.suite}, " if several_suites else "") + count(len(part.tasks), f"{part.split} task")
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    table.add_column("source")
+    for name in ("accuracy, %", "95 % interval", "recovered gain, %", "95 % interval", "seconds"):
+        table.add_column(name, justify="right")
+    for row in part.summary:
+        # Text, not markup: a task or a source may be named [like this].
+        table.add_row(*(Text(cell) for cell in _cells(row)), style=_style(row, part))
+    return table
+
+
+def _style(row: SummaryRow, part: SplitFindings) -> str:
+    if row is part.winner:
+        return "bold"
+    return "dim" if row.source in (PRETRAINED, FINETUNED) else ""
+
+
+def _cells(row: SummaryRow) -> tuple[str, ...]:
+    by_definition = {PRETRAINED: "0", FINETUNED: "100"}.get(row.source, "–")
+    return (
+        row.label,
+        percent(row.accuracy),
+        _range(row.accuracy_interval, 1),
+        by_definition if row.recovered_gain is None else percent(row.recovered_gain, 0),
+        _range(row.recovered_gain_interval, 0),
+        "–" if row.seconds_per_adapter is None else f"{row.seconds_per_adapter:.2g}",
+    )
+
+
+def _range(interval: tuple[float, float] | None, digits: int) -> str:
+    return "–" if interval is None else f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"

@@ -1,0 +1,177 @@
+"""results.json: what is written is what is read, and every way a file can be wrong has its sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wildpdiff.errors import ArtifactError, SchemaVersionError
+from wildpdiff.evaluate.results import (
+    BackboneInfo,
+    Provenance,
+    ResultRow,
+    Results,
+    SuiteInfo,
+    read_results,
+    write_results,
+)
+from wildpdiff.evaluate.summary import accuracy_per_task, summarise
+
+
+def row(source: str, task: str, accuracy: float, **other: Any) -> ResultRow:
+    values = {"condition": "own", "generator_seed": None, "sample": 0, "split": "unseen", **other}
+    return ResultRow(suite="savanna", source=source, task=task, accuracy=accuracy, images=100, **values)
+
+
+ROWS = [
+    row("fine-tuned", "a", 0.8, condition="none"),
+    row("fine-tuned", "b", 0.9, condition="none"),
+    row("noise", "a", 0.6),
+    row("noise", "b", 0.7),
+    row("generated", "a", 0.7, generator_seed=0, sample=0),
+    row("generated", "a", 0.8, generator_seed=0, sample=1),
+    row("generated", "a", 0.9, generator_seed=1, sample=0),
+    row("generated", "a", 0.8, generator_seed=1, sample=1),
+    row("generated", "b", 0.7, generator_seed=0),
+    row("generated", "a", 0.5, generator_seed=0, condition="shuffled"),
+    row("nearest task", "a", 0.65),
+    row("kernel ridge regression", "a", 0.65),
+    row("mean adapter", "a", 0.65, condition="none"),
+    row("pretrained", "a", 0.6, condition="none"),
+    row("pretrained", "b", 0.7, condition="none"),
+]
+
+
+def make(rows: list[ResultRow] | None = None) -> Results:
+    rows = ROWS if rows is None else rows
+    return Results(
+        provenance=Provenance("0.1.0", "wildpdiff evaluate", 0, "2 cores", "3.11", "2.5", "2025-06-01"),
+        suite=SuiteInfo("savanna", 10, "f" * 64, 60, 15, {"images": 400}),
+        backbone=BackboneInfo("savanna-cnn", "a" * 64, 1000, 100),
+        generator=None,
+        autoencoder=None,
+        rows=tuple(rows),
+        summary=tuple(summarise(rows, {"generated": 0.25})),
+    )
+
+
+def test_the_table_has_the_documented_order_and_shows_further_sources() -> None:
+    assert [line.label for line in make().summary] == [
+        "pretrained",
+        "mean adapter",
+        "nearest task",
+        "kernel ridge regression",
+        "noise",
+        "generated",
+        "generated, shuffled conditions",
+        "fine-tuned",
+    ]
+
+
+def test_samples_and_seeds_are_averaged_within_a_task_before_tasks_are() -> None:
+    (line,) = (line for line in make().summary if line.label == "generated")
+    # Task a: .8, the mean of four; task b: .7 from one. Five rows weighed alike would give .78.
+    assert line.accuracy == pytest.approx(0.75)
+    assert line.recovered_gain == pytest.approx((0.75 - 0.65) / (0.85 - 0.65))
+    assert (line.tasks, line.samples, line.seeds, line.seconds_per_adapter) == (2, 2, 2, 0.25)
+    assert accuracy_per_task(ROWS, suite="savanna", split="unseen", source="generated", condition="own") == (
+        pytest.approx({"a": 0.8, "b": 0.7})
+    )
+
+
+def test_a_gain_is_taken_over_the_tasks_that_source_and_references_share() -> None:
+    (line,) = (line for line in make().summary if line.label == "nearest task")
+    assert line.recovered_gain == pytest.approx((0.65 - 0.6) / (0.8 - 0.6))
+    assert line.recovered_gain_interval is None
+    references = [line for line in make().summary if line.source in ("pretrained", "fine-tuned")]
+    assert [line.recovered_gain for line in references] == [None, None]
+
+
+def test_splits_and_suites_are_summarised_apart() -> None:
+    lines = summarise([*ROWS, row("pretrained", "s", 0.5, split="seen")], {})
+    assert (lines[0].split, lines[0].label, lines[0].accuracy) == ("seen", "pretrained", 0.5)
+    assert sum(line.source == "pretrained" for line in lines) == 2
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "results.json"
+    write_results(path, make())
+    assert read_results(path) == make()
+    document = json.loads(path.read_text())
+    assert (document["schema_version"], document["kind"]) == (1, "results")
+    assert document == make().to_json()
+
+
+def change(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(document: Any) -> None:
+        for key in keys[:-1]:
+            document = document[key]
+        document[keys[-1]] = value
+
+    return apply
+
+
+def drop(key: str) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (drop("rows"), "'rows' is missing"),
+        (change("extra", value=1), "'extra' is unknown"),
+        (change("kind", value="generator"), "not a file of results"),
+        (change("schema_version", value="1"), "schema_version '1'"),
+        (change("rows", 3, "accuracy", value="high"), r"rows\[3\].accuracy is 'high'; a finite number"),
+        (change("rows", 3, "accuracy", value=float("nan")), r"rows\[3\].accuracy is nan"),
+        (change("rows", 3, "accuracy", value=66.1), r"rows\[3\].accuracy is 66.1; a fraction"),
+        (change("rows", 3, "split", value="test"), "one of seen, unseen"),
+        (change("rows", 3, "images", value=0), "at least one image"),
+        (change("rows", 3, "sample", value=True), r"rows\[3\].sample is True; a whole number"),
+        (change("rows", 1, "task", value="a"), "a second time"),
+        (change("rows", value={}), "a list is needed"),
+        (change("summary", value=[]), "rows and summary disagree"),
+        (change("summary", 0, "accuracy_interval", value=[0.1]), "a list of 2"),
+        (change("suite", "knobs", value=None), "suite.knobs is None; an object"),
+        (change("provenance", "created", value="yesterday"), "ISO 8601"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_file_and_key(
+    damage: Callable[[dict[str, Any]], None], sentence: str, tmp_path: Path
+) -> None:
+    document = make().to_json()
+    damage(document)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=sentence) as caught:
+        read_results(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_newer_schema_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 2}))
+    with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
+        read_results(path)
+
+
+def test_contradicting_results_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    with pytest.raises(ArtifactError, match="a second time"):
+        write_results(path, make([*ROWS, ROWS[0]]))
+    assert not path.exists()
+
+
+def test_the_rooms_of_results_and_report_load_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, wildpdiff.evaluate.results, wildpdiff.evaluate.summary, wildpdiff.report.html, "
+        "wildpdiff.report.terminal; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
