@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +14,16 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from wildpdiff.disk import (
+    content_hash,
+    disk_errors,
+    file_hash,
+    json_bytes,
+    read_json,
+    write_bytes,
+    write_file,
+    write_folder,
+)
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 
 __all__ = [
@@ -46,87 +50,6 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-def json_bytes(value: Any) -> bytes:
-    """JSON with sorted keys and a final newline: the same value always gives the same bytes."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def content_hash(data: bytes) -> str:
-    """SHA-256 of the bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with disk_errors(path), open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one clear :class:`ArtifactError` sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ArtifactError(
-                f"The disk is full while writing {path}; nothing half-written was left. Free some space and run again."
-            ) from error
-        if isinstance(error, FileNotFoundError):
-            raise ArtifactError(f"{error.filename or path} does not exist. Check the path.") from error
-        raise ArtifactError(f"{path}: {error.strerror or error}.") from error
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with open(path, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            _write_bytes(temporary, data)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool = True) -> None:
-    """Fill a temporary sibling with ``fill(temporary)`` and rename it to ``folder``: all of it appears, or nothing.
-
-    Raises:
-        ArtifactError: the target is a file, exists where ``overwrite`` is false, or the disk refuses.
-    """
-    with disk_errors(folder):
-        if folder.exists() and not folder.is_dir():
-            raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another path.")
-        if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise ArtifactError(f"{folder} exists and is not empty. Choose another path or remove it.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        try:
-            temporary.chmod(0o755)
-            fill(temporary)
-            if folder.exists():
-                # A rename cannot replace a full folder: move the old one aside, so that a kill leaves one whole copy.
-                previous = temporary.with_suffix(".previous")
-                folder.rename(previous)
-                temporary.rename(folder)
-                shutil.rmtree(previous, ignore_errors=True)
-            else:
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
 def safetensors_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors in the safetensors format; the same tensors always give the same bytes."""
     data: bytes = save_tensors({name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)})
@@ -144,16 +67,6 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"{path} is not a whole safetensors file ({error}). It may be truncated: copy or build it again."
         ) from error
     return tensors
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON."""
-    with disk_errors(path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not readable as JSON ({error}). Copy or build it again.") from error
 
 
 @dataclass(frozen=True)
@@ -195,8 +108,8 @@ def write_artifact(
 
     def fill(temporary: Path) -> None:
         for name, data in contents.items():
-            _write_bytes(temporary / name, data)
-        _write_bytes(temporary / MANIFEST, manifest)
+            write_bytes(temporary / name, data)
+        write_bytes(temporary / MANIFEST, manifest)
 
     write_folder(folder, fill)
     return fingerprint
