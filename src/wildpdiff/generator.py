@@ -18,7 +18,7 @@ from wildpdiff.artifact import Artifact, content_hash, json_bytes, read_artifact
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import BUNDLED, load_backbone, save_backbone
+from wildpdiff.backbones.registry import is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
@@ -199,7 +199,7 @@ class Generator:
         """Write the generator, and the backbone where the package does not bundle it; atomic. Returns the folder."""
         folder = Path(folder)
         extra = {}
-        if self.backbone.name not in BUNDLED:
+        if not is_bundled(self.backbone):
             save_backbone(self.backbone, folder.with_name(f"{folder.name}-{BACKBONE_FOLDER}"))
             extra = {"backbone": f"{folder.name}-{BACKBONE_FOLDER}"}
         write_artifact(folder, KIND, {**self._config, **extra}, self._tensors)

@@ -129,7 +129,8 @@ def run_pipeline(
     out = Path(out)
     _claim(out, config)
     backbone = load_backbone(config.backbone)
-    suite = load_suite(config.suite, seed=config.seed, image_size=backbone.image_size, **config.suite_options)
+    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(config.suite, **{**known, **config.suite_options})
     clock = _Clock(out / "stages.json", reporter)
     zoo = clock.run("fine-tune seen tasks", lambda tick: _zoo(out / "zoo", config, suite, backbone, tick))
     reference = None

@@ -10,11 +10,20 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["BUNDLED", "load_backbone", "save_backbone"]
+__all__ = ["BUNDLED", "is_bundled", "load_backbone", "save_backbone"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = ("savanna-cnn",)
 """Names of the backbones whose weights are inside the package."""
+
+
+def is_bundled(backbone: Backbone) -> bool:
+    """Whether these very weights are inside the package; a name alone says nothing, anyone may pretrain anew."""
+    return (
+        backbone.name in BUNDLED
+        and (WEIGHTS / backbone.name).is_dir()
+        and load_backbone(backbone.name).backbone_hash == backbone.backbone_hash
+    )
 
 
 def _efficientnet(artifact: Artifact) -> Backbone:

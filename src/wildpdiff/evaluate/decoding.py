@@ -12,7 +12,14 @@ from wildpdiff.errors import ArtifactError
 
 __all__ = ["decode", "encode"]
 
-_NAMES = {str: "a text", int: "a whole number", float: "a finite number", dict: "an object", tuple: "a list"}
+_NAMES = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    dict: "an object",
+    tuple: "a list",
+}
 
 
 def encode(value: Any) -> Any:
@@ -30,7 +37,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
     """Check a JSON value against a type and build it.
 
     Args:
-        kind: a dataclass, ``str``, ``int``, ``float``, ``Any``, ``X | None``, ``Literal``, ``tuple[X, ...]``,
+        kind: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``Any``, ``X | None``, ``Literal``, ``tuple[X, ...]``,
             ``tuple[X, Y]`` or ``dict[str, X]``.
         value: the parsed JSON.
         where: file and key, for messages.
@@ -65,7 +72,7 @@ def _decode_scalar(kind: type, value: Any, where: str) -> Any:
     # A bool is an int to Python and a different thing to JSON.
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if kind is not float and isinstance(value, kind) and not isinstance(value, bool):
+    if kind is not float and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise _refusal(value, _NAMES[kind], where)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.decoding import decode, encode
 
@@ -228,9 +229,7 @@ def _check(results: Results, where: str) -> None:
     shown = [(row.suite, row.split, row.source, row.condition) for row in results.summary]
     if measured != set(shown) or len(shown) != len(measured):
         odd = sorted(measured.symmetric_difference(shown)) or sorted(key for key in shown if shown.count(key) > 1)
-        raise ArtifactError(
-            f"{where}: rows and summary disagree about {' / '.join(odd[0])}. Summarise the rows again."
-        )
+        raise ArtifactError(f"{where}: rows and summary disagree about {' / '.join(odd[0])}. Summarise the rows again.")
     for splits in results.autoencoder.ceiling if results.autoencoder else ():
         if splits not in ("seen", "unseen"):
             raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")
@@ -242,9 +241,6 @@ def write_results(path: Path, results: Results) -> None:
     Raises:
         ArtifactError: the content contradicts itself, or the disk refuses.
     """
-    # Imported late: that module loads torch, which drawing a report from results in memory does not need.
-    from wildpdiff.artifact import json_bytes, write_file
-
     document = results.to_json()
     Results.from_json(document, str(path))
     write_file(path, json_bytes(document))
@@ -257,6 +253,4 @@ def read_results(path: Path) -> Results:
         ArtifactError: missing, not JSON, or not as the schema says.
         SchemaVersionError: written by a newer version of the package.
     """
-    from wildpdiff.artifact import read_json
-
     return Results.from_json(read_json(path), str(path))

@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from wildpdiff.disk import write_file
+from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results, SummaryRow
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
 from wildpdiff.report.findings import (
@@ -73,15 +75,11 @@ def write_report(results: Results, folder: Path) -> ReportFiles:
     Raises:
         ArtifactError: the results hold no row, or the disk refuses.
     """
-    # Imported late: matplotlib and the artifact module (torch) cost seconds that other users of this room need not pay.
-    from wildpdiff.artifact import write_file
-    from wildpdiff.errors import ArtifactError
+    # Imported late: matplotlib costs a second that other users of this room need not pay.
     from wildpdiff.report.figures import report_figures
 
     if not results.summary:
-        raise ArtifactError(
-            "The results hold no row, so there is nothing to report: evaluate at least one source."
-        )
+        raise ArtifactError("The results hold no row, so there is nothing to report: evaluate at least one source.")
     figures = report_figures(results)
     template = Environment(
         loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -153,9 +151,7 @@ def _table_line(row: SummaryRow, part: SplitFindings, style: SourceStyle) -> Tab
 
 
 def _range(interval: tuple[float, float] | None, digits: int) -> str:
-    return (
-        "no interval" if interval is None else f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
-    )
+    return "no interval" if interval is None else f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
 
 
 def seconds_text(seconds: float) -> str:
@@ -183,8 +179,7 @@ def _losses(part: SplitFindings) -> dict[str, Any] | None:
         return None
     rival = part.baseline if part.baseline is not pretrained else None
     columns = [
-        part.per_task(row) if row is not None else {}
-        for row in (pretrained, part.generated, rival, part.of(FINETUNED))
+        part.per_task(row) if row is not None else {} for row in (pretrained, part.generated, rival, part.of(FINETUNED))
     ]
     shared = [task for task in part.tasks if task in columns[0] and task in columns[1]]
     worst = sorted(shared, key=lambda task: columns[1][task] - columns[0][task])[
@@ -192,9 +187,7 @@ def _losses(part: SplitFindings) -> dict[str, Any] | None:
     ]
     lines = []
     for task in worst:
-        before, generated, baseline, finetuned = (
-            percent(table[task]) if task in table else "–" for table in columns
-        )
+        before, generated, baseline, finetuned = (percent(table[task]) if task in table else "–" for table in columns)
         change = signed_points(columns[1][task] - columns[0][task])
         lines.append(LostTask(task, before, generated, baseline, finetuned, change))
     return {"part": part, "lead": lead, "lines": lines, "baseline": rival.label if rival else None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ BUILT_IN = ("savanna",)
 """Suites that need no files."""
 
 
-def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Texts to values of the named kinds; raises :class:`DataError` on an unknown name or an unreadable value."""
+def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Texts to values of the named kinds; raises :class:`DataError` on an unknown name or an unreadable value.
+
+    A kind is ``int``, ``float``, ``str`` or any function that raises ``ValueError`` on a text it cannot read.
+    """
     values: dict[str, Any] = {}
     for name, text in pairs.items():
         if name not in kinds:
@@ -25,11 +28,20 @@ def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, type]) -> dict[s
         try:
             values[name] = kinds[name](text)
         except ValueError:
-            raise DataError(f"Option {name!r} is {text!r}; {kinds[name].__name__} is needed.") from None
+            kind = kinds[name]
+            needed = "a whole number" if kind is int else "a number" if kind is float else "another value"
+            raise DataError(f"Option {name!r} is {text!r}; {needed} is needed.") from None
     return values
 
 
-def load_suite(spec: str | Path, *, seed: int = 0, image_size: int | None = None, **options: Any) -> Suite:
+def load_suite(
+    spec: str | Path,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+    **options: Any,
+) -> Suite:
     """A suite from its name or path.
 
     Args:
@@ -37,10 +49,12 @@ def load_suite(spec: str | Path, *, seed: int = 0, image_size: int | None = None
             ``TASK/CLASS/*.jpg``.
         seed: of a simulated suite, and of drawing unseen tasks where a table does not name them.
         image_size: pixels a side; the backbone decides it for tables.
+        classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
+            them, and a suite with a fixed list of its own must have the same.
         **options: knobs of ``savanna`` (fields of ``SavannaConfig``), or keyword arguments of ``TableSuite.from_csv``.
 
     Raises:
-        DataError: no such suite, or an unknown option.
+        DataError: no such suite, an unknown option, or other classes than the backbone's.
     """
     text = str(spec)
     if text == "savanna":
@@ -51,11 +65,19 @@ def load_suite(spec: str | Path, *, seed: int = 0, image_size: int | None = None
         if unknown:
             raise DataError(f"savanna has no option {unknown[0]!r}; options are {', '.join(sorted(known))}.")
         size = {} if image_size is None else {"image_size": image_size}
-        return SavannaSuite(SavannaConfig(**{"seed": seed, **size, **options}))
+        suite = SavannaSuite(SavannaConfig(**{"seed": seed, **size, **options}))
+        if classes is not None and tuple(classes) != suite.classes:
+            raise DataError(
+                f"The suite {suite.name} has {len(suite.classes)} classes, others than the {len(classes)} of the "
+                f"backbone ({', '.join(tuple(classes)[:3])}, …). Give a backbone pretrained on this suite's classes."
+            )
+        return suite
     from wildpdiff.tasks.tables import TableSuite
 
     path = Path(text)
     size = {} if image_size is None else {"image_size": image_size}
+    if classes is not None:
+        options = {"classes": tuple(classes), **options}
     try:
         if path.is_dir():
             return TableSuite.from_folder(path, **{"seed": seed, **size, **options})
