@@ -337,9 +337,10 @@ def _label_worst(axes: Axes, table: dict[str, tuple[float, float]], canvas: Canv
     (y_low, y_high), height = axes.get_ylim(), axes.get_position().height * canvas.figure.get_size_inches()[1]
     line = 13 / 72 / height * (y_high - y_low)
     placed: list[tuple[float, float]] = []
+    reach = (0.42 if canvas.narrow else 0.15) * (x_high - x_low)
     for task in sorted(table, key=lambda task: table[task][1])[:3]:
         room, gain = (100 * value for value in table[task])
-        near = [y + line for x, y in placed if abs(x - room) < 0.4 * (x_high - x_low)]
+        near = [y + line for x, y in placed if abs(x - room) < reach]
         place = max([gain, *near])
         placed.append((room, place))
         right = room < (x_low + x_high) / 2
