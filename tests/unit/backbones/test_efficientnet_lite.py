@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,15 @@ class ColourTask:
         images = rng.integers(0, 120, (len(labels), self.size, self.size, 3), dtype=np.uint8)
         images[np.arange(len(labels)), :, :, labels] += 100
         return LabelledImages(images, labels)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Many tiny sums: on a busy machine two threads wait for each other longer than one needs for all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
