@@ -134,6 +134,11 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
         )
     if manifest["kind"] != kind:
         raise ArtifactError(f"{folder} holds a {manifest['kind']}; a {kind} is needed. Check the path.")
+    body = {key: manifest[key] for key in ("schema_version", "kind", "config", "files")}
+    if manifest.get("fingerprint") != content_hash(json_bytes(body)):
+        raise ArtifactError(
+            f"{folder / MANIFEST} is altered: its fingerprint differs from its content. Copy or build the {kind} again."
+        )
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, entry in manifest["files"].items():
         path = folder / name
@@ -144,8 +149,7 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
                 state = "altered: its hash differs from the manifest"
             raise ArtifactError(f"{path} is {state}. Copy or build the {kind} again.")
         tensors[name.removesuffix(".safetensors")] = read_safetensors(path)
-    body = {key: manifest[key] for key in ("schema_version", "kind", "config", "files")}
-    return Artifact(folder, kind, manifest["config"], tensors, content_hash(json_bytes(body)))
+    return Artifact(folder, kind, manifest["config"], tensors, manifest["fingerprint"])
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

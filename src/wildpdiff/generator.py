@@ -18,7 +18,7 @@ from wildpdiff.artifact import Artifact, content_hash, json_bytes, read_artifact
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import is_bundled, load_backbone, save_backbone
+from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
@@ -196,10 +196,14 @@ class Generator:
         return content_hash(json_bytes(self._config) + tensors_hash(weights).encode())
 
     def save_pretrained(self, folder: Path | str) -> Path:
-        """Write the generator, and the backbone where the package does not bundle it; atomic. Returns the folder."""
+        """Write the generator; atomic. Returns the folder.
+
+        A backbone that the package does not bundle is written beside it, where its weights alone can rebuild it; a
+        module of your own is to be given to :meth:`from_pretrained` again.
+        """
         folder = Path(folder)
         extra = {}
-        if not is_bundled(self.backbone):
+        if type(self.backbone.module).__name__ in ARCHITECTURES and not is_bundled(self.backbone):
             save_backbone(self.backbone, folder.with_name(f"{folder.name}-{BACKBONE_FOLDER}"))
             extra = {"backbone": f"{folder.name}-{BACKBONE_FOLDER}"}
         write_artifact(folder, KIND, {**self._config, **extra}, self._tensors)
@@ -230,6 +234,11 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
     adapter = AdapterConfig.from_json(config["adapter"])
     if backbone is None:
         beside = config.get("backbone")
+        if beside is None and adapter.backbone not in BUNDLED:
+            raise ArtifactError(
+                f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which was not "
+                "saved with it. Pass that Backbone to from_pretrained."
+            )
         backbone = load_backbone(artifact.folder.parent / beside if beside else adapter.backbone)
     if backbone.backbone_hash != adapter.backbone_hash:
         raise AdapterMismatchError(

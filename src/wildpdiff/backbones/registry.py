@@ -10,7 +10,7 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["BUNDLED", "is_bundled", "load_backbone", "save_backbone"]
+__all__ = ["ARCHITECTURES", "BUNDLED", "is_bundled", "load_backbone", "save_backbone"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = ("savanna-cnn",)
@@ -51,6 +51,7 @@ ARCHITECTURES: dict[str, Callable[[Artifact], Backbone]] = {
     "SavannaCNN": _savanna,
     "EfficientNetLite0": _efficientnet,
 }
+"""How a backbone is rebuilt from its stored configuration and weights, by the name of its module's class."""
 
 
 def save_backbone(backbone: Backbone, folder: Path | str) -> str:

@@ -188,7 +188,9 @@ def fit_fusion(
             raise DescriptionError(
                 f"The condition cannot read the part {part!r}; it reads metadata, backgrounds, examples and task_id."
             )
-        if sum(_has(entry, part) for entry in descriptions) < 2:
+        # Statistics of images need two tasks; a zoo of a single task (the paper's RQ1) is told apart by nothing else.
+        fewest = 2 if part in ("backgrounds", "examples") else min(2, len(descriptions))
+        if sum(_has(entry, part) for entry in descriptions) < max(1, fewest):
             continue
         if part == "metadata":
             encoders.append(MetadataEncoder.fit(descriptions, schema))
