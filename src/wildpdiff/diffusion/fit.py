@@ -36,7 +36,8 @@ class DiffusionConfig:
         width: hidden width of the residual network instead of the size's.
         dropout: share of hidden units dropped in training.
         schedule: noise schedule.
-        prediction: what the network predicts.
+        prediction: what the network predicts. ``velocity`` weighs all noise levels alike; ``sample`` hardly counts
+            errors at little noise, so that its samples spread too little; ``epsilon`` says nothing about the mean.
         train_steps: number T of times of the schedule.
         steps: updates.
         batch: latents an update.
@@ -54,7 +55,7 @@ class DiffusionConfig:
     width: int | None = None
     dropout: float = 0.0
     schedule: ScheduleKind = "cosine"
-    prediction: Prediction = "sample"
+    prediction: Prediction = "velocity"
     train_steps: int = 1000
     steps: int = 6000
     batch: int = 256

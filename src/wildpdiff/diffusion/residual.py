@@ -53,7 +53,7 @@ class ResidualDenoiser(DenoiserNetwork):
             "depth": depth,
         }
         width, depth = width or _SIZES[size][0], depth or _SIZES[size][1]
-        embedding = max(width // 2, 32)
+        embedding = max(width // 4, 64)
         self.dropout = dropout
         self.time = TimeEmbedding(_TIME_FEATURES)
         self.embed_time = nn.Linear(_TIME_FEATURES, embedding)

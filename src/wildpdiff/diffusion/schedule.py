@@ -41,7 +41,7 @@ class Schedule:
     """
 
     kind: ScheduleKind = "cosine"
-    prediction: Prediction = "sample"
+    prediction: Prediction = "velocity"
     train_steps: int = 1000
     spacing: Spacing = "trailing"
     alphas_cumprod: Float[Tensor, " T"] = field(init=False, repr=False, compare=False)
