@@ -149,16 +149,18 @@ class Adapter:
         if not (folder / "provenance.json").is_file():
             raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
         data = read_json(folder / "provenance.json")
+        if not isinstance(data, dict):
+            raise ArtifactError(f"{folder / 'provenance.json'} is not of this package. Check the path.")
         if data.get("schema_version", 0) > PROVENANCE_VERSION:
             raise SchemaVersionError(
                 f"{folder} has provenance version {data['schema_version']}; this package reads up to "
                 f"{PROVENANCE_VERSION}. Update wildpdiff."
             )
         try:
-            config = AdapterConfig.from_json(data["adapter"])
+            config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{folder / 'provenance.json'} lacks the adapter's configuration ({error}).") from None
-        return cls(read_safetensors(folder / "adapter_model.safetensors"), config, data["provenance"])
+        return cls(read_safetensors(folder / "adapter_model.safetensors"), config, provenance)
 
     def check_finite(self) -> None:
         """Raise :class:`ArtifactError` where a value is not finite."""

@@ -236,8 +236,8 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
         beside = config.get("backbone")
         if beside is None and adapter.backbone not in BUNDLED:
             raise ArtifactError(
-                f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which was not "
-                "saved with it. Pass that Backbone to from_pretrained."
+                f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
+                "was not saved with it. Pass that Backbone to from_pretrained."
             )
         backbone = load_backbone(artifact.folder.parent / beside if beside else adapter.backbone)
     if backbone.backbone_hash != adapter.backbone_hash:
