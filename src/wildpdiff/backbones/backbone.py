@@ -174,7 +174,9 @@ class Backbone:
             tensors: the adapter's tensors under PEFT's names; ``None`` is the pretrained model.
         """
         module = self.module
-        part = _Part(module, module.head if self._split else module)  # type: ignore[arg-type]
+        # The bound __call__ and not the module: registered a second time under another name, its weights would count
+        # as tied, and functional_call would leave the adapter's in the frozen model.
+        part = _Part(module, module.head if self._split else module.__call__)  # type: ignore[arg-type]
         merged: dict[str, Tensor] = {}
         if tensors is not None:
             merged = merged_parameters(dict(module.named_parameters()), tensors, self.adapter_config)
@@ -209,7 +211,7 @@ class Backbone:
         with torch.inference_mode():
             if self._split:
                 maps = features.flatten(2)
-                blocks += [maps.mean(2), maps.std(2)]
+                blocks += [maps.mean(2), maps.std(2, correction=0)]
             if hasattr(self.module, "embed"):
                 rows = range(0, len(features), BATCH)
                 blocks.append(torch.cat([self.module.embed(features[i : i + BATCH]) for i in rows]))  # type: ignore[operator]
