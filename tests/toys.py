@@ -1,0 +1,140 @@
+"""A tiny backbone with every kind of adapted layer, and a tiny suite that fine-tuning can solve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.diffusion.fit import DiffusionConfig
+from wildpdiff.fit import GeneratorConfig
+from wildpdiff.generator import Sampling
+from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.task import Group, LabelledImages, SplitName
+from wildpdiff.zoo.finetune import FinetuneConfig
+
+CLASSES = ("dark", "bright", "striped")
+SIZE = 8
+SCHEMA = MetadataSchema((MetadataField("level", "number"),))
+LORA = LoraSpec(2, 3.0, ("conv3", "conv1", "body"), ("classifier",))
+FINETUNE = FinetuneConfig(steps=30, batch=8, learning_rate=0.02, warmup=3, checkpoints=5, interval=2)
+GENERATOR = GeneratorConfig(
+    parts=("metadata", "backgrounds"),
+    components=3,
+    diffusion=DiffusionConfig(size="tiny", steps=150, batch=32, learning_rate=3e-3),
+    sampling=Sampling(steps=6),
+)
+
+
+class ToyNetwork(nn.Module):
+    """A stem, then a 3x3 convolution, a 1x1 convolution and a linear layer for LoRA, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(4, 4, 3, padding=1)
+        self.conv1 = nn.Conv2d(4, 6, 1)
+        self.body = nn.Linear(6, 5)
+        self.classifier = nn.Linear(5, len(CLASSES))
+
+    def stem(self, inputs: Tensor) -> Tensor:
+        return self.conv0(inputs).relu()
+
+    def embed(self, features: Tensor) -> Tensor:
+        hidden = self.conv1(self.conv3(features).relu()).relu()
+        return self.body(hidden.mean((2, 3))).relu()
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.classifier(self.embed(features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.stem(inputs))
+
+
+def network(seed: int = 0) -> ToyNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ToyNetwork()
+
+
+def backbone(seed: int = 0, lora: LoraSpec = LORA) -> Backbone:
+    return Backbone.wrap(network(seed), name="toy", classes=CLASSES, image_size=SIZE, lora=lora)
+
+
+def random_tensors(of: Backbone, seed: int, scale: float = 0.5) -> dict[str, Tensor]:
+    draws = torch_generator(seed, "adapter")
+    return {name: scale * torch.randn(shape, generator=draws) for name, shape in sorted(of.shapes.items())}
+
+
+def random_adapter(of: Backbone, seed: int, scale: float = 0.5) -> Adapter:
+    return Adapter(random_tensors(of, seed, scale), of.adapter_config, {"source": "random", "seed": seed})
+
+
+def random_images(n: int, seed: int = 0) -> np.ndarray:
+    return numpy_generator(seed, "images").integers(0, 256, (n, SIZE, SIZE, 3)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ToyTask:
+    """Grey pictures; where dark ends and bright begins is the task's ``level``, so that no fixed model is right."""
+
+    name: str
+    level: float
+    known: bool = True
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"train": 48, "validation": 12, "test": 24})
+
+    @property
+    def description(self) -> Description:
+        rng = numpy_generator(3, "toy backgrounds", self.name)
+        grey = rng.integers(0, 60, (4, SIZE, SIZE, 3)) + self.level
+        return Description(
+            metadata={"level": self.level},
+            backgrounds=np.clip(grey, 0, 255).astype(np.uint8),
+            task_id=self.name if self.known else None,
+        )
+
+    def data(self, split: SplitName) -> LabelledImages:
+        rng = numpy_generator(3, "toy", self.name, split)
+        n = self.sizes[split]
+        value = rng.integers(20, 236, n)
+        striped = rng.random(n) < 0.3
+        images = np.broadcast_to(value[:, None, None, None], (n, SIZE, SIZE, 3)) + rng.integers(
+            -15, 16, (n, SIZE, SIZE, 3)
+        )
+        images[striped, ::2] = 255 - images[striped, ::2]
+        labels = np.where(striped, 2, (value > self.level).astype(np.int64))
+        return LabelledImages(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class ToySuite:
+    """Five seen and three unseen toy tasks."""
+
+    name: str = "toy"
+    classes: tuple[str, ...] = CLASSES
+    image_size: int = SIZE
+    metadata_schema: MetadataSchema = SCHEMA
+    fingerprint: str = "toy-suite-1"
+
+    def tasks(self, group: Group) -> tuple[ToyTask, ...]:
+        levels = {"pretraining": (), "seen": (60.0, 90.0, 120.0, 150.0, 180.0), "unseen": (75.0, 105.0, 165.0)}[group]
+        return tuple(ToyTask(f"{group}-{i}", level, group == "seen") for i, level in enumerate(levels))
+
+
+@dataclass(frozen=True)
+class FixedTask:
+    """Images and labels as given, the same in every split."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    description: Description = field(default_factory=Description)
+
+    def data(self, split: SplitName) -> LabelledImages:
+        return LabelledImages(self.images, self.labels.astype(np.int64))

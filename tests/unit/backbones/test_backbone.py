@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import toys
+from wildpdiff.artifact import tensors_hash
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.errors import DataError, TrainingError
+
+
+class Plain(nn.Module):
+    """No stem, no head, no embedding: nothing but a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(toys.SIZE * toys.SIZE * 3, 4)
+        self.classifier = nn.Linear(4, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.body(inputs.flatten(1)).relu())
+
+
+def plain() -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        module = Plain()
+    lora = LoraSpec(2, 2.0, ("body",), ("classifier",))
+    return Backbone.wrap(module, name="plain", classes=toys.CLASSES, image_size=toys.SIZE, lora=lora)
+
+
+@pytest.fixture(scope="module", params=["split", "plain"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return toys.backbone() if request.param == "split" else plain()
+
+
+def test_wrapping_freezes_and_hashes_the_weights() -> None:
+    backbone = toys.backbone()
+    assert not backbone.module.training
+    assert not any(value.requires_grad for value in backbone.module.parameters())
+    assert backbone.backbone_hash == toys.backbone().backbone_hash != toys.backbone(seed=1).backbone_hash
+
+
+def test_stem_and_head_are_the_forward(backbone: Backbone) -> None:
+    images = toys.random_images(10)
+    with torch.no_grad():
+        whole = backbone.module(backbone.preprocess(images))
+    assert torch.equal(backbone.predict(backbone.stem(images)), whole)
+
+
+def test_the_stem_is_split_off_only_where_the_module_has_one() -> None:
+    images = toys.random_images(2)
+    assert toys.backbone().stem(images).shape == (2, 4, 4, 4)
+    assert torch.equal(plain().stem(images), plain().preprocess(images))
+
+
+def test_features_in_batches_are_those_of_one_batch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = toys.random_images(7)
+    tensors = toys.random_tensors(backbone, 0)
+    stem, logits = backbone.stem(images), backbone.predict(backbone.stem(images), tensors)
+    monkeypatch.setattr("wildpdiff.backbones.backbone.BATCH", 3)
+    assert torch.allclose(backbone.stem(images), stem, atol=1e-6)
+    assert torch.allclose(backbone.predict(stem, tensors), logits, atol=1e-6)
+
+
+def test_many_adapters_at_once_are_one_after_another(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wildpdiff.backbones.backbone.BATCH", 4)
+    features = backbone.stem(toys.random_images(9))
+    each = [toys.random_tensors(backbone, seed) for seed in range(3)]
+    stacked = {name: torch.stack([tensors[name] for tensors in each]) for name in each[0]}
+    together = backbone.predict_many(features, stacked)
+    assert together.shape == (3, 9, 3)
+    assert torch.allclose(together, torch.stack([backbone.predict(features, entry) for entry in each]), atol=1e-5)
+
+
+def test_running_adapters_leaves_the_frozen_model_as_it_was(backbone: Backbone) -> None:
+    features = backbone.stem(toys.random_images(3))
+    tensors = toys.random_tensors(backbone, 0)
+    backbone.predict(features, tensors)
+    backbone.predict_many(features, {name: value[None] for name, value in tensors.items()})
+    assert tensors_hash(dict(backbone.module.state_dict())) == backbone.backbone_hash
+
+
+def test_logits_are_differentiable_in_adapter_and_features(backbone: Backbone) -> None:
+    tensors = {name: value.requires_grad_() for name, value in toys.random_tensors(backbone, 0).items()}
+    features = backbone.stem(toys.random_images(4)).requires_grad_()
+    backbone.logits(features, tensors).square().sum().backward()
+    assert features.grad is not None
+    assert all(value.grad is not None and float(value.grad.abs().sum()) > 0 for value in tensors.values())
+    assert all(value.grad is None for value in backbone.module.parameters())
+
+
+def test_image_features_have_every_block_and_follow_their_image(backbone: Backbone) -> None:
+    images = toys.random_images(6)
+    features = backbone.image_features(images)
+    # Colour: 3 means and 3 deviations; stem: 4 and 4; embedding: 5; classes: 3.
+    assert features.shape == (6, 6 + 4 + 4 + 5 + 3 if hasattr(backbone.module, "stem") else 6 + 3)
+    assert torch.allclose(features[:, -3:].sum(1), torch.ones(6), atol=1e-6)
+    order = [3, 0, 5, 1, 4, 2]
+    assert torch.allclose(backbone.image_features(images[order]), features[order], atol=1e-5)
+
+
+def test_colour_features_are_means_and_deviations_in_unit_range() -> None:
+    image = np.zeros((1, toys.SIZE, toys.SIZE, 3), dtype=np.uint8)
+    image[..., 0] = 255
+    image[:, : toys.SIZE // 2, :, 1] = 255
+    colour = plain().image_features(image)[0, :6]
+    assert colour[:3].tolist() == [1.0, 0.5, 0.0]
+    assert colour[3:].tolist() == pytest.approx([0.0, 0.504, 0.0], abs=1e-3)
+
+
+def test_preprocessing_normalises_channels() -> None:
+    backbone = Backbone.wrap(
+        Plain(),
+        name="plain",
+        classes=toys.CLASSES,
+        image_size=toys.SIZE,
+        lora=LoraSpec(1, 1.0, ("body",)),
+        mean=(0.0, 0.5, 1.0),
+        std=(1.0, 0.5, 0.25),
+    )
+    values = backbone.preprocess(np.full((2, toys.SIZE, toys.SIZE, 3), 255, dtype=np.uint8))
+    assert values.shape == (2, 3, toys.SIZE, toys.SIZE)
+    assert values[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_preprocessing_leaves_the_images_as_they_were() -> None:
+    images = toys.random_images(2)
+    before = images.copy()
+    toys.backbone().preprocess(images)
+    assert (images == before).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8, 3), (2, 8, 9, 3)])
+def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=rf"Images are {shape[2]}×{shape[1]} pixels; backbone 'toy' takes 8×8\. Resize"):
+        toys.backbone().preprocess(np.zeros(shape, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (1, 3, 8, 8), (1, 8, 8, 4)])
+def test_images_of_another_layout_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"uint8 \[n, h, w, 3\] is needed"):
+        toys.backbone().preprocess(np.zeros(shape, dtype=np.uint8))
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(DataError, match="There are no images"):
+        toys.backbone().stem(toys.random_images(0))
+
+
+def test_other_lora_places_give_other_shapes_and_unknown_ones_are_refused() -> None:
+    backbone = toys.backbone()
+    changed = backbone.with_lora(LoraSpec(1, 1.0, ("body",)))
+    assert sorted(changed.shapes.values()) == [(1, 6), (5, 1)]
+    assert changed.backbone_hash == backbone.backbone_hash
+    with pytest.raises(TrainingError, match="no module 'tail'"):
+        backbone.with_lora(LoraSpec(1, 1.0, ("tail",)))
+
+
+def test_the_initial_adapter_is_the_pretrained_model_and_repeats() -> None:
+    backbone = toys.backbone()
+    first, again, other = (backbone.initial_adapter(seed) for seed in (0, 0, 1))
+    backbone.check(first)
+    assert first.distance(again) == 0.0 < first.distance(other)
+    features = backbone.stem(toys.random_images(5))
+    assert torch.equal(backbone.predict(features, first.tensors), backbone.predict(features))

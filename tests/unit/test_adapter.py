@@ -1,0 +1,202 @@
+import copy
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import toys
+from wildpdiff.adapter import PEFT_PREFIX, Adapter, AdapterConfig
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "adapter-1"
+PLACES = {
+    "linear": LoraSpec(2, 3.0, ("body",)),
+    "convolution 3x3": LoraSpec(2, 3.0, ("conv3",)),
+    "convolution 1x1": LoraSpec(2, 3.0, ("conv1",)),
+    "all and the classifier": toys.LORA,
+    "classifier only as LoRA": LoraSpec(1, 1.0, ("classifier",)),
+}
+
+
+def golden_adapter() -> Adapter:
+    config = AdapterConfig("toy", "0123456789abcdef" * 4, ("blank", "größer"), 1, 2.0, ("body",), ("classifier",))
+    names = ("body.lora_A.weight", "body.lora_B.weight", "classifier.weight", "classifier.bias")
+    values = (torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5], [0.25]]), torch.eye(2), torch.tensor([-1.0, 3.0]))
+    tensors = {PEFT_PREFIX + name: value for name, value in zip(names, values, strict=True)}
+    provenance = {"source": "generated", "seed": 7, "task": "unseen-003", "description": {"metadata": {"level": 1.5}}}
+    return Adapter(tensors, config, provenance)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return toys.backbone()
+
+
+def test_loaded_is_what_was_saved_and_saved_again_it_has_the_same_bytes(backbone: Backbone, tmp_path: Path) -> None:
+    adapter = toys.random_adapter(backbone, 0)
+    loaded = Adapter.load(adapter.save(tmp_path / "first"))
+    assert loaded.config == adapter.config
+    assert loaded.provenance == adapter.provenance
+    assert loaded.distance(adapter) == 0.0
+    loaded.save(tmp_path / "second")
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("first", "second"))
+    assert first == second
+    assert set(first) == {"adapter_config.json", "adapter_model.safetensors", "provenance.json", "README.md"}
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "provenance.json"])
+def test_the_bytes_of_schema_version_1_stay(tmp_path: Path, name: str) -> None:
+    golden_adapter().save(tmp_path / "adapter")
+    assert (tmp_path / "adapter" / name).read_bytes() == (GOLDEN / name).read_bytes()
+
+
+def test_the_golden_folder_is_still_read() -> None:
+    loaded = Adapter.load(GOLDEN)
+    assert loaded.config == golden_adapter().config
+    assert loaded.provenance == golden_adapter().provenance
+    assert loaded.distance(golden_adapter()) == 0.0
+
+
+def test_only_schema_version_1_has_golden_bytes() -> None:
+    assert json.loads((GOLDEN / "provenance.json").read_bytes())["schema_version"] == 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_peft_opens_the_folder_and_gives_the_same_logits(place: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    backbone = toys.backbone(lora=PLACES[place])
+    adapter = toys.random_adapter(backbone, 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(copy.deepcopy(backbone.module), str(adapter.save(tmp_path / "adapter")))
+    # PEFT warns where the file lacks a tensor, has one too many, or its configuration has an unknown key.
+    assert [str(entry.message) for entry in caught if "peft" in entry.filename] == []
+    images = toys.random_images(12)
+    with torch.no_grad():
+        theirs = model.eval()(backbone.preprocess(images))
+    features = backbone.stem(images)
+    ours = backbone.predict(features, adapter.tensors)
+    assert float((ours - theirs).abs().max()) <= 1e-5
+    assert float((ours - backbone.predict(features)).abs().max()) > 1e-2
+
+
+def test_peft_knows_every_key_of_the_configuration(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    golden_adapter().save(tmp_path / "adapter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = LoraConfig.from_pretrained(str(tmp_path / "adapter"))
+    written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_bytes())
+    assert set(written) <= {entry.name for entry in dataclasses.fields(LoraConfig)}
+    assert (config.r, config.lora_alpha, config.modules_to_save) == (1, 2.0, ["classifier"])
+
+
+def changed(adapter: Adapter, change: str) -> Adapter:
+    tensors: dict[str, Tensor] = dict(adapter.tensors)
+    name = f"{PEFT_PREFIX}body.lora_A.weight"
+    if change == "missing":
+        del tensors[name]
+    elif change == "unknown":
+        tensors[f"{PEFT_PREFIX}tail.weight"] = torch.zeros(2)
+    elif change == "shape":
+        tensors[name] = tensors[name][:1]
+    return dataclasses.replace(adapter, tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("missing", r"body.lora_A.weight has shape missing; the backbone 'toy' expects \(2, 6\)"),
+        ("unknown", r"tail.weight has shape \(2,\); the backbone 'toy' expects no such tensor"),
+        ("shape", r"body.lora_A.weight has shape \(1, 6\); the backbone 'toy' expects \(2, 6\)"),
+    ],
+)
+def test_other_tensors_are_refused(backbone: Backbone, change: str, sentence: str) -> None:
+    backbone.check(toys.random_adapter(backbone, 0))
+    with pytest.raises(AdapterMismatchError, match=sentence):
+        backbone.check(changed(toys.random_adapter(backbone, 0), change))
+
+
+def test_an_adapter_of_other_weights_is_refused(backbone: Backbone) -> None:
+    other = toys.backbone(seed=1)
+    with pytest.raises(AdapterMismatchError, match=rf"weights {other.backbone_hash[:12]}; this is 'toy' with"):
+        backbone.check(toys.random_adapter(other, 0))
+
+
+def test_distance_is_euclidean_over_all_tensors(backbone: Backbone) -> None:
+    one, two = toys.random_adapter(backbone, 0), toys.random_adapter(backbone, 1)
+    flat = [torch.cat([value.flatten() for value in entry.tensors.values()]) for entry in (one, two)]
+    assert one.distance(two) == pytest.approx(float((flat[0] - flat[1]).norm()), rel=1e-5)
+    assert one.size == len(flat[0])
+
+
+def test_distance_between_unlike_adapters_is_refused(backbone: Backbone) -> None:
+    adapter = toys.random_adapter(backbone, 0)
+    with pytest.raises(AdapterMismatchError, match="different tensors"):
+        adapter.distance(changed(adapter, "shape"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(backbone: Backbone, value: float) -> None:
+    adapter = toys.random_adapter(backbone, 0)
+    adapter.check_finite()
+    adapter.tensors[f"{PEFT_PREFIX}classifier.bias"][1] = value
+    with pytest.raises(ArtifactError, match=r"classifier.bias holds values that are not finite"):
+        adapter.check_finite()
+
+
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"provenance.json is missing"):
+        Adapter.load(tmp_path)
+
+
+def edited(folder: Path, **changes: object) -> Path:
+    path = golden_adapter().save(folder) / "provenance.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+    return folder
+
+
+def test_a_newer_provenance_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaVersionError, match=r"provenance version 2; .* Update wildpdiff"):
+        Adapter.load(edited(tmp_path / "a", schema_version=2))
+
+
+@pytest.mark.parametrize("value", [{}, {"backbone": "toy"}, {"unknown": 1}, 3])
+def test_a_provenance_without_a_whole_configuration_is_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ArtifactError, match="lacks the adapter's configuration"):
+        Adapter.load(edited(tmp_path / "a", adapter=value))
+
+
+def test_a_provenance_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    folder = golden_adapter().save(tmp_path / "a")
+    (folder / "provenance.json").write_text("[]")
+    with pytest.raises(ArtifactError, match=r"provenance.json is not of this package"):
+        Adapter.load(folder)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    folder = golden_adapter().save(tmp_path / "a")
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ArtifactError, match="is not a whole safetensors file"):
+        Adapter.load(folder)
+
+
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
+    folder = golden_adapter().save(tmp_path / "a")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"adapter_model.safetensors does not exist"):
+        Adapter.load(folder)
+
+
+def test_the_configuration_survives_json() -> None:
+    config = golden_adapter().config
+    assert AdapterConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert config.scaling == 2.0
