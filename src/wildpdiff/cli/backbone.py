@@ -1,0 +1,105 @@
+"""``wildpdiff backbone``: pretrain the model that adapters attach to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from wildpdiff.cli.folders import may_write_artifact
+from wildpdiff.cli.options import (
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SuiteOption,
+    SuiteSettings,
+    ThreadsOption,
+    open_suite,
+)
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
+
+if TYPE_CHECKING:
+    from wildpdiff.backbones.backbone import Backbone
+    from wildpdiff.tasks.task import Suite
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Backbones: pretrain.", rich_markup_mode=None)
+
+Architecture = Literal["savanna-cnn", "efficientnet-lite0"]
+
+
+@app.callback()
+def _group() -> None:
+    """Backbones: pretrain."""
+
+
+@app.command("pretrain")
+def pretrain(
+    out: OutOption,
+    suite: SuiteOption = "savanna",
+    option: SuiteSettings = None,
+    architecture: Annotated[
+        Architecture | None,
+        typer.Option(
+            "--architecture",
+            help="savanna-cnn (trained from the start; default for savanna) or efficientnet-lite0 (ImageNet weights, "
+            "a new classifier is fitted; default for photographs).",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of savanna-cnn; default as bundled.")] = None,
+    cut: Annotated[int, typer.Option("--cut", help="Of efficientnet-lite0: last blocks that take adapters.")] = 1,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone, once more."""
+    may_write_artifact(out, "backbone")
+    prepare_torch(threads)
+    from wildpdiff.backbones.registry import save_backbone
+
+    opened = open_suite(suite, option)
+    chosen: Architecture = architecture or ("savanna-cnn" if suite == "savanna" else "efficientnet-lite0")
+    with Stages() as stages:
+        if chosen == "savanna-cnn":
+            backbone, measured = _savanna_cnn(opened, epochs, seed, stages("train the backbone"))
+        else:
+            stages("fit the classifier of EfficientNet-Lite0")
+            backbone, measured = _efficientnet(opened, cut, seed)
+        save_backbone(backbone, out)
+    told = {
+        "backbone": str(out),
+        "name": backbone.name,
+        "hash": backbone.backbone_hash,
+        "classes": len(backbone.classes),
+        "image_size": backbone.image_size,
+        "parameters": sum(value.numel() for value in backbone.module.parameters()),
+        **measured,
+    }
+    if as_json:
+        print_json(told)
+        return
+    show(
+        f"Backbone {told['name']} in {out}: {told['parameters']} parameters, {told['classes']} classes, "
+        f"weights {backbone.backbone_hash[:12]}."
+    )
+
+
+def _savanna_cnn(
+    suite: Suite, epochs: int | None, seed: int, tick: Callable[[int, int], None]
+) -> tuple[Backbone, dict[str, Any]]:
+    from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+
+    length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    made = pretrain_savanna_cnn(
+        suite.tasks("pretraining"), suite.classes, suite.image_size, seed=seed, progress=tick, **length
+    )
+    return made.backbone, {"losses": list(made.losses), "steps": made.steps}
+
+
+def _efficientnet(suite: Suite, cut: int, seed: int) -> tuple[Backbone, dict[str, Any]]:
+    from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
+
+    empty = efficientnet_lite0(suite.classes, cut, image_size=suite.image_size)
+    return fit_head(empty, suite.tasks("pretraining"), seed), {}

@@ -1,0 +1,123 @@
+"""``wildpdiff demo``: everything once, on the simulated camera traps."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, remark, show
+
+if TYPE_CHECKING:
+    from wildpdiff.pipeline import PipelineConfig
+
+__all__ = ["demo"]
+
+Size = Literal["default", "tiny"]
+PICTURES = 6
+PICTURE_QUALITY = 95
+
+
+def demo(
+    context: typer.Context,
+    seed: SeedOption = 0,
+    out: OutOption = Path("runs/demo"),
+    size: Annotated[Size, typer.Option("--size", help="tiny takes seconds and shows nothing but that it runs.")] = (
+        "default"
+    ),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many generators are fitted, to compare them.")] = 1,
+    backbone: BackboneOption = "savanna-cnn",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run everything on simulated camera traps: fine-tune, fit a generator, generate for unseen places, compare.
+
+    Stopped and started again with the same options, it goes on where it was.
+    """
+    prepare_torch(threads)
+    from wildpdiff.evaluate.decoding import encode
+    from wildpdiff.pipeline import run_pipeline
+    from wildpdiff.report.terminal import results_table
+
+    config = _config(size, seed, seeds, backbone)
+    remark(
+        "A simulated network of camera traps: a small classifier is fine-tuned at every seen place, a generator learns "
+        "to turn the description of a place into its adapter, and places it has never seen put it to the test."
+    )
+    with Stages() as stages:
+        result = run_pipeline(config, out, command=recorded_command(context), reporter=stages)
+    pictures = _pictures(config, out / "images")
+    needed = [] if backbone == "savanna-cnn" else ["--backbone", backbone]
+    try_next = shlex.join(["wildpdiff", "predict", str(result.adapters[0]), str(pictures), *needed])
+    if as_json:
+        print_json(
+            {
+                "folder": str(out),
+                "adapters": [str(path) for path in result.adapters],
+                "images": str(pictures),
+                "results": str(out / "results.json"),
+                "report": str(result.report),
+                "next": try_next,
+                "summary": encode(result.results.summary),
+            }
+        )
+        return
+    show(results_table(result.results))
+    show(f"\n{len(result.adapters)} generated adapters: {result.adapters[0].parent}")
+    show(f"Report: {result.report}")
+    show(f"Try next: {try_next}")
+
+
+def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
+    from wildpdiff.autoencoder.fit import AutoencoderConfig
+    from wildpdiff.diffusion.fit import DiffusionConfig
+    from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.pipeline import PipelineConfig
+    from wildpdiff.zoo.finetune import FinetuneConfig
+
+    if size == "default":
+        return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds)
+    return PipelineConfig(
+        suite_options={"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
+        backbone=backbone,
+        seed=seed,
+        finetune=FinetuneConfig(steps=12, batch=16, checkpoints=4, interval=2, warmup=2),
+        generator=GeneratorConfig(
+            components=4,
+            autoencoder_config=AutoencoderConfig(latent_size=8),
+            diffusion=DiffusionConfig(size="tiny", steps=60, batch=32),
+        ),
+        generator_seeds=seeds,
+        samples=2,
+    )
+
+
+def _pictures(config: PipelineConfig, folder: Path) -> Path:
+    """A handful of test images of the first unseen place as files, so that the suggested command works."""
+    from PIL import Image
+
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.disk import write_bytes, write_folder
+    from wildpdiff.tasks.registry import load_suite
+
+    suite = load_suite(
+        config.suite, seed=config.seed, image_size=load_backbone(config.backbone).image_size, **config.suite_options
+    )
+    task = suite.tasks("unseen")[0]
+    target = folder / task.name
+    if target.is_dir():
+        return target
+    images = task.data("test").images[:PICTURES]
+
+    def fill(temporary: Path) -> None:
+        for number, image in enumerate(images):
+            stream = io.BytesIO()
+            Image.fromarray(image).save(stream, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
+            write_bytes(temporary / f"{task.name}-{number}.jpg", stream.getvalue())
+
+    write_folder(target, fill)
+    return target

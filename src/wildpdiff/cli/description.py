@@ -1,0 +1,85 @@
+"""A description from a JSON file or from the command line's options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wildpdiff.errors import DescriptionError
+
+if TYPE_CHECKING:
+    from wildpdiff.generator import Generator
+    from wildpdiff.tasks.description import Description
+
+__all__ = ["build_description", "description_file", "metadata_pairs"]
+
+KEYS = ("metadata", "backgrounds", "examples", "text", "task_id")
+
+
+def metadata_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as a dictionary; raises :class:`DescriptionError`."""
+    values: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise DescriptionError(f"--metadata {pair!r} has no key or no value; write it as KEY=VALUE.")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def description_file(path: Path) -> dict[str, Any]:
+    """The parts in a JSON file, image paths resolved against its folder.
+
+    Raises:
+        ArtifactError: the file is missing or not JSON.
+        DescriptionError: an unknown key, or a value of another kind.
+    """
+    from wildpdiff.disk import read_json
+
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DescriptionError(f"{path} is not a JSON object; give one with {', '.join(KEYS)}.")
+    kinds: dict[str, type] = dict(zip(KEYS, (dict, list, list, str, str), strict=True))
+    needs: dict[type, str] = {dict: "an object", list: "a list of image files", str: "a text"}
+    for key, value in content.items():
+        if key not in kinds:
+            raise DescriptionError(f"{path} has the key {key!r}; known keys are {', '.join(KEYS)}.")
+        if not isinstance(value, kinds[key]):
+            raise DescriptionError(f"{path}: {key!r} is {value!r}; {needs[kinds[key]]} is needed.")
+    for key in ("backgrounds", "examples"):
+        if key in content:
+            if not all(isinstance(entry, str) for entry in content[key]):
+                raise DescriptionError(f"{path}: {key!r} holds something else than names of image files.")
+            content[key] = [path.parent / entry for entry in content[key]]
+    return content
+
+
+def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:
+    """Read the images at the size that the generator's backbone takes, and check the metadata by its schema.
+
+    Raises:
+        DataError: an image is missing or unreadable.
+        DescriptionError: an unknown metadata key or category.
+    """
+    from wildpdiff.conditions.metadata import MetadataEncoder
+    from wildpdiff.prediction import find_images
+    from wildpdiff.tasks.description import Description
+    from wildpdiff.tasks.image_files import read_images
+
+    metadata = parts.get("metadata") or None
+    if metadata is not None:
+        for encoder in generator.conditions.encoders:
+            if isinstance(encoder, MetadataEncoder):
+                metadata = encoder.schema.check(metadata)
+    images = {
+        key: read_images(find_images(parts[key]), generator.backbone.image_size) if parts.get(key) else None
+        for key in ("backgrounds", "examples")
+    }
+    return Description(
+        metadata=metadata,
+        backgrounds=images["backgrounds"],
+        examples=images["examples"],
+        text=parts.get("text"),
+        task_id=parts.get("task_id"),
+    )

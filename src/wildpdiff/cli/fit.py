@@ -1,0 +1,130 @@
+"""``wildpdiff fit``: a generator from a zoo and the descriptions of its tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from wildpdiff.cli.folders import may_write_artifact
+from wildpdiff.cli.options import (
+    BackboneOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SuiteOption,
+    SuiteSettings,
+    ThreadsOption,
+    open_suite,
+)
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
+from wildpdiff.errors import ArtifactError, DescriptionError
+
+if TYPE_CHECKING:
+    from wildpdiff.fit import GeneratorConfig
+
+__all__ = ["fit"]
+
+
+def fit(
+    zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
+    out: OutOption,
+    suite: SuiteOption = "savanna",
+    option: SuiteSettings = None,
+    backbone: BackboneOption = "savanna-cnn",
+    parts: Annotated[
+        str | None, typer.Option("--parts", help="Parts of the description that are read: metadata,backgrounds,….")
+    ] = None,
+    autoencoder: Annotated[Literal["pca", "vae"] | None, typer.Option("--autoencoder")] = None,
+    network: Annotated[Literal["residual", "unet"] | None, typer.Option("--network", help="The denoiser.")] = None,
+    size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
+    ] = None,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives."""
+    may_write_artifact(out, "generator")
+    prepare_torch(threads)
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.fit import fit_generator
+    from wildpdiff.zoo.store import Zoo
+
+    opened_zoo = Zoo.open(zoo)
+    loaded = load_backbone(backbone)
+    opened = open_suite(suite, option, loaded)
+    if opened.fingerprint != opened_zoo.plan.suite:
+        raise ArtifactError(
+            f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
+            "--suite and -o options as for the zoo."
+        )
+    settings = _settings(config, parts, autoencoder, network, size, steps)
+    descriptions = {task.name: task.description for task in opened.tasks("seen")}
+    with Stages() as stages:
+        tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
+        fitted = fit_generator(
+            opened_zoo, descriptions, opened.metadata_schema, loaded, settings, seed=seed, progress=tick
+        )
+        fitted.generator.save_pretrained(out)
+    told = {
+        "generator": str(out),
+        "fingerprint": fitted.generator.fingerprint,
+        "parts": list(fitted.generator.conditions.parts),
+        "latent_size": fitted.generator.autoencoder.latent_size,
+        "reconstruction_error": fitted.reconstruction_error,
+        "loss": float(fitted.losses[-100:].mean()),
+        "seconds": round(fitted.seconds, 3),
+    }
+    if as_json:
+        print_json(told)
+        return
+    show(
+        f"Generator in {out}: reads {', '.join(fitted.generator.conditions.parts)}; {told['latent_size']} latent "
+        f"values, reconstruction error {fitted.reconstruction_error:.3g}, {fitted.seconds:.1f} s."
+    )
+
+
+def _settings(
+    path: Path | None,
+    parts: str | None,
+    autoencoder: Literal["pca", "vae"] | None,
+    network: Literal["residual", "unet"] | None,
+    size: Literal["tiny", "small", "base"] | None,
+    steps: int | None,
+) -> GeneratorConfig:
+    """The defaults, then the file, then the options."""
+    from wildpdiff.disk import read_json
+    from wildpdiff.evaluate.decoding import decode, encode
+    from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.tasks.description import PARTS
+
+    settings = GeneratorConfig()
+    if path is not None:
+        settings = decode(GeneratorConfig, _merged(encode(settings), read_json(path)), str(path))
+    if parts is not None:
+        chosen = tuple(part.strip() for part in parts.split(",") if part.strip())
+        unknown = [part for part in chosen if part not in PARTS]
+        if unknown or not chosen:
+            raise DescriptionError(f"--parts is {parts!r}; name one or more of {', '.join(PARTS)}.")
+        settings = replace(settings, parts=chosen)
+    if autoencoder is not None:
+        settings = replace(settings, autoencoder=autoencoder)
+    given: dict[str, Any] = {"network": network, "size": size, "steps": steps}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(settings, diffusion=replace(settings.diffusion, **changes))
+
+
+def _merged(defaults: dict[str, Any], given: Any) -> Any:
+    """The given values over the defaults, object by object; what is unknown stays, for the decoder to refuse."""
+    if not isinstance(given, dict):
+        return given
+    merged = dict(defaults)
+    for name, value in given.items():
+        inner = defaults.get(name)
+        merged[name] = _merged(inner, value) if isinstance(inner, dict) else value
+    return merged

@@ -1,0 +1,139 @@
+"""``wildpdiff inspect``: what an artifact is, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wildpdiff.cli.options import JsonOption
+from wildpdiff.cli.terminal import print_json, show
+from wildpdiff.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Adapter, generator, backbone, zoo or results.json.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what an artifact is: kind, sizes, hashes and where it comes from. A broken one is refused."""
+    told = _told(path)
+    if as_json:
+        print_json(told)
+        return
+    _show(told)
+
+
+def _show(told: Mapping[str, Any], indent: int = 0) -> None:
+    for key, value in told.items():
+        label = " " * indent + (key if indent else key.replace("_", " ")) + ":"
+        if isinstance(value, dict) and value:
+            show(label)
+            _show(value, indent + 2)
+        elif isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value):
+            show(f"{label} {len(value)} entries (all of them with --json)")
+        else:
+            show(f"{label} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _told(path: Path) -> dict[str, Any]:
+    if path.is_file():
+        return _results(path)
+    if not path.is_dir():
+        raise ArtifactError(f"{path} does not exist. Check the path.")
+    if (path / "provenance.json").is_file():
+        return _adapter(path)
+    if (path / "plan.json").is_file():
+        return _zoo(path)
+    if (path / "manifest.json").is_file():
+        return _artifact(path)
+    if (path / "results.json").is_file():
+        return _results(path / "results.json")
+    raise ArtifactError(
+        f"{path} holds no artifact: no adapter, zoo, generator, backbone or results.json. Check the path."
+    )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: "×".join(map(str, value.shape)) or "1" for name, value in tensors.items()}
+
+
+def _adapter(path: Path) -> dict[str, Any]:
+    from wildpdiff.adapter import Adapter
+    from wildpdiff.artifact import tensors_hash
+
+    adapter = Adapter.load(path)
+    adapter.check_finite()
+    config = adapter.config.to_json()
+    return {
+        "kind": "adapter",
+        "parameters": adapter.size,
+        "sha256": tensors_hash(adapter.tensors),
+        **config,
+        "tensors": _shapes(adapter.tensors),
+        "provenance": dict(adapter.provenance),
+    }
+
+
+def _zoo(path: Path) -> dict[str, Any]:
+    from wildpdiff.zoo.store import Zoo, read_rows, shard_path
+
+    zoo = Zoo.open(path)
+    for number in range(len(zoo.plan.shards)):
+        read_rows(shard_path(path, number), [])  # refuses a truncated shard
+    plan = zoo.plan.to_json()
+    accuracy = zoo.column("validation_accuracy")
+    final = [accuracy[row] for row in zoo.final_rows().values()]
+    return {
+        "kind": "zoo",
+        "fingerprint": zoo.plan.fingerprint,
+        "tasks": len(zoo.tasks),
+        "checkpoints": len(zoo),
+        "shards": len(zoo.plan.shards),
+        "parameters": zoo.initial.size,
+        "validation_accuracy": sum(final) / len(final),
+        **{key: plan[key] for key in ("suite", "seed", "finetune", "adapter", "schema_version")},
+        "tensors": _shapes(zoo.initial.tensors),
+    }
+
+
+def _artifact(path: Path) -> dict[str, Any]:
+    from wildpdiff.artifact import read_artifact
+    from wildpdiff.disk import read_json
+
+    manifest = read_json(path / "manifest.json")
+    kind = manifest.get("kind") if isinstance(manifest, dict) else None
+    artifact = read_artifact(path, str(kind))
+    tensors = {f"{group}/{name}": value for group, part in artifact.tensors.items() for name, value in part.items()}
+    return {
+        "kind": artifact.kind,
+        "fingerprint": artifact.fingerprint,
+        "schema_version": manifest["schema_version"],
+        "parameters": sum(value.numel() for value in tensors.values()),
+        "files": {name: entry["sha256"] for name, entry in manifest["files"].items()},
+        "config": artifact.config,
+        "tensors": _shapes(tensors),
+    }
+
+
+def _results(path: Path) -> dict[str, Any]:
+    from wildpdiff.evaluate.decoding import encode
+    from wildpdiff.evaluate.results import read_results
+
+    results = read_results(path)
+    return {
+        "kind": "results",
+        "suite": results.suite.name,
+        "seen_tasks": results.suite.seen,
+        "unseen_tasks": results.suite.unseen,
+        "backbone": results.backbone.name,
+        "rows": len(results.rows),
+        "provenance": encode(results.provenance),
+        "accuracy": {f"{row.split}, {row.label}": round(row.accuracy, 4) for row in results.summary},
+    }

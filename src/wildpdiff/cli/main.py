@@ -1,0 +1,116 @@
+"""The command ``wildpdiff``: its verbs, and what becomes of errors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from wildpdiff.cli import backbone, demo, evaluate, fit, generate, inspect, predict, report, suite, zoo
+from wildpdiff.errors import WildpdiffError
+
+__all__ = ["app", "main"]
+
+RESUMABLE = ("demo", "zoo")
+
+app = typer.Typer(
+    help="Generate the adapters of new tasks from what is known of them without labels.",
+    epilog="Begin with: wildpdiff demo",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(short_help="Run everything once, on simulated camera traps.")(demo.demo)
+app.add_typer(suite.app, name="suite")
+app.add_typer(backbone.app, name="backbone")
+app.add_typer(zoo.app, name="zoo")
+app.command(short_help="Fit a generator to a zoo.")(fit.fit)
+app.command(short_help="Generate adapters from a description.")(generate.generate)
+app.command(short_help="Name the species in images.")(predict.predict)
+app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
+app.command(short_help="Tell what an artifact is.")(inspect.inspect)
+app.command(short_help="Draw a report again.")(report.report)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if show_version:
+        try:
+            typer.echo(version("wildpdiff"))
+        except PackageNotFoundError:
+            typer.echo("not installed")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status.
+
+    Args:
+        arguments: what follows the program's name; ``sys.argv`` by default.
+
+    Returns:
+        0 where all went well; 2 for bad usage, bad input or a refusing machine; 1 for a bug; 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = app(args=given, prog_name="wildpdiff", standalone_mode=False, obj=given)
+    except WildpdiffError as error:
+        return _refuse(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    except OSError as error:
+        return _refuse(_system_sentence(error), 2)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # bad usage, as the parser tells it
+            sentence = str(error.format_message()).replace("Value error, ", "").rstrip(".?")
+            return _refuse(f"{sentence}. Try `wildpdiff {_verb(given)}--help`.", 2)
+        if os.environ.get("WILDPDIFF_DEBUG") == "1":
+            raise
+        return _refuse(
+            f"this is a bug of wildpdiff ({type(error).__name__}: {error}). Run it again with WILDPDIFF_DEBUG=1 in the "
+            "environment and report what it prints, please.",
+            1,
+        )
+    if status == 130:
+        resumes = given[:1] and given[0] in RESUMABLE
+        what = "The same command goes on from here." if resumes else "Nothing half-written was left."
+        typer.echo(f"\nStopped. {what}", err=True)
+    return status if isinstance(status, int) else 0
+
+
+def _refuse(sentence: str, status: int) -> int:
+    typer.echo("Error: " + " ".join(sentence.split()), err=True)
+    return status
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    """The words before the first option, as far as they are verbs."""
+    groups = {"suite": ("ls", "show", "export"), "backbone": ("pretrain",), "zoo": ("build",)}
+    verbs = ("demo", "fit", "generate", "predict", "evaluate", "inspect", "report")
+    if arguments and arguments[0] in verbs:
+        return f"{arguments[0]} "
+    if arguments and arguments[0] in groups:
+        inner = [word for word in arguments[1:2] if word in groups[arguments[0]]]
+        return " ".join([arguments[0], *inner]) + " "
+    return ""
+
+
+def _system_sentence(error: OSError) -> str:
+    where = f" while writing {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}; nothing half-written was left. Free some space and run again."
+    return f"{error.filename or 'The system refuses'}: {error.strerror or error}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

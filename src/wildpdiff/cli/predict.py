@@ -1,0 +1,98 @@
+"""``wildpdiff predict``: an adapter at work on images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wildpdiff.cli.options import JsonOption
+from wildpdiff.cli.terminal import Stages, print_json, remark
+from wildpdiff.errors import AdapterMismatchError, DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.adapter import Adapter
+    from wildpdiff.backbones.backbone import Backbone
+    from wildpdiff.prediction import Prediction
+
+__all__ = ["predict"]
+
+
+def predict(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file that is written; stdout by default.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="So many species a file, the most probable first.")] = 1,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Go on after files that cannot be read, and list them.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the species in images: CSV with file, species and probability."""
+    from wildpdiff.adapter import Adapter
+    from wildpdiff.disk import write_file
+    from wildpdiff.prediction import find_images
+    from wildpdiff.prediction import predict as predict_images
+
+    loaded = Adapter.load(adapter)
+    model = _backbone(loaded, backbone)
+    unreadable: list[DataError] = []
+    files = find_images(images)
+    with Stages() as stages:
+        rows = predict_images(
+            loaded,
+            model,
+            files,
+            top,
+            skipped=unreadable.append if skip_unreadable else None,
+            progress=stages(f"look at {len(files)} images"),
+        )
+    if out is not None:
+        write_file(out, _csv(rows).encode())
+    for error in unreadable:
+        remark(f"Skipped: {error}")
+    if as_json:
+        print_json([{"file": str(row.file), "species": row.species, "probability": row.probability} for row in rows])
+    elif out is None:
+        sys.stdout.write(_csv(rows))
+    else:
+        remark(f"{len(rows)} predictions in {out}")
+
+
+def _backbone(adapter: Adapter, given: str | None) -> Backbone:
+    from dataclasses import replace
+
+    from wildpdiff.backbones.registry import BUNDLED, load_backbone
+
+    config = adapter.config
+    if given is None and config.backbone not in BUNDLED:
+        raise AdapterMismatchError(
+            f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
+        )
+    backbone = load_backbone(given or config.backbone)
+    if backbone.backbone_hash != config.backbone_hash:
+        backbone.check(adapter)
+    # A backbone is stored with its default places for LoRA; an adapter of another rank or place still fits.
+    lora = replace(
+        backbone.lora,
+        rank=config.rank,
+        alpha=config.alpha,
+        target_modules=config.target_modules,
+        modules_to_save=config.modules_to_save,
+    )
+    return backbone.with_lora(lora)
+
+
+def _csv(rows: list[Prediction]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("file", "species", "probability"))
+    writer.writerows((row.file, row.species, f"{row.probability:.6f}") for row in rows)
+    return stream.getvalue()

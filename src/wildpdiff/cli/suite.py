@@ -1,0 +1,142 @@
+"""``wildpdiff suite``: what tasks there are, what is in them, and as files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
+from wildpdiff.cli.terminal import Stages, print_json, show
+from wildpdiff.errors import DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.tasks.task import Group, Suite, Task
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Suites of tasks: list, look inside, export.", rich_markup_mode=None)
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="savanna, a CSV table, or a folder of images.")]
+KINDS = {
+    "savanna": "simulated camera traps of 16 species; needs no files",
+    "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
+    "FOLDER": "your images as TASK/CLASS/IMAGE",
+}
+
+
+@app.command("ls")
+def ls(as_json: JsonOption = False) -> None:
+    """List the kinds of suites."""
+    if as_json:
+        print_json([{"suite": name, "what": what} for name, what in KINDS.items()])
+        return
+    for name, what in KINDS.items():
+        show(f"{name:<10} {what}")
+
+
+@app.command("show")
+def show_suite(
+    suite: SuiteArgument,
+    task: Annotated[str | None, typer.Option("--task", help="Tell of this task only.")] = None,
+    option: SuiteSettings = None,
+    seed: SeedOption = 0,
+    image: Annotated[Path | None, typer.Option("--image", help="Write a contact sheet of test images, PNG.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what is in a suite, or in one of its tasks."""
+    opened = open_suite(suite, option, seed=seed)
+    chosen = None if task is None else find_task(opened, task)
+    if image is not None:
+        _write_sheet(opened, chosen, image)
+    told = _told_suite(opened) if chosen is None else _told_task(opened, chosen)
+    if image is not None:
+        told["image"] = str(image)
+    if as_json:
+        print_json(told)
+        return
+    for key, value in told.items():
+        show(f"{key + ':':<13}{_line(value)}")
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items()) or "–"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _told_suite(suite: Suite) -> dict[str, Any]:
+    from wildpdiff.tasks.task import GROUPS
+
+    fields = {
+        field.name: ("/".join(field.categories) if field.kind == "category" else f"{field.kind} {field.unit}".strip())
+        for field in suite.metadata_schema.fields
+    }
+    return {
+        "suite": suite.name,
+        "classes": list(suite.classes),
+        "image size": suite.image_size,
+        "tasks": {group: len(suite.tasks(group)) for group in GROUPS},
+        "metadata": fields,
+        "fingerprint": suite.fingerprint,
+    }
+
+
+def _told_task(suite: Suite, task: Task) -> dict[str, Any]:
+    import numpy as np
+
+    from wildpdiff.generator import description_provenance
+    from wildpdiff.tasks.task import SPLITS
+
+    told: dict[str, Any] = {"task": task.name, "suite": suite.name}
+    for part, value in description_provenance(task.description).items():
+        told[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
+    labels = {split: task.data(split).labels for split in SPLITS}
+    told["images"] = {split: len(values) for split, values in labels.items()}
+    counts = np.bincount(np.concatenate(list(labels.values())), minlength=len(suite.classes))
+    told["labels"] = {name: int(number) for name, number in zip(suite.classes, counts, strict=True) if number}
+    return told
+
+
+def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
+    from PIL import Image
+
+    from wildpdiff.disk import write_file
+    from wildpdiff.tasks.savanna.contact_sheet import contact_sheet
+
+    stream = io.BytesIO()
+    Image.fromarray(contact_sheet(suite, None if task is None else [task])).save(stream, "PNG")
+    write_file(path, stream.getvalue())
+
+
+@app.command("export")
+def export(
+    suite: SuiteArgument,
+    out: OutOption,
+    group: Annotated[
+        Literal["pretraining", "seen", "unseen"] | None,
+        typer.Option("--group", help="Only these tasks; seen and unseen by default."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many tasks of each group.")] = None,
+    option: SuiteSettings = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
+    from wildpdiff.tasks.savanna.export import export_camera_traps
+    from wildpdiff.tasks.savanna.suite import SavannaSuite
+
+    opened = open_suite(suite, option, seed=seed)
+    if not isinstance(opened, SavannaSuite):
+        raise DataError(f"{suite} is made of files already; only the simulated suite savanna can be exported.")
+    groups: tuple[Group, ...] = (group,) if group is not None else ("seen", "unseen")
+    tasks = [task for name in groups for task in opened.tasks(name)[:limit]]
+    with Stages() as stages:
+        stages(f"write the images of {len(tasks)} tasks")
+        export_camera_traps(opened, tasks, out)
+    if as_json:
+        print_json({"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")})
+        return
+    show(f"{len(tasks)} tasks in {out}: images, annotations.json (COCO Camera Traps) and images.csv")

@@ -1,0 +1,121 @@
+"""What the user sees: results on stdout, progress and remarks on stderr; and the machine's settings for training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "show"]
+
+PIPE_WIDTH = 120
+"""Columns of a table that goes into a pipe or a file."""
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+
+
+def show(result: RenderableType) -> None:
+    """A result for people on stdout: a text as it is, or a table."""
+    if isinstance(result, str):
+        typer.echo(result)
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console.print(result)
+
+
+def remark(text: str) -> None:
+    """A sentence beside the result, on stderr."""
+    typer.echo(text, err=True)
+
+
+def recorded_command(context: typer.Context) -> str:
+    """What the user typed, for the record."""
+    arguments: Sequence[str] = context.find_root().obj or ()
+    return shlex.join(("wildpdiff", *arguments))
+
+
+def prepare_torch(threads: int | None) -> None:
+    """Set the threads, and treat denormal numbers as zero. To be called before anything runs in parallel.
+
+    Moments of optimisers decay into the denormal range, where a CPU is many times slower; the setting reaches
+    torch's worker threads only if it is made before they exist.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads or _cores())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Stages:
+    """Tells of stages as they run: bars with the time left on a terminal, elsewhere one line a stage.
+
+    An instance is a :data:`wildpdiff.pipeline.Reporter`: called with the name of a stage as it starts, it returns
+    what is called with (done, in all).
+    """
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Stages:
+        """Start the display where stderr is a terminal."""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the display."""
+        if self._progress is not None:
+            if kind is None:
+                self._finish()
+            self._progress.stop()
+
+    def __call__(self, name: str) -> Callable[[int, int], None]:
+        """Begin a stage, and end the one before."""
+        if self._progress is None:
+            remark(f"{name} …")
+            return lambda done, total: None
+        progress = self._progress
+        self._finish()
+        task = self._task = progress.add_task(name, total=None)
+        return lambda done, total: progress.update(task, completed=done, total=total)
+
+    def _finish(self) -> None:
+        if self._progress is not None and self._task is not None:
+            total = self._progress.tasks[self._task].total or 1
+            self._progress.update(self._task, completed=total, total=total)

@@ -1,0 +1,119 @@
+"""Using an adapter: image files to species and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import BATCH, Backbone
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+
+__all__ = ["Prediction", "find_images", "predict"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class that a model sees in one image.
+
+    Attributes:
+        file: the image.
+        species: the class's name.
+        probability: of the class, 0 to 1, by the softmax of the logits.
+    """
+
+    file: Path
+    species: str
+    probability: float
+
+
+def find_images(paths: Iterable[Path | str]) -> list[Path]:
+    """Files as they are, folders as the image files below them in the order of their names.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"Folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}). Check the path.")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"Image {path} does not exist; correct the path.")
+    return found
+
+
+def predict(
+    adapter: Adapter,
+    backbone: Backbone,
+    paths: Sequence[Path | str],
+    top: int = 1,
+    *,
+    skipped: Callable[[DataError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """The most probable classes of image files, ``top`` entries a file, most probable first, in the order of files.
+
+    The largest centred square of each image is resized to the backbone's input.
+
+    Args:
+        adapter: of the task that the images are of.
+        backbone: that the adapter was made for.
+        paths: image files or folders of them.
+        top: how many classes a file, at most as many as there are.
+        skipped: called with the error of each file that cannot be read, which is then left out; by default the
+            first such file ends everything.
+        progress: called with (files read, in all).
+
+    Raises:
+        AdapterMismatchError: the adapter belongs to another backbone.
+        DataError: a file cannot be read, or there is none that can.
+    """
+    backbone.check(adapter)
+    adapter.check_finite()
+    if not 1 <= top <= len(backbone.classes):
+        raise DataError(f"The {top} most probable classes were asked for; there are {len(backbone.classes)}.")
+    files = find_images(paths)
+    result: list[Prediction] = []
+    for start in range(0, len(files), BATCH):
+        result += _batch(adapter, backbone, files[start : start + BATCH], top, skipped)
+        if progress is not None:
+            progress(min(start + BATCH, len(files)), len(files))
+    if not result:
+        raise DataError(f"None of the {len(files)} images could be read. Give at least one readable image.")
+    return result
+
+
+def _batch(
+    adapter: Adapter,
+    backbone: Backbone,
+    files: Sequence[Path],
+    top: int,
+    skipped: Callable[[DataError], None] | None,
+) -> list[Prediction]:
+    kept, images = [], []
+    for file in files:
+        try:
+            images.append(read_images([file], backbone.image_size))
+            kept.append(file)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped(error)
+    if not kept:
+        return []
+    logits = backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors)
+    best = logits.double().softmax(1).topk(top, dim=1)
+    return [
+        Prediction(file, backbone.classes[label], value)
+        for file, values, labels in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True)
+        for value, label in zip(values, labels, strict=True)
+    ]
