@@ -115,7 +115,8 @@ def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
     """Run a task's images through the frozen stem.
 
     Raises:
-        DataError: fewer training images than a batch, only one class, or a label that the backbone does not know.
+        DataError: fewer training images than a batch, only one class, no validation images, or a label that the
+            backbone does not know.
     """
     train, validation = task.data("train"), task.data("validation")
     if len(train) and len(set(train.labels.tolist())) == 1:
@@ -124,6 +125,8 @@ def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
             "Add images of a second class, or leave the task out."
         )
     train_features, train_labels = _features(backbone, task, train, batch)
+    if not len(validation):
+        raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
     held_out, held_out_labels = _features(backbone, task, validation, 1)
     return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels)
 
