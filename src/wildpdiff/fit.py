@@ -19,7 +19,9 @@ from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig, fit_diffusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.generator import Generator, Sampling
+from wildpdiff.task_training import TaskLossConfig, TaskLossProblem, train_with_task_loss
 from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FittedGenerator", "GeneratorConfig", "fit_generator"]
@@ -32,23 +34,27 @@ class GeneratorConfig:
     Attributes:
         parts: parts of the description that are read.
         components: principal components kept of each part that is images.
+        whiten: give them unit variance each, instead of in their mean; it lifts components that are mostly noise.
         drop_part: probability of hiding a part in training, so that any may be missing later.
         drop_all: probability of hiding all, for classifier-free guidance.
         normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
         autoencoder: ``pca`` or ``vae`` (the paper's).
         autoencoder_config: its sizes and training.
-        diffusion: network, schedule and training.
+        diffusion: network, schedule and training by reconstruction.
+        task_loss: training with the task loss after it; ``steps=0`` is the paper's training.
         sampling: sampler, steps, guidance.
     """
 
     parts: tuple[str, ...] = ("metadata", "backgrounds", "examples")
-    components: int = 16
+    components: int = 8
+    whiten: bool = False
     drop_part: float = 0.15
     drop_all: float = 0.1
     normalization: NormalizationMode = "tensor"
     autoencoder: AutoencoderKind = "pca"
     autoencoder_config: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)
 
     def to_json(self) -> dict[str, Any]:
@@ -64,12 +70,14 @@ class FittedGenerator:
         generator: ready to sample.
         reconstruction_error: of the autoencoder, mean squared, in normalised units.
         losses: of the diffusion, one a step.
+        task_losses: of the training with the task loss, one a step; empty where it was left out.
         seconds: wall-clock time of the whole fit.
     """
 
     generator: Generator
     reconstruction_error: float
     losses: Tensor = field(repr=False)
+    task_losses: Tensor = field(repr=False)
     seconds: float
 
 
@@ -80,6 +88,7 @@ def fit_generator(
     backbone: Backbone,
     config: GeneratorConfig = GeneratorConfig(),
     *,
+    features: Callable[[str], TaskFeatures] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedGenerator:
@@ -94,6 +103,8 @@ def fit_generator(
         schema: of the metadata.
         backbone: that the zoo was built on.
         config: what to fit.
+        features: gives the images of a seen task, by its name, for the training with the task loss; without them
+            (adapters of which no data is at hand) that training is left out.
         seed: decides everything random.
         progress: called with (training steps done, in all).
 
@@ -112,7 +123,9 @@ def fit_generator(
     if missing:
         raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
     told = [descriptions[task] for task in zoo.tasks]
-    fusion = fit_fusion(told, schema, backbone.image_features, config.parts, components=config.components)
+    fusion = fit_fusion(
+        told, schema, backbone.image_features, config.parts, components=config.components, whiten=config.whiten
+    )
     stacked = zoo.tensors(range(len(zoo)))
     layout = Layout.of({name: value[0] for name, value in stacked.items()})
     vectors = layout.flatten_many(stacked)
@@ -123,9 +136,30 @@ def fit_generator(
     place = {task: number for number, task in enumerate(zoo.tasks)}
     task_of = torch.tensor([place[task] for task in zoo.column("task")])
     sampler = fusion.sampler(told, drop_part=config.drop_part, drop_all=config.drop_all)
+    task_steps = config.task_loss.steps if features is not None else 0
+    total = config.diffusion.steps + task_steps
+
+    def tick(base: int) -> Callable[[int, int], None]:
+        return lambda done, _: progress(base + done, total) if progress is not None else None
+
     diffusion = fit_diffusion(
-        latents, lambda rows, draws: sampler(task_of[rows], draws), config.diffusion, seed, progress
+        latents, lambda rows, draws: sampler(task_of[rows], draws), config.diffusion, seed, tick(0)
     )
+    task_losses = torch.zeros(0)
+    if features is not None and task_steps:
+        problem = TaskLossProblem(
+            backbone=backbone,
+            codec=codec,
+            autoencoder=autoencoder.model,
+            schedule=diffusion.schedule,
+            latents=latents,
+            rows_of=[(task_of == number).nonzero()[:, 0] for number in range(len(zoo.tasks))],
+            features=[features(task) for task in zoo.tasks],
+            conditions=sampler,
+        )
+        task_losses = train_with_task_loss(
+            diffusion.model, problem, config.task_loss, seed, tick(config.diffusion.steps)
+        )
     training = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint, "tasks": len(zoo.tasks)}
     generator = Generator(
         backbone=backbone,
@@ -138,4 +172,4 @@ def fit_generator(
         training=training,
     )
     seconds = time.perf_counter() - started
-    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, seconds)
+    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, task_losses, seconds)

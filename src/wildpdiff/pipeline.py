@@ -21,7 +21,7 @@ from wildpdiff.report.html import write_report
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["PipelineConfig", "PipelineResult", "Reporter", "run_pipeline"]
@@ -132,7 +132,8 @@ def run_pipeline(
     known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
     suite = load_suite(config.suite, **{**known, **config.suite_options})
     clock = _Clock(out / "stages.json", reporter)
-    zoo = clock.run("fine-tune seen tasks", lambda tick: _zoo(out / "zoo", config, suite, backbone, tick))
+    features = FeatureCache(backbone, suite.tasks("seen"), config.finetune.batch)
+    zoo = clock.run("fine-tune seen tasks", lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
     reference = None
     if suite.tasks("unseen"):
         reference = clock.run(
@@ -141,7 +142,7 @@ def run_pipeline(
         )
     generators = []
     for number in range(config.generator_seeds):
-        fit = partial(_generator, out, config, suite, backbone, zoo, number)
+        fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
         generators.append(clock.run(f"fit generator {number + 1} of {config.generator_seeds}", fit))
     adapters = clock.run(
         "generate adapters", lambda tick: _adapters(out / "adapters", config, suite, generators[0], tick)
@@ -169,10 +170,24 @@ def _claim(out: Path, config: PipelineConfig) -> None:
 
 
 def _zoo(
-    folder: Path, config: PipelineConfig, suite: Suite, backbone: Backbone, tick: Callable[[int, int], None]
+    folder: Path,
+    config: PipelineConfig,
+    suite: Suite,
+    backbone: Backbone,
+    features: FeatureCache,
+    tick: Callable[[int, int], None],
 ) -> Zoo:
     tasks = suite.tasks("seen")
-    return build_zoo(folder, backbone, tasks, suite.fingerprint, config.finetune, seed=config.seed, progress=tick)
+    return build_zoo(
+        folder,
+        backbone,
+        tasks,
+        suite.fingerprint,
+        config.finetune,
+        seed=config.seed,
+        features=features,
+        progress=tick,
+    )
 
 
 def _reference(
@@ -190,6 +205,7 @@ def _generator(
     suite: Suite,
     backbone: Backbone,
     zoo: Zoo,
+    features: FeatureCache,
     number: int,
     tick: Callable[[int, int], None],
 ) -> Generator:
@@ -198,7 +214,14 @@ def _generator(
         descriptions = {task.name: task.description for task in suite.tasks("seen")}
         seed = config.seed + 1000 * number
         fitted = fit_generator(
-            zoo, descriptions, suite.metadata_schema, backbone, config.generator, seed=seed, progress=tick
+            zoo,
+            descriptions,
+            suite.metadata_schema,
+            backbone,
+            config.generator,
+            features=features,
+            seed=seed,
+            progress=tick,
         )
         fitted.generator.save_pretrained(folder)
     return Generator.from_pretrained(folder, backbone)

@@ -50,7 +50,7 @@ def pretrain_savanna_cnn(
     classes: Sequence[str],
     image_size: int,
     *,
-    epochs: int = 12,
+    epochs: int = 7,
     batch: int = 128,
     learning_rate: float = 2e-3,
     seed: int = 0,
@@ -64,7 +64,7 @@ def pretrain_savanna_cnn(
     data = _pooled(tasks, len(classes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(sub_seed(seed, "backbone", "weights"))
-        module = SavannaCNN(len(classes))
+        module = SavannaCNN(len(classes)).to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     generator = torch_generator(seed, "backbone", "batches")
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
     per_epoch = len(data) // batch
@@ -91,6 +91,7 @@ def pretrain_savanna_cnn(
             if progress is not None:
                 progress(epoch * per_epoch + i + 1, steps)
         losses.append(total / max(1, per_epoch))
+    module = module.to(memory_format=torch.contiguous_format)
     backbone = Backbone.wrap(module, name=name, classes=classes, image_size=image_size, lora=SAVANNA_LORA)
     return Pretraining(backbone, tuple(losses), steps)
 
@@ -99,4 +100,4 @@ def _augmented(images: np.ndarray, generator: torch.Generator) -> Tensor:  # typ
     """Preprocess a batch as :meth:`Backbone.preprocess` does, half of it mirrored."""
     values = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255.0).sub_(0.5).div_(0.25)
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(mirrored.view(-1, 1, 1, 1), values.flip(3), values).contiguous()
+    return torch.where(mirrored.view(-1, 1, 1, 1), values.flip(3), values)

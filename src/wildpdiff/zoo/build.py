@@ -12,7 +12,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
-from wildpdiff.zoo.finetune import FinetuneConfig, finetune, task_features
+from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
 from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, Zoo, ZooPlan, shard_path, write_index, write_shard
 
 __all__ = ["build_zoo"]
@@ -54,6 +54,7 @@ def build_zoo(
     *,
     seed: int = 0,
     per_shard: int = 20,
+    features: Callable[[str], TaskFeatures] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Zoo:
     """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it goes on.
@@ -69,6 +70,7 @@ def build_zoo(
         config: fine-tuning and checkpoints.
         seed: decides initialisation and order of images.
         per_shard: tasks fine-tuned together and stored together.
+        features: gives a task's images behind the stem by its name, where the caller keeps them for later stages.
         progress: called with (optimiser steps × tasks done, in all).
 
     Raises:
@@ -88,7 +90,9 @@ def build_zoo(
         if not (folder / INITIAL).is_file():
             initial = backbone.initial_adapter(sub_seed(seed, "initial"))
             write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
-        _fill(folder, plan, backbone, {task.name: task for task in tasks}, config, progress)
+        by_name = {task.name: task for task in tasks}
+        known = features or (lambda name: task_features(backbone, by_name[name], config.batch))
+        _fill(folder, plan, backbone, known, config, progress)
         if not (folder / INDEX).is_file():
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
@@ -98,7 +102,7 @@ def _fill(
     folder: Path,
     plan: ZooPlan,
     backbone: Backbone,
-    tasks: dict[str, Task],
+    known: Callable[[str], TaskFeatures],
     config: FinetuneConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -106,7 +110,7 @@ def _fill(
     initial = read_safetensors(folder / INITIAL)
     for number, group in enumerate(plan.shards):
         if not shard_path(folder, number).is_file():
-            features = [task_features(backbone, tasks[name], config.batch) for name in group]
+            features = [known(name) for name in group]
 
             def advance(step: int, _: int, base: int = done, size: int = len(group)) -> None:
                 if progress is not None:

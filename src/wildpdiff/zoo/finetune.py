@@ -16,7 +16,7 @@ from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["FinetuneConfig", "FinetuneRun", "TaskFeatures", "finetune", "task_features"]
+__all__ = ["FeatureCache", "FinetuneConfig", "FinetuneRun", "TaskFeatures", "finetune", "task_features"]
 
 Progress = Callable[[int, int], None]
 
@@ -129,6 +129,22 @@ def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
         raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
     held_out, held_out_labels = _features(backbone, task, validation, 1)
     return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels)
+
+
+class FeatureCache:
+    """Features of tasks by name, each computed when first asked for and kept in memory."""
+
+    def __init__(self, backbone: Backbone, tasks: Sequence[Task], batch: int) -> None:
+        self._backbone = backbone
+        self._tasks = {task.name: task for task in tasks}
+        self._batch = batch
+        self._kept: dict[str, TaskFeatures] = {}
+
+    def __call__(self, name: str) -> TaskFeatures:
+        """The features of one task; raises as :func:`task_features`."""
+        if name not in self._kept:
+            self._kept[name] = task_features(self._backbone, self._tasks[name], self._batch)
+        return self._kept[name]
 
 
 def _rate(config: FinetuneConfig, step: int) -> float:

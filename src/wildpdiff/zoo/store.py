@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,16 @@ class Zoo:
                     result[name] = torch.empty(len(rows), *value.shape[1:])
                 result[name][torch.tensor(positions)] = value
         return result
+
+    def only(self, tasks: Sequence[str]) -> Zoo:
+        """The same zoo reduced to some of its tasks, for example to hold others out. Nothing is copied."""
+        unknown = sorted(set(tasks) - set(self.tasks))
+        if unknown or not tasks:
+            raise ArtifactError(f"The zoo in {self.folder} has no task {unknown[0] if unknown else '(none named)'!r}.")
+        keep = set(tasks)
+        index = self.index.filter(pa.array([name in keep for name in self.column("task")]))
+        kept = tuple(name for name in self.tasks if name in keep)
+        return Zoo(self.folder, replace(self.plan, tasks=kept), index)
 
     def rows_of(self, task: str) -> list[int]:
         """The rows of one task, in order of steps."""

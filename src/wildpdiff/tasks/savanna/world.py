@@ -54,7 +54,8 @@ PRIOR_TEMPERATURE = 0.85  # divides all log priors; higher: more even sites
 HABITAT_AFFINITY = 1.0  # spread of log prior by habitat
 RANGE_STRENGTH = 1.1  # spread of log prior by the smooth geographic ranges
 SCENE_AFFINITY = 0.8  # spread of log prior by the two factors that only backgrounds show
-SITE_NOISE = 0.45  # spread of log prior that nothing in the description tells
+PAIR_SHARING = 0.9  # correlation of the affinities of the two of a pair
+SITE_NOISE = 0.35  # spread of log prior that nothing in the description tells
 BLANK_LOGIT = (-1.75, 0.75)  # mean and spread of the logit of the blank share, before clipping
 BLANK_RANGE = (0.03, 0.40)  # the blank share is clipped to this
 NIGHT_BETA = (1.5, 3.6)  # the infrared share of a site is drawn from this beta distribution
@@ -290,9 +291,10 @@ METADATA_SCHEMA = MetadataSchema(
     )
 )
 
-# One tilted plane per cline pair: weights of the scaled latitude, longitude and elevation, and an offset.
+# One tilted plane per cline pair: weights of the scaled latitude, longitude and elevation, and an offset. Two pairs
+# change mainly from south to north and two from west to east, at borders of their own.
 _CLINES = np.array(
-    [[0.95, 0.30, 0.0, 0.05], [-0.35, 0.95, 0.0, -0.05], [0.70, -0.70, 0.0, 0.0], [0.25, 0.55, 0.75, 0.0]]
+    [[1.0, 0.15, 0.0, 0.10], [0.95, -0.15, 0.0, -0.10], [-0.15, 1.0, 0.0, -0.10], [0.10, 0.95, 0.2, 0.10]]
 )
 
 
@@ -308,10 +310,10 @@ def cline_position(north: float, east: float, height: float) -> Floats:
 
 
 def _affinities(name: str, *shape: int) -> Floats:
-    """A fixed table of the world, standard normal; the two of a pair share most of it."""
+    """A fixed table of the world, standard normal; the two of a pair live in nearly the same places."""
     table = numpy_generator(WORLD_SEED, "savanna", "world", name).standard_normal((*shape, len(SPECIES)))
     for first, second in CLINE_PAIRS + LIGHT_PAIRS:
-        table[..., second] = 0.6 * table[..., first] + 0.8 * table[..., second]
+        table[..., second] = PAIR_SHARING * table[..., first] + (1 - PAIR_SHARING**2) ** 0.5 * table[..., second]
     return table
 
 

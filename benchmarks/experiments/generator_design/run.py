@@ -1,0 +1,114 @@
+"""Which codec, autoencoder, denoiser and training? Measured on held-out *seen* tasks; the unseen are never read.
+
+    python benchmarks/experiments/generator_design/run.py --zoo ZOO --suite-seed 0 --out results.json [--only NAME …]
+
+Each variant of ``experiment.json`` is fitted on the zoo without one fold of its tasks and scored on the validation
+images of that fold, as the mean over all samples. Kernel ridge regression on the same folds stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wildpdiff.autoencoder.fit import AutoencoderConfig
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.diffusion.fit import DiffusionConfig
+from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.fit import GeneratorConfig, fit_generator
+from wildpdiff.generator import Sampling
+from wildpdiff.tasks.registry import load_suite
+from wildpdiff.zoo.store import Zoo
+
+HERE = Path(__file__).parent
+
+
+def variant_config(changes: dict[str, Any]) -> GeneratorConfig:
+    parts = {"diffusion": DiffusionConfig, "autoencoder_config": AutoencoderConfig, "sampling": Sampling}
+    base = GeneratorConfig()
+    nested = {
+        name: replace(getattr(base, name), **changes.pop(name)) for name in parts if name in changes
+    }
+    return replace(base, **changes, **nested)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--zoo", required=True)
+    parser.add_argument("--backbone", default="savanna-cnn")
+    parser.add_argument("--suite-seed", type=int, default=0)
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--use", type=int, default=2, help="how many of the folds are run")
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    backbone = load_backbone(arguments.backbone)
+    suite = load_suite("savanna", seed=arguments.suite_seed)
+    zoo = Zoo.open(arguments.zoo)
+    tasks = {task.name: task for task in suite.tasks("seen")}
+    tests = {}
+    for name in zoo.tasks:
+        data = tasks[name].data("validation")
+        tests[name] = TestSet(name, tasks[name].description, backbone.stem(data.images), torch.from_numpy(data.labels))
+    descriptions = {name: task.description for name, task in tasks.items()}
+    finals = zoo.final_adapters()
+    initial = zoo.initial
+    pretrained = {n: accuracies(backbone, tests[n], [initial])[0] for n in zoo.tasks}
+    finetuned = {n: accuracies(backbone, tests[n], [finals[n]])[0] for n in zoo.tasks}
+    variants = json.loads((HERE / "experiment.json").read_text())["variants"]
+    chosen = arguments.only or list(variants)
+    folds = [list(zoo.tasks)[i :: arguments.folds] for i in range(arguments.use)]
+    report: dict[str, Any] = {}
+
+    def gain(values: dict[str, float]) -> float:
+        names = list(values)
+        base = np.mean([pretrained[n] for n in names])
+        return float((np.mean(list(values.values())) - base) / (np.mean([finetuned[n] for n in names]) - base))
+
+    for name in ["kernel ridge regression", *chosen]:
+        held: dict[str, float] = {}
+        seen_gap: list[float] = []
+        seconds = 0.0
+        for number, fold in enumerate(folds):
+            rest = [n for n in zoo.tasks if n not in fold]
+            part = zoo.only(rest)
+            started = time.perf_counter()
+            if name == "kernel ridge regression":
+                fitted = fit_generator(part, descriptions, suite.metadata_schema, backbone,
+                                       replace(GeneratorConfig(), diffusion=DiffusionConfig(steps=1)))  # fmt: skip
+                encoder = fitted.generator.conditions
+                told = [descriptions[n] for n in rest]
+                features = {e.part: ImageFeatures.of(told, e.part, backbone.image_features)
+                            for e in encoder.encoders if e.part == "backgrounds"}  # fmt: skip
+                source: Any = KernelRegressionSource(encoder, told, list(part.mean_adapters().values()), features)
+                print(source.choices[0])
+            else:
+                config = variant_config(json.loads(json.dumps(variants[name])))
+                source = fit_generator(part, descriptions, suite.metadata_schema, backbone, config, seed=number).generator
+            seconds += time.perf_counter() - started
+            count = arguments.samples if source.stochastic else 1
+            for n in fold:
+                held[n] = float(np.mean(accuracies(backbone, tests[n], source.sample(descriptions[n], count, 0))))
+            for n in rest[:: max(1, len(rest) // 12)]:
+                score = np.mean(accuracies(backbone, tests[n], source.sample(descriptions[n], count, 0)))
+                seen_gap.append(float(score) - finetuned[n])
+        report[name] = {"recovered_gain": gain(held), "accuracy": float(np.mean(list(held.values()))),
+                        "seen_minus_finetuned": float(np.mean(seen_gap)), "seconds": seconds / len(folds)}  # fmt: skip
+        print(name, {k: round(v, 4) for k, v in report[name].items()}, flush=True)
+        if arguments.out:
+            Path(arguments.out).write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
