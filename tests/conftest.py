@@ -54,4 +54,4 @@ def toy_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
     from wildpdiff.fit import fit_generator
 
     told = {task.name: task.description for task in toys.ToySuite().tasks("seen")}
-    return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.GENERATOR)
+    return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.generator_config())

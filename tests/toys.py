@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,25 +12,19 @@ from torch import Tensor, nn
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
-from wildpdiff.diffusion.fit import DiffusionConfig
-from wildpdiff.fit import GeneratorConfig
-from wildpdiff.generator import Sampling
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 from wildpdiff.zoo.finetune import FinetuneConfig
 
+if TYPE_CHECKING:
+    from wildpdiff.fit import GeneratorConfig
+
 CLASSES = ("dark", "bright", "striped")
 SIZE = 8
 SCHEMA = MetadataSchema((MetadataField("level", "number"),))
 LORA = LoraSpec(2, 3.0, ("conv3", "conv1", "body"), ("classifier",))
-FINETUNE = FinetuneConfig(steps=30, batch=8, learning_rate=0.02, warmup=3, checkpoints=5, interval=2)
-GENERATOR = GeneratorConfig(
-    parts=("metadata", "backgrounds"),
-    components=3,
-    diffusion=DiffusionConfig(size="tiny", steps=150, batch=32, learning_rate=3e-3),
-    sampling=Sampling(steps=6),
-)
+FINETUNE = FinetuneConfig(steps=60, batch=8, learning_rate=0.03, warmup=3, checkpoints=5, interval=2)
 
 
 class ToyNetwork(nn.Module):
@@ -138,3 +133,14 @@ class FixedTask:
 
     def data(self, split: SplitName) -> LabelledImages:
         return LabelledImages(self.images, self.labels.astype(np.int64))
+
+
+def generator_config() -> GeneratorConfig:
+    """Imported late: a test looks at what is loaded on the way from a saved generator to an adapter."""
+    from wildpdiff.diffusion.fit import DiffusionConfig
+    from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.generator import Sampling
+
+    diffusion = DiffusionConfig(size="tiny", steps=150, batch=32, learning_rate=3e-3)
+    parts = ("metadata", "backgrounds")
+    return GeneratorConfig(parts=parts, components=3, diffusion=diffusion, sampling=Sampling(steps=6))

@@ -13,7 +13,7 @@ from wildpdiff.zoo.store import Zoo
 
 def test_a_zoo_of_one_task_gives_back_that_task(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
     zoo = toy_zoo.only(["seen-2"])
-    config = replace(toys.GENERATOR, parts=("task_id",), drop_all=0.0)
+    config = replace(toys.generator_config(), parts=("task_id",), drop_all=0.0)
     told = {"seen-2": Description(task_id="seen-2")}
     generator = fit_generator(zoo, told, toys.SCHEMA, toy_backbone, config).generator
     layout = generator.codec.layout
@@ -29,7 +29,7 @@ def test_a_zoo_of_one_task_gives_back_that_task(toy_zoo: Zoo, toy_backbone: Back
 
 def test_a_zoo_of_one_task_predicts_what_that_task_predicts(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
     zoo = toy_zoo.only(["seen-2"])
-    config = replace(toys.GENERATOR, parts=("metadata",), drop_all=0.0)
+    config = replace(toys.generator_config(), parts=("metadata",), drop_all=0.0)
     task = toys.ToySuite().tasks("seen")[2]
     generator = fit_generator(zoo, {task.name: task.description}, toys.SCHEMA, toy_backbone, config).generator
     features = toy_backbone.stem(task.data("test").images)

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.comparison import Comparison, compare_sources, hardware, provenance
+from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
+from wildpdiff.fit import FittedGenerator, fit_generator
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.store import Zoo
+
+SUITE = toys.ToySuite()
+STAGES = (Stage("fine-tune seen tasks", 1.5),)
+
+
+@pytest.fixture(scope="module")
+def comparison(
+    tmp_path_factory: pytest.TempPathFactory, toy_zoo: Zoo, toy_fit: FittedGenerator, toy_backbone: Backbone
+) -> Comparison:
+    folder: Path = tmp_path_factory.mktemp("reference") / "zoo"
+    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, toys.FINETUNE)
+    told = {task.name: task.description for task in SUITE.tasks("seen")}
+    second = fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.generator_config(), seed=1).generator
+    return Comparison(SUITE, toy_backbone, toy_zoo, reference, [toy_fit.generator, second], {"levels": 5})
+
+
+@pytest.fixture(scope="module")
+def results(comparison: Comparison) -> Results:
+    return compare_sources(comparison, made=provenance("a test", 3), samples=2, stages=STAGES)
+
+
+def test_the_table_is_whole(results: Results) -> None:
+    sources = {
+        ("pretrained", "none"): 1,
+        ("mean adapter", "none"): 1,
+        ("nearest task", "own"): 1,
+        ("kernel ridge regression", "own"): 1,
+        ("generated", "own"): 4,
+        ("generated", "shuffled"): 4,
+        ("fine-tuned", "own"): 1,
+    }
+    counted: dict[tuple[str, str, str, str], int] = {}
+    for row in results.rows:
+        key = (row.split, row.task, row.source, row.condition)
+        counted[key] = counted.get(key, 0) + 1
+    tasks = [(split, task.name) for split in ("seen", "unseen") for task in SUITE.tasks(split)]
+    assert counted == {(*place, *source): count for place in tasks for source, count in sources.items()}
+    assert {row.generator_seed for row in results.rows if row.source == "generated"} == {0, 1}
+    assert {row.generator_seed for row in results.rows if row.source != "generated"} == {None}
+
+
+def test_the_summary_has_every_source_on_both_splits(results: Results) -> None:
+    assert len(results.summary) == 14
+    for row in results.summary:
+        assert row.seconds_per_adapter is not None
+        assert row.accuracy_interval is not None
+        assert row.tasks == {"seen": 5, "unseen": 3}[row.split]
+        assert (row.recovered_gain is None) is (row.source in ("pretrained", "fine-tuned"))
+        assert (row.samples, row.seeds) == ((2, 2) if row.source == "generated" else (1, 1))
+
+
+def test_labels_help_and_the_reference_is_the_best_to_be_had(results: Results) -> None:
+    accuracy = {(row.split, row.source, row.condition): row.accuracy for row in results.summary}
+    assert accuracy["unseen", "fine-tuned", "own"] > accuracy["unseen", "pretrained", "none"] + 0.1
+
+
+def test_the_rest_is_recorded(results: Results, comparison: Comparison, toy_backbone: Backbone) -> None:
+    assert results.provenance.command == "a test"
+    assert results.provenance.seed == 3
+    assert (results.suite.name, results.suite.seen, results.suite.unseen) == ("toy", 5, 3)
+    assert results.suite.knobs == {"levels": 5}
+    assert results.backbone.hash == toy_backbone.backbone_hash
+    assert results.backbone.adapter_parameters == comparison.zoo.initial.size
+    assert results.generator is not None
+    assert results.generator.hashes == tuple(entry.fingerprint for entry in comparison.generators)
+    assert results.generator.checkpoints == 25
+    assert results.autoencoder is not None
+    assert set(results.autoencoder.ceiling) == {"seen", "unseen"}
+    seen = results.autoencoder.ceiling["seen"]
+    assert abs(seen.accuracy - seen.finetuned) < 0.1
+    assert results.stages == STAGES
+
+
+def test_written_and_read_it_is_the_same(results: Results, tmp_path: Path) -> None:
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+
+
+def test_the_same_seed_gives_the_same_rows(results: Results, comparison: Comparison) -> None:
+    assert compare_sources(comparison, made=provenance("again", 3), samples=2).rows == results.rows
+
+
+def test_without_unseen_tasks_only_the_seen_are_compared(
+    toy_zoo: Zoo, toy_fit: FittedGenerator, toy_backbone: Backbone
+) -> None:
+    alone = Comparison(SUITE, toy_backbone, toy_zoo, None, [toy_fit.generator], {})
+    found = compare_sources(alone, made=provenance("a test", 0), samples=1)
+    assert {row.split for row in found.rows} == {"seen"}
+    assert found.suite.unseen == 0
+
+
+def test_without_a_generator_there_is_nothing_to_compare(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    with pytest.raises(DataError, match="There is no generator to compare"):
+        compare_sources(Comparison(SUITE, toy_backbone, toy_zoo, None, [], {}), made=provenance("a test", 0))
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    import platform
+
+    assert "cores" in hardware()
+    assert platform.node() not in hardware()

@@ -1,0 +1,102 @@
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.artifact import safetensors_bytes
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.fit import FittedGenerator, GeneratorConfig, fit_generator
+from wildpdiff.tasks.description import Description
+from wildpdiff.zoo.store import Zoo
+
+SUITE = toys.ToySuite()
+
+
+def told() -> Mapping[str, Description]:
+    return {task.name: task.description for task in SUITE.tasks("seen")}
+
+
+def short() -> GeneratorConfig:
+    config = toys.generator_config()
+    return replace(config, diffusion=replace(config.diffusion, steps=10))
+
+
+def test_the_fit_learns_and_says_what_it_measured(toy_fit: FittedGenerator) -> None:
+    losses = toy_fit.losses
+    assert len(losses) == 150
+    assert float(losses[-20:].mean()) < 0.9 * float(losses[:20].mean())
+    assert 0 <= toy_fit.reconstruction_error < 0.5
+    assert toy_fit.seconds > 0
+
+
+def test_training_is_recorded(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
+    training = json.loads(json.dumps(toy_fit.generator.training))
+    assert training["zoo"] == toy_zoo.plan.fingerprint
+    assert (training["seed"], training["tasks"]) == (0, 5)
+    assert training["config"]["parts"] == ["metadata", "backgrounds"]
+    assert training["config"]["diffusion"]["steps"] == 150
+
+
+def test_the_same_seed_gives_the_same_generator_and_another_another(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    first, again, other = (
+        fit_generator(toy_zoo, told(), toys.SCHEMA, toy_backbone, short(), seed=seed).generator for seed in (2, 2, 3)
+    )
+    description = SUITE.tasks("unseen")[0].description
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    one, two = (source.sample(description, 1, 0)[0] for source in (first, again))
+    assert safetensors_bytes(one.tensors) == safetensors_bytes(two.tensors)
+
+
+def test_the_condition_decides_what_is_generated(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
+    """Mean samples of a seen task lie nearer to its own checkpoints than to those of the most distant task."""
+    layout = toy_fit.generator.codec.layout
+    centers = {
+        task: layout.flatten(adapter.tensors)
+        for task, adapter in toy_zoo.mean_adapters(toys.FINETUNE.checkpoints).items()
+    }
+    right = 0
+    for name, description in told().items():
+        samples = toy_fit.generator.sample(description, 4, seed=0)
+        mean = torch.stack([layout.flatten(entry.tensors) for entry in samples]).mean(0)
+        farthest = max(centers, key=lambda other: float((centers[other] - centers[name]).norm()))
+        right += bool((mean - centers[name]).norm() < (mean - centers[farthest]).norm())
+    assert right >= 4
+
+
+def test_progress_reaches_the_end(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    done: list[tuple[int, int]] = []
+    fit_generator(
+        toy_zoo,
+        told(),
+        toys.SCHEMA,
+        toy_backbone,
+        short(),
+        progress=lambda *counts: done.append((counts[0], counts[1])),
+    )
+    assert done[-1] == (10, 10)
+    assert [step for step, _ in done] == sorted(step for step, _ in done)
+
+
+def test_the_zoo_of_another_backbone_is_refused(toy_zoo: Zoo) -> None:
+    with pytest.raises(AdapterMismatchError, match=r"was built on 'toy' with weights .*; the backbone given has"):
+        fit_generator(toy_zoo, told(), toys.SCHEMA, toys.backbone(seed=1), short())
+
+
+def test_a_task_without_a_description_is_named(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    some = {name: entry for name, entry in told().items() if name != "seen-3"}
+    with pytest.raises(DescriptionError, match=r"Task 'seen-3' of the zoo has no description"):
+        fit_generator(toy_zoo, some, toys.SCHEMA, toy_backbone, short())
+
+
+def test_descriptions_without_the_parts_that_are_read_are_refused(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    texts = {name: Description(text="a river") for name in told()}
+    with pytest.raises(DescriptionError, match=r"No part of metadata, backgrounds is present"):
+        fit_generator(toy_zoo, texts, toys.SCHEMA, toy_backbone, short())
+
+
+def test_the_configuration_is_plain_json() -> None:
+    assert json.loads(json.dumps(short().to_json())) == short().to_json()

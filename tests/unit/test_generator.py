@@ -1,0 +1,240 @@
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.adapter import Adapter
+from wildpdiff.artifact import SCHEMA_VERSION, json_bytes, safetensors_bytes
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, SchemaVersionError
+from wildpdiff.fit import FittedGenerator
+from wildpdiff.generator import Generator, Sampling, description_provenance
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description
+
+TOLD = toys.ToySuite().tasks("unseen")[0].description
+
+
+@pytest.fixture(scope="module")
+def generator(toy_fit: FittedGenerator) -> Generator:
+    return toy_fit.generator
+
+
+@pytest.fixture
+def folder(generator: Generator, tmp_path: Path) -> Path:
+    return generator.save_pretrained(tmp_path / "generator")
+
+
+def stored(adapters: list[Adapter]) -> list[bytes]:
+    return [safetensors_bytes(adapter.tensors) + json_bytes(dict(adapter.provenance)) for adapter in adapters]
+
+
+def test_it_is_a_source_whose_adapters_fit_the_backbone(generator: Generator, toy_backbone: Backbone) -> None:
+    assert isinstance(generator, Source)
+    for adapter in generator.sample(TOLD, 2, seed=0):
+        toy_backbone.check(adapter)
+        adapter.check_finite()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(generator: Generator) -> None:
+    first, again, other = (generator.sample(TOLD, 3, seed=seed) for seed in (4, 4, 5))
+    assert stored(first) == stored(again)
+    assert min(one.distance(two) for one, two in zip(first, other, strict=True)) > 1e-3
+
+
+def test_samples_of_one_call_differ(generator: Generator) -> None:
+    first, second = generator.sample(TOLD, 2, seed=0)
+    assert first.distance(second) > 1e-3
+
+
+def test_another_description_gives_another_adapter_from_the_same_noise(generator: Generator) -> None:
+    low, high = (replace(TOLD, metadata={"level": level}, backgrounds=None) for level in (60.0, 180.0))
+    assert generator.sample(low, 1, seed=0)[0].distance(generator.sample(high, 1, seed=0)[0]) > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ["dpm_solver_2m", "ddim"])
+def test_the_first_samples_do_not_depend_on_how_many_follow(generator: Generator, sampler: str) -> None:
+    chosen = generator.with_sampling(sampler=sampler)
+    few, many = chosen.sample(TOLD, 2, seed=3), chosen.sample(TOLD, 5, seed=3)
+    assert all(one.distance(two) < 1e-4 for one, two in zip(few, many, strict=False))
+
+
+def test_descriptions_in_one_batch_are_as_one_by_one(generator: Generator) -> None:
+    told = [task.description for task in toys.ToySuite().tasks("unseen")]
+    together = generator.sample_many(told, 2, seed=1)
+    for description, batch in zip(told, together, strict=True):
+        alone = generator.sample(description, 2, seed=1)
+        assert all(one.distance(two) < 1e-4 for one, two in zip(batch, alone, strict=True))
+        assert [entry.provenance for entry in batch] == [entry.provenance for entry in alone]
+
+
+def test_saved_and_loaded_it_gives_the_same_bytes(generator: Generator, folder: Path, toy_backbone: Backbone) -> None:
+    loaded = Generator.from_pretrained(folder, toy_backbone)
+    assert loaded.fingerprint == generator.fingerprint
+    assert stored(loaded.sample(TOLD, 2, seed=9)) == stored(generator.sample(TOLD, 2, seed=9))
+    assert loaded.training == json.loads(json.dumps(generator.training))
+
+
+def test_saved_again_it_has_the_same_bytes(folder: Path, toy_backbone: Backbone) -> None:
+    again = Generator.from_pretrained(folder, toy_backbone).save_pretrained(folder.with_name("again"))
+    for path in folder.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+def test_provenance_is_complete(generator: Generator) -> None:
+    task = toys.ToySuite().tasks("seen")[1]
+    adapter = generator.sample(task.description, 2, seed=6)[1]
+    told = dict(adapter.provenance)
+    assert told == {
+        "source": "generated",
+        "generator": generator.fingerprint,
+        "seed": 6,
+        "sample": 1,
+        "task": "seen-1",
+        "sampling": {"sampler": "dpm_solver_2m", "steps": 6, "guidance": 1.0, "temperature": 1.0},
+        "description": description_provenance(task.description),
+    }
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_provenance_of_images_is_number_and_hash_and_never_pixels() -> None:
+    images = toys.random_images(3)
+    told = description_provenance(Description(backgrounds=images, text="a river", metadata={"level": 3.0}))
+    assert told["metadata"] == {"level": 3.0}
+    assert told["text"] == "a river"
+    assert set(told["backgrounds"]) == {"images", "sha256"}
+    assert told["backgrounds"]["images"] == 3
+    other = description_provenance(Description(backgrounds=images[::-1]))
+    assert other["backgrounds"]["sha256"] != told["backgrounds"]["sha256"]
+
+
+def test_the_fingerprint_depends_on_weights_and_sampling(generator: Generator, toy_fit: FittedGenerator) -> None:
+    assert generator.with_sampling(steps=7).fingerprint != generator.fingerprint
+    moved = replace(generator, codec=replace(generator.codec, normalizer=shifted(generator)))
+    assert moved.fingerprint != generator.fingerprint
+
+
+def shifted(generator: Generator):  # type: ignore[no-untyped-def]
+    normalizer = generator.codec.normalizer
+    return replace(normalizer, mean=normalizer.mean + 1e-3)
+
+
+def test_temperature_zero_and_more_guidance_change_what_is_sampled(generator: Generator) -> None:
+    cold = generator.with_sampling(temperature=0.0).sample(TOLD, 2, seed=0)
+    assert cold[0].distance(cold[1]) < 1e-5
+    guided = generator.with_sampling(guidance=3.0).sample(TOLD, 1, seed=0)[0]
+    assert guided.distance(generator.sample(TOLD, 1, seed=0)[0]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "part", [Description(metadata={"level": 100.0}), Description(backgrounds=toys.random_images(3))]
+)
+def test_a_missing_part_is_no_obstacle(generator: Generator, toy_backbone: Backbone, part: Description) -> None:
+    toy_backbone.check(generator.sample(part, 1, seed=0)[0])
+
+
+@pytest.mark.parametrize(
+    ("description", "sentence"),
+    [
+        (Description(), r"The description has nothing; this generator reads metadata, backgrounds"),
+        (Description(text="a river"), r"The description has text; this generator reads metadata, backgrounds"),
+        (Description(metadata={}), r"metadata is empty"),
+        (Description(metadata={"altitude": 3.0}), r"Unknown metadata key 'altitude'; known keys are level"),
+        (Description(metadata={"level": "high"}), r"Metadata 'level' is 'high'; a number is needed"),
+    ],
+)
+def test_a_description_that_tells_nothing_is_refused(
+    generator: Generator, description: Description, sentence: str
+) -> None:
+    with pytest.raises(DescriptionError, match=sentence):
+        generator.sample(description, 1, seed=0)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_samples_are_refused(generator: Generator, n: int) -> None:
+    with pytest.raises(DescriptionError, match=rf"{n} adapters were asked for; at least 1 is needed"):
+        generator.sample(TOLD, n, seed=0)
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [({"sampler": "magic"}, "no sampler 'magic'"), ({"steps": 0}, "0 s")])
+def test_sampling_that_does_not_exist_is_refused(changes: dict, sentence: str) -> None:
+    with pytest.raises(DescriptionError, match=sentence):
+        Sampling(**changes)
+
+
+def test_another_backbone_is_refused(folder: Path) -> None:
+    with pytest.raises(AdapterMismatchError, match=r"makes adapters for 'toy' with weights .* Give the right one"):
+        Generator.from_pretrained(folder, toys.backbone(seed=1))
+
+
+def test_a_backbone_of_ones_own_is_asked_for(folder: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"a backbone of your own, 'toy', .* Pass that Backbone to from_pretrained"):
+        Generator.from_pretrained(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["generator"]
+
+
+def test_a_backbone_with_other_lora_places_is_put_right(folder: Path, toy_backbone: Backbone) -> None:
+    other = toy_backbone.with_lora(replace(toys.LORA, rank=1))
+    toy_backbone.check(Generator.from_pretrained(folder, other).sample(TOLD, 1, seed=0)[0])
+
+
+def test_a_newer_schema_is_refused(folder: Path, toy_backbone: Backbone) -> None:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
+        Generator.from_pretrained(folder, toy_backbone)
+
+
+@pytest.mark.parametrize("name", ["codec", "autoencoder", "conditions", "denoiser"])
+def test_a_truncated_file_is_named(folder: Path, toy_backbone: Backbone, name: str) -> None:
+    path = folder / f"{name}.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match=rf"{name}.safetensors is \d+ bytes, \d+ expected"):
+        Generator.from_pretrained(folder, toy_backbone)
+
+
+def test_a_missing_generator_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="holds no generator"):
+        Generator.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_save_that_fails_leaves_the_old_generator(
+    generator: Generator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(ArtifactError, match="The disk is full"):
+        generator.with_sampling(steps=3).save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_path_of_generating_imports_no_training_library(folder: Path) -> None:
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(toys.__file__).parent)!r})
+        import toys
+        from wildpdiff.generator import Generator
+        from wildpdiff.tasks.description import Description
+        generator = Generator.from_pretrained({str(folder)!r}, toys.backbone())
+        generator.sample(Description(metadata={{"level": 100.0}}), 1, 0)[0].save({str(folder.with_name("out"))!r})
+        heavy = "peft transformers sklearn pyarrow matplotlib scipy pandas diffusers accelerate ray".split()
+        print([name for name in heavy if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert Adapter.load(folder.with_name("out")).provenance["source"] == "generated"
+
+
+def test_sampling_leaves_the_global_generator_alone(generator: Generator) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(3)
+    generator.sample(TOLD, 1, seed=0)
+    assert torch.rand(2).tolist() == expected
