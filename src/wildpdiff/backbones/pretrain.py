@@ -67,6 +67,7 @@ def pretrain_savanna_cnn(
         module = SavannaCNN(len(classes)).to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     generator = torch_generator(seed, "backbone", "batches")
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
+    batch = min(batch, len(data))
     per_epoch = len(data) // batch
     steps = epochs * per_epoch
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(2, steps), pct_start=0.2)
