@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.backbones import registry
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.registry import is_bundled, load_backbone, save_backbone
+from wildpdiff.backbones.savanna_cnn import SavannaCNN
+from wildpdiff.errors import ArtifactError
+
+
+def savanna(name: str = "mine", seed: int = 0) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = SavannaCNN(3)
+    lora = LoraSpec(2, 8.0, ("adapted.expand",), ("classifier",))
+    return Backbone.wrap(module, name=name, classes=toys.CLASSES, image_size=24, lora=lora)
+
+
+def test_saved_and_loaded_it_is_the_same_backbone(tmp_path: Path) -> None:
+    backbone = savanna()
+    save_backbone(backbone, tmp_path / "b")
+    loaded = load_backbone(tmp_path / "b")
+    for field in ("name", "classes", "image_size", "mean", "std", "lora", "backbone_hash"):
+        assert getattr(loaded, field) == getattr(backbone, field), field
+    inputs = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.module(inputs), backbone.module(inputs))
+    assert not loaded.module.training
+
+
+def test_a_name_is_bundled_only_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    ours, theirs = savanna("savanna-cnn", 0), savanna("savanna-cnn", 1)
+    assert not is_bundled(ours)
+    save_backbone(ours, tmp_path / "savanna-cnn")
+    assert is_bundled(ours)
+    assert not is_bundled(theirs)
+    assert not is_bundled(savanna("mine", 0))
+    assert load_backbone("savanna-cnn").backbone_hash == ours.backbone_hash
+
+
+def test_a_module_of_ones_own_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"A ToyNetwork cannot be rebuilt from its weights alone; known are"):
+        save_backbone(toys.backbone(), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ArtifactError, match=r"'lion-net' is neither a bundled backbone \(savanna-cnn\) nor the folder"):
+        load_backbone("lion-net")
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.ARCHITECTURES, "ToyNetwork", lambda artifact: toys.backbone())
+    save_backbone(toys.backbone(), tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["config"]["architecture"] == "ToyNetwork"
+    monkeypatch.undo()
+    with pytest.raises(ArtifactError, match=r"unknown architecture 'ToyNetwork'\. Update wildpdiff"):
+        load_backbone(tmp_path / "b")

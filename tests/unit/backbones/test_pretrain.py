@@ -1,0 +1,62 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+from wildpdiff.errors import DataError, TrainingError
+
+
+def tasks(images: int = 64, count: int = 2) -> list[toys.ToyTask]:
+    sizes = {"train": images, "validation": 0, "test": 40}
+    return [toys.ToyTask(f"pretraining-{i}", 120.0, sizes=sizes) for i in range(count)]
+
+
+def train(**changes: object):  # type: ignore[no-untyped-def]
+    settings: dict = {"tasks": tasks(), "classes": toys.CLASSES, "image_size": toys.SIZE, "epochs": 2, "batch": 16}
+    return pretrain_savanna_cnn(**{**settings, **changes})
+
+
+def test_pretraining_learns_and_freezes() -> None:
+    done: list[tuple[int, int]] = []
+    made = train(epochs=8, progress=lambda step, total: done.append((step, total)))
+    assert made.steps == 8 * 8
+    assert done == [(step, 64) for step in range(1, 65)]
+    assert len(made.losses) == 8
+    assert made.losses[-1] < 0.6 * made.losses[0]
+    data = tasks()[0].data("test")
+    predicted = made.backbone.predict(made.backbone.stem(data.images)).argmax(1)
+    assert float((predicted == torch.from_numpy(data.labels)).float().mean()) > 0.7
+    assert not made.backbone.module.training
+    assert not any(value.requires_grad for value in made.backbone.module.parameters())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_other_ones() -> None:
+    hashes = [train(epochs=1, seed=seed).backbone.backbone_hash for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_weights_are_stored_as_others_are() -> None:
+    assert all(value.is_contiguous() for value in train(epochs=1).backbone.module.state_dict().values())
+
+
+def test_fewer_images_than_a_batch_still_train() -> None:
+    made = train(tasks=tasks(images=12, count=1), batch=500)
+    assert made.steps == 2
+    assert all(later < earlier for earlier, later in pairwise(made.losses))
+
+
+def test_no_tasks_are_refused() -> None:
+    with pytest.raises(DataError, match="The suite has no pretraining tasks"):
+        train(tasks=[])
+
+
+def test_a_class_without_an_image_is_refused() -> None:
+    with pytest.raises(DataError, match="no image of class 3"):
+        train(classes=(*toys.CLASSES, "leopard"))
+
+
+def test_a_loss_that_is_no_number_is_refused() -> None:
+    with pytest.raises(TrainingError, match="The pretraining loss is not finite in epoch"):
+        train(learning_rate=1e30)

@@ -1,0 +1,75 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.description import PARTS, Description, MetadataField, MetadataSchema
+
+SCHEMA = MetadataSchema(
+    (
+        MetadataField("latitude", "number", "degrees", geographic="latitude"),
+        MetadataField("longitude", "number", "degrees", geographic="longitude"),
+        MetadataField("month", "cyclic", period=12.0),
+        MetadataField("habitat", "category", categories=("woodland", "grassland")),
+    )
+)
+
+
+def test_parts_are_listed_in_one_order() -> None:
+    images = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    assert Description().parts == ()
+    assert Description(task_id="a", metadata={}, backgrounds=images).parts == ("metadata", "backgrounds", "task_id")
+    assert Description({}, images, images, "", "a").parts == PARTS
+
+
+def test_one_usable_part_is_enough() -> None:
+    Description(text="a river").require_any(["metadata", "text"])
+    Description(metadata={"x": 1.0}, text="a river").require_any(["metadata"])
+
+
+@pytest.mark.parametrize(("description", "found"), [(Description(), "nothing"), (Description(text="a"), "text")])
+def test_no_usable_part_is_refused(description: Description, found: str) -> None:
+    with pytest.raises(DescriptionError, match=rf"has {found}; this generator reads metadata, task_id\. Give at least"):
+        description.require_any(["metadata", "task_id"])
+
+
+def test_checked_metadata_is_of_plain_types_in_the_schemas_order() -> None:
+    checked = SCHEMA.check({"habitat": "grassland", "month": 3, "latitude": "-2.5"})
+    assert list(checked.items()) == [("latitude", -2.5), ("month", 3.0), ("habitat", "grassland")]
+    assert [type(value) for value in checked.values()] == [float, float, str]
+    assert SCHEMA.check({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"altitude": 3.0, "biome": "x"}, r"Unknown metadata key 'altitude', 'biome'; known keys are latitude, longit"),
+        ({"latitude": "north"}, r"'latitude' is 'north'; a number is needed"),
+        ({"latitude": math.nan}, r"'latitude' is nan; a finite number is needed"),
+        ({"month": math.inf}, r"'month' is inf; a finite number is needed"),
+        ({"latitude": 90.5}, r"'latitude' is 90.5; a latitude lies within ±90"),
+        ({"longitude": -181}, r"'longitude' is -181; a longitude lies within ±180"),
+        ({"habitat": "tundra"}, r"'habitat' is 'tundra'; known categories are woodland, grassland"),
+        ({"habitat": 3}, r"'habitat' is 3; known categories are"),
+    ],
+)
+def test_bad_metadata_is_named(metadata: dict, sentence: str) -> None:
+    with pytest.raises(DescriptionError, match=sentence):
+        SCHEMA.check(metadata)
+
+
+def test_a_suite_without_metadata_says_so() -> None:
+    with pytest.raises(DescriptionError, match=r"none: this suite has no metadata"):
+        MetadataSchema().check({"x": 1.0})
+
+
+@pytest.mark.parametrize("metadata", [{"latitude": 90.0, "longitude": -180.0}, {"month": 13}])
+def test_the_ends_of_ranges_are_inside(metadata: dict) -> None:
+    assert SCHEMA.check(metadata) == metadata
+
+
+def test_the_schema_survives_json() -> None:
+    assert MetadataSchema.from_json(json.loads(json.dumps(SCHEMA.to_json()))) == SCHEMA
+    assert SCHEMA.names == ("latitude", "longitude", "month", "habitat")
