@@ -23,7 +23,6 @@ PICTURE_QUALITY = 95
 
 
 def demo(
-    context: typer.Context,
     seed: SeedOption = 0,
     out: OutOption = Path("runs/demo"),
     size: Annotated[Size, typer.Option("--size", help="tiny takes seconds and shows nothing but that it runs.")] = (
@@ -49,7 +48,7 @@ def demo(
         "to turn the description of a place into its adapter, and places it has never seen put it to the test."
     )
     with Stages() as stages:
-        result = run_pipeline(config, out, command=recorded_command(context), reporter=stages)
+        result = run_pipeline(config, out, command=recorded_command(), reporter=stages)
     pictures = _pictures(config, out / "images")
     needed = [] if backbone == "savanna-cnn" else ["--backbone", backbone]
     try_next = shlex.join(["wildpdiff", "predict", str(result.adapters[0]), str(pictures), *needed])
@@ -77,6 +76,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
+    from wildpdiff.task_training import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     if size == "default":
@@ -90,6 +90,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
             components=4,
             autoencoder_config=AutoencoderConfig(latent_size=8),
             diffusion=DiffusionConfig(size="tiny", steps=60, batch=32),
+            task_loss=TaskLossConfig(steps=20, tasks=4, images=8),
         ),
         generator_seeds=seeds,
         samples=2,

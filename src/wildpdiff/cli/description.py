@@ -47,6 +47,9 @@ def description_file(path: Path) -> dict[str, Any]:
             raise DescriptionError(f"{path} has the key {key!r}; known keys are {', '.join(KEYS)}.")
         if not isinstance(value, kinds[key]):
             raise DescriptionError(f"{path}: {key!r} is {value!r}; {needs[kinds[key]]} is needed.")
+    for name, value in content.get("metadata", {}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise DescriptionError(f"{path}: metadata {name!r} is {value!r}; a number or a text is needed.")
     for key in ("backgrounds", "examples"):
         if key in content:
             if not all(isinstance(entry, str) for entry in content[key]):

@@ -28,7 +28,6 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    context: typer.Context,
     zoo: Annotated[Path, typer.Option("--zoo", help="Zoo that the generators were fitted to.")],
     generator: Annotated[list[Path], typer.Option("--generator", help="Repeatable: one a training seed.")],
     out: OutOption,
@@ -70,7 +69,7 @@ def evaluate(
         opened, loaded, zoos[0], zoos[1] if len(zoos) > 1 else None, generators, suite_settings(suite, option)
     )
     with Stages() as stages:
-        made = provenance(recorded_command(context), seed)
+        made = provenance(recorded_command(), seed)
         results = compare_sources(comparison, made=made, samples=samples, progress=stages("evaluate"))
         write_results(out / "results.json", results)
         stages("draw the report")

@@ -41,6 +41,10 @@ def fit(
     network: Annotated[Literal["residual", "unet"] | None, typer.Option("--network", help="The denoiser.")] = None,
     size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.")] = None,
+    task_steps: Annotated[
+        int | None,
+        typer.Option("--task-steps", min=0, help="Steps with the task loss after it; 0 is the paper's training."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
     ] = None,
@@ -53,6 +57,7 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import fit_generator
+    from wildpdiff.zoo.finetune import FeatureCache
     from wildpdiff.zoo.store import Zoo
 
     opened_zoo = Zoo.open(zoo)
@@ -64,11 +69,21 @@ def fit(
             "--suite and -o options as for the zoo."
         )
     settings = _settings(config, parts, autoencoder, network, size, steps)
+    if task_steps is not None:
+        settings = replace(settings, task_loss=replace(settings.task_loss, steps=task_steps))
+    features = FeatureCache(loaded, opened.tasks("seen"), opened_zoo.plan.finetune["batch"])
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     with Stages() as stages:
         tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
         fitted = fit_generator(
-            opened_zoo, descriptions, opened.metadata_schema, loaded, settings, seed=seed, progress=tick
+            opened_zoo,
+            descriptions,
+            opened.metadata_schema,
+            loaded,
+            settings,
+            features=features,
+            seed=seed,
+            progress=tick,
         )
         fitted.generator.save_pretrained(out)
     told = {
@@ -78,6 +93,7 @@ def fit(
         "latent_size": fitted.generator.autoencoder.latent_size,
         "reconstruction_error": fitted.reconstruction_error,
         "loss": float(fitted.losses[-100:].mean()),
+        "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
         "seconds": round(fitted.seconds, 3),
     }
     if as_json:

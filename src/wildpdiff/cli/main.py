@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from wildpdiff.cli import backbone, demo, evaluate, fit, generate, inspect, predict, report, suite, zoo
+from wildpdiff.cli.terminal import remember_command
 from wildpdiff.errors import WildpdiffError
 
 __all__ = ["app", "main"]
@@ -37,19 +38,23 @@ app.command(short_help="Tell what an artifact is.")(inspect.inspect)
 app.command(short_help="Draw a report again.")(report.report)
 
 
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if show_version:
+def _version(asked: bool) -> bool:
+    if asked:
         try:
             typer.echo(version("wildpdiff"))
         except PackageNotFoundError:
             typer.echo("not installed")
         raise typer.Exit()
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    return asked
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Generate the adapters of new tasks from what is known of them without labels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 where all went well; 2 for bad usage, bad input or a refusing machine; 1 for a bug; 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    remember_command(given)
     try:
-        status = app(args=given, prog_name="wildpdiff", standalone_mode=False, obj=given)
+        status = app(args=given or ["--help"], prog_name="wildpdiff", standalone_mode=False)
     except WildpdiffError as error:
         return _refuse(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

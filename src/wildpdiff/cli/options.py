@@ -31,7 +31,9 @@ __all__ = [
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything random.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; by default OMP_NUM_THREADS, or all cores.")
+]
 SuiteOption = Annotated[
     str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder TASK/CLASS/IMAGE.")
 ]
@@ -96,7 +98,8 @@ def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
         from wildpdiff.tasks.savanna.suite import SavannaConfig
 
         kinds = get_type_hints(SavannaConfig)
-    return parse_options(texts, kinds)
+    # Sorted as JSON will have them, so that a report drawn again from results.json is the same to the byte.
+    return dict(sorted(parse_options(texts, kinds).items()))
 
 
 def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | None = None, seed: int = 0) -> Suite:

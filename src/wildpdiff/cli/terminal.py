@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
-__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "show"]
+__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "remember_command", "show"]
 
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
@@ -43,10 +44,17 @@ def remark(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def recorded_command(context: typer.Context) -> str:
-    """What the user typed, for the record."""
-    arguments: Sequence[str] = context.find_root().obj or ()
-    return shlex.join(("wildpdiff", *arguments))
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+
+
+def remember_command(arguments: Sequence[str]) -> None:
+    """Keep what the user typed after the program's name."""
+    _arguments.set(tuple(arguments))
+
+
+def recorded_command() -> str:
+    """What the user typed, for the record of a result."""
+    return shlex.join(("wildpdiff", *_arguments.get()))
 
 
 def prepare_torch(threads: int | None) -> None:
@@ -62,6 +70,8 @@ def prepare_torch(threads: int | None) -> None:
 
 
 def _cores() -> int:
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
