@@ -50,7 +50,7 @@ def pretrain_savanna_cnn(
     classes: Sequence[str],
     image_size: int,
     *,
-    epochs: int = 7,
+    epochs: int = 6,
     batch: int = 128,
     learning_rate: float = 2e-3,
     seed: int = 0,

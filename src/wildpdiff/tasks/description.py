@@ -93,9 +93,7 @@ class MetadataField:
             raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a finite number is needed.")
         limit = {"latitude": 90.0, "longitude": 180.0}.get(self.geographic or "")
         if limit is not None and abs(number) > limit:
-            raise DescriptionError(
-                f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}."
-            )
+            raise DescriptionError(f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}.")
         return number
 
     def to_json(self) -> dict[str, Any]:
