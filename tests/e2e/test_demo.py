@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+import shlex
+
+from tiny_world import Run, World
+
+from wildpdiff.adapter import Adapter
+
+
+def test_demo_leaves_adapters_results_and_a_report(world: World) -> None:
+    names = sorted(folder.name for folder in (world.run / "adapters").iterdir())
+    assert names == ["unseen-000", "unseen-001", "unseen-002"]
+    assert Adapter.load(world.adapter).provenance["source"] == "generated"
+    assert len(list(world.images.glob("*.jpg"))) == 6
+    assert json.loads((world.run / "results.json").read_bytes())["kind"]
+    assert (world.run / "report.html").read_text().startswith("<!")
+
+
+def test_run_again_prints_the_same_table_and_a_command_that_works(world: World, run: Run) -> None:
+    results = world.run / "results.json"
+    before = results.read_bytes(), (world.zoo / "index.parquet").stat().st_mtime_ns
+    command = ("demo", "--size", "tiny", "--backbone", world.backbone, "--out", world.run)
+    again = run(*command)
+    assert again.status == 0
+    assert (results.read_bytes(), (world.zoo / "index.parquet").stat().st_mtime_ns) == before
+    assert "kernel ridge regression" in again.out
+    assert str(world.run / "report.html") in again.out
+    suggested = next(line for line in again.out.splitlines() if line.startswith("Try next: "))
+    words = shlex.split(suggested.removeprefix("Try next: "))
+    predicted = run(*words[1:])
+    assert predicted.status == 0
+    assert len(predicted.out.splitlines()) == 1 + 6
+
+
+def test_a_folder_of_another_run_is_left_alone(world: World, run: Run) -> None:
+    refused = run("demo", "--size", "tiny", "--seed", "1", "--backbone", world.backbone, "--out", world.run)
+    assert refused.status == 2
+    assert "another seed" in refused.err

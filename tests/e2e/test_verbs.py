@@ -1,0 +1,146 @@
+"""Every verb once, in the order in which a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_world import SUITE, Run, World
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.registry import BUNDLED, load_backbone
+
+
+def test_suite_is_listed_and_shown(run: Run, tmp_path: Path) -> None:
+    assert run("suite", "ls", "--json").json[0]["suite"] == "savanna"
+    told = run("suite", "show", "savanna", *SUITE, "--json").json
+    assert told["tasks"] == {"pretraining": 240, "seen": 6, "unseen": 3}
+    sheet = tmp_path / "sheet.png"
+    task = run("suite", "show", "savanna", *SUITE, "--task", "unseen-001", "--image", sheet, "--json").json
+    assert task["images"] == {"train": 40, "validation": 10, "test": 20}
+    assert sum(task["labels"].values()) == 70
+    assert task["backgrounds"] == 4
+    assert Image.open(sheet).height == 40
+    assert run("suite", "show", "savanna", "--seed", "1", "--json").json["fingerprint"] != told["fingerprint"]
+
+
+def test_exported_suite_is_a_suite_again(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    small = ["-o", "train=12", "-o", "validation=4", "-o", "test=4", "-o", "backgrounds=2"]
+    done = run("suite", "export", "savanna", *small, "--group", "unseen", "--limit", "2", "--out", out, "--json")
+    assert done.json["tasks"] == ["unseen-000", "unseen-001"]
+    assert json.loads((out / "annotations.json").read_bytes())["categories"]
+    told = run("suite", "show", out / "images.csv", "-o", "unseen=1", "--json").json
+    assert told["tasks"] == {"pretraining": 0, "seen": 1, "unseen": 1}
+    refused = run("suite", "export", out / "images.csv", "--out", tmp_path / "again")
+    assert refused.status == 2
+    assert "savanna" in refused.err
+
+
+def test_backbone_is_pretrained(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "backbone"
+    options = ["-o", "image_size=24", "-o", "pretraining=30", "-o", "train=40"]
+    told = run("backbone", "pretrain", *options, "--epochs", "1", "--out", out, "--json").json
+    assert load_backbone(out).backbone_hash == told["hash"]
+    assert len(told["losses"]) == 1
+
+
+def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None:
+    common = [*SUITE, "--backbone", world.backbone]
+    steps = ["--steps", "12", "--checkpoints", "4", "--batch", "16", "--seed", "0"]
+    zoo = tmp_path / "zoo"
+    built = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
+    assert built.json["checkpoints"] == 24
+    again = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
+    assert "going on" in again.err
+    assert again.json["resumed_shards"] == 1
+    settings = tmp_path / "config.json"
+    settings.write_text('{"components": 3, "diffusion": {"batch": 32}, "autoencoder_config": {"latent_size": 6}}')
+    generator = tmp_path / "generator"
+    fit = [
+        "--parts",
+        "metadata,backgrounds",
+        "--size",
+        "tiny",
+        "--steps",
+        "30",
+        "--task-steps",
+        "4",
+        "--config",
+        settings,
+        "--seed",
+        "1",
+    ]
+    fitted = run("fit", "--zoo", zoo, *common, *fit, "--out", generator, "--json").json
+    assert fitted["parts"] == ["metadata", "backgrounds"]
+    assert fitted["latent_size"] == 6
+    assert fitted["task_loss"] > 0
+    assert len(run("inspect", generator, "--json").json["config"]["conditions"]["encoders"]) == 2
+
+    evaluate = ["--zoo", zoo, "--reference", world.run / "reference", "--generator", generator, "--samples", "2"]
+    out = tmp_path / "evaluation"
+    table = run("evaluate", *evaluate, *common, "--out", out)
+    assert "unseen tasks" in table.out
+    page = (out / "report.html").read_bytes()
+    redrawn = run("report", out / "results.json", "--out", tmp_path / "page", "--json").json
+    assert Path(redrawn["report"]).read_bytes() == page
+
+    swapped = run("evaluate", "--zoo", world.run / "reference", "--generator", generator, *common, "--out", out)
+    assert swapped.status == 2
+    assert "seen tasks" in swapped.err
+
+
+def test_generate_from_a_file_from_flags_and_from_a_task(world: World, run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "site"
+    place.mkdir()
+    for number, path in enumerate(sorted(world.images.iterdir())[:2]):
+        (place / f"{number}.jpg").write_bytes(path.read_bytes())
+    site = {"metadata": {"elevation": 1500, "habitat": "woodland"}, "backgrounds": ["0.jpg", "1.jpg"]}
+    (place / "site.json").write_text(json.dumps(site))
+    generate = ("generate", world.generator)
+    told = run(*generate, "--description", place / "site.json", "--out", tmp_path / "file", "--json").json
+    assert told["parts"] == ["metadata", "backgrounds"]
+    assert set(told["seconds"]) == {"load", "condition", "sample_and_decode", "write"}
+    flags = ["--metadata", "elevation=1500", "--metadata", "habitat=woodland"]
+    flags += ["--backgrounds", place / "0.jpg", "--backgrounds", place / "1.jpg"]
+    assert run(*generate, *flags, "--out", tmp_path / "flags").status == 0
+    for name in ("adapter_model.safetensors", "provenance.json"):
+        assert (tmp_path / "flags" / name).read_bytes() == (tmp_path / "file" / name).read_bytes()
+
+    task = ["--suite", "savanna", *SUITE, "--task", "unseen-000", "-n", "3"]
+    many = run(*generate, *task, "--out", tmp_path / "many", "--json").json
+    assert [Path(folder).name for folder in many["adapters"]] == ["000", "001", "002"]
+    first, second = (Adapter.load(tmp_path / "many" / name) for name in ("000", "001"))
+    assert first.distance(second) > 0
+    assert first.provenance["task"] == "unseen-000"
+
+
+def test_predict_writes_a_table(world: World, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "predictions.csv"
+    predict = ["predict", world.adapter, world.images, "--backbone", world.backbone]
+    told = run(*predict, "--top", "3", "--out", out, "--json").json
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert len(rows) == len(told) == 18
+    assert [row["species"] for row in rows] == [entry["species"] for entry in told]
+    shares = [entry["probability"] for entry in told[:3]]
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["adapters/unseen-000", "generator-0", "generator-0-backbone", "zoo", "results.json"])
+def test_inspect_tells_every_kind(world: World, run: Run, name: str) -> None:
+    kind = {"adapters": "adapter", "results.json": "results", "generator-0-backbone": "backbone"}
+    told = run("inspect", world.run / name, "--json").json
+    assert told["kind"] == kind.get(name.split("/")[0], name.split("-")[0])
+    plain = run("inspect", world.run / name)
+    assert plain.status == 0
+    assert told["kind"] in plain.out
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_backbone_loads(name: str, run: Run) -> None:
+    backbone = load_backbone(name)
+    assert backbone.name == name
+    assert len(backbone.classes) == 17

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import wildpdiff
+from wildpdiff.cli import report, zoo
+from wildpdiff.cli.folders import may_write_adapters, may_write_artifact
+from wildpdiff.cli.main import main
+from wildpdiff.cli.options import suite_settings
+from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.zoo.finetune import FinetuneConfig
+
+HELP = """
+import contextlib, io, sys
+import wildpdiff
+from wildpdiff.cli.main import main
+verbs = ["", "demo", "suite", "suite ls", "suite show", "suite export", "backbone", "backbone pretrain", "zoo",
+         "zoo build", "fit", "generate", "predict", "evaluate", "inspect", "report"]
+for verb in verbs:
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert main([*verb.split(), "--help"]) == 0, verb
+    assert "Usage: wildpdiff" in text.getvalue(), verb
+heavy = ("torch", "numpy", "matplotlib", "pyarrow", "peft", "PIL", "sklearn", "jinja2")
+print([name for name in heavy if name in sys.modules])
+"""
+
+
+def test_help_of_every_verb_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+REPORT = """
+import sys
+from wildpdiff.cli.main import main
+status = main(["report", sys.argv[1]])
+print(status, [name for name in ("torch", "pyarrow", "peft", "sklearn", "scipy") if name in sys.modules])
+"""
+
+
+def test_report_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    command = [sys.executable, "-c", REPORT, str(tmp_path / "results.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "2 []", done.stderr
+
+
+@pytest.mark.parametrize("name", wildpdiff.__all__)
+def test_public_names_exist_and_are_described(name: str) -> None:
+    value = getattr(wildpdiff, name)
+    assert inspect.getdoc(value)
+    assert name in dir(wildpdiff)
+
+
+def test_unknown_public_name_is_refused() -> None:
+    with pytest.raises(AttributeError, match="has no attribute"):
+        _ = wildpdiff.Adaptor
+
+
+def test_defaults_of_zoo_build_are_those_of_the_library() -> None:
+    shown = inspect.signature(zoo.build).parameters
+    config = FinetuneConfig()
+    compared = [field.name for field in fields(config) if field.name in shown]
+    assert len(compared) == 5
+    for name in compared:
+        assert shown[name].default == getattr(config, name)
+
+
+def test_options_of_a_suite_get_their_kinds() -> None:
+    assert suite_settings("savanna", ["similarity=0.5", "seen=4"]) == {"seen": 4, "similarity": 0.5}
+    table = suite_settings("table.csv", ["unseen=0.25", "classes=a, b", "keep=false", "ignore=time"])
+    assert table == {"unseen": 0.25, "classes": ("a", "b"), "keep": False, "ignore": ("time",)}
+    assert suite_settings("table.csv", ["unseen=north,south"]) == {"unseen": ("north", "south")}
+    with pytest.raises(DataError, match="KEY=VALUE"):
+        suite_settings("savanna", ["seen"])
+    with pytest.raises(DataError, match="'keep'"):
+        suite_settings("table.csv", ["keep=perhaps"])
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (ArtifactError("The file is odd.\nCopy it again."), 2, "Error: The file is odd. Copy it again."),
+        (OSError(errno.ENOSPC, "No space left", "here"), 2, "Error: The disk is full while writing here"),
+        (PermissionError(errno.EACCES, "Permission denied", "there"), 2, "Error: there: Permission denied."),
+        (KeyboardInterrupt(), 130, "Stopped."),
+        (ZeroDivisionError("by zero"), 1, "this is a bug of wildpdiff (ZeroDivisionError: by zero)"),
+    ],
+)
+def test_errors_become_one_sentence_and_a_status(
+    error: BaseException,
+    status: int,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("WILDPDIFF_DEBUG", raising=False)
+    monkeypatch.setattr(report, "print_json", failing(error))
+    monkeypatch.setattr("wildpdiff.evaluate.results.read_results", failing(error))
+    assert main(["report", "results.json"]) == status
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_a_bug_keeps_its_traceback_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WILDPDIFF_DEBUG", "1")
+    monkeypatch.setattr("wildpdiff.evaluate.results.read_results", failing(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["report", "results.json"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["demmo"], "No such command 'demmo'"),
+        (["predict"], "Try `wildpdiff predict --help`"),
+        (["zoo", "build"], "Try `wildpdiff zoo build --help`"),
+        (["suite"], "Missing command"),
+        (["demo", "--size", "huge"], "'huge' is not one of"),
+        (["generate", "g", "--out", "o", "--seed", "x"], "--seed"),
+    ],
+)
+def test_bad_usage_is_one_sentence(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_version_and_no_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out[:1].isdigit()
+    assert main([]) == 0
+    assert "demo" in capsys.readouterr().out
+
+
+def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
+    may_write_artifact(tmp_path / "new", "generator")
+    may_write_artifact(tmp_path, "generator")
+    (tmp_path / "manifest.json").write_text('{"kind": "zoo"}')
+    with pytest.raises(ArtifactError, match="no generator"):
+        may_write_artifact(tmp_path, "generator")
+    with pytest.raises(ArtifactError, match="no adapter"):
+        may_write_adapters(tmp_path, 1)
+    (tmp_path / "manifest.json").write_text('{"kind": "generator"}')
+    may_write_artifact(tmp_path, "generator")
+    with pytest.raises(ArtifactError, match="is a file"):
+        may_write_adapters(tmp_path / "manifest.json", 1)
+
+
+def test_a_device_is_written_to_and_stays_one(capfd: pytest.CaptureFixture[str]) -> None:
+    from wildpdiff.disk import write_file
+
+    if not Path(os.devnull).is_char_device():
+        pytest.skip("this system has no character device for nothing")
+    write_file(Path(os.devnull), b"gone")
+    assert Path(os.devnull).is_char_device()
