@@ -1,0 +1,193 @@
+"""The shape of the code: imports point one way, files stay small, nothing unpickles, names are documented."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import wildpdiff
+
+SOURCE = Path(wildpdiff.__file__).parent
+FILES = sorted(path for path in SOURCE.rglob("*.py"))
+MAX_LINES = 360
+"""The design says about 350."""
+MAX_FUNCTION = 70
+"""Lines of a function's body; its docstring, and the help in a command's signature, do not count."""
+
+LAYERS = (
+    {"errors"},
+    {"disk", "rng"},
+    {"artifact"},
+    {"adapter"},
+    {"tasks"},
+    {"backbones", "source"},
+    {"zoo"},
+    {"codec"},
+    {"autoencoder"},
+    {"diffusion", "conditions"},
+    {"task_training"},
+    {"generator"},
+    {"fit", "prediction"},
+    {"trust", "baselines"},
+    {"evaluate"},
+    {"report"},
+    {"pipeline"},
+    {"serve", "cli"},
+)
+"""Rooms from the ground up: each imports from itself and from those before its own line, never beside or above."""
+
+UNORDERED_ROOT = "__init__"
+"""The table of contents may name every room."""
+
+TORCH_LOAD = "backbones/efficientnet_lite.py"
+"""The one file that reads a published .pth, with ``weights_only``."""
+
+UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Import(NamedTuple):
+    room: str
+    line: int
+    late: bool
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """What a file imports of the package, inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(parsed(path)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno} imports relatively"
+            if node.module == "wildpdiff":
+                names = [f"wildpdiff.{alias.name}" for alias in node.names]
+            else:
+                names = [node.module or ""]
+        for name in names:
+            if name.startswith("wildpdiff."):
+                yield Import(name.split(".")[1], node.lineno, node.col_offset > 0)
+
+
+def test_every_room_has_its_layer() -> None:
+    rooms = {room_of(path) for path in FILES} - {UNORDERED_ROOT}
+    placed = [room for layer in LAYERS for room in layer]
+    assert len(placed) == len(set(placed))
+    assert rooms <= set(placed)
+
+
+def test_imports_point_one_way() -> None:
+    against = []
+    for path in FILES:
+        room = room_of(path)
+        if room == UNORDERED_ROOT:
+            continue
+        height = next(number for number, layer in enumerate(LAYERS) if room in layer)
+        below = {name for layer in LAYERS[:height] for name in layer} | {room}
+        against += [
+            f"{name_of(path)}:{entry.line} {room} -> {entry.room}"
+            for entry in imports_of(path)
+            if entry.room not in below
+        ]
+    assert against == []
+
+
+def test_files_and_functions_stay_small() -> None:
+    long = [f"{name_of(path)}: {count}" for path in FILES if (count := len(path.read_text().splitlines())) > MAX_LINES]
+    for path in FILES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if lines > MAX_FUNCTION:
+                    long.append(f"{name_of(path)}: {node.name}: {lines}")
+    assert long == []
+
+
+def test_nothing_unpickles() -> None:
+    found = []
+    for path in FILES:
+        for node in ast.walk(parsed(path)):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            elif isinstance(node, ast.Call) and not safe_load(path, node):
+                found.append(f"{name_of(path)}:{node.lineno} {ast.unparse(node.func)}")
+            found += [f"{name_of(path)} {module}" for module in modules if module.split(".")[0] in UNPICKLING]
+    assert found == []
+
+
+def safe_load(path: Path, call: ast.Call) -> bool:
+    words = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if ast.unparse(call.func) == "torch.load":
+        return name_of(path) == TORCH_LOAD and words.get("weights_only") == "True"
+    return not (ast.unparse(call.func) in ("np.load", "numpy.load") and "allow_pickle" in words)
+
+
+def test_no_room_is_a_drawer_for_everything() -> None:
+    parts = {part.removesuffix(".py") for path in FILES for part in path.relative_to(SOURCE).parts}
+    assert not parts & {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def test_public_names_are_documented() -> None:
+    bare = []
+    for path in FILES:
+        module = parsed(path)
+        bare += [] if ast.get_docstring(module) else [name_of(path)]
+        public = [node for node in module.body if isinstance(node, DEFINITIONS) and node.name in public_names(module)]
+        for node in public:
+            members = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [entry for entry in members if isinstance(entry, ast.FunctionDef) and entry.name[0] != "_"]
+            bare += [f"{name_of(path)}: {entry.name}" for entry in (node, *methods) if not ast.get_docstring(entry)]
+    assert bare == []
+
+
+def test_all_names_only_what_exists_and_nothing_twice() -> None:
+    wrong = []
+    for path in FILES:
+        if path == SOURCE / "__init__.py":  # its names are loaded when asked for
+            continue
+        public = public_names(parsed(path))
+        wrong += [f"{name_of(path)}: {name}" for name in public if name not in bound(parsed(path))]
+        wrong += [f"{name_of(path)}: {name} twice" for name in set(public) if public.count(name) > 1]
+    assert wrong == []
+
+
+def bound(module: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in module.body:
+        if isinstance(node, DEFINITIONS):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names |= {entry.id for entry in ast.walk(node) if isinstance(entry, ast.Name)}
+    return names
+
+
+def public_names(module: ast.Module) -> list[str]:
+    for node in module.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def test_the_tests_above_look_at_all_of_the_package() -> None:
+    assert len(FILES) > 50
+    assert any(entry.late for path in FILES for entry in imports_of(path)), "late imports are seen"
