@@ -15,11 +15,12 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
-from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.diffusion.fit import DiffusionConfig, fit_diffusion
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.conditions.kernel_mean import KernelMean, fit_kernel_mean
+from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.generator import Generator, Sampling
-from wildpdiff.task_training import TaskLossConfig, TaskLossProblem, train_with_task_loss
+from wildpdiff.task_training import TaskLossConfig, TaskLossProblem, train_mean
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -36,12 +37,15 @@ class GeneratorConfig:
         components: principal components kept of each part that is images.
         whiten: give them unit variance each, instead of in their mean; it lifts components that are mostly noise.
         drop_part: probability of hiding a part in training, so that any may be missing later.
-        drop_all: probability of hiding all, for classifier-free guidance.
+        drop_all: probability of hiding all, needed for classifier-free guidance with a scale other than 1.
         normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
         autoencoder: ``pca`` or ``vae`` (the paper's).
         autoencoder_config: its sizes and training.
         diffusion: network, schedule and training by reconstruction.
-        task_loss: training with the task loss after it; ``steps=0`` is the paper's training.
+        kernel_mean: sample around a conditional mean by additive kernel regression
+            (:mod:`wildpdiff.conditions.kernel_mean`); without it the denoiser alone carries the condition, as in
+            the paper.
+        task_loss: training of that mean with the task loss; ``steps=0`` leaves it to regression.
         sampling: sampler, steps, guidance.
     """
 
@@ -49,11 +53,12 @@ class GeneratorConfig:
     components: int = 8
     whiten: bool = False
     drop_part: float = 0.15
-    drop_all: float = 0.1
+    drop_all: float = 0.0
     normalization: NormalizationMode = "tensor"
     autoencoder: AutoencoderKind = "pca"
-    autoencoder_config: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder_config: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(latent_size=160))
+    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=1500))
+    kernel_mean: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -136,30 +141,27 @@ def fit_generator(
     place = {task: number for number, task in enumerate(zoo.tasks)}
     task_of = torch.tensor([place[task] for task in zoo.column("task")])
     sampler = fusion.sampler(told, drop_part=config.drop_part, drop_all=config.drop_all)
-    task_steps = config.task_loss.steps if features is not None else 0
+    task_steps = config.task_loss.steps if features is not None and config.kernel_mean else 0
     total = config.diffusion.steps + task_steps
 
     def tick(base: int) -> Callable[[int, int], None]:
         return lambda done, _: progress(base + done, total) if progress is not None else None
 
+    around = _Around(None, None, 1.0, torch.zeros(0))
+    if config.kernel_mean:
+        problem = None
+        if features is not None and task_steps:
+            problem = TaskLossProblem(backbone, codec, autoencoder.model, [features(task) for task in zoo.tasks])
+        embeddings = torch.stack([fusion.encode(entry).values for entry in told])
+        around = _fit_mean(fusion, embeddings, latents, task_of, problem, config, seed, tick(0))
     diffusion = fit_diffusion(
-        latents, lambda rows, draws: sampler(task_of[rows], draws), config.diffusion, seed, tick(0)
+        latents / around.scale,
+        lambda rows, draws: sampler(task_of[rows], draws),
+        config.diffusion,
+        seed,
+        tick(task_steps),
+        around.center,
     )
-    task_losses = torch.zeros(0)
-    if features is not None and task_steps:
-        problem = TaskLossProblem(
-            backbone=backbone,
-            codec=codec,
-            autoencoder=autoencoder.model,
-            schedule=diffusion.schedule,
-            latents=latents,
-            rows_of=[(task_of == number).nonzero()[:, 0] for number in range(len(zoo.tasks))],
-            features=[features(task) for task in zoo.tasks],
-            conditions=sampler,
-        )
-        task_losses = train_with_task_loss(
-            diffusion.model, problem, config.task_loss, seed, tick(config.diffusion.steps)
-        )
     training = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint, "tasks": len(zoo.tasks)}
     generator = Generator(
         backbone=backbone,
@@ -168,8 +170,47 @@ def fit_generator(
         conditions=fusion,
         denoiser=diffusion.model.requires_grad_(False),
         schedule=diffusion.schedule,
+        mean=around.mean,
+        spread=around.scale,
         sampling=config.sampling,
         training=training,
     )
     seconds = time.perf_counter() - started
-    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, task_losses, seconds)
+    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, around.task_losses, seconds)
+
+
+@dataclass(frozen=True)
+class _Around:
+    """What the diffusion is centred on: the conditional mean, and the scale of what is left around it."""
+
+    mean: KernelMean | None
+    center: Center | None
+    scale: float
+    task_losses: Tensor
+
+
+def _fit_mean(
+    fusion: FusionEncoder,
+    embeddings: Tensor,
+    latents: Tensor,
+    task_of: Tensor,
+    problem: TaskLossProblem | None,
+    config: GeneratorConfig,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> _Around:
+    """Regression of the tasks' mean latents on their descriptions, then the task loss."""
+    count = len(embeddings)
+    sums = torch.zeros(count, latents.shape[1]).index_add_(0, task_of, latents)
+    of_task = sums / torch.bincount(task_of, minlength=count)[:, None]
+    mean = fit_kernel_mean(fusion, embeddings, of_task)
+    losses = torch.zeros(0)
+    if problem is not None:
+        trained = train_mean(mean, problem, config.task_loss, seed, progress)
+        mean, losses = trained.mean, trained.losses
+    table = mean.table()
+    # The scale is that of the full description, where sampling usually happens; never so small that noise is all.
+    rest = latents - table[-1][task_of]
+    scale = max(float(rest.square().mean().sqrt()), 1e-3)
+    scaled = table / scale
+    return _Around(mean, lambda rows, cond: scaled[mean.code(cond), task_of[rows]], scale, losses)

@@ -21,6 +21,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.conditions.kernel_mean import KernelMean
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
 from wildpdiff.diffusion.guidance import guided
 from wildpdiff.diffusion.networks import restore_denoiser
@@ -70,6 +71,8 @@ class Generator:
         conditions: descriptions to embeddings.
         denoiser: the trained network with averaged weights.
         schedule: of the diffusion.
+        mean: what the diffusion is centred on; ``None`` where the denoiser alone carries the condition.
+        spread: scale of the latents around the mean.
         sampling: sampler, steps and guidance.
         training: plain JSON values about its making: configuration, seed, zoo.
     """
@@ -80,6 +83,8 @@ class Generator:
     conditions: FusionEncoder
     denoiser: DenoiserNetwork
     schedule: Schedule
+    mean: KernelMean | None
+    spread: float
     sampling: Sampling
     training: Mapping[str, Any]
 
@@ -112,7 +117,8 @@ class Generator:
         sampler = SAMPLERS[self.sampling.sampler]
         start = noise * self.sampling.temperature
         with torch.inference_mode():
-            return sampler(denoise, self.schedule, start, embeddings, self.sampling.steps, generator)
+            around = sampler(denoise, self.schedule, start, embeddings, self.sampling.steps, generator)
+            return around if self.mean is None else self.mean(embeddings) + self.spread * around
 
     def decode(self, latents: Float[Tensor, "n l"]) -> dict[str, Tensor]:
         """Latents to adapter tensors stacked on a leading axis."""
@@ -169,7 +175,9 @@ class Generator:
 
     @property
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        mean = {} if self.mean is None else {"mean": self.mean.tensors}
         return {
+            **mean,
             "codec": self.codec.state(),
             "autoencoder": dict(self.autoencoder.state_dict()),
             "conditions": self.conditions.tensors,
@@ -185,6 +193,8 @@ class Generator:
             "conditions": self.conditions.config,
             "denoiser": self.denoiser.config,
             "schedule": self.schedule.config,
+            "mean": None if self.mean is None else self.mean.config,
+            "spread": self.spread,
             "sampling": dict(self.sampling.__dict__),
             "training": dict(self.training),
         }
@@ -261,6 +271,8 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
         conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], backbone.image_features),
         denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
         schedule=Schedule(**config["schedule"]),
+        mean=None if config["mean"] is None else KernelMean.from_state(config["mean"], tensors["mean"]),
+        spread=config["spread"],
         sampling=Sampling(**config["sampling"]),
         training=config["training"],
     )

@@ -1,17 +1,17 @@
-"""Training a denoiser with the task loss: decoded adapters run through the frozen backbone on the seen tasks' data.
+"""Training the conditional mean with the task loss, through the decoder and the frozen backbone, on the seen tasks.
 
-Reconstruction alone learns what fine-tuned adapters look like, with all that chance put into them. The loss of the
-task says what an adapter is for. It is applied to the denoiser's estimate of the clean latent at every noise level,
-pure noise included, so that one evaluation and a whole chain of them both end in adapters that work. Only seen tasks
-and their training images take part. (Text-to-LoRA, 2506.06105, trains a hypernetwork this way; ``docs/log.md`` has
-what it brings here.)
+Regression of fine-tuned adapters learns the chance in them too. The loss of the task says what an adapter is for. It
+acts on the coefficients of the additive kernel: one task's gradient moves the adapters of all tasks that are described
+alike, and of no other, so that a handful of updates does what a network over the same description could not learn
+from a hundred tasks (``docs/log.md``). Only seen tasks and their training images take part. Text-to-LoRA (2506.06105)
+trains its hypernetwork by the task loss; here the hypernetwork is a kernel machine.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,46 +20,31 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wildpdiff.autoencoder.base import Autoencoder
-from wildpdiff.autoencoder.training import flush_denormals, seeded, warmup_cosine
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.diffusion.denoiser import DenoiserNetwork
-from wildpdiff.diffusion.fit import ConditionSampler
-from wildpdiff.diffusion.schedule import Schedule
+from wildpdiff.conditions.kernel_mean import KernelMean
 from wildpdiff.errors import TrainingError
-from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.finetune import TaskFeatures
 
-__all__ = ["TaskLossConfig", "TaskLossProblem", "train_with_task_loss"]
+__all__ = ["TaskLossConfig", "TaskLossProblem", "TrainedMean", "train_mean"]
 
 
 @dataclass(frozen=True)
 class TaskLossConfig:
-    """How the denoiser is trained with the task loss.
+    """How the conditional mean is trained with the task loss.
 
     Attributes:
-        steps: updates; 0 leaves reconstruction alone (the paper's training).
-        tasks: seen tasks an update.
+        steps: updates; 0 leaves it to regression alone. Few are wanted: stopping early is what regularises.
+        tasks: most seen tasks an update.
         images: training images a task and update.
-        learning_rate: peak, for AdamW with warm-up and cosine.
-        weight_decay: decoupled weight decay.
-        reconstruction: weight of the latents' mean squared error, which keeps samples among the zoo's adapters.
-        pure_noise: share of the rows at the highest noise level, where sampling starts; the others are spread evenly.
-        condition_noise: standard deviation of Gaussian noise added to the embeddings.
-        ema_decay: decay of the moving average of the weights.
-        gradient_clip: largest norm of a gradient.
+        learning_rate: peak, for Adam, in units of the latents' standard deviation.
     """
 
-    steps: int = 1500
-    tasks: int = 24
-    images: int = 24
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-2
-    reconstruction: float = 0.05
-    pure_noise: float = 0.5
-    condition_noise: float = 0.1
-    ema_decay: float = 0.995
-    gradient_clip: float = 1.0
+    steps: int = 60
+    tasks: int = 1000
+    images: int = 32
+    learning_rate: float = 0.2
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary of the attributes."""
@@ -68,116 +53,86 @@ class TaskLossConfig:
 
 @dataclass(frozen=True)
 class TaskLossProblem:
-    """What is trained on: the fixed parts of a generator and the seen tasks' data.
+    """What the mean is trained on.
 
     Attributes:
         backbone: the frozen model.
         codec: adapter tensors to normalised vectors.
         autoencoder: frozen; the gradient passes through its decoder.
-        schedule: of the diffusion.
-        latents: of all checkpoints, "n l".
-        rows_of: for each task the rows of its checkpoints in ``latents``.
-        features: for each task its images behind the stem.
-        conditions: embeddings of tasks by number.
+        features: for each seen task its images behind the stem.
     """
 
     backbone: Backbone
     codec: Codec
     autoencoder: Autoencoder
-    schedule: Schedule
-    latents: Float[Tensor, "n l"]
-    rows_of: Sequence[Int[Tensor, " k"]]
     features: Sequence[TaskFeatures]
-    conditions: ConditionSampler
 
-    def loss(self, latents: Float[Tensor, "b l"], tasks: Int[Tensor, " b"], images: Int[Tensor, "b m"]) -> Tensor:
-        """Mean cross-entropy of the adapters behind the latents on the given training images of their tasks."""
+    def losses(
+        self, latents: Float[Tensor, "b l"], tasks: Int[Tensor, " b"], images: Sequence[Int[Tensor, " m"]]
+    ) -> Float[Tensor, " b"]:
+        """Cross-entropy of the adapter behind each latent on the given training images of its task."""
         tensors = self.codec.layout.unflatten(self.codec.decode(self.autoencoder.decode(latents)))
         picked = [self.features[int(task)] for task in tasks]
         inputs = torch.stack([task.train[rows] for task, rows in zip(picked, images, strict=True)])
         labels = torch.stack([task.train_labels[rows] for task, rows in zip(picked, images, strict=True)])
-        logits = torch.func.vmap(self.backbone.logits)(inputs, tensors)
-        return cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return torch.func.vmap(lambda x, y, adapter: cross_entropy(self.backbone.logits(x, adapter), y))(
+            inputs, labels, tensors
+        )
 
 
-def train_with_task_loss(
-    model: DenoiserNetwork,
+@dataclass(frozen=True)
+class TrainedMean:
+    """The trained mean, and the mean task loss of every update."""
+
+    mean: KernelMean
+    losses: Float[Tensor, " steps"]
+
+
+def train_mean(
+    mean: KernelMean,
     problem: TaskLossProblem,
     config: TaskLossConfig,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, " steps"]:
-    """Train a denoiser in place; it is left with averaged weights. Returns the task loss of every update.
+) -> TrainedMean:
+    """Move the coefficients of the additive kernel down the task loss (Adam, one second moment a latent coordinate).
+
+    A mean without terms, whose description tells nothing, is returned as it is.
 
     Raises:
         TrainingError: the loss is not finite.
     """
-    draws = torch_generator(seed, "task loss", "batches")
-    condition_draws = torch_generator(seed, "task loss", "conditions")
-    parameters = [value.requires_grad_() for value in model.parameters()]
-    averaged = copy.deepcopy([value.detach() for value in parameters])
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, (0.9, 0.99), weight_decay=config.weight_decay)
+    if not mean.terms or not config.steps:
+        return TrainedMean(mean, torch.zeros(0))
+    draws = torch_generator(seed, "task loss")
+    kernel = mean.kernel(mean.seen)
+    scale = float(kernel.sum(1).mean())
+    start = mean.smooth(mean.seen)
+    change = torch.zeros_like(start)
+    first, second = torch.zeros_like(start), torch.zeros(1, start.shape[1])
     losses = torch.zeros(config.steps)
-    model.train()
-    with flush_denormals(), seeded(sub_seed(seed, "task loss", "dropout")):
-        for step in range(config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * warmup_cosine(step, config.steps, config.steps // 20)
-            batch = _draw(problem, config, draws, condition_draws)
-            clean = problem.schedule.sample_of(model(batch.z_t, batch.t, batch.cond), batch.z_t, batch.t)
-            task_loss = problem.loss(clean, batch.tasks, batch.images)
-            loss = task_loss + config.reconstruction * torch.nn.functional.mse_loss(clean, batch.z_0)
-            if not bool(torch.isfinite(loss)):
-                raise TrainingError(
-                    f"The task loss is not finite at update {step + 1}; lower its learning rate "
-                    f"(now {config.learning_rate:g})."
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-            optimizer.step()
-            losses[step] = task_loss.detach()
-            with torch.no_grad():
-                decay = min(config.ema_decay, (1.0 + step) / (10.0 + step))
-                torch._foreach_lerp_(averaged, parameters, 1.0 - decay)
-            if progress is not None:
-                progress(step + 1, config.steps)
-    with torch.no_grad():
-        torch._foreach_copy_(parameters, averaged)
-    model.eval().requires_grad_(False)
-    return losses
-
-
-@dataclass(frozen=True)
-class _Batch:
-    tasks: Tensor
-    images: Tensor
-    z_0: Tensor
-    z_t: Tensor
-    t: Tensor
-    cond: Tensor
-
-
-def _draw(
-    problem: TaskLossProblem, config: TaskLossConfig, draws: torch.Generator, condition_draws: torch.Generator
-) -> _Batch:
-    count = min(config.tasks, len(problem.features))
-    tasks = torch.randperm(len(problem.features), generator=draws)[:count]
-    images = torch.stack(
-        [
+    for step in range(config.steps):
+        tasks = torch.randperm(len(start), generator=draws)[: config.tasks]
+        images = [
             torch.randint(len(problem.features[int(task)].train_labels), (config.images,), generator=draws)
             for task in tasks
         ]
-    )
-    picks = torch.rand(count, generator=draws)
-    rows = torch.stack([problem.rows_of[int(task)][int(u * len(problem.rows_of[int(task)]))] for task, u in
-                        zip(tasks, picks.tolist(), strict=True)])  # fmt: skip
-    z_0 = problem.latents[rows]
-    last = problem.schedule.train_steps - 1
-    spread = (torch.rand(count, generator=draws) * last).round()
-    t = torch.where(torch.rand(count, generator=draws) < config.pure_noise, torch.full((count,), float(last)), spread)
-    noise = torch.randn(z_0.shape, generator=draws)
-    alpha, sigma = problem.schedule.alpha(t).float()[:, None], problem.schedule.sigma(t).float()[:, None]
-    cond = problem.conditions(tasks, condition_draws)
-    cond = cond + config.condition_noise * torch.randn(cond.shape, generator=condition_draws)
-    return _Batch(tasks, images, z_0, alpha * z_0 + sigma * noise, t, cond)
+        latents = (start + kernel / scale @ change)[tasks].requires_grad_()
+        loss = problem.losses(latents, tasks, images)
+        if not bool(torch.isfinite(loss).all()):
+            raise TrainingError(
+                f"The task loss is not finite at update {step + 1}; lower its learning rate "
+                f"(now {config.learning_rate:g})."
+            )
+        (found,) = torch.autograd.grad(loss.sum(), latents)
+        gradient = torch.zeros_like(start)
+        gradient[tasks] = found
+        first.lerp_(gradient, 0.1)
+        second.lerp_(found.square().mean(0, keepdim=True), 0.02)
+        rate = config.learning_rate * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        corrected = (second / (1 - 0.98 ** (step + 1))).sqrt() + 1e-8
+        change -= rate / (1 - 0.9 ** (step + 1)) * first / corrected
+        losses[step] = loss.detach().mean()
+        if progress is not None:
+            progress(step + 1, config.steps)
+    return TrainedMean(replace(mean, coefficients=mean.coefficients + change / scale), losses)

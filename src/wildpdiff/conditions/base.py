@@ -54,6 +54,10 @@ class ConditionEncoder(Protocol):
         """Length of the embedding."""
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Columns of the embedding that are one factor each; a regression may be additive over them."""
+
+    @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore the encoder."""
 

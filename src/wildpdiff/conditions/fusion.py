@@ -51,6 +51,16 @@ class FusionEncoder:
         return sum(encoder.size for encoder in self.encoders) + len(self.encoders)
 
     @property
+    def groups(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Columns of the embedding that are one factor each, with the part that they belong to."""
+        found: list[tuple[str, tuple[int, ...]]] = []
+        start = 0
+        for encoder in self.encoders:
+            found += [(encoder.part, tuple(start + column for column in group)) for group in encoder.groups]
+            start += encoder.size
+        return tuple(found)
+
+    @property
     def null(self) -> Float[Tensor, " e"]:
         """The embedding of a description of which nothing is known, for classifier-free guidance."""
         return torch.zeros(self.size)

@@ -139,6 +139,13 @@ class ImageSetEncoder:
         return int(self.directions.shape[1])
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """All components together, and the four strongest by themselves."""
+        strongest = min(4, self.size)
+        together = tuple(range(self.size))
+        return (together, together[:strongest]) if strongest < self.size else (together,)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values: the part and whether the spread is used."""
         return {"part": self.part, "spread": self.spread}

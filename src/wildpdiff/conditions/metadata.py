@@ -82,6 +82,21 @@ class MetadataEncoder:
         return sum(_width(entry) for entry in self.schema.fields) + len(self.schema.fields)
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The coordinates of the place together, and every other field by itself; no flags."""
+        place: list[int] = []
+        others: list[tuple[int, ...]] = []
+        start = 0
+        for entry in self.schema.fields:
+            columns = tuple(range(start, start + _width(entry)))
+            start += len(columns)
+            if entry.geographic:
+                place += columns
+            else:
+                others.append(columns)
+        return ((tuple(place),) if place else ()) + tuple(others)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values: the schema."""
         return {"schema": self.schema.to_json()}

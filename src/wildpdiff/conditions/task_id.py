@@ -50,6 +50,11 @@ class TaskIdEncoder:
         return len(self.task_ids)
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """All columns together."""
+        return (tuple(range(self.size)),)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that restore the encoder."""
         return {"task_ids": list(self.task_ids)}

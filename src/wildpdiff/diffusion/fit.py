@@ -23,6 +23,9 @@ __all__ = ["ConditionSampler", "DiffusionConfig", "FittedDiffusion", "fit_diffus
 ConditionSampler = Callable[[Int[Tensor, " b"], torch.Generator], Float[Tensor, "b e"]]
 """Condition embeddings for the latents of these indices; re-pairing and dropping of parts happen in there."""
 
+Center = Callable[[Int[Tensor, "b"], Float[Tensor, "b e"]], Float[Tensor, "b l"]]
+"""What is taken off the latents of these indices, given their condition embeddings."""
+
 _CHECK_EVERY = 50
 
 
@@ -96,6 +99,7 @@ def fit_diffusion(
     config: DiffusionConfig,
     seed: int,
     progress: Progress | None = None,
+    center: Center | None = None,
 ) -> FittedDiffusion:
     """Train a denoiser by the simple loss (Ho et al. 2020, algorithm 1 and equation 14) for the prediction type.
 
@@ -107,6 +111,7 @@ def fit_diffusion(
         config: network and training.
         seed: of everything random here.
         progress: called after every update.
+        center: taken off the latents, so that the denoiser learns what is left, for example around a known mean.
 
     Raises:
         TrainingError: no latents, values that are not finite, or a loss that diverged.
@@ -120,7 +125,8 @@ def fit_diffusion(
     width = conditions(torch.zeros(1, dtype=torch.long), torch_generator(seed, "diffusion", "width")).shape[1]
     with flush_denormals(), seeded(sub_seed(seed, "diffusion", "weights")):
         model = build_denoiser(_network_config(config, latents.shape[1], width)).train()
-        losses = _train(model, latents.float(), conditions, schedule, config, seed, progress)
+        batches = _batches(latents.float(), conditions, center, schedule, config, seed)
+        losses = _train(model, batches, config, progress)
     return FittedDiffusion(model.eval(), schedule, losses, time.perf_counter() - started)
 
 
@@ -136,13 +142,7 @@ def _network_config(config: DiffusionConfig, latent_size: int, condition_size: i
 
 
 def _train(
-    model: DenoiserNetwork,
-    latents: Tensor,
-    conditions: ConditionSampler,
-    schedule: Schedule,
-    config: DiffusionConfig,
-    seed: int,
-    progress: Progress | None,
+    model: DenoiserNetwork, batches: Iterator[_Batch], config: DiffusionConfig, progress: Progress | None
 ) -> Tensor:
     """Run all updates and leave the averaged weights in the model."""
     parameters: list[Tensor] = list(model.parameters())
@@ -151,7 +151,6 @@ def _train(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
     losses = torch.zeros(config.steps)
-    batches = _batches(latents, conditions, schedule, config, seed)
     for step in range(config.steps):
         batch = next(batches)
         for group in optimizer.param_groups:
@@ -186,7 +185,12 @@ class _Batch:
 
 
 def _batches(
-    latents: Tensor, conditions: ConditionSampler, schedule: Schedule, config: DiffusionConfig, seed: int
+    latents: Tensor,
+    conditions: ConditionSampler,
+    center: Center | None,
+    schedule: Schedule,
+    config: DiffusionConfig,
+    seed: int,
 ) -> Iterator[_Batch]:
     draws = torch_generator(seed, "diffusion", "batches")
     condition_draws = torch_generator(seed, "diffusion", "conditions")
@@ -201,10 +205,10 @@ def _batches(
         position = (places + torch.rand((), generator=draws)) / b
         t = (position * schedule.train_steps).long().clamp_max(schedule.train_steps - 1)
         epsilon = torch.randn(b, size, generator=draws)
-        z_0 = latents[index]
+        cond = conditions(index, condition_draws)
+        z_0 = latents[index] if center is None else latents[index] - center(index, cond)
         if config.latent_noise > 0.0:
             z_0 = z_0 + config.latent_noise * torch.randn(b, size, generator=draws)
-        cond = conditions(index, condition_draws)
         if config.condition_noise > 0.0:
             cond = cond + config.condition_noise * torch.randn(cond.shape, generator=draws)
         alpha, sigma = alphas[t], sigmas[t]

@@ -170,9 +170,7 @@ def recovered_gain(
     unusable = denominator < MINIMUM_HEADROOM
     share = float(unusable.mean())
     if share > UNUSABLE_SHARE:
-        reason = (
-            f"Fine-tuning's own gain vanishes in {share:.0%} of the resamples: the ratio has no finite interval."
-        )
+        reason = f"Fine-tuning's own gain vanishes in {share:.0%} of the resamples: the ratio has no finite interval."
         return Gain(value, None, None, headroom, tasks, reason)
     ratio = (means[:, 0] - means[:, 1]) / np.where(unusable, 1.0, denominator)
     low, high = _ends(np.where(unusable, -np.inf, ratio), np.where(unusable, np.inf, ratio))

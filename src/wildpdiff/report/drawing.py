@@ -126,9 +126,7 @@ def shorten(name: str, length: int) -> str:
 def swatch(style: SourceStyle, condition: str) -> str:
     """The marker of a source as a small inline SVG, for tables."""
     shape = MarkerStyle(style.marker)
-    polygons = [
-        np.asarray(polygon) for polygon in shape.get_path().transformed(shape.get_transform()).to_polygons()
-    ]
+    polygons = [np.asarray(polygon) for polygon in shape.get_path().transformed(shape.get_transform()).to_polygons()]
     scale = 10 / max(float(np.abs(polygon).max()) for polygon in polygons)
     drawn = ""
     for polygon in polygons:
@@ -148,9 +146,7 @@ def render(draw: Callable[[Canvas], None], title: str) -> Drawing:
         for canvas in (wide, narrow):
             draw(canvas)
         picture = io.BytesIO()
-        wide.figure.savefig(
-            picture, format="png", dpi=72 * PNG_SCALE, facecolor=_SURFACE, metadata={"Software": None}
-        )
+        wide.figure.savefig(picture, format="png", dpi=72 * PNG_SCALE, facecolor=_SURFACE, metadata={"Software": None})
         return Drawing(_svg(wide, title), _svg(narrow, title), picture.getvalue())
 
 

@@ -66,9 +66,7 @@ def report_figures(results: Results) -> list[ReportFigure]:
     return figures
 
 
-def _accuracy_figure(
-    part: SplitFindings, styles: dict[str, SourceStyle], prefix: str, heading: str
-) -> ReportFigure:
+def _accuracy_figure(part: SplitFindings, styles: dict[str, SourceStyle], prefix: str, heading: str) -> ReportFigure:
     title = f"{heading}Accuracy of every {part.split} task"
     lead = compare(part, part.generated, part.of(PRETRAINED))
     each = count(len(part.tasks), f"{part.split} task")
@@ -108,9 +106,7 @@ def _draw_accuracy(canvas: Canvas, part: SplitFindings, styles: dict[str, Source
     _draw_sample_spread(axes, part, styles)
     main = {PRETRAINED, FINETUNED, GENERATED} | ({part.baseline.source} if part.baseline else set())
     # The important marks are drawn last, on top.
-    order = sorted(
-        part.summary, key=lambda row: (row.source in main, row.source == GENERATED, row.condition == "own")
-    )
+    order = sorted(part.summary, key=lambda row: (row.source in main, row.source == GENERATED, row.condition == "own"))
     for row in order:
         table = part.per_task(row)
         size = 7.5 if row.source in main and row.condition != "shuffled" else 5
@@ -221,19 +217,13 @@ def _draw_gain(canvas: Canvas, parts: Sequence[SplitFindings], styles: dict[str,
             axes.axvline(reference, color=_MUTED, linewidth=1.2, dashes=(3, 3))
         for row in part.summary:
             if row.recovered_gain is not None:
-                _draw_gain_line(
-                    axes, keys.index((row.source, row.condition)), row, styles[row.source], (low, high)
-                )
+                _draw_gain_line(axes, keys.index((row.source, row.condition)), row, styles[row.source], (low, high))
         show = stacked or number == 0
-        axes.set_yticks(
-            range(len(keys)), [labels[key] for key in keys] if show else [""] * len(keys), parse_math=False
-        )
+        axes.set_yticks(range(len(keys)), [labels[key] for key in keys] if show else [""] * len(keys), parse_math=False)
         axes.set_xlabel("share of fine-tuning's gain, %")
 
 
-def _draw_gain_line(
-    axes: Axes, place: int, row: SummaryRow, style: SourceStyle, limits: tuple[float, float]
-) -> None:
+def _draw_gain_line(axes: Axes, place: int, row: SummaryRow, style: SourceStyle, limits: tuple[float, float]) -> None:
     value = row.recovered_gain
     assert value is not None
     colour, (low, high) = style.colour.light, limits
@@ -256,9 +246,7 @@ def _draw_gain_line(
     )
 
 
-def _headroom_figure(
-    part: SplitFindings, styles: dict[str, SourceStyle], prefix: str, heading: str
-) -> ReportFigure:
+def _headroom_figure(part: SplitFindings, styles: dict[str, SourceStyle], prefix: str, heading: str) -> ReportFigure:
     title = f"{heading}Where generation helps"
     table = _gains(part)
     lost = [task for task, (_, gain) in table.items() if gain < 0]
@@ -273,11 +261,7 @@ def _headroom_figure(
         if columns.std(axis=0).min() > 0:
             correlation = float(np.corrcoef(columns.T)[0, 1])
             follows = (
-                "follows"
-                if correlation > 0.5
-                else "follows only in part"
-                if correlation > 0.2
-                else "does not follow"
+                "follows" if correlation > 0.5 else "follows only in part" if correlation > 0.2 else "does not follow"
             )
             caption += f"The gain {follows} the headroom (correlation {correlation:.2f}).".replace(
                 "-", "\N{MINUS SIGN}"

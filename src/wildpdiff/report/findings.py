@@ -56,9 +56,7 @@ class SplitFindings:
     def of(self, source: str, condition: str = "own") -> SummaryRow | None:
         """The line of a source; the references and sources without a description count under any condition."""
         for row in self.summary:
-            if row.source == source and (
-                row.condition == condition or (condition, row.condition) == ("own", "none")
-            ):
+            if row.source == source and (row.condition == condition or (condition, row.condition) == ("own", "none")):
                 return row
         return None
 
@@ -114,9 +112,7 @@ def compare(part: SplitFindings, a: SummaryRow | None, b: SummaryRow | None) -> 
     shared = [task for task in first if task in second]
     if not shared:
         return None
-    return paired_difference(
-        np.array([first[task] for task in shared]), np.array([second[task] for task in shared])
-    )
+    return paired_difference(np.array([first[task] for task in shared]), np.array([second[task] for task in shared]))
 
 
 def findings(results: Results) -> list[SplitFindings]:
@@ -138,9 +134,7 @@ def _split_findings(results: Results, suite: str, split: str) -> SplitFindings:
     names = dict.fromkeys(row.task for row in rows)
     tasks = tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task)))
     generated = next((line for line in summary if (line.source, line.condition) == (GENERATED, "own")), None)
-    rivals = [
-        line for line in summary if line.source not in (GENERATED, FINETUNED) and line.condition != "shuffled"
-    ]
+    rivals = [line for line in summary if line.source not in (GENERATED, FINETUNED) and line.condition != "shuffled"]
     baseline = max(rivals, key=lambda line: line.accuracy, default=None)
     competing = [line for line in (generated, baseline) if line is not None]
     part = SplitFindings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +28,11 @@ class FinetuneConfig:
     Attributes:
         steps: optimiser steps.
         batch: images a step and task.
-        learning_rate: peak of Adam's learning rate, after ``warmup`` steps; decays along a half cosine to
+        optimizer: ``sgd`` with momentum 0.9, or ``adam``. Adam moves what the labels say little of as far as all else,
+            which makes the adapters of like tasks unlike; ``docs/log.md`` has the numbers.
+        train_factor_a: train LoRA's A too. Left at the shared initialisation (LoRA-FA, Zhang et al. 2023), adapters
+            differ in B alone: no GL(r) freedom is left, and differences and averages of adapters are those of ΔW.
+        learning_rate: peak of the learning rate, after ``warmup`` steps; decays along a half cosine to
             ``final_rate`` times the peak.
         final_rate: what is left of the learning rate at the end; above zero, so that late checkpoints still differ.
         warmup: steps of linear warm-up.
@@ -39,13 +43,15 @@ class FinetuneConfig:
         interval: steps between them; the last one is the end of the run.
     """
 
-    steps: int = 300
+    steps: int = 200
     batch: int = 32
-    learning_rate: float = 3e-3
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    train_factor_a: bool = False
+    learning_rate: float = 0.05
     final_rate: float = 0.05
     warmup: int = 20
-    shrinkage: float = 0.1
-    checkpoints: int = 50
+    shrinkage: float = 0.0
+    checkpoints: int = 20
     interval: int = 2
 
     def __post_init__(self) -> None:
@@ -199,6 +205,7 @@ def finetune(
     count = len(tasks)
     start = {name: initial[name].detach().clone() for name in names}
     theta = {name: start[name].expand(count, *start[name].shape).clone() for name in names}
+    trained = {name for name in names if config.train_factor_a or ".lora_A." not in name}
     first = {name: torch.zeros_like(theta[name]) for name in names}
     second = {name: torch.zeros_like(theta[name]) for name in names}
     rows = _batches(tasks, config, seed)
@@ -222,7 +229,13 @@ def finetune(
                 f"(now {config.learning_rate:g}) or look at the task's images."
             )
         running.append(loss.detach())
-        _adam_step(theta, grads, first, second, start, step, _rate(config, step), config.shrinkage)
+        rate = _rate(config, step)
+        for name in trained:
+            theta[name].lerp_(start[name].expand_as(theta[name]), rate * config.shrinkage)
+            if config.optimizer == "adam":
+                _adam_step(theta[name], grads[name], first[name], second[name], step, rate)
+            else:
+                theta[name].sub_(first[name].mul_(0.9).add_(grads[name]), alpha=rate)
         if step + 1 in saved:
             for name in names:
                 kept[name].append(theta[name].clone())
@@ -238,21 +251,10 @@ def finetune(
     return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy)
 
 
-def _adam_step(
-    theta: dict[str, Tensor],
-    grads: Mapping[str, Tensor],
-    first: dict[str, Tensor],
-    second: dict[str, Tensor],
-    start: Mapping[str, Tensor],
-    step: int,
-    rate: float,
-    shrinkage: float,
-) -> None:
+def _adam_step(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float) -> None:
     """Adam (Kingma & Ba 2015) in place. All is elementwise, so stacked tasks do not touch each other."""
     beta1, beta2, epsilon = 0.9, 0.99, 1e-8
-    for name, value in theta.items():
-        first[name].lerp_(grads[name], 1 - beta1)
-        second[name].mul_(beta2).addcmul_(grads[name], grads[name], value=1 - beta2)
-        denominator = (second[name] / (1 - beta2 ** (step + 1))).sqrt_().add_(epsilon)
-        value.lerp_(start[name].expand_as(value), rate * shrinkage)
-        value.addcdiv_(first[name], denominator, value=-rate / (1 - beta1 ** (step + 1)))
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = (second / (1 - beta2 ** (step + 1))).sqrt_().add_(epsilon)
+    value.addcdiv_(first, denominator, value=-rate / (1 - beta1 ** (step + 1)))

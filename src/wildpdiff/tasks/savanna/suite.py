@@ -30,7 +30,8 @@ class SavannaConfig:
         seed: chooses locations and images, never the world (species, geography, habitats) nor the
             pretraining locations.
         seen, unseen, pretraining: numbers of locations.
-        train, validation, test: images per location.
+        train, validation, test: images per seen and unseen location.
+        pretraining_images: training images per pretraining location.
         image_size: pixels a side, 24 to 160.
         similarity: 0 to 1; at 1 all locations are alike (the paper's RQ2).
         metadata_shift, background_shift, hidden_shift: strengths of the parts of the shift that the metadata
@@ -39,12 +40,13 @@ class SavannaConfig:
     """
 
     seed: int = 0
-    seen: int = 60
-    unseen: int = 20
+    seen: int = 150
+    unseen: int = 30
     pretraining: int = 240
-    train: int = 400
-    validation: int = 100
-    test: int = 250
+    train: int = 300
+    validation: int = 60
+    test: int = 200
+    pretraining_images: int = 400
     image_size: int = 40
     similarity: float = 0.0
     metadata_shift: float = 1.0
@@ -53,7 +55,16 @@ class SavannaConfig:
     backgrounds: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("seen", "unseen", "pretraining", "train", "validation", "test", "backgrounds"):
+        for name in (
+            "seen",
+            "unseen",
+            "pretraining",
+            "train",
+            "validation",
+            "test",
+            "pretraining_images",
+            "backgrounds",
+        ):
             if getattr(self, name) < 0:
                 raise DataError(f"savanna: {name} is {getattr(self, name)}; give 0 or more.")
         if not 24 <= self.image_size <= 160:
@@ -115,7 +126,8 @@ class SavannaTask:
 
     def frames(self, split: SplitName) -> Frames:
         """What happens in each picture of one split, before any pixel is drawn."""
-        n = {"train": self.config.train, "validation": self.config.validation, "test": self.config.test}[split]
+        train = self.config.pretraining_images if self.group == "pretraining" else self.config.train
+        n = {"train": train, "validation": self.config.validation, "test": self.config.test}[split]
         return draw_frames(self.location, self._rng(split), n)
 
     def data(self, split: SplitName) -> LabelledImages:
