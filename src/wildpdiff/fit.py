@@ -153,7 +153,11 @@ def fit_generator(
         if features is not None and task_steps:
             problem = TaskLossProblem(backbone, codec, autoencoder.model, [features(task) for task in zoo.tasks])
         embeddings = torch.stack([fusion.encode(entry).values for entry in told])
-        around = _fit_mean(fusion, embeddings, latents, task_of, problem, config, seed, tick(0))
+
+        def decode(values: Tensor) -> Tensor:
+            return codec.decode(autoencoder.model.decode(values))
+
+        around = _fit_mean(fusion, embeddings, latents, task_of, decode, problem, config, seed, tick(0))
     diffusion = fit_diffusion(
         latents / around.scale,
         lambda rows, draws: sampler(task_of[rows], draws),
@@ -194,6 +198,7 @@ def _fit_mean(
     embeddings: Tensor,
     latents: Tensor,
     task_of: Tensor,
+    decode: Callable[[Tensor], Tensor],
     problem: TaskLossProblem | None,
     config: GeneratorConfig,
     seed: int,
@@ -203,7 +208,7 @@ def _fit_mean(
     count = len(embeddings)
     sums = torch.zeros(count, latents.shape[1]).index_add_(0, task_of, latents)
     of_task = sums / torch.bincount(task_of, minlength=count)[:, None]
-    mean = fit_kernel_mean(fusion, embeddings, of_task)
+    mean = fit_kernel_mean(fusion, embeddings, of_task, decode(of_task))
     losses = torch.zeros(0)
     if problem is not None:
         trained = train_mean(mean, problem, config.task_loss, seed, progress)

@@ -40,6 +40,7 @@ class PipelineConfig:
         backbone: a bundled name, or a folder.
         seed: decides everything random.
         finetune: the zoo's fine-tuning.
+        per_shard: tasks fine-tuned in one pass; their adapters are merged side by side, so large backbones take few.
         generator: what is fitted to the zoo.
         generator_seeds: how many generators are fitted, with different seeds; published numbers need three.
         samples: adapters a task in the evaluation; all of them count.
@@ -50,6 +51,7 @@ class PipelineConfig:
     backbone: str = "savanna-cnn"
     seed: int = 0
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    per_shard: int = 20
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     generator_seeds: int = 1
     samples: int = 4
@@ -62,6 +64,7 @@ class PipelineConfig:
             "backbone": self.backbone,
             "seed": self.seed,
             "finetune": self.finetune.to_json(),
+            "per_shard": self.per_shard,
             "generator": self.generator.to_json(),
             "generator_seeds": self.generator_seeds,
             "samples": self.samples,
@@ -185,6 +188,7 @@ def _zoo(
         suite.fingerprint,
         config.finetune,
         seed=config.seed,
+        per_shard=config.per_shard,
         features=features,
         progress=tick,
     )
@@ -196,7 +200,16 @@ def _reference(
     """The unseen tasks fine-tuned exactly as the seen ones, keeping only the end of each run."""
     finetune = replace(config.finetune, checkpoints=1)
     tasks = suite.tasks("unseen")
-    return build_zoo(folder, backbone, tasks, suite.fingerprint, finetune, seed=config.seed, progress=tick)
+    return build_zoo(
+        folder,
+        backbone,
+        tasks,
+        suite.fingerprint,
+        finetune,
+        seed=config.seed,
+        per_shard=config.per_shard,
+        progress=tick,
+    )
 
 
 def _generator(

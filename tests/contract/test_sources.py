@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.mean import MeanSource
@@ -71,6 +72,7 @@ READS_NOTHING: dict[str, Make] = {
 }
 READS_DESCRIPTION: dict[str, Make] = {
     "nearest task": lambda toy: NearestTaskSource(toy.encoder, toy.descriptions, toy.adapters),
+    "additive kernel regression": lambda toy: AdditiveKernelSource(toy.encoder, toy.descriptions, toy.adapters),
     "kernel regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
 }
 READS_NAME: dict[str, Make] = {

@@ -234,7 +234,10 @@ def _leave_one_out(kernel: Matrix, gram: Matrix, ridge: float) -> float:
 
 
 def fit_kernel_mean(
-    encoder: FusionEncoder, embeddings: Float[Tensor, "t e"], latents: Float[Tensor, "t l"]
+    encoder: FusionEncoder,
+    embeddings: Float[Tensor, "t e"],
+    latents: Float[Tensor, "t l"],
+    metric: Float[Tensor, "t d"] | None = None,
 ) -> KernelMean:
     """Choose terms, weights, length scales and ridge greedily by leave-one-out error, on seen tasks only.
 
@@ -242,15 +245,19 @@ def fit_kernel_mean(
         encoder: fused; names the groups of columns.
         embeddings: of the seen tasks, all their parts.
         latents: mean latents of each seen task.
+        metric: vectors of the same tasks in which errors are measured; the latents by default. Whitened latents give
+            directions that are mostly noise the same weight as those that are not, so the adapters are better.
 
     With fewer than four tasks, or descriptions that tell nothing, there are no terms and the mean is constant.
     """
     values = embeddings.double().numpy()
-    centred = (latents - latents.mean(0)).double().numpy()
+    measured = latents if metric is None else metric
+    centred = (measured - measured.mean(0)).double().numpy()
     gram = centred @ centred.T
     count = len(values)
     baseline = max(float(np.trace(gram)) * (count / max(1, count - 1)) ** 2, 1e-30)
-    candidates = _candidates(encoder, values) if count >= FEWEST_TASKS else []
+    alike = float(np.trace(gram)) <= 1e-10 * max(1.0, float(measured.square().sum()))
+    candidates = [] if alike or count < FEWEST_TASKS else _candidates(encoder, values)
     matrices = [term.matrix(values, values) for term in candidates]
     weights = np.zeros(len(candidates))
     best, ridge = 1.0, RIDGES[-1]

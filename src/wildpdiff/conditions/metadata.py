@@ -83,18 +83,17 @@ class MetadataEncoder:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The coordinates of the place together, and every other field by itself; no flags."""
+        """The coordinates of the place together, and every field by itself; no flags."""
         place: list[int] = []
         others: list[tuple[int, ...]] = []
         start = 0
         for entry in self.schema.fields:
             columns = tuple(range(start, start + _width(entry)))
             start += len(columns)
+            others.append(columns)
             if entry.geographic:
                 place += columns
-            else:
-                others.append(columns)
-        return ((tuple(place),) if place else ()) + tuple(others)
+        return ((tuple(place),) if len(place) > 1 else ()) + tuple(others)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.mean import MeanSource
@@ -98,6 +99,7 @@ def _entrants(comparison: Comparison) -> list[Entrant]:
         Entrant(MeanSource(adapters), "none"),
         Entrant(NearestTaskSource(encoder, descriptions, adapters, features)),
         Entrant(KernelRegressionSource(encoder, descriptions, adapters, features)),
+        Entrant(AdditiveKernelSource(encoder, descriptions, adapters)),
     ]
     for generator in comparison.generators:
         seed = int(generator.training["seed"])

@@ -59,9 +59,7 @@ def build(
                         name = task_name.format(split=split, number=number)
                         generator_seed = seed if stochastic else None
                         rows.append(
-                            ResultRow(
-                                "savanna", split, source, condition, generator_seed, sample, name, accuracy, 400
-                            )
+                            ResultRow("savanna", split, source, condition, generator_seed, sample, name, accuracy, 400)
                         )
     seconds = {"generated": 0.0042, "kernel ridge regression": 0.0007, "fine-tuned": 14.2, "nearest task": 0.0002}
     return Results(

@@ -87,9 +87,7 @@ def test_the_page_shows_every_source_its_controls_and_its_limits(page: str, resu
 def test_the_winner_is_the_bold_line_also_when_it_is_a_baseline(
     build_results: Callable[..., Results], tmp_path: Path
 ) -> None:
-    results = build_results(
-        splits={"seen": 6}, gains={("kernel ridge regression", "own"): 1.2}, seeds=1, samples=1
-    )
+    results = build_results(splits={"seen": 6}, gains={("kernel ridge regression", "own"): 1.2}, seeds=1, samples=1)
     text = write_report(results, tmp_path).page.read_text()
     (best,) = re.findall(r'<tr class="best.*?</tr>', text, re.DOTALL)
     assert "Kernel ridge regression" in best

@@ -43,7 +43,7 @@ WORLD_SEED = 20250617
 """Fixes the tables of affinities and ranges; also the root of the pretraining locations' streams."""
 
 # --- difficulty: what a calibration turns -------------------------------------------------------------------
-CLINE_SHARPNESS = 6.0  # how fast a cline saturates across its border; higher: fewer ambiguous sites
+CLINE_SHARPNESS = 8.0  # how fast a cline saturates across its border; higher: fewer ambiguous sites
 COAT_NOISE = 0.22  # individual spread along a pair's coat axis (the species sit at +c and -c, |c| <= 1)
 PAIR_SHAPE_DIFFERENCE = 0.05  # relative difference of the body plans within a pair; higher: readable by shape
 LIGHT_COAT = 0.15  # half distance of a light pair's coats, in log reflectance
@@ -55,7 +55,7 @@ HABITAT_AFFINITY = 1.0  # spread of log prior by habitat
 RANGE_STRENGTH = 1.1  # spread of log prior by the smooth geographic ranges
 SCENE_AFFINITY = 0.8  # spread of log prior by the two factors that only backgrounds show
 PAIR_SHARING = 0.97  # correlation of the affinities of the two of a pair
-SITE_NOISE = 0.25  # spread of log prior that nothing in the description tells
+SITE_NOISE = 0.2  # spread of log prior that nothing in the description tells
 BLANK_LOGIT = (-1.75, 0.75)  # mean and spread of the logit of the blank share, before clipping
 BLANK_RANGE = (0.03, 0.40)  # the blank share is clipped to this
 NIGHT_BETA = (1.5, 3.6)  # the infrared share of a site is drawn from this beta distribution
@@ -291,11 +291,9 @@ METADATA_SCHEMA = MetadataSchema(
     )
 )
 
-# One tilted plane per cline pair: weights of the scaled latitude, longitude and elevation, and an offset. Two pairs
-# change mainly from south to north and two from west to east, at borders of their own.
-_CLINES = np.array(
-    [[1.0, 0.15, 0.0, 0.10], [0.95, -0.15, 0.0, -0.10], [-0.15, 1.0, 0.0, -0.10], [0.10, 0.95, 0.2, 0.10]]
-)
+# One border per cline pair: weights of the scaled latitude, longitude and elevation, and an offset. The coats of two
+# pairs change from south to north and those of the other two from west to east, as clines of real animals often do.
+_CLINES = np.array([[1.0, 0.0, 0.0, 0.08], [1.0, 0.0, 0.0, -0.08], [0.0, 1.0, 0.0, -0.08], [0.0, 1.0, 0.0, 0.08]])
 
 
 def cline_position(north: float, east: float, height: float) -> Floats:
