@@ -24,7 +24,9 @@ CLASSES = ("dark", "bright", "striped")
 SIZE = 8
 SCHEMA = MetadataSchema((MetadataField("level", "number"),))
 LORA = LoraSpec(2, 3.0, ("conv3", "conv1", "body"), ("classifier",))
-FINETUNE = FinetuneConfig(steps=60, batch=8, learning_rate=0.03, warmup=3, checkpoints=5, interval=2)
+FINETUNE = FinetuneConfig(
+    steps=60, batch=8, learning_rate=0.03, warmup=3, checkpoints=5, interval=2, optimizer="adam", train_factor_a=True
+)
 
 
 class ToyNetwork(nn.Module):

@@ -73,7 +73,7 @@ READS_NOTHING: dict[str, Make] = {
 READS_DESCRIPTION: dict[str, Make] = {
     "nearest task": lambda toy: NearestTaskSource(toy.encoder, toy.descriptions, toy.adapters),
     "additive kernel regression": lambda toy: AdditiveKernelSource(toy.encoder, toy.descriptions, toy.adapters),
-    "kernel regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
+    "kernel ridge regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
 }
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),

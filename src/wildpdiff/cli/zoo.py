@@ -38,10 +38,10 @@ def build(
     group: Annotated[
         Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
     ] = "seen",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = 300,
-    checkpoints: Annotated[int, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = 50,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = 200,
+    checkpoints: Annotated[int, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = 20,
     interval: Annotated[int, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = 2,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of Adam's learning rate.")] = 3e-3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the learning rate.")] = 0.05,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a step and task.")] = 32,
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")

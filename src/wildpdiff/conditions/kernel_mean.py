@@ -309,6 +309,8 @@ def _candidates(encoder: FusionEncoder, values: Matrix) -> list[KernelGroup]:
 
 
 def _width(values: Matrix, terms: Sequence[KernelGroup]) -> float:
+    if len(values) < 2:
+        return 1.0
     columns = sorted({column for term in terms for column in term.columns}) or list(range(values.shape[1]))
     squared = _squared(values[:, columns], values[:, columns])
     np.fill_diagonal(squared, np.inf)

@@ -9,7 +9,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
 
-CONFIG = FinetuneConfig(steps=12, batch=8, learning_rate=0.02, warmup=2, checkpoints=3, interval=2)
+CONFIG = FinetuneConfig(
+    steps=12, batch=8, learning_rate=0.02, warmup=2, checkpoints=3, interval=2, optimizer="adam", train_factor_a=True
+)
 
 
 @pytest.fixture(scope="module")
