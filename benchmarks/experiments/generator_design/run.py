@@ -20,24 +20,31 @@ import torch
 
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
-from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Sampling
+from wildpdiff.task_training import TaskLossConfig
 from wildpdiff.tasks.registry import load_suite
+from wildpdiff.zoo.finetune import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent
+BASELINES: dict[str, Any] = {source.name: source for source in (KernelRegressionSource, AdditiveKernelSource)}
 
 
 def variant_config(changes: dict[str, Any]) -> GeneratorConfig:
-    parts = {"diffusion": DiffusionConfig, "autoencoder_config": AutoencoderConfig, "sampling": Sampling}
-    base = GeneratorConfig()
-    nested = {
-        name: replace(getattr(base, name), **changes.pop(name)) for name in parts if name in changes
+    parts = {
+        "diffusion": DiffusionConfig,
+        "autoencoder_config": AutoencoderConfig,
+        "sampling": Sampling,
+        "task_loss": TaskLossConfig,
     }
+    base = GeneratorConfig()
+    nested = {name: replace(getattr(base, name), **changes.pop(name)) for name in parts if name in changes}
     return replace(base, **changes, **nested)
 
 
@@ -57,10 +64,11 @@ def main() -> None:
     suite = load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     tasks = {task.name: task for task in suite.tasks("seen")}
+    features = FeatureCache(backbone, suite.tasks("seen"), 32)
     tests = {}
     for name in zoo.tasks:
-        data = tasks[name].data("validation")
-        tests[name] = TestSet(name, tasks[name].description, backbone.stem(data.images), torch.from_numpy(data.labels))
+        found = features(name)
+        tests[name] = TestSet(name, tasks[name].description, found.validation, found.validation_labels)
     descriptions = {name: task.description for name, task in tasks.items()}
     finals = zoo.final_adapters()
     initial = zoo.initial
@@ -76,7 +84,7 @@ def main() -> None:
         base = np.mean([pretrained[n] for n in names])
         return float((np.mean(list(values.values())) - base) / (np.mean([finetuned[n] for n in names]) - base))
 
-    for name in ["kernel ridge regression", *chosen]:
+    for name in [*BASELINES, *chosen]:
         held: dict[str, float] = {}
         seen_gap: list[float] = []
         seconds = 0.0
@@ -84,18 +92,15 @@ def main() -> None:
             rest = [n for n in zoo.tasks if n not in fold]
             part = zoo.only(rest)
             started = time.perf_counter()
-            if name == "kernel ridge regression":
-                fitted = fit_generator(part, descriptions, suite.metadata_schema, backbone,
-                                       replace(GeneratorConfig(), diffusion=DiffusionConfig(steps=1)))  # fmt: skip
-                encoder = fitted.generator.conditions
+            if name in BASELINES:
                 told = [descriptions[n] for n in rest]
-                features = {e.part: ImageFeatures.of(told, e.part, backbone.image_features)
-                            for e in encoder.encoders if e.part == "backgrounds"}  # fmt: skip
-                source: Any = KernelRegressionSource(encoder, told, list(part.mean_adapters().values()), features)
-                print(source.choices[0])
+                encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=8, whiten=False)
+                source: Any = BASELINES[name](encoder, told, list(part.mean_adapters().values()))
             else:
                 config = variant_config(json.loads(json.dumps(variants[name])))
-                source = fit_generator(part, descriptions, suite.metadata_schema, backbone, config, seed=number).generator
+                source = fit_generator(
+                    part, descriptions, suite.metadata_schema, backbone, config, features=features, seed=number
+                ).generator
             seconds += time.perf_counter() - started
             count = arguments.samples if source.stochastic else 1
             for n in fold:

@@ -1,0 +1,131 @@
+"""Rewrites the table of results in a Markdown file from a results.json, so that no number is ever typed by hand.
+
+    python benchmarks/results_table.py runs/demo/results.json README.md
+    python benchmarks/results_table.py runs/pacs/run/results.json docs/results.md --block pacs
+
+The table stands between the lines ``<!-- results:begin -->`` and ``<!-- results:end -->``, or those of another block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wildpdiff.disk import write_file
+from wildpdiff.errors import ArtifactError, WildpdiffError
+from wildpdiff.evaluate.results import Results, SummaryRow, read_results
+from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
+from wildpdiff.report.findings import findings, headline, percent
+
+SPLITS = ("unseen", "seen")
+BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
+
+
+def results_markdown(results: Results) -> str:
+    """Both splits side by side, then what was run, on what and when."""
+    parts = [_table(results, suite) for suite in dict.fromkeys(row.suite for row in results.summary)]
+    parts += [str(headline(part)).replace("\N{NO-BREAK SPACE}", " ") for part in findings(results)]
+    return "\n\n".join([*parts, *_ceiling(results), *results.notes, _made(results)])
+
+
+def _table(results: Results, suite: str) -> str:
+    lines = [row for row in results.summary if row.suite == suite]
+    cells: dict[tuple[str, str], SummaryRow] = {(row.split, row.label): row for row in lines}
+    counts = {split: max((row.tasks for row in lines if row.split == split), default=0) for split in SPLITS}
+    splits = [split for split in SPLITS if counts[split]]
+    head = ["source"]
+    for split in splits:
+        head += [f"{split} ({counts[split]} tasks): accuracy, %", "recovered gain, %"]
+    table = [[*head, "seconds per adapter"], ["---"] + ["---:"] * (2 * len(splits) + 1)]
+    for label in dict.fromkeys(row.label for split in splits for row in lines if row.split == split):
+        found = [cells.get((split, label)) for split in splits]
+        values = [text for row in found for text in (_accuracy(row), _gain(row))]
+        table.append([label, *values, _seconds([row for row in found if row is not None])])
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table)
+
+
+def _seconds(rows: Sequence[SummaryRow]) -> str:
+    """Time of a source; of the two references only the look-up is measured, which would mislead."""
+    known = [row.seconds_per_adapter for row in rows if row.source not in BY_DEFINITION]
+    values = [value for value in known if value is not None]
+    return "–" if not values else "< 0.001" if max(values) < 0.001 else f"{max(values):.2g}"
+
+
+def _accuracy(row: SummaryRow | None) -> str:
+    return "–" if row is None else percent(row.accuracy) + _interval(row.accuracy_interval, 1)
+
+
+def _gain(row: SummaryRow | None) -> str:
+    if row is None:
+        return "–"
+    if row.recovered_gain is None:
+        return BY_DEFINITION.get(row.source, "–")
+    return percent(row.recovered_gain, 0) + _interval(row.recovered_gain_interval, 0)
+
+
+def _interval(interval: tuple[float, float] | None, digits: int) -> str:
+    return "" if interval is None else f" [{percent(interval[0], digits)}, {percent(interval[1], digits)}]"
+
+
+def _ceiling(results: Results) -> list[str]:
+    coder = results.autoencoder
+    if coder is None or not coder.ceiling:
+        return []
+    told = ", ".join(
+        f"{percent(value.accuracy)} on {split} tasks (untouched: {percent(value.finetuned)})"
+        for split, value in sorted(coder.ceiling.items(), reverse=True)
+    )
+    return [f"Ceiling, fine-tuned adapters after the autoencoder ({coder.kind}, {coder.latent_size} numbers): {told}."]
+
+
+def _made(results: Results) -> str:
+    made = results.provenance
+    samples = max((row.samples for row in results.summary), default=0)
+    seeds = max((row.seeds for row in results.summary), default=0)
+    seconds = sum(stage.seconds for stage in results.stages)
+    facts = [
+        f"`{made.command}`",
+        f"seed {made.seed}",
+        f"{seeds} trained generator{'s' * (seeds != 1)}, {samples} sample{'s' * (samples != 1)} a task, all counted",
+        f"{seconds:.0f} s up to the evaluation" if results.stages else "",
+        made.hardware,
+        f"torch {made.torch}",
+        f"wildpdiff {made.package_version}",
+        made.created[:10],
+    ]
+    told = "; ".join(fact for fact in facts if fact)
+    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks."
+
+
+def fill(text: str, block: str, content: str, where: str) -> str:
+    """The text with another content between a block's two markers; raises ``ArtifactError`` unless both are there."""
+    begin, end = f"<!-- {block}:begin -->", f"<!-- {block}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ArtifactError(f"{where} needs the lines {begin} and {end} once each, in this order. Add them.")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="results.json")
+    parser.add_argument("document", type=Path, help="Markdown file with the block")
+    parser.add_argument("--block", default="results", help="name of the block (default: results)")
+    options = parser.parse_args(arguments)
+    try:
+        results = read_results(options.results)
+        if not options.document.is_file():
+            raise ArtifactError(f"{options.document} is no file. Give a Markdown file with the block {options.block}.")
+        text = options.document.read_text(encoding="utf-8")
+        filled = fill(text, options.block, results_markdown(results), str(options.document))
+        write_file(options.document, filled.encode())
+    except WildpdiffError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
