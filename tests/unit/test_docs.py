@@ -1,0 +1,217 @@
+"""What README and docs show works: code runs, commands are understood, links lead somewhere, tables are filled."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+import wildpdiff
+from wildpdiff.cli.main import app
+from wildpdiff.cli.main import main as wildpdiff_command
+from wildpdiff.evaluate.results import read_results
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+QUICK = ("generate", "predict", "inspect")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words after ``wildpdiff`` of every line of shell that starts with it."""
+    lines = "\n".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("wildpdiff ")]
+
+
+PYTHON = [
+    pytest.param(code, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, code in enumerate(blocks(path, "python"))
+]
+COMMANDS = [pytest.param(words, id=" ".join(words[:2])) for path in DOCUMENTS for words in commands(path)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``make demo`` leaves it, of the smallest size, with what the README tells its reader to prepare."""
+    folder = tmp_path_factory.mktemp("docs")
+    threads = torch.get_num_threads()
+    out = str(folder / "runs" / "demo")
+    assert wildpdiff_command(["demo", "--size", "tiny", "--out", out, "--threads", "1", "--json"]) == 0
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    (described,) = blocks(README, "json")
+    (folder / "ford.json").write_text(described)
+    place = wildpdiff.load_suite("savanna", unseen=1, test=3).tasks("unseen")[0]
+    pictures = {"empty-frames": place.description.backgrounds, "photographs": place.data("test").images}
+    for name, images in pictures.items():
+        (folder / name).mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(folder / name / f"{number}.jpg")
+    return folder
+
+
+@pytest.fixture
+def _in_demo(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    monkeypatch.setenv("WILDPDIFF_DEBUG", "1")
+
+
+@pytest.mark.usefixtures("_in_demo")
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_in_the_docs_runs(code: str) -> None:
+    exec(compile(code, "docs", "exec"), {"__name__": "docs"})
+
+
+@pytest.mark.usefixtures("_in_demo")
+def test_readme_example_is_short_and_names_every_photograph(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(README, "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    exec(compile(code, "README", "exec"), {"__name__": "README"})
+    lines = capsys.readouterr().out.splitlines()
+    pictures = sorted(Path("runs/demo/images").rglob("*.jpg"))
+    classes = wildpdiff.load_backbone("savanna-cnn").classes
+    assert [line.split()[0] for line in lines] == [picture.name for picture in pictures]
+    assert all(line.split()[1] in classes and 0 < float(line.split()[2]) <= 1 for line in lines)
+    assert wildpdiff.Adapter.load("ford-adapter").provenance["description"]["text"].startswith("The new camera")
+
+
+def refused(words: list[str]) -> str:
+    """What the command line's parser says against these words; nothing is run."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("wildpdiff", list(words), resilient_parsing=True)
+    try:
+        while hasattr(command, "resolve_command"):
+            name, found, words = command.resolve_command(context, words)
+            if found is None:
+                return f"no verb {words}"
+            command = found
+        return " ".join(command.make_context(name, words, parent=context).args)
+    except Exception as error:
+        return str(error) or type(error).__name__
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_commands_in_the_docs_are_understood(words: list[str]) -> None:
+    assert refused(words) == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["zoo", "feed"],
+        ["feed"],
+        ["zoo", "build"],
+        ["zoo", "build", "--out", "zoo", "--sweet"],
+        ["zoo", "build", "--out", "zoo", "x"],
+    ],
+)
+def test_commands_that_do_not_exist_would_be_noticed(words: list[str]) -> None:
+    assert refused(words) != ""
+
+
+@pytest.mark.usefixtures("_in_demo")
+def test_quick_commands_of_the_readme_run() -> None:
+    chosen = [words for words in commands(README) if words[0] in QUICK]
+    assert [words[0] for words in chosen] == ["generate", "predict", "inspect"]
+    for words in chosen:
+        assert wildpdiff_command(words) == 0, words
+    lines = Path("species.csv").read_text().splitlines()
+    assert lines[0] == "file,species,probability"
+    assert len(lines) == 1 + len(list(Path("photographs").iterdir()))
+
+
+@pytest.mark.usefixtures("_in_demo")
+def test_the_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["new_place.py", "runs/demo"])
+    runpy.run_path(str(ROOT / "examples" / "new_place.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    suite = json.loads(Path("runs/demo/run.json").read_text())["suite_options"]
+    assert shown.count("adapters agree") == len(list(Path("runs/demo/images").rglob("*.jpg")))
+    rows = [row for row in read_results(Path("runs/demo/results.json")).rows if row.task == "unseen-000"]
+    (pretrained,) = [row.accuracy for row in rows if row.source == "pretrained"]
+    assert f"pretrained names {pretrained:.0%} of {suite['test']} labelled" in shown
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if target and not target.startswith(("http://", "https://"))]
+    assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+def test_every_room_stands_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source = Path(wildpdiff.__file__).parent
+    rooms = {path.name + "/" for path in source.iterdir() if (path / "__init__.py").is_file()}
+    rooms |= {path.name for path in source.glob("*.py")}
+    listed = set(re.findall(r"^  ([a-z_]+(?:/|\.py))", blocks(ROOT / "docs" / "architecture.md", "")[1], re.MULTILINE))
+    assert rooms == listed
+    assert "kernel_mean" in text
+
+
+@pytest.fixture(scope="module")
+def results_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_results_become_the_table_between_the_marks(demo: Path, results_table: ModuleType, tmp_path: Path) -> None:
+    path, document = demo / "runs" / "demo" / "results.json", tmp_path / "page.md"
+    document.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n", encoding="utf-8")
+    assert results_table.main([str(path), str(document)]) == 0
+    text = document.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- results:begin -->\n| source |")
+    assert text.endswith("\n<!-- results:end -->\nafter\n")
+    assert "old" not in text
+    results = read_results(path)
+    cells = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines() if line[:1] == "|"}
+    for row in results.summary:
+        place = {"unseen": 1, "seen": 3}[row.split]
+        assert float(cells[row.label][place].split()[0]) == pytest.approx(100 * row.accuracy, abs=0.051)
+        if row.recovered_gain is not None:
+            shown = cells[row.label][place + 1].split()[0].replace("\N{MINUS SIGN}", "-")
+            assert float(shown) == pytest.approx(100 * row.recovered_gain, abs=0.51)
+    made = results.provenance
+    for fact in (made.command, f"seed {made.seed}", made.hardware, made.created[:10]):
+        assert fact in text
+    assert results_table.main([str(path), str(document)]) == 0
+    assert document.read_text(encoding="utf-8") == text, "a second time changes nothing"
+
+
+@pytest.mark.parametrize(
+    "text", ["no marks", "<!-- results:end -->\n<!-- results:begin -->", "<!-- results:begin -->\nnever closed"]
+)
+def test_a_page_without_marks_is_left_alone(
+    text: str, demo: Path, results_table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert results_table.main([str(demo / "runs" / "demo" / "results.json"), str(page)]) == 2
+    assert page.read_text() == text
+    assert "<!-- results:begin -->" in capsys.readouterr().err
+
+
+def test_the_published_pages_have_their_marks(results_table: ModuleType) -> None:
+    for path, block in ((README, "results"), (ROOT / "docs/results.md", "savanna"), (ROOT / "docs/results.md", "pacs")):
+        assert "\nNEW\n" in results_table.fill(path.read_text(encoding="utf-8"), block, "NEW", path.name)
