@@ -39,7 +39,7 @@ def build(
         Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
     ] = "seen",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = 200,
-    checkpoints: Annotated[int, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = 20,
+    checkpoints: Annotated[int, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = 13,
     interval: Annotated[int, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = 2,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the learning rate.")] = 0.05,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a step and task.")] = 32,

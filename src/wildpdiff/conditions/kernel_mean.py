@@ -27,10 +27,11 @@ __all__ = ["KernelGroup", "KernelMean", "fit_kernel_mean"]
 Matrix = npt.NDArray[np.float64]
 
 LENGTH_SCALES = (0.5, 1.0, 2.0)
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 RIDGES = (0.3, 1.0, 3.0)
 MOST_TERMS = 8
 FEWEST_TASKS = 4
+LEAST_GAIN = 5e-4
 NARROW = 0.2
 """Length scale of the narrow kernel, in units of the median distance from a seen task to its nearest."""
 
@@ -230,7 +231,7 @@ def _leave_one_out(kernel: Matrix, gram: Matrix, ridge: float) -> float:
     sums = inverse.sum(0)
     projected = inverse - np.outer(sums, sums) / sums.sum()
     residual = projected / np.diag(projected)[:, None]
-    return float(np.einsum("ij,jk,ik->", residual, gram, residual))
+    return float((residual @ gram * residual).sum())
 
 
 def fit_kernel_mean(
@@ -274,7 +275,7 @@ def fit_kernel_mean(
                 kernel = np.tensordot(trial, matrices, axes=1)
                 for value in RIDGES:
                     error = _leave_one_out(kernel, gram, value) / baseline
-                    if error < best - 1e-4 and (step is None or error < step[0]):
+                    if error < best - LEAST_GAIN and (step is None or error < step[0]):
                         step = (error, trial, value)
         if step is None:
             break

@@ -51,7 +51,7 @@ class FinetuneConfig:
     final_rate: float = 0.05
     warmup: int = 20
     shrinkage: float = 0.0
-    checkpoints: int = 20
+    checkpoints: int = 13
     interval: int = 2
 
     def __post_init__(self) -> None:

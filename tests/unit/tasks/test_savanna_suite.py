@@ -62,10 +62,10 @@ def test_more_locations_change_none_of_the_first(suite: SavannaSuite) -> None:
 def test_locations_and_names_are_disjoint() -> None:
     suite = SavannaSuite()
     tasks = [task for group in GROUPS for task in suite.tasks(group)]
-    assert len(tasks) == 420
-    assert len({task.name for task in tasks}) == 420
+    assert len(tasks) == 510
+    assert len({task.name for task in tasks}) == 510
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", task.name) for task in tasks)
-    assert len({(task.location.latitude, task.location.longitude) for task in tasks}) == 420
+    assert len({(task.location.latitude, task.location.longitude) for task in tasks}) == 510
     assert suite.tasks("seen")[7].name == "seen-007"
 
 

@@ -40,11 +40,11 @@ class SavannaConfig:
     """
 
     seed: int = 0
-    seen: int = 150
+    seen: int = 240
     unseen: int = 30
     pretraining: int = 240
-    train: int = 300
-    validation: int = 60
+    train: int = 200
+    validation: int = 50
     test: int = 200
     pretraining_images: int = 400
     image_size: int = 40
