@@ -11,7 +11,7 @@ through that task's own latents. Both regimes are one Gaussian process (Rasmusse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,26 @@ class KernelGroup:
         return np.asarray(np.exp(-squared / (2 * self.length_scale**2)))
 
 
+@dataclass(frozen=True)
+class _Solved:
+    """The regression for descriptions that have the same parts.
+
+    Attributes:
+        terms: of the additive kernel that can be read.
+        seen: embeddings of the seen tasks that have these parts.
+        constant, coefficients: of the smooth part.
+        own: coefficients of the narrow kernel.
+        columns: that the narrow kernel reads.
+    """
+
+    terms: Sequence[KernelGroup]
+    seen: Matrix
+    constant: Matrix
+    coefficients: Matrix
+    own: Matrix
+    columns: Sequence[int]
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMean:
     """The fitted conditional mean: fused embeddings to latents, ``m + Σ_j k(c, c_j) a_j + Σ_j n(c, c_j) r_j``.
@@ -95,6 +115,7 @@ class KernelMean:
     constant: Float[Tensor, " l"]
     coefficients: Float[Tensor, "t l"]
     relative_error: float
+    _solved: dict[tuple[bool, ...], _Solved] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -167,13 +188,27 @@ class KernelMean:
 
     def _predict(self, embeddings: Tensor, pattern: Tensor, narrow: bool) -> Tensor:
         """The mean for embeddings that all have the same parts."""
+        key = tuple(bool(known) for known in pattern)
+        if key not in self._solved:
+            self._solved[key] = self._solve_for(pattern)
+        solved = self._solved[key]
+        asked = _numpy(embeddings)
+        found = solved.constant + _sum(solved.terms, asked, solved.seen) @ solved.coefficients
+        if narrow and len(solved.seen):
+            found = found + self._narrow(asked, solved.seen, solved.columns) @ solved.own
+        return torch.from_numpy(found).float()
+
+    def _solve_for(self, pattern: Tensor) -> _Solved:
+        """What the mean needs for descriptions with these parts; solved once and kept."""
         present = {part for part, known in zip(self.parts, pattern.tolist(), strict=True) if known}
         usable = ((self.seen[:, -len(self.parts) :] > 0.5) | ~pattern).all(1)
         terms = [term for term in self.terms if term.part in present]
-        if not present or int(usable.sum()) < FEWEST_TASKS:
-            return self.constant.expand(len(embeddings), -1).clone()
-        seen, asked = _numpy(self.seen[usable]), _numpy(embeddings)
         constant, coefficients = _numpy(self.constant), _numpy(self.coefficients)
+        if not present or int(usable.sum()) < FEWEST_TASKS:
+            nothing = np.zeros((0, self.seen.shape[1]))
+            empty = np.zeros((0, self.latents.shape[1]))
+            return _Solved([], nothing, constant, empty, empty, [])
+        seen = _numpy(self.seen[usable])
         if bool(pattern.all()):
             usable = torch.ones_like(usable)
             seen = _numpy(self.seen)
@@ -181,14 +216,10 @@ class KernelMean:
             # With fewer parts the best smooth answer is another one: regress what all parts together would say.
             targets = constant + _sum(self.terms, seen, _numpy(self.seen)) @ coefficients
             constant, coefficients = _solve(_sum(terms, seen, seen), targets, self.ridge)
-        smooth = constant + _sum(terms, asked, seen) @ coefficients
-        if narrow:
-            own = _numpy(self.latents[usable]) - (constant + _sum(terms, seen, seen) @ coefficients)
-            columns = sorted({column for term in self.terms if term.part in present for column in term.columns})
-            columns = columns or list(range(seen.shape[1]))
-            inner = self._narrow(seen, seen, columns) + 1e-3 * np.eye(len(seen))
-            smooth = smooth + self._narrow(asked, seen, columns) @ np.linalg.solve(inner, own)
-        return torch.from_numpy(smooth).float()
+        rest = _numpy(self.latents[usable]) - (constant + _sum(terms, seen, seen) @ coefficients)
+        columns = sorted({column for term in terms for column in term.columns}) or list(range(seen.shape[1]))
+        inner = self._narrow(seen, seen, columns) + 1e-3 * np.eye(len(seen))
+        return _Solved(terms, seen, constant, coefficients, np.asarray(np.linalg.solve(inner, rest)), columns)
 
     def _narrow(self, left: Matrix, right: Matrix, columns: Sequence[int]) -> Matrix:
         squared = _squared(left[:, list(columns)], right[:, list(columns)])
