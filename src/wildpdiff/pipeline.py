@@ -13,7 +13,7 @@ from wildpdiff.artifact import json_bytes, read_json, write_file
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.comparison import Comparison, compare_sources, provenance
+from wildpdiff.evaluate.comparison import SEEN_STAGE, Comparison, compare_sources, provenance
 from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
@@ -136,7 +136,7 @@ def run_pipeline(
     suite = load_suite(config.suite, **{**known, **config.suite_options})
     clock = _Clock(out / "stages.json", reporter)
     features = FeatureCache(backbone, suite.tasks("seen"), config.finetune.batch)
-    zoo = clock.run("fine-tune seen tasks", lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
+    zoo = clock.run(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
     reference = None
     if suite.tasks("unseen"):
         reference = clock.run(
