@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,18 @@ from typing import Any, Literal
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.decoding import decode, encode
+from wildpdiff.evaluate.sections import (
+    Calibration,
+    ConditionDistance,
+    Interpolation,
+    LatentMap,
+    Memorisation,
+    PaperRow,
+    ParameterSpread,
+    Picture,
+    Scaling,
+    SourceInfo,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -30,11 +43,14 @@ __all__ = [
     "write_results",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 """Raised when an older package could not read what a newer one writes."""
 
-Split = Literal["seen", "unseen"]
-Condition = Literal["own", "shuffled", "none"]
+Split = str
+"""``seen``, ``unseen``, or ``held-out NAME``: seen tasks that a generator was fitted without, a whole group at a time
+(for example every task of one habitat)."""
+Condition = Literal["own", "shuffled", "random", "none"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +59,10 @@ class ResultRow:
 
     Attributes:
         suite: name of the suite the task belongs to.
-        split: ``seen`` (trained the generator) or ``unseen``.
+        split: ``seen`` (trained the generator), ``unseen``, or ``held-out NAME`` (see :data:`Split`).
         source: what gave the adapter, for example ``generated`` or ``nearest task``.
-        condition: the description it was given: the task's ``own``, another task's (``shuffled``) or ``none``.
+        condition: the description it was given: the task's ``own``, another task's (``shuffled``), one made of
+            parts of many tasks (``random``), or ``none``.
         generator_seed: seed the generator was trained with; None for sources that are not trained.
         sample: number of the sample, from 0.
         task: the task's name.
@@ -82,6 +99,7 @@ class SummaryRow:
     recovered_gain: float | None
     recovered_gain_interval: tuple[float, float] | None
     seconds_per_adapter: float | None
+    training_seconds: float | None
     tasks: int
     samples: int
     seeds: int
@@ -169,6 +187,16 @@ class Results:
     summary: tuple[SummaryRow, ...]
     stages: tuple[Stage, ...] = ()
     notes: tuple[str, ...] = ()
+    sources: tuple[SourceInfo, ...] = ()
+    spread: tuple[ParameterSpread, ...] = ()
+    memorisation: Memorisation | None = None
+    distances: tuple[ConditionDistance, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
+    latent_map: LatentMap | None = None
+    pictures: tuple[Picture, ...] = ()
+    interpolation: Interpolation | None = None
+    scaling: Scaling | None = None
+    paper: tuple[PaperRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values in the documented schema."""
@@ -199,9 +227,23 @@ class Results:
                 f"{where} has schema version {version}; this package reads up to {SCHEMA_VERSION}. Update wildpdiff."
             )
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
+        if version == 1:
+            body = _from_version_1(body)
         results: Results = decode(cls, body, where)
         _check(results, where)
         return results
+
+
+def _from_version_1(body: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had accuracies alone: what came later was not measured."""
+    later = dict.fromkeys(("memorisation", "latent_map", "interpolation", "scaling"))
+    empty: dict[str, Any] = {
+        name: [] for name in ("sources", "spread", "distances", "calibration", "pictures", "paper")
+    }
+    lines = body.get("summary")
+    if isinstance(lines, list):
+        lines = [{"training_seconds": None, **line} if isinstance(line, dict) else line for line in lines]
+    return {**later, **empty, **body, "summary": lines}
 
 
 def _check(results: Results, where: str) -> None:
@@ -225,6 +267,11 @@ def _check(results: Results, where: str) -> None:
                 f"{where}: rows[{number}] scores {row.source!r} on {row.task!r} a second time. Evaluate again."
             )
         seen.add(key)
+    odd_splits = [row.split for row in results.rows if not _SPLIT.fullmatch(row.split)]
+    if odd_splits:
+        raise ArtifactError(
+            f"{where}: a row has the split {odd_splits[0]!r}; seen, unseen or held-out NAME is needed. Evaluate again."
+        )
     measured = {key[:4] for key in seen}
     shown = [(row.suite, row.split, row.source, row.condition) for row in results.summary]
     if measured != set(shown) or len(shown) != len(measured):

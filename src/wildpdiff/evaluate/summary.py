@@ -26,13 +26,13 @@ GENERATED = "generated"
 SOURCE_ORDER = (PRETRAINED, "mean adapter", "nearest task", "kernel ridge regression", None, GENERATED, FINETUNED)
 """Order of every table; None stands for all further sources, in the order in which they were evaluated."""
 
-_CONDITIONS = ("own", "none", "shuffled")
+_CONDITIONS = ("own", "none", "shuffled", "random")
 
 
 def display_label(source: str, condition: str) -> str:
     """The name of a source in tables, for example ``generated, shuffled conditions``."""
-    if condition == "shuffled":
-        return f"{source}, shuffled conditions"
+    if condition in ("shuffled", "random"):
+        return f"{source}, {condition} conditions"
     # Only the generator can read a description and also do without: other sources with none never read one.
     return f"{source}, no description" if (source, condition) == (GENERATED, "none") else source
 
@@ -45,13 +45,20 @@ def accuracy_per_task(
     return _task_means(row for row in rows if (row.suite, row.split, row.source, row.condition) == wanted)
 
 
-def summarise(rows: Sequence[ResultRow], seconds: Mapping[str, float], *, seed: int = 0) -> list[SummaryRow]:
+def summarise(
+    rows: Sequence[ResultRow],
+    seconds: Mapping[str, float],
+    training: Mapping[str, float] | None = None,
+    *,
+    seed: int = 0,
+) -> list[SummaryRow]:
     """The table: one line for each suite, split, source and condition, in the order of :data:`SOURCE_ORDER`.
 
     Args:
         rows: every score. The sources ``pretrained`` and ``fine-tuned`` are the reference of the recovered gain,
             which is taken over the tasks that all three have.
         seconds: seconds for one adapter, by source; a source may be missing.
+        training: seconds of a source's training, by source; a source may be missing.
         seed: of the bootstrap.
     """
     grouped: dict[tuple[str, str], dict[tuple[str, str], list[ResultRow]]] = {}
@@ -65,7 +72,8 @@ def summarise(rows: Sequence[ResultRow], seconds: Mapping[str, float], *, seed: 
         order = {key: (_rank(key[0]), names.index(key[0]), _CONDITIONS.index(key[1])) for key in sources}
         references = {name: _reference(sources, name) for name in (PRETRAINED, FINETUNED)}
         for key in sorted(sources, key=order.__getitem__):
-            summary.append(_summary_row(sources[key], references, seconds.get(key[0]), seed))
+            costs = (seconds.get(key[0]), (training or {}).get(key[0]))
+            summary.append(_summary_row(sources[key], references, costs, seed))
     return summary
 
 
@@ -85,7 +93,10 @@ def _reference(sources: Mapping[tuple[str, str], list[ResultRow]], name: str) ->
 
 
 def _summary_row(
-    rows: list[ResultRow], references: Mapping[str, Mapping[str, float]], seconds: float | None, seed: int
+    rows: list[ResultRow],
+    references: Mapping[str, Mapping[str, float]],
+    costs: tuple[float | None, float | None],
+    seed: int,
 ) -> SummaryRow:
     first = rows[0]
     means = _task_means(rows)
@@ -105,7 +116,8 @@ def _summary_row(
         accuracy_interval=accuracy.interval,
         recovered_gain=gain.value if gain else None,
         recovered_gain_interval=gain.interval if gain else None,
-        seconds_per_adapter=None if seconds is None else float(seconds),
+        seconds_per_adapter=None if costs[0] is None else float(costs[0]),
+        training_seconds=None if costs[1] is None else float(costs[1]),
         tasks=len(means),
         samples=len({row.sample for row in rows}),
         seeds=len({row.generator_seed for row in rows}),

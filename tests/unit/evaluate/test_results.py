@@ -104,7 +104,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_results(path, make())
     assert read_results(path) == make()
     document = json.loads(path.read_text())
-    assert (document["schema_version"], document["kind"]) == (1, "results")
+    assert (document["schema_version"], document["kind"]) == (2, "results")
     assert document == make().to_json()
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_file_is_refused_with_file_and_key(
 
 def test_a_newer_schema_is_told_from_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({**make().to_json(), "schema_version": 2}))
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 3}))
     with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
         read_results(path)
 

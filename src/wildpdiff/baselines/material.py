@@ -1,0 +1,57 @@
+"""What every trained baseline is given: the seen tasks with their adapters, descriptions and labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.tasks.description import Description
+from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["LabelledData", "SeenTasks"]
+
+LabelledData = Callable[[str], TaskFeatures]
+"""Labelled training and validation images of a task, behind the frozen stem, by the task's name."""
+
+
+@dataclass(frozen=True)
+class SeenTasks:
+    """The seen tasks of one zoo, in the zoo's order.
+
+    Attributes:
+        backbone: the frozen model.
+        zoo: their checkpoints.
+        descriptions: one a task.
+        encoder: descriptions to embeddings, fitted on these tasks.
+        features: image features of ``descriptions`` by part.
+        data: their labelled images, by name.
+        seed: of every training.
+    """
+
+    backbone: Backbone
+    zoo: Zoo
+    descriptions: Sequence[Description]
+    encoder: FusionEncoder
+    features: Mapping[str, ImageFeatures]
+    data: LabelledData
+    seed: int
+
+    @cached_property
+    def adapters(self) -> tuple[Adapter, ...]:
+        """One adapter a task: the mean of its run's last checkpoints, the least noisy point of it."""
+        return tuple(self.zoo.mean_adapters().values())
+
+    @cached_property
+    def embeddings(self) -> Float[Tensor, "t e"]:
+        """The fused embedding of each task's description."""
+        return torch.stack([self.encoder.encode(entry).values for entry in self.descriptions])
