@@ -5,20 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.results import Condition, ResultRow, Split
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, logits_of
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, Images, MetadataValue
 
-__all__ = ["Entrant", "Evaluation", "RoundTripSource", "derangement", "evaluate"]
+__all__ = [
+    "Entrant",
+    "Evaluation",
+    "Observer",
+    "RoundTripSource",
+    "Scored",
+    "derangement",
+    "evaluate",
+    "mixed_description",
+]
 
 
 @dataclass(frozen=True)
@@ -27,13 +39,43 @@ class Entrant:
 
     Attributes:
         source: gives the adapters.
-        condition: ``own`` description, another task's (``shuffled``), or ``none`` where the source reads none.
+        condition: ``own`` description, another task's (``shuffled``), one made of parts of many (``random``), or
+            ``none`` where the source reads none.
         generator_seed: the seed of its training, for trained sources.
+        unlabelled: whether the source is given the task's unlabelled images as ``examples`` beside the description.
     """
 
     source: Source
     condition: Condition = "own"
     generator_seed: int | None = None
+    unlabelled: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an observer of an evaluation is shown: one entrant's adapters on one task.
+
+    Attributes:
+        split: of the task.
+        entrant: who gave the adapters.
+        test: the task's test images and labels.
+        adapters: one a sample.
+        logits: of every adapter on every test image.
+    """
+
+    split: Split
+    entrant: Entrant
+    test: TestSet
+    adapters: Sequence[Adapter]
+    logits: Float[Tensor, "a n c"]
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Measures more than accuracy while an evaluation runs, so that no adapter is made or run twice."""
+
+    def observe(self, scored: Scored) -> None:
+        """Look at one entrant on one task."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +128,25 @@ def derangement(count: int, seed: int) -> tuple[int, ...]:
     return tuple(int(value) for value in target)
 
 
+def mixed_description(descriptions: Sequence[Description], seed: int) -> Description:
+    """A description of no place: every metadata value and every set of images is that of another, random task.
+
+    Each value alone is an ordinary one; only their combination belongs to nobody.
+    """
+    rng = numpy_generator(seed, "random conditions")
+
+    def pick() -> Description:
+        return descriptions[int(rng.integers(len(descriptions)))]
+
+    keys = list(dict.fromkeys(key for entry in descriptions for key in entry.metadata or ()))
+    metadata: dict[str, MetadataValue] = {}
+    for key in keys:
+        value = (pick().metadata or {}).get(key)
+        if value is not None:
+            metadata[key] = value
+    return Description(metadata=metadata or None, backgrounds=pick().backgrounds, examples=pick().examples)
+
+
 def _sources_seconds(costs: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in costs.items()}
 
@@ -98,6 +159,8 @@ def evaluate(
     *,
     samples: int = 4,
     seed: int = 0,
+    observers: Sequence[Observer] = (),
+    unlabelled: Callable[[str], Images] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score every entrant on every task. A source without randomness is sampled once.
@@ -109,6 +172,8 @@ def evaluate(
         entrants: sources and the descriptions that they are given.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
+        observers: are shown every entrant's adapters and logits on every task.
+        unlabelled: gives a task's unlabelled images by its name; needed where an entrant asks for them.
         progress: called with (tasks done, in all).
     """
     rows: list[ResultRow] = []
@@ -122,11 +187,20 @@ def evaluate(
                 description = test.description
                 if entrant.condition == "shuffled":
                     description = replace(part[other[place]].description, task_id=None)
+                elif entrant.condition == "random":
+                    told = [entry.description for entry in part]
+                    description = mixed_description(told, sub_seed(seed, split, test.task))
+                if entrant.unlabelled and unlabelled is not None:
+                    description = replace(description, examples=unlabelled(test.task))
                 count = samples if source.stochastic else 1
                 started = time.perf_counter()
                 adapters = source.sample(description, count, sub_seed(seed, split, test.task))
                 costs.setdefault(source.name, []).append((time.perf_counter() - started) / count)
-                rows += _rows(suite, split, entrant, test, accuracies(backbone, test, adapters))
+                logits = logits_of(backbone, test, adapters)
+                right = (logits.argmax(-1) == test.labels).double().mean(1)
+                rows += _rows(suite, split, entrant, test, right.tolist())
+                for observer in observers:
+                    observer.observe(Scored(split, entrant, test, adapters, logits))
                 done += 1
                 if progress is not None:
                     progress(done, total)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter
@@ -15,7 +15,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import Task
 
-__all__ = ["TestSet", "accuracies", "test_set"]
+__all__ = ["TestSet", "accuracies", "logits_of", "test_set"]
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,16 @@ test_set.__test__ = False  # type: ignore[attr-defined]
 
 
 def accuracies(backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> tuple[float, ...]:
-    """The accuracy of each adapter on one task's test images, all adapters in one vectorised pass."""
+    """The accuracy of each adapter on one task's test images."""
+    right = logits_of(backbone, test, adapters).argmax(-1) == test.labels
+    return tuple(right.double().mean(1).tolist())
+
+
+def logits_of(backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> Float[Tensor, "a n c"]:
+    """The logits of each adapter on one task's test images, all adapters in one vectorised pass."""
     for adapter in adapters:
         backbone.check(adapter)
     stacked: Mapping[str, Tensor] = {
         name: torch.stack([adapter.tensors[name] for adapter in adapters]) for name in adapters[0].tensors
     }
-    right = backbone.predict_many(test.features, stacked).argmax(-1) == test.labels
-    return tuple(right.double().mean(1).tolist())
+    return backbone.predict_many(test.features, stacked)

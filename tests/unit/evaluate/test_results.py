@@ -131,7 +131,7 @@ def drop(key: str) -> Callable[[dict[str, Any]], None]:
         (change("rows", 3, "accuracy", value="high"), r"rows\[3\].accuracy is 'high'; a finite number"),
         (change("rows", 3, "accuracy", value=float("nan")), r"rows\[3\].accuracy is nan"),
         (change("rows", 3, "accuracy", value=66.1), r"rows\[3\].accuracy is 66.1; a fraction"),
-        (change("rows", 3, "split", value="test"), "one of seen, unseen"),
+        (change("rows", 3, "split", value="test"), "seen, unseen or held-out NAME"),
         (change("rows", 3, "images", value=0), "at least one image"),
         (change("rows", 3, "sample", value=True), r"rows\[3\].sample is True; a whole number"),
         (change("rows", 1, "task", value="a"), "a second time"),
