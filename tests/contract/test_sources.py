@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from toys import FixedTask
 from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.nearest import NearestTaskSource
 from wildpdiff.baselines.pretrained import PretrainedSource
@@ -24,9 +27,12 @@ from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))
 TASKS = 6
+FINETUNE = FinetuneConfig(steps=12, batch=8, warmup=2, checkpoints=4, interval=2)
 
 
 class ToyNetwork(nn.Module):
@@ -41,9 +47,9 @@ class ToyNetwork(nn.Module):
 
 
 class Toy:
-    """A tiny backbone, six seen tasks with descriptions, and one adapter of each."""
+    """A tiny backbone, six seen tasks with descriptions, one random adapter of each, and a real little zoo of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = ToyNetwork()
@@ -52,11 +58,27 @@ class Toy:
         self.descriptions = [self.describe(index) for index in range(TASKS)]
         self.adapters = [self.random_adapter(index) for index in range(TASKS)]
         self.encoder: FusionEncoder = fit_fusion(self.descriptions, SCHEMA, self.backbone.image_features, components=3)
+        self.material = self.fine_tune(folder)
 
     def describe(self, index: int) -> Description:
         rng = numpy_generator(0, "images", index)
         images = rng.integers(20 * index, 20 * index + 80, (4, 8, 8, 3)).astype(np.uint8)
-        return Description(metadata={"x": float(index)}, backgrounds=images, task_id=f"t{index}")
+        examples = self.task(index).images[:6]
+        return Description(metadata={"x": float(index)}, backgrounds=images, examples=examples, task_id=f"t{index}")
+
+    def task(self, index: int) -> FixedTask:
+        """Grey pictures of which the bright ones are of class 1, and more of them the higher the task's number."""
+        rng = numpy_generator(0, "labelled images", index)
+        labels = np.arange(24) % TASKS < min(index + 1, TASKS - 1)
+        grey = 20 * index + 70 * labels[:, None, None, None] + rng.integers(0, 60, (24, 8, 8, 3))
+        return FixedTask(f"t{index}", grey.astype(np.uint8), labels.astype(np.int64))
+
+    def fine_tune(self, folder: Path) -> SeenTasks:
+        """What trained baselines get: the tasks named above, fine-tuned for a few steps."""
+        tasks = [self.task(index) for index in range(TASKS)]
+        data = FeatureCache(self.backbone, tasks, FINETUNE.batch)
+        zoo = build_zoo(folder, self.backbone, tasks, "contract", FINETUNE, features=data)
+        return SeenTasks(self.backbone, zoo, self.descriptions, self.encoder, {}, data, seed=0)
 
     def random_adapter(self, seed: int) -> Adapter:
         generator = torch_generator(seed, "adapter")
@@ -78,12 +100,13 @@ READS_DESCRIPTION: dict[str, Make] = {
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
 }
-ALL = READS_NOTHING | READS_DESCRIPTION | READS_NAME
+READS_EXAMPLES: dict[str, Make] = {}
+ALL = READS_NOTHING | READS_DESCRIPTION | READS_NAME | READS_EXAMPLES
 
 
 @pytest.fixture(scope="module")
-def toy() -> Toy:
-    return Toy()
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return Toy(tmp_path_factory.mktemp("contract") / "zoo")
 
 
 def stored(adapters: list[Adapter]) -> list[bytes]:
@@ -118,6 +141,13 @@ def test_the_same_seed_gives_the_same_bytes(toy: Toy, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_another_seed_gives_another_sample_where_stochastic(toy: Toy, name: str) -> None:
+    source = ALL[name](toy)
+    first, second = (source.sample(toy.descriptions[2], 1, seed=seed)[0].tensors for seed in (7, 8))
+    assert (safetensors_bytes(first) != safetensors_bytes(second)) is source.stochastic
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_provenance_names_source_seed_and_task(toy: Toy, name: str) -> None:
     for adapter in ALL[name](toy).sample(toy.descriptions[2], 2, seed=7):
         expected: dict[str, Any] = {"source": name, "seed": 7, "task": "t2"}
@@ -133,7 +163,7 @@ def test_changing_a_sample_leaves_the_source_as_it_was(toy: Toy, name: str) -> N
     assert stored(source.sample(toy.descriptions[2], 1, seed=0)) == before
 
 
-@pytest.mark.parametrize("name", READS_DESCRIPTION | READS_NAME)
+@pytest.mark.parametrize("name", READS_DESCRIPTION | READS_NAME | READS_EXAMPLES)
 def test_an_empty_description_is_refused(toy: Toy, name: str) -> None:
     with pytest.raises(DescriptionError, match=r"The description has nothing; .* Give at least one"):
         ALL[name](toy).sample(Description(), 1, seed=0)
