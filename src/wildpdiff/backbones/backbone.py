@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wildpdiff.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import tensors_hash
+from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Images
@@ -63,6 +64,8 @@ class Backbone:
         std: per-channel standard deviation that preprocessing divides by.
         lora: where adapters attach.
         backbone_hash: SHA-256 of the frozen weights.
+        memory: features of image sets that :meth:`image_features` has seen. No adapter plays a part in them, so
+            :meth:`with_lora` shares it.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Backbone:
     std: tuple[float, float, float]
     lora: LoraSpec
     backbone_hash: str
+    memory: FeatureMemory = field(default_factory=FeatureMemory, init=False, repr=False)
 
     @classmethod
     def wrap(
@@ -202,8 +206,11 @@ class Backbone:
         """Features of single images for conditions: colour statistics, pooled stem, embedding, class probabilities.
 
         Colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
-        probabilities tell what is in the picture.
+        probabilities tell what is in the picture. A set of images that was seen before is looked up.
         """
+        return self.memory(images, self._image_features)
+
+    def _image_features(self, images: Images) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
         colour = torch.cat([pixels.mean((1, 2)), pixels.std((1, 2))], dim=1)
         features = self.stem(images)
@@ -223,4 +230,5 @@ class Backbone:
         """The same backbone with adapters of another rank or at other places."""
         changed = replace(self, lora=lora)
         expected_shapes(self.module, changed.adapter_config)
+        object.__setattr__(changed, "memory", self.memory)
         return changed
