@@ -16,12 +16,16 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.linear_ridge import LinearRidgeSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
+from wildpdiff.baselines.merge import TopKMergeSource
 from wildpdiff.baselines.nearest import NearestTaskSource
 from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import numpy_generator, torch_generator
@@ -91,16 +95,25 @@ Make = Callable[[Toy], Source]
 READS_NOTHING: dict[str, Make] = {
     "pretrained": lambda toy: PretrainedSource(toy.random_adapter(99)),
     "mean adapter": lambda toy: MeanSource(toy.adapters),
+    "checkpoint + noise .06": lambda toy: CheckpointNoiseSource(toy.material.zoo, 0.06, relative=False),
+    "checkpoint + relative noise .15": lambda toy: CheckpointNoiseSource(toy.material.zoo, 0.15, relative=True),
+    "average of 16 checkpoints": lambda toy: CheckpointAverageSource(toy.material.zoo),
+    "Gaussian per coordinate": lambda toy: GaussianSource(toy.material.zoo),
 }
 READS_DESCRIPTION: dict[str, Make] = {
     "nearest task": lambda toy: NearestTaskSource(toy.encoder, toy.descriptions, toy.adapters),
     "additive kernel regression": lambda toy: AdditiveKernelSource(toy.encoder, toy.descriptions, toy.adapters),
     "kernel ridge regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
+    "top-K merge": lambda toy: TopKMergeSource(toy.encoder, toy.descriptions, toy.adapters),
+    "linear ridge regression": lambda toy: LinearRidgeSource(toy.encoder, toy.descriptions, toy.adapters),
+    "prior from the description": lambda toy: PredictedPriorSource(toy.material),
 }
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
 }
-READS_EXAMPLES: dict[str, Make] = {}
+READS_EXAMPLES: dict[str, Make] = {
+    "prior by EM on unlabelled images": lambda toy: UnlabelledPriorSource(toy.material),
+}
 ALL = READS_NOTHING | READS_DESCRIPTION | READS_NAME | READS_EXAMPLES
 
 
