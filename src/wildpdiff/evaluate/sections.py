@@ -82,6 +82,15 @@ class NoveltyPoint:
         distance: L2 distance of the flat adapter to the nearest stored checkpoint, in units of ``Memorisation.unit``.
         overlap: largest intersection over union of its wrong test predictions with those of a stored checkpoint;
             lower is newer behaviour.
+        nearest_own: whether that nearest checkpoint is of the task's own run; never so on unseen tasks.
+        nearest_accuracy: accuracy of that nearest checkpoint on the same images: what looking it up would give.
+        mean_accuracy: accuracy of the mean of all stored checkpoints on the same images.
+        mean_distance: distance to the mean of all stored checkpoints, in units.
+        average_distance: distance to the nearest weighted average (weights from 0, adding up to 1) of the seen tasks'
+            runs, each run at the mean of its checkpoints, in units. Near 0: it is an average.
+        span_distance: distance to the nearest weighted sum of the same runs, weights adding up to 1 but of any sign,
+            in units: what of it lies in no direction in which seen tasks differ.
+        finetuned_distance: distance to the task's own fine-tuned adapter, in units; None where there is none.
     """
 
     split: str
@@ -93,6 +102,13 @@ class NoveltyPoint:
     accuracy: float
     distance: float
     overlap: float
+    nearest_own: bool
+    nearest_accuracy: float
+    mean_accuracy: float
+    mean_distance: float
+    average_distance: float
+    span_distance: float
+    finetuned_distance: float | None
 
 
 @dataclass(frozen=True)
@@ -105,15 +121,21 @@ class Memorisation:
         checkpoint_distance: for each seen task that was scored, distance of its fine-tuned adapter to the nearest
             checkpoint of another run, in units.
         checkpoint_overlap: the same for the overlap of errors.
-        within_run: root mean square distance between checkpoints of one run, in units: how far a checkpoint is from
-            the next of its own run.
+        checkpoint_mean_distance: the same for the distance to the mean of all stored checkpoints.
+        within_run: root mean square distance between two checkpoints of one run, in units; 0 for one a run.
+        directions: in how many directions the seen tasks' runs differ.
+        parameters: in how many an adapter can move: the values that fine-tuning changed. Where ``directions`` is no
+            small share of it, ``span_distance`` says nothing.
         points: of the generator and of every other source.
     """
 
     unit: float
     checkpoint_distance: tuple[float, ...]
     checkpoint_overlap: tuple[float, ...]
+    checkpoint_mean_distance: tuple[float, ...]
     within_run: float
+    directions: int
+    parameters: int
     points: tuple[NoveltyPoint, ...]
 
 
