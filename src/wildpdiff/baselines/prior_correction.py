@@ -41,7 +41,7 @@ __all__ = [
 STRENGTHS = tuple(step / 10 for step in range(21))
 """Strengths that are tried: 0 leaves the pretrained model, 1 is Bayes' rule."""
 
-PSEUDO_COUNTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
+PSEUDO_COUNTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)
 """Numbers of imagined images, labelled as the seen tasks on average, that are tried beside the unlabelled ones."""
 
 LEAST_LOG_PRIOR = -12.0
@@ -160,7 +160,9 @@ class UnlabelledPriorSource:
     With few images maximum likelihood goes to extremes. So some imagined images with the pooled labels (a Dirichlet
     prior) may be added in the M-step; how many is chosen by mean accuracy on the seen tasks' validation images after EM
     on their training images, whose labels are not looked at. With none of them, which is one of the values tried, the
-    algorithm is the paper's.
+    algorithm is the paper's; with very many the prior stays the pooled one. EM takes every difference for one of
+    labels: where pictures of a class look different from task to task too, it can end below the pretrained model, and a
+    large number is chosen.
     """
 
     name = "prior by EM on unlabelled images"
