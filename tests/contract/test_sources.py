@@ -18,12 +18,15 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
 from wildpdiff.baselines.finetuned import FinetunedSource
+from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.linear_ridge import LinearRidgeSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.merge import TopKMergeSource
+from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
+from wildpdiff.baselines.network_training import NetworkTraining
 from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
@@ -36,6 +39,9 @@ from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))
 TASKS = 6
+UPDATES = NetworkTraining(steps=6, tasks=4, warmup=2, look_every=3)
+MULTITASK = MultiTaskConfig(UPDATES, looked_at=8)
+HYPERNETWORK = HypernetworkConfig(UPDATES, directions=3, hidden=8, images=8, looked_at=8)
 FINETUNE = FinetuneConfig(steps=12, batch=8, warmup=2, checkpoints=4, interval=2)
 
 
@@ -98,6 +104,7 @@ READS_NOTHING: dict[str, Make] = {
     "checkpoint + noise .06": lambda toy: CheckpointNoiseSource(toy.material.zoo, 0.06, relative=False),
     "checkpoint + relative noise .15": lambda toy: CheckpointNoiseSource(toy.material.zoo, 0.15, relative=True),
     "average of 16 checkpoints": lambda toy: CheckpointAverageSource(toy.material.zoo),
+    "multi-task adapter": lambda toy: MultiTaskSource(toy.material, False, MULTITASK),
     "Gaussian per coordinate": lambda toy: GaussianSource(toy.material.zoo),
 }
 READS_DESCRIPTION: dict[str, Make] = {
@@ -106,6 +113,9 @@ READS_DESCRIPTION: dict[str, Make] = {
     "kernel ridge regression": lambda toy: KernelRegressionSource(toy.encoder, toy.descriptions, toy.adapters),
     "top-K merge": lambda toy: TopKMergeSource(toy.encoder, toy.descriptions, toy.adapters),
     "linear ridge regression": lambda toy: LinearRidgeSource(toy.encoder, toy.descriptions, toy.adapters),
+    "multi-task adapter with description": lambda toy: MultiTaskSource(toy.material, True, MULTITASK),
+    "hypernetwork, reconstruction": lambda toy: HypernetworkSource(toy.material, "reconstruction", HYPERNETWORK),
+    "hypernetwork, task loss": lambda toy: HypernetworkSource(toy.material, "task", HYPERNETWORK),
     "prior from the description": lambda toy: PredictedPriorSource(toy.material),
 }
 READS_NAME: dict[str, Make] = {

@@ -1,0 +1,287 @@
+"""A hypernetwork: description to adapter by a small network, trained by reconstruction or by the task loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.baselines.network_training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
+from wildpdiff.codec.codec import Codec
+from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.tasks.description import Description
+
+__all__ = ["Hypernetwork", "HypernetworkConfig", "HypernetworkLoss", "HypernetworkSource"]
+
+HypernetworkLoss = Literal["reconstruction", "task"]
+NAMES = {"reconstruction": "hypernetwork, reconstruction", "task": "hypernetwork, task loss"}
+
+
+@dataclass(frozen=True)
+class HypernetworkConfig:
+    """How a hypernetwork is built and trained. Defaults are those that held-out seen tasks chose (``docs/log.md``).
+
+    Attributes:
+        training: updates and how many of them.
+        directions: shared directions K, started at the principal ones of the seen adapters.
+        hidden: units of the hidden layer.
+        dropout: of the hidden units.
+        noise: standard deviation of what is added to the embedding, in its own units of about one.
+        learning_rate: of the network, for AdamW.
+        weight_decay: of the network.
+        direction_rate: learning rate of the directions and the mean, in units of the adapters' normalised values; the
+            task loss alone moves them, since principal directions are already the best for reconstruction.
+        images: training images a task and update, for the task loss.
+        looked_at: training images of every held-out task on which the number of updates is chosen.
+        drop_part: probability of hiding a part of the description, so that any may be missing later.
+        smallest: the smallest subset of a description's images that is drawn.
+    """
+
+    training: NetworkTraining
+    directions: int = 40
+    hidden: int = 64
+    dropout: float = 0.1
+    noise: float = 0.2
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    direction_rate: float = 5e-3
+    images: int = 32
+    looked_at: int = 32
+    drop_part: float = 0.15
+    smallest: int = 6
+
+    @classmethod
+    def of(cls, loss: HypernetworkLoss) -> HypernetworkConfig:
+        """The defaults for one loss."""
+        if loss == "task":
+            return cls(NetworkTraining(steps=400, tasks=16, look_every=20))
+        return cls(NetworkTraining(steps=3000, tasks=64, look_every=50, averaging=0.99, patience=10))
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return asdict(self)
+
+
+class Hypernetwork(nn.Module):
+    """Embedding of a description to a raw adapter vector: mean plus coefficients of K shared directions.
+
+    The coefficients are a linear map of the embedding plus a network of one hidden layer; both start at zero, so that
+    every description has the mean adapter at first.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        directions: Float[Tensor, "k d"],
+        trained: Bool[Tensor, " d"],
+        size: int,
+        config: HypernetworkConfig,
+    ) -> None:
+        """Start at the mean adapter.
+
+        Args:
+            codec: between raw and normalised vectors.
+            directions: scaled so that coefficients are about one, in normalised units.
+            trained: which values fine-tuning moves; the others stay at the mean, which is their shared initialisation.
+            size: length of the embedding.
+            config: sizes.
+        """
+        super().__init__()
+        self.codec = codec
+        self.mean = nn.Parameter(torch.zeros(codec.size))
+        self.directions = nn.Parameter(directions.clone())
+        self.register_buffer("trained", trained.float())
+        self.hidden = nn.Sequential(nn.Linear(size, config.hidden), nn.SiLU(), nn.Dropout(config.dropout))
+        self.last = nn.Linear(config.hidden, len(directions))
+        self.linear = nn.Linear(size, len(directions), bias=False)
+        for parameter in (self.last.weight, self.last.bias, self.linear.weight):
+            nn.init.zeros_(parameter)
+
+    def normalized(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
+        """Normalised adapter vectors."""
+        coefficients = self.linear(cond) + self.last(self.hidden(cond))
+        result: Tensor = (self.mean + coefficients @ self.directions) * self.trained
+        return result
+
+    def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
+        """Raw adapter vectors."""
+        return self.codec.decode(self.normalized(cond))
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """Descriptions of the seen tasks: whole, and as random views."""
+
+    embeddings: Tensor
+    sampler: ConditionSampler
+    noise: float
+
+    def draw(self, tasks: Tensor, draws: torch.Generator) -> Tensor:
+        cond = self.sampler(tasks, draws)
+        return cond + self.noise * torch.randn(cond.shape, generator=draws)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a network is started from: the adapters of the tasks that it is trained on."""
+
+    seen: SeenAdapters
+    trained: Tensor
+    embedding: int
+    config: HypernetworkConfig
+
+    def network(self, tasks: Sequence[int]) -> Hypernetwork:
+        vectors = self.seen.vectors[list(tasks)]
+        codec = Codec.fit(self.seen.layout, vectors, "tensor")
+        normalized = codec.encode(vectors).double()
+        _, singular, axes = torch.linalg.svd(normalized, full_matrices=False)
+        count = min(self.config.directions, len(singular))
+        scaled = singular[:count, None] / len(vectors) ** 0.5 * axes[:count]
+        return Hypernetwork(codec, scaled.float(), self.trained, self.embedding, self.config)
+
+    def groups(self, network: Hypernetwork, learn_directions: bool) -> list[dict[str, Any]]:
+        shared = {id(network.mean), id(network.directions)}
+        own = [parameter for parameter in network.parameters() if id(parameter) not in shared]
+        groups: list[dict[str, Any]] = [
+            {"params": own, "lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
+        ]
+        if learn_directions:
+            parameters = [network.mean, network.directions]
+            groups.append({"params": parameters, "lr": self.config.direction_rate, "weight_decay": 0.0})
+        return groups
+
+
+@dataclass(frozen=True)
+class _Reconstruction:
+    """Mean squared error to a random checkpoint of the task, in normalised units: a ``TaskProblem``."""
+
+    start: _Start
+    conditions: _Conditions
+    checkpoints: tuple[Tensor, ...]
+
+    def network(self, tasks: Sequence[int]) -> Hypernetwork:
+        return self.start.network(tasks)
+
+    def groups(self, network: Hypernetwork) -> list[dict[str, Any]]:
+        return self.start.groups(network, learn_directions=False)
+
+    def loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Tensor:
+        luck = torch.rand(len(tasks), generator=draws).tolist()
+        found = [self.checkpoints[task] for task in tasks.tolist()]
+        targets = torch.stack([entry[int(share * len(entry))] for entry, share in zip(found, luck, strict=True)])
+        return mse_loss(network.normalized(self.conditions.draw(tasks, draws)), network.codec.encode(targets))
+
+    def held_out_loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"]) -> Tensor:
+        targets = network.codec.encode(self.start.seen.vectors[tasks])
+        return mse_loss(network.normalized(self.conditions.embeddings[tasks]), targets)
+
+
+@dataclass(frozen=True)
+class _TaskLoss:
+    """Cross-entropy of the adapter of each task on its training images: a ``TaskProblem``."""
+
+    start: _Start
+    conditions: _Conditions
+    backbone: Backbone
+    images: TaskImages
+
+    def network(self, tasks: Sequence[int]) -> Hypernetwork:
+        return self.start.network(tasks)
+
+    def groups(self, network: Hypernetwork) -> list[dict[str, Any]]:
+        return self.start.groups(network, learn_directions=True)
+
+    def loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Tensor:
+        cond = self.conditions.draw(tasks, draws)
+        batch = self.images.draw(tasks, self.start.config.images, draws)
+        return self._loss(network(cond), batch.inputs, batch.labels)
+
+    def held_out_loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"]) -> Tensor:
+        batch = self.images.fixed(tasks, self.start.config.looked_at)
+        return self._loss(network(self.conditions.embeddings[tasks]), batch.inputs, batch.labels)
+
+    def _loss(self, vectors: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        tensors = self.start.seen.layout.unflatten(vectors)
+        losses: Tensor = torch.func.vmap(lambda x, y, adapter: cross_entropy(self.backbone.logits(x, adapter), y))(
+            inputs, labels, tensors
+        )
+        return losses.mean()
+
+
+class HypernetworkSource:
+    """A small network from a description to an adapter (Text-to-LoRA, Charakorn et al. 2025, arXiv 2506.06105).
+
+    ``reconstruction`` trains it on the zoo's checkpoints (their section 3.2), ``task`` on the tasks' images through
+    the frozen backbone (their section 3.3). How many updates are made is chosen on held-out seen tasks.
+    """
+
+    stochastic = False
+
+    def __init__(
+        self, seen: SeenTasks, loss: HypernetworkLoss = "reconstruction", config: HypernetworkConfig | None = None
+    ) -> None:
+        """Train.
+
+        Args:
+            seen: the seen tasks.
+            loss: what it is trained by.
+            config: how; the defaults of that loss where left out.
+
+        Raises:
+            TrainingError: the training diverged.
+            DataError: a task has no training images (task loss only).
+        """
+        config = config or HypernetworkConfig.of(loss)
+        self.name = NAMES[loss]
+        self._encoder = seen.encoder
+        self._seen = SeenAdapters.of(seen.adapters, len(seen.descriptions))
+        start = _Start(self._seen, _trained(self._seen, seen.zoo.initial), seen.encoder.size, config)
+        sampler = seen.encoder.sampler(
+            seen.descriptions, seen.features, drop_part=config.drop_part, drop_all=0.0, smallest=config.smallest
+        )
+        conditions = _Conditions(seen.embeddings, sampler, config.noise)
+        problem: _Reconstruction | _TaskLoss
+        if loss == "task":
+            images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
+            problem = _TaskLoss(start, conditions, seen.backbone, images)
+        else:
+            problem = _Reconstruction(start, conditions, _checkpoints(seen, self._seen))
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+
+    @property
+    def fit(self) -> FittedNetwork[Hypernetwork]:
+        """What was trained, and its losses."""
+        return self._fit
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
+        with torch.no_grad():
+            vector = self._fit.network(self._encoder.encode(description).values[None])[0]
+        return repeat_adapter(self._seen.adapter(vector), self.name, description, n, seed, updates=self._fit.steps)
+
+
+def _checkpoints(seen: SeenTasks, adapters: SeenAdapters) -> tuple[Tensor, ...]:
+    """Flat checkpoints ``[k, d]`` of every task."""
+    vectors = adapters.layout.flatten_many(seen.zoo.tensors(range(len(seen.zoo))))
+    rows: dict[str, list[int]] = {name: [] for name in seen.zoo.tasks}
+    for row, name in enumerate(seen.zoo.column("task")):
+        rows[name].append(row)
+    return tuple(vectors[rows[name]] for name in seen.zoo.tasks)
+
+
+def _trained(adapters: SeenAdapters, initial: Adapter) -> Tensor:
+    """Which values of an adapter fine-tuning moves, whole tensors at a time: not LoRA's A where the zoo froze it."""
+    start = adapters.layout.flatten(initial.tensors)
+    # The mean of equal checkpoints differs from them by rounding.
+    moved = (adapters.vectors - start).abs().amax(0) > 1e-5 * start.abs() + 1e-12
+    parts = torch.split(moved, list(adapters.layout.sizes))
+    return torch.cat([part.any().expand_as(part) for part in parts])

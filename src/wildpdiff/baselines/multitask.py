@@ -1,0 +1,231 @@
+"""One adapter trained on the images of all seen tasks: what an ordinary engineer would do with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from wildpdiff.adapter import PEFT_PREFIX, Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.baselines.network_training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.baselines.seen import repeat_adapter
+from wildpdiff.codec.layout import Layout
+from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.errors import TrainingError
+from wildpdiff.tasks.description import Description
+
+__all__ = ["MultiTaskConfig", "MultiTaskNetwork", "MultiTaskSource"]
+
+
+@dataclass(frozen=True)
+class MultiTaskConfig:
+    """How the shared adapter is trained. Defaults are those that held-out seen tasks chose (``docs/log.md``).
+
+    Attributes:
+        training: updates and how many of them.
+        images: training images a task and update.
+        looked_at: training images of every held-out task on which the number of updates is chosen.
+        learning_rate: of the adapter, for AdamW.
+        train_factor_a: train LoRA's A too. One model has no neighbours that it must stay comparable with.
+        hidden: units between the description and the offset of the logits; 0 is a linear map.
+        offset_rate: learning rate of that map.
+        offset_decay: its weight decay.
+        dropout: of the hidden units.
+        noise: standard deviation of what is added to the embedding, in its own units of about one.
+        drop_part: probability of hiding a part of the description, so that any may be missing later.
+        smallest: the smallest subset of a description's images that is drawn.
+    """
+
+    training: NetworkTraining = field(
+        default_factory=lambda: NetworkTraining(steps=1200, tasks=32, look_every=50, averaging=0.98)
+    )
+    images: int = 8
+    looked_at: int = 32
+    learning_rate: float = 2e-3
+    train_factor_a: bool = True
+    hidden: int = 64
+    offset_rate: float = 2e-3
+    offset_decay: float = 0.1
+    dropout: float = 0.1
+    noise: float = 0.2
+    drop_part: float = 0.15
+    smallest: int = 6
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return asdict(self)
+
+
+class MultiTaskNetwork(nn.Module):
+    """The shared adapter as one vector and, where descriptions are read, a map from their embedding to the logits."""
+
+    def __init__(
+        self, start: Float[Tensor, " d"], frozen: Tensor, embedding: int, classes: int, config: MultiTaskConfig
+    ) -> None:
+        """Start from an adapter.
+
+        Args:
+            start: the flat adapter.
+            frozen: boolean ``[d]``, which of its values are not trained.
+            embedding: length of the description's embedding; 0 where none is read.
+            classes: number of logits.
+            config: sizes.
+        """
+        super().__init__()
+        self.adapter = nn.Parameter(start.clone())
+        self.register_buffer("frozen", frozen)
+        self.register_buffer("start", start.clone())
+        self.offset: nn.Module | None = None
+        if embedding:
+            last = nn.Linear(config.hidden or embedding, classes, bias=False)
+            nn.init.zeros_(last.weight)
+            layers: list[nn.Module] = [last]
+            if config.hidden:
+                layers = [nn.Linear(embedding, config.hidden), nn.SiLU(), nn.Dropout(config.dropout), last]
+            self.offset = nn.Sequential(*layers)
+
+    def vector(self) -> Float[Tensor, " d"]:
+        """The flat adapter, with what is not trained as it was."""
+        result: Tensor = torch.where(self.frozen, self.start, self.adapter)  # type: ignore[arg-type]
+        return result
+
+    def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b c"]:
+        """What the description adds to the logits; ``ValueError`` in a network that reads none."""
+        if self.offset is None:
+            raise ValueError("This network reads no description.")
+        result: Tensor = self.offset(cond)
+        return result
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Cross-entropy of the shared adapter on the pooled images of the tasks: a ``TaskProblem``."""
+
+    backbone: Backbone
+    layout: Layout
+    initial: Tensor
+    images: TaskImages
+    embeddings: Tensor | None
+    sampler: ConditionSampler | None
+    config: MultiTaskConfig
+
+    def network(self, tasks: Sequence[int]) -> MultiTaskNetwork:
+        fixed = [".lora_A." in name and not self.config.train_factor_a for name in self.layout.names]
+        frozen = torch.cat([torch.full((size,), value) for value, size in zip(fixed, self.layout.sizes, strict=True)])
+        width = 0 if self.embeddings is None else self.embeddings.shape[1]
+        return MultiTaskNetwork(self.initial, frozen, width, len(self.backbone.classes), self.config)
+
+    def groups(self, network: MultiTaskNetwork) -> list[dict[str, Any]]:
+        config = self.config
+        groups: list[dict[str, Any]] = [{"params": [network.adapter], "lr": config.learning_rate, "weight_decay": 0.0}]
+        if network.offset is not None:
+            parameters = list(network.offset.parameters())
+            groups.append({"params": parameters, "lr": config.offset_rate, "weight_decay": config.offset_decay})
+        return groups
+
+    def loss(self, network: MultiTaskNetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Tensor:
+        cond = None
+        if self.sampler is not None:
+            cond = self.sampler(tasks, draws)
+            cond = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
+        batch = self.images.draw(tasks, self.config.images, draws)
+        return self._loss(network, batch.inputs, batch.labels, cond)
+
+    def held_out_loss(self, network: MultiTaskNetwork, tasks: Int[Tensor, " b"]) -> Tensor:
+        batch = self.images.fixed(tasks, self.config.looked_at)
+        cond = None if self.embeddings is None else self.embeddings[tasks]
+        return self._loss(network, batch.inputs, batch.labels, cond)
+
+    def _loss(self, network: MultiTaskNetwork, inputs: Tensor, labels: Tensor, cond: Tensor | None) -> Tensor:
+        tensors = self.layout.unflatten(network.vector())
+        logits = self.backbone.logits(inputs.flatten(0, 1), tensors)
+        if cond is not None:
+            logits = logits + network(cond).repeat_interleave(labels.shape[1], dim=0)
+        return cross_entropy(logits, labels.flatten())
+
+
+class MultiTaskSource:
+    """One adapter for all tasks, trained on the pooled training images of the seen ones.
+
+    Without the description it is the same for every task. With it, the description's embedding is a further input of
+    the classifier: it moves the logits, which is a bias of the classifier that depends on the description, so that
+    what comes out is an ordinary adapter. How many updates are made is chosen on held-out seen tasks.
+    """
+
+    stochastic = False
+
+    def __init__(self, seen: SeenTasks, with_description: bool = False, config: MultiTaskConfig | None = None) -> None:
+        """Train.
+
+        Args:
+            seen: the seen tasks.
+            with_description: whether the classifier reads the description.
+            config: how; the defaults where left out.
+
+        Raises:
+            TrainingError: the training diverged, or the classifier has no bias that could carry the description.
+            DataError: a task has no training images.
+        """
+        config = config or MultiTaskConfig()
+        initial = seen.zoo.initial
+        self.name = "multi-task adapter with description" if with_description else "multi-task adapter"
+        self._config = initial.config
+        self._layout = Layout.of(initial.tensors)
+        self._encoder = seen.encoder if with_description else None
+        self._bias = _classifier_bias(seen.backbone, initial) if with_description else ""
+        images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
+        sampler = None
+        if with_description:
+            sampler = seen.encoder.sampler(
+                seen.descriptions, seen.features, drop_part=config.drop_part, drop_all=0.0, smallest=config.smallest
+            )
+        problem = _Problem(
+            seen.backbone,
+            self._layout,
+            self._layout.flatten(initial.tensors),
+            images,
+            seen.embeddings if with_description else None,
+            sampler,
+            config,
+        )
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+
+    @property
+    def fit(self) -> FittedNetwork[MultiTaskNetwork]:
+        """What was trained, and its losses."""
+        return self._fit
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """``n`` times the adapter; with description raises :class:`DescriptionError` on an empty or bad one."""
+        network = self._fit.network
+        tensors = self._layout.unflatten(network.vector())
+        if self._encoder is not None:
+            with torch.no_grad():
+                offset = network(self._encoder.encode(description).values[None])[0]
+            tensors = {**tensors, self._bias: tensors[self._bias] + offset}
+        adapter = Adapter(tensors, self._config)
+        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps)
+
+
+def _classifier_bias(backbone: Backbone, adapter: Adapter) -> str:
+    """The name of the tensor that is added to the logits.
+
+    Raises:
+        TrainingError: the adapter has none.
+    """
+    shape = (len(backbone.classes),)
+    for module in reversed(adapter.config.modules_to_save):
+        name = f"{PEFT_PREFIX}{module}.bias"
+        if name in adapter.tensors and tuple(adapter.tensors[name].shape) == shape:
+            return name
+    raise TrainingError(
+        f"The adapters of backbone {backbone.name!r} have no classifier with a bias for its {shape[0]} classes, which "
+        "would carry the description. Name the classifier in modules_to_save, or train without the description."
+    )

@@ -1,0 +1,206 @@
+"""Training one network on all seen tasks: how the number of updates is chosen, and the images that it sees."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from wildpdiff.autoencoder.training import check_finite, flush_denormals, seeded
+from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.zoo.finetune import TaskFeatures
+
+__all__ = ["FittedNetwork", "ImageBatch", "NetworkTraining", "TaskImages", "TaskProblem", "fit_network"]
+
+FEWEST_TO_HOLD_OUT = 5
+"""With fewer tasks than this nothing can be chosen on held-out ones; all updates are made."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class NetworkTraining:
+    """How a network is trained on the seen tasks, by AdamW with averaged weights.
+
+    Attributes:
+        steps: most updates; how many are made is chosen on held-out seen tasks.
+        tasks: seen tasks an update.
+        warmup: updates of linear warm-up, after which the rates stay as they are, so that a run that is stopped early
+            is the beginning of a longer one.
+        averaging: decay of the moving average of the weights, which is what is kept (Polyak & Juditsky 1992).
+        held_out: share of the seen tasks on which the number of updates is chosen.
+        look_every: updates between two looks at their loss.
+        patience: looks without a lower loss after which the choice is made.
+    """
+
+    steps: int = 400
+    tasks: int = 16
+    warmup: int = 20
+    averaging: float = 0.97
+    held_out: float = 0.2
+    look_every: int = 20
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.tasks < 1 or self.look_every < 1:
+            raise TrainingError(
+                f"A training has {self.steps} updates of {self.tasks} tasks, with a look every {self.look_every}. "
+                "Give at least 1 of each."
+            )
+
+
+@runtime_checkable
+class TaskProblem(Protocol[Network]):
+    """What :func:`fit_network` trains: a network, its loss on some tasks, and its loss where it was not trained."""
+
+    def network(self, tasks: Sequence[int]) -> Network:
+        """An untrained network for training on these tasks; may be started from their adapters and no others."""
+
+    def groups(self, network: Network) -> list[dict[str, Any]]:
+        """The parameters with their rates, as ``torch.optim.AdamW`` takes them."""
+
+    def loss(self, network: Network, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Float[Tensor, ""]:
+        """The loss of one update on these tasks, with images or checkpoints of theirs drawn from ``draws``."""
+
+    def held_out_loss(self, network: Network, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+        """The loss on tasks that the network was not trained on; nothing in it is random."""
+
+
+@dataclass(frozen=True)
+class FittedNetwork(Generic[Network]):
+    """A trained network.
+
+    Attributes:
+        network: with averaged weights, in evaluation mode, frozen.
+        steps: updates made, as chosen on held-out seen tasks.
+        losses: of those updates.
+        held_out_losses: of the training in which the number was chosen: before the first update, then after every
+            ``look_every``; empty where there were too few tasks to hold any out.
+    """
+
+    network: Network
+    steps: int
+    losses: Float[Tensor, " steps"] = field(repr=False)
+    held_out_losses: Float[Tensor, " looks"] = field(repr=False)
+
+
+def fit_network(
+    problem: TaskProblem[Network], count: int, config: NetworkTraining, seed: int, what: str
+) -> FittedNetwork[Network]:
+    """Choose the number of updates on held-out seen tasks, then train on all of them for so many.
+
+    Args:
+        problem: network and losses.
+        count: number of seen tasks; the problem's tasks are ``0 … count - 1``.
+        config: how.
+        seed: of everything random; the same seed gives the same bytes for one number of threads.
+        what: name of the network, for errors.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    every = list(range(count))
+    steps, looks = config.steps, torch.zeros(0)
+    with flush_denormals():
+        if count >= FEWEST_TO_HOLD_OUT:
+            order = torch.randperm(count, generator=torch_generator(seed, what, "held out"))
+            kept = max(1, round(config.held_out * count))
+            held = order[:kept].sort().values
+            rest = order[kept:].sort().values.tolist()
+            trial = _train(problem, rest, config, config.steps, seed, what, held)
+            looks = trial.held_out_losses
+            steps = int(looks.argmin()) * config.look_every
+        fitted = _train(problem, every, config, steps, seed, what, None)
+    return FittedNetwork(fitted.network, steps, fitted.losses, looks)
+
+
+def _train(
+    problem: TaskProblem[Network],
+    tasks: Sequence[int],
+    config: NetworkTraining,
+    steps: int,
+    seed: int,
+    what: str,
+    held_out: Tensor | None,
+) -> FittedNetwork[Network]:
+    draws = torch_generator(seed, what, "batches")
+    pool = torch.tensor(tasks)
+    losses = torch.zeros(steps)
+    with seeded(sub_seed(seed, what, "weights")):
+        network = problem.network(tasks).train()
+        averaged = copy.deepcopy(network).eval().requires_grad_(False)
+        looks = [] if held_out is None else [_look(problem, averaged, held_out, 0, what)]
+        groups = problem.groups(network)
+        rates = [float(group["lr"]) for group in groups]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        for step in range(steps):
+            picked = pool[torch.randperm(len(pool), generator=draws)[: config.tasks]]
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * min(1.0, (step + 1) / config.warmup)
+            optimizer.zero_grad(set_to_none=True)
+            loss = problem.loss(network, picked, draws)
+            check_finite(float(loss.detach()), step + 1, what)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses[step] = loss.detach()
+            # A young average forgets its start faster than an old one.
+            decay = min(config.averaging, (1.0 + step) / (10.0 + step))
+            torch._foreach_lerp_(list(averaged.parameters()), [p.detach() for p in network.parameters()], 1.0 - decay)
+            if held_out is not None and (step + 1) % config.look_every == 0:
+                looks.append(_look(problem, averaged, held_out, step + 1, what))
+                if len(looks) - 1 - looks.index(min(looks)) >= config.patience:
+                    break
+    return FittedNetwork(averaged, steps, losses, torch.tensor(looks))
+
+
+def _look(problem: TaskProblem[Network], network: Network, tasks: Tensor, step: int, what: str) -> float:
+    with torch.no_grad():
+        loss = float(problem.held_out_loss(network, tasks))
+    check_finite(loss, step, what)
+    return loss
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some training images of some tasks, behind the stem, with their labels; ``inputs`` is ``[b, m, …]``."""
+
+    inputs: Tensor
+    labels: Int[Tensor, "b m"]
+
+
+@dataclass(frozen=True)
+class TaskImages:
+    """The labelled images of the seen tasks.
+
+    Attributes:
+        tasks: one a seen task.
+        seed: of the images on which a network is looked at, the same at every look.
+    """
+
+    tasks: tuple[TaskFeatures, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            if not len(task.train_labels):
+                raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
+
+    def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
+        """``images`` random training images of each of these tasks, with replacement."""
+        inputs, labels = [], []
+        for number in tasks.tolist():
+            task = self.tasks[number]
+            rows = torch.randint(len(task.train_labels), (images,), generator=draws)
+            inputs.append(task.train[rows])
+            labels.append(task.train_labels[rows])
+        return ImageBatch(torch.stack(inputs), torch.stack(labels))
+
+    def fixed(self, tasks: Int[Tensor, " b"], images: int) -> ImageBatch:
+        """The same training images at every call."""
+        return self.draw(tasks, images, torch_generator(self.seed, "looked at"))
