@@ -1,0 +1,59 @@
+"""How far each scored task's description lies from the nearest other seen task's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from wildpdiff.baselines.distances import SeenDistances
+from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.errors import DescriptionError
+from wildpdiff.evaluate.results import Split
+from wildpdiff.evaluate.score import TestSet
+from wildpdiff.evaluate.sections import ConditionDistance
+from wildpdiff.tasks.description import Description
+
+__all__ = ["condition_distances"]
+
+
+def condition_distances(seen: SeenTasks, tests: Mapping[Split, Sequence[TestSet]]) -> tuple[ConditionDistance, ...]:
+    """The distance behind the source ``nearest task``, to the nearest seen task that is not the task itself.
+
+    Root of the mean, over the parts that both descriptions have, of the squared distance in that part divided by its
+    mean over pairs of seen tasks; so 1 is about the distance of two seen tasks drawn at random.
+
+    Args:
+        seen: the tasks that the sources were fitted on.
+        tests: test sets by split, as evaluated.
+
+    Raises:
+        DescriptionError: a description shares no part with any other seen task.
+    """
+    distances = SeenDistances.of(seen.encoder, seen.descriptions, seen.features)
+    places = {task: number for number, task in enumerate(seen.zoo.tasks)}
+    return tuple(
+        ConditionDistance(split, test.task, _nearest(seen, distances, test, places.get(test.task)))
+        for split, part in tests.items()
+        for test in part
+    )
+
+
+def _nearest(seen: SeenTasks, distances: SeenDistances, test: TestSet, own: int | None) -> float:
+    described: Description = test.description if own is not None else replace(test.description, task_id=None)
+    total = torch.zeros(len(seen.descriptions), dtype=torch.float64)
+    shared = torch.zeros_like(total)
+    for part, values in seen.encoder.encode_parts(described).items():
+        present = distances.present([part])
+        total += torch.where(present, distances.to(part, values), 0.0)
+        shared += present
+    if own is not None:
+        shared[own] = 0
+    if not bool(shared.any()):
+        raise DescriptionError(
+            f"The description of {test.task!r} shares no part with another seen task, so there is no distance. "
+            "Describe it by the same parts as the seen tasks."
+        )
+    return math.sqrt(float(torch.where(shared > 0, total / shared, torch.inf).min()))
