@@ -19,18 +19,27 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CheckpointGeometry", "Nearest", "nearest_average_distances"]
+__all__ = ["CheckpointGeometry", "Located", "nearest_average_distances"]
 
 ROUNDING = 1e-10
 """Directions with less than this share of the largest variance are rounding."""
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """The nearest stored checkpoint: its row in the zoo and the L2 distance."""
+class Located:
+    """A flat adapter among the checkpoints.
+
+    Attributes:
+        row: of the nearest checkpoint in the zoo.
+        distance: L2 distance to it.
+        products: inner products of the adapter, minus the centre, with the runs.
+        square: squared length of the adapter minus the centre.
+    """
 
     row: int
     distance: float
+    products: Float[Tensor, " t"]
+    square: float
 
 
 class CheckpointGeometry:
@@ -94,8 +103,8 @@ class CheckpointGeometry:
         points = self.vectors[self.rows[self.tasks[run]]].double()
         return torch.sqrt((points - self.centre - self.runs[run]).square().sum(1))
 
-    def nearest(self, vector: Float[Tensor, " d"], without: str | None = None) -> Nearest:
-        """The nearest checkpoint, found exactly.
+    def locate(self, vector: Float[Tensor, " d"], without: str | None = None) -> Located:
+        """Where an adapter lies; the nearest checkpoint is found exactly.
 
         No checkpoint of a run is nearer than the run's mean less the run's radius (triangle inequality), so only the
         runs that this does not rule out are looked at, by differences in float64: the expanded square
@@ -106,25 +115,24 @@ class CheckpointGeometry:
             without: name of a run to leave out.
         """
         point = vector.double()
-        to_means = (self.runs - (point - self.centre)).norm(dim=1)
-        # The bound itself is rounded; a hair less keeps it a bound.
-        bounds = (to_means - self._radii) * (1 - 1e-9) - 1e-9
-        best = Nearest(-1, math.inf)
+        centred = point - self.centre
+        products, square = self.runs @ centred, float(centred.square().sum())
+        lengths = self.gram.diagonal() + square
+        # The expanded square will do for a bound, with more than its rounding taken off.
+        to_means = (lengths * (1 - 1e-12) - 2 * products).clamp_min(0).sqrt()
+        bounds = to_means - self._radii * (1 + 1e-9)
+        row, distance = -1, math.inf
         for run in bounds.argsort().tolist():
-            if float(bounds[run]) > best.distance:
+            if float(bounds[run]) > distance:
                 break
             if self.tasks[run] == without:
                 continue
             rows = self.rows[self.tasks[run]]
-            distances = (self.vectors[rows].double() - point).norm(dim=1)
+            distances = torch.sqrt((self.vectors[rows].double() - point).square().sum(1))
             place = int(distances.argmin())
-            if float(distances[place]) < best.distance:
-                best = Nearest(rows[place], float(distances[place]))
-        return best
-
-    def from_centre(self, vector: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-        """The vector minus the centre, in float64."""
-        return vector.double() - self.centre
+            if float(distances[place]) < distance:
+                row, distance = rows[place], float(distances[place])
+        return Located(row, distance, products, square)
 
     def span_distances(self, products: Float[Tensor, "n t"], squares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Distance of points to the nearest weighted sum of runs, weights adding up to 1.

@@ -8,6 +8,7 @@ explain, so that an average does not pass for something new.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -95,7 +96,7 @@ class NoveltyObserver:
         geometry = self._geometry
         self._finetuned = {task: geometry.vectors[rows[-1]] for task, rows in geometry.rows.items()}
         self._finals = {task: rows[-1] for task, rows in geometry.rows.items()}
-        others = [geometry.nearest(self._finetuned[task], without=task).distance for task in geometry.tasks]
+        others = [geometry.locate(self._finetuned[task], without=task).distance for task in geometry.tasks]
         self._unit = sum(others) / len(others)
         if self._unit == 0:
             raise DataError("All fine-tuned adapters of the zoo are equal, so nothing can be new. Build the zoo again.")
@@ -149,12 +150,11 @@ class NoveltyObserver:
 
     def _add(self, scored: Scored, place: _Place, sample: int, vector: Tensor, wrong: Tensor) -> None:
         geometry, unit, task = self._geometry, self._unit, scored.test.task
-        nearest = geometry.nearest(vector)
-        if nearest.row not in place.accuracy:
-            place.accuracy[nearest.row] = 1 - float(self._wrong(scored.test, [nearest.row]).double().mean())
-        centred = geometry.from_centre(vector)
-        self._products.append(geometry.runs @ centred)
-        self._squares.append(float(centred.square().sum()))
+        found = geometry.locate(vector)
+        if found.row not in place.accuracy:
+            place.accuracy[found.row] = 1 - float(self._wrong(scored.test, [found.row]).double().mean())
+        self._products.append(found.products)
+        self._squares.append(found.square)
         own = self._finetuned.get(task)
         self._points.append(
             NoveltyPoint(
@@ -165,12 +165,12 @@ class NoveltyObserver:
                 task=task,
                 sample=sample,
                 accuracy=1 - float(wrong.double().mean()),
-                distance=nearest.distance / unit,
+                distance=found.distance / unit,
                 overlap=largest_overlap(wrong, place.masks),
-                nearest_own=nearest.row in geometry.rows.get(task, ()),
-                nearest_accuracy=place.accuracy[nearest.row],
+                nearest_own=found.row in geometry.rows.get(task, ()),
+                nearest_accuracy=place.accuracy[found.row],
                 mean_accuracy=place.mean_accuracy,
-                mean_distance=float(centred.norm()) / unit,
+                mean_distance=math.sqrt(found.square) / unit,
                 average_distance=0.0,  # both are solved for all points together, in result()
                 span_distance=0.0,
                 finetuned_distance=None if own is None else float((vector.double() - own.double()).norm()) / unit,
@@ -200,11 +200,8 @@ class NoveltyObserver:
             number = geometry.tasks.index(test.task)
             others = torch.arange(len(finals)) != number
             final = self._finetuned[test.task]
-            own = (
-                geometry.nearest(final, without=test.task).distance,
-                largest_overlap(finals[number], finals[others]),
-                float(geometry.from_centre(final).norm()),
-            )
+            found = geometry.locate(final, without=test.task)
+            own = (found.distance, largest_overlap(finals[number], finals[others]), math.sqrt(found.square))
             rest = geometry.rows[test.task][:-1]
             masks = torch.cat([finals, self._wrong(test, rest)]) if rest else finals
         return _Place(masks, accuracy, float(right.double().mean()), own)

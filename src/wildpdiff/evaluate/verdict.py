@@ -25,6 +25,7 @@ from numpy import ndarray
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.sections import Memorisation, NoveltyPoint
 from wildpdiff.evaluate.statistics import Difference, paired_difference
+from wildpdiff.evaluate.summary import GENERATED
 
 __all__ = ["Verdict", "VerdictKind", "verdict"]
 
@@ -108,21 +109,21 @@ def verdict(memorisation: Memorisation, *, source: str = "generated", condition:
     new = [point for point in mine if point.split != "seen"]
     part = _part(memorisation, new or seen, "unseen" if new else "seen")
     kind, reason = _decide(memorisation, part, seed)
-    sentence = f"On {part.words}, {_SUBJECT[kind].format(source=source)}: {reason}"
+    name = "the generator" if source == GENERATED else f"“{source}”"
+    sentence = f"On {part.words}, {_CLAIM[kind].format(name=name)}: {reason}"
     if not new:
-        own = "; these tasks trained it, so only unseen ones can show whether it does more than recall them"
-        return Verdict(kind, f"{sentence}{own}.")
+        return Verdict(kind, f"{sentence}; these tasks trained it, and only unseen ones can show more than recall.")
     if seen:
-        sentence += f"; {_recall(_part(memorisation, seen, 'seen'))}"
+        sentence += f"; {_recall(memorisation, _part(memorisation, seen, 'seen'))}"
     return Verdict(kind, f"{sentence}.")
 
 
-_SUBJECT: dict[VerdictKind, str] = {
-    "copies": "“{source}” copies stored checkpoints",
-    "averages": "“{source}” averages stored checkpoints",
-    "adds noise": "“{source}” adds noise to stored checkpoints",
-    "generalises": "“{source}” generalises",
-    "undecided": "it stays open whether “{source}” generalises",
+_CLAIM: dict[VerdictKind, str] = {
+    "copies": "{name} copies stored checkpoints",
+    "averages": "{name} averages stored checkpoints",
+    "adds noise": "{name} adds noise to stored checkpoints",
+    "generalises": "{name} generalises",
+    "undecided": "it stays open whether {name} generalises",
 }
 
 
@@ -184,22 +185,18 @@ def _decide(memorisation: Memorisation, part: _Part, seed: int) -> tuple[Verdict
             f"its adapters lie {_number(float(part.middle.mean()))} from the mean of all checkpoints, where fine-tuned "
             f"ones lie {_number(float(np.mean(middle)))}, and classify {_against(ahead, MEAN)}"
         )
-    if not _better(nearest):
+    both = f"{_against(ahead, NEAREST)} and {_against(ahead, MEAN)}"
+    if not (_better(nearest) and _better(ahead[MEAN])):
         marks = _noise(memorisation, part)
-        if nearest.decided or marks:
+        if marks or (nearest.decided and nearest.value < 0):
             moved = f"its adapters lie {_number(distance)} from the nearest one ({scale})"
-            return "adds noise", _joined([moved, *marks, f"they classify {_against(ahead, NEAREST)}"])
-        if distance <= CLOSE and _tells(memorisation):
-            return "copies", (
-                f"its adapters lie {_number(distance)} from the nearest one ({scale}), moved where runs differ, and "
-                f"classify {_against(ahead, NEAREST)}"
-            )
-        if distance <= CLOSE:
-            return "adds noise", (
-                f"its adapters lie {_number(distance)} from the nearest one, further than checkpoints of one run "
-                f"({_number(memorisation.within_run)}) but nearer than any other run (1), and classify "
-                f"{_against(ahead, NEAREST)}"
-            )
+            return "adds noise", _joined([moved, *marks, f"they classify {both}"])
+    if distance <= CLOSE and not _better(nearest):
+        near = f"its adapters lie {_number(distance)} from the nearest one ({scale})"
+        if _tells(memorisation):
+            return "copies", f"{near}, moved where runs differ, and classify {_against(ahead, NEAREST)}"
+        within = f"further than checkpoints of one run ({_number(memorisation.within_run)})"
+        return "adds noise", f"{near}, {within} but far nearer than another run, and classify {both}"
     return "undecided", (
         f"its adapters are new, {_number(distance)} from the nearest stored checkpoint ({scale}), but classify "
         + _joined([_against(ahead, rival) for rival in ahead])
@@ -220,41 +217,44 @@ def _noise(memorisation: Memorisation, part: _Part) -> list[str]:
     marks = []
     outside = float(np.sqrt((part.span**2).mean() / (part.distance**2).mean()))
     if _tells(memorisation) and outside >= OUTSIDE:
-        marks.append(f"{min(outside, 1.0):.0%} of that way leads where no two tasks differ")
+        marks.append(f"{100 * min(outside, 1.0):.0f} % of that way leads where no two tasks differ")
     if memorisation.checkpoint_overlap:
         between = (1 - np.mean(memorisation.checkpoint_overlap)) / np.mean(memorisation.checkpoint_distance)
         changed = (1 - part.overlap.mean()) / part.distance.mean()
         if changed <= FLAT * between:
-            marks.append(
-                f"their errors change only {changed / between:.0%} as much as over the same way from run to run"
-            )
+            share = 100 * changed / between
+            marks.append(f"their errors change only {share:.0f} % as much as over the same way from run to run")
     return marks
 
 
 def _against(ahead: dict[str, Difference], rival: str) -> str:
-    """``4.1 points better than the mean of all checkpoints (2.9 to 5.3)``."""
+    """``4.1 points better than the mean of all checkpoints [2.9, 5.3]``."""
     difference = ahead[rival]
-    low, high = difference.interval or (None, None)
-    size = 100 * abs(difference.value)
-    if low is None or high is None:
-        found = f"{100 * difference.value:+.1f} points on the one task"
-    elif difference.decided:
-        low, high = sorted((100 * abs(low), 100 * abs(high)))
-        return (
-            f"{size:.1f} points {'better' if difference.value > 0 else 'worse'} than {rival} ({low:.1f} to {high:.1f})"
-        )
-    else:
-        found = f"{100 * difference.value:+.1f} points, {100 * low:.1f} to {100 * high:.1f}"
-    return f"not decidedly better or worse than {rival} ({found})"
+    words = "better" if difference.value > 0 else "worse"
+    if difference.wins == difference.losses == 0:
+        return f"exactly as well as {rival}"
+    if difference.interval is None:
+        return f"{_points(abs(difference.value))} points {words} than {rival} on the one task, which decides nothing"
+    ends = f"[{_points(difference.interval[0])}, {_points(difference.interval[1])}]"
+    if difference.decided:
+        return f"{_points(abs(difference.value))} points {words} than {rival} {ends}"
+    return f"neither decidedly better nor worse than {rival} ({_points(difference.value)} points {ends})"
 
 
-def _recall(part: _Part) -> str:
-    """What is expected of the tasks that trained it."""
+def _recall(memorisation: Memorisation, part: _Part) -> str:
+    """What is expected of the tasks that trained it, beside what was found."""
     share, distance = float(part.own.mean()), float(part.distance.mean())
-    near = f"on {part.words} its adapters lie {_number(distance)} from the nearest checkpoint"
+    copied = distance <= max(memorisation.within_run, COPY)
+    near = f"on {part.words} {'they are copies, ' if copied else 'they lie '}{_number(distance)} from the nearest one"
+    amount = f"{100 * share:.0f} %" if share > 0 else "none"
     if share > 0.5:
-        return f"{near}, {share:.0%} of them nearest to the task's own run, as expected of tasks that trained it"
-    return f"{near}, only {share:.0%} of them nearest to the task's own run, though these tasks trained it"
+        return f"{near}, {amount} of them nearest to the task's own run, as expected of tasks that trained it"
+    return f"{near}, {amount} of them nearest to the task's own run"
+
+
+def _points(value: float) -> str:
+    text = f"{100 * value:.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def _number(value: float) -> str:
