@@ -17,7 +17,7 @@ from matplotlib.markers import MarkerStyle
 
 from wildpdiff.report.palette import THEME, SourceStyle, css_variables
 
-__all__ = ["Canvas", "Drawing", "marker", "render", "shorten", "swatch"]
+__all__ = ["Canvas", "Drawing", "ReportFigure", "marker", "render", "shorten", "swatch"]
 
 WIDE = 920
 NARROW = 360
@@ -62,6 +62,16 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its file name (no suffix), title and caption."""
+
+    name: str
+    title: str
+    caption: str
+    drawing: Drawing
+
+
+@dataclass(frozen=True)
 class Canvas:
     """A figure of a given width; heights and margins are CSS pixels."""
 
@@ -88,27 +98,25 @@ class Canvas:
         axes.tick_params(length=0, pad=5)
         return axes
 
-    def legend(self, entries: list[tuple[str, SourceStyle, str]], columns: int) -> None:
-        """Names of the sources at the top; the condition decides whether a marker is filled."""
-        handles = [
-            Line2D([], [], linestyle="none", markersize=7, **marker(style, condition))
-            for _, style, condition in entries
-        ]
-        labels = [label for label, _, _ in entries]
+    def legend(self, entries: list[tuple[str, dict[str, Any]]], columns: int, *, line: bool = False) -> None:
+        """Names at the top, each with the look of its line or marker."""
+        bare: dict[str, Any] = {"linestyle": "none", "markersize": 7}
+        handles = [Line2D([], [], **(bare | look)) for _, look in entries]
         height = self.figure.get_size_inches()[1] * 72
         legend = self.figure.legend(
-            handles, labels, loc="upper left", bbox_to_anchor=(0, 1 - 5 / height), ncols=columns, handletextpad=0.3,
-            columnspacing=1.4, borderpad=0.1, labelspacing=0.45, borderaxespad=0.1,
+            handles, [label for label, _ in entries], loc="upper left", bbox_to_anchor=(0, 1 - 5 / height),
+            ncols=columns, handletextpad=0.5 if line else 0.3, columnspacing=1.4, borderpad=0.1, labelspacing=0.45,
+            borderaxespad=0.1, handlelength=3.4 if line else 1.6,
         )  # fmt: skip
         for text in legend.get_texts():
             text.set_parse_math(False)
 
 
 def marker(style: SourceStyle, condition: str) -> dict[str, Any]:
-    """Arguments of a marker: hollow for shuffled conditions, filled otherwise."""
-    hollow = condition == "shuffled"
+    """Arguments of a marker: hollow for the controls (random conditions as a diamond), filled otherwise."""
+    hollow = condition in ("shuffled", "random")
     return {
-        "marker": style.marker,
+        "marker": "d" if condition == "random" else style.marker,
         "markeredgecolor": style.colour.light,
         "markerfacecolor": _SURFACE if hollow else style.colour.light,
         "markeredgewidth": 1.5 if hollow else 0.8,
@@ -125,14 +133,15 @@ def shorten(name: str, length: int) -> str:
 
 def swatch(style: SourceStyle, condition: str) -> str:
     """The marker of a source as a small inline SVG, for tables."""
-    shape = MarkerStyle(style.marker)
+    hollow = condition in ("shuffled", "random")
+    shape = MarkerStyle("d" if condition == "random" else style.marker)
     polygons = [np.asarray(polygon) for polygon in shape.get_path().transformed(shape.get_transform()).to_polygons()]
     scale = 10 / max(float(np.abs(polygon).max()) for polygon in polygons)
     drawn = ""
     for polygon in polygons:
         corners = " ".join(f"{scale * x:.2f},{-scale * y:.2f}" for x, y in polygon)
         drawn += f'<polygon points="{corners}"/>'
-    fill = "none" if condition == "shuffled" else f"var({style.colour.variable})"
+    fill = "none" if hollow else f"var({style.colour.variable})"
     return (
         f'<svg class="swatch" viewBox="-13 -13 26 26" aria-hidden="true" fill="{fill}" '
         f'stroke="var({style.colour.variable})" stroke-width="3">{drawn}</svg>'
@@ -177,7 +186,7 @@ def _styled(body: str) -> str:
 
 def _unique(body: str, salt: str) -> str:
     """Identifiers that no other figure of the page has; those nobody refers to are dropped."""
-    prefix = f"f{sum(ord(letter) * (place + 1) for place, letter in enumerate(salt)):x}-"
+    prefix = f"fig{sum(ord(letter) * (place + 1) for place, letter in enumerate(salt)):x}-"
     used = set(re.findall(r'(?:xlink:href="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", body)
     return re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}", body)

@@ -1,28 +1,47 @@
-"""What the numbers say, as sentences: the headline, the winner, the control. Nothing is assumed to win."""
+"""What the rows say of each split: accuracies per task, families of sources, who is ahead of the generator."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from wildpdiff.evaluate.results import ResultRow, Results, SummaryRow
+from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.evaluate.statistics import Difference, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accuracy_per_task
 
 __all__ = [
-    "Headline",
+    "RIVALS",
+    "TIE",
+    "Key",
     "SplitFindings",
+    "TaskColumns",
     "compare",
+    "family_of",
     "findings",
-    "headline",
-    "percent",
-    "percentage",
-    "points",
-    "signed_points",
+    "main_first",
 ]
 
-MINUS = "\N{MINUS SIGN}"
+Key = tuple[str, str]
+"""Source and condition: a line of the table within a suite and split."""
+
+RIVALS: tuple[SourceFamily, ...] = ("no description", "description", "unlabelled images")
+"""Families that, like the generator, use no label of the task; the pretrained model competes with them."""
+
+TIE = 1e-9
+"""Accuracies over the same images that differ by less are equal but for the order of a sum, in the whole report."""
+
+
+@dataclass(frozen=True)
+class TaskColumns:
+    """Tasks that several lines of the table share, and the accuracy of each line on them, ``lines t``."""
+
+    tasks: tuple[str, ...]
+    accuracy: Float[ndarray, "lines t"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +53,12 @@ class SplitFindings:
         summary: its lines of the table.
         rows: its scores.
         accuracy: accuracy per task (mean over samples and seeds) by source and condition.
+        families: of every line.
         tasks: names, sorted by the accuracy of the pretrained model.
         generated: the generator's line, where there is one.
-        baseline: the best line that is neither the generator's nor fine-tuning's nor a control's. The pretrained
-            model counts: a source that does not beat it is of no use.
+        differences: generated − source over the tasks both have, for every other line; empty without a generator.
+        baseline: the best line that, like the generator, uses no label of the task: neither fine-tuning, nor a control.
+            The pretrained model counts: a source that does not beat it is of no use.
         winner: the better of the two.
         lead: generated − baseline over the tasks both have; None where either is missing.
     """
@@ -46,9 +67,11 @@ class SplitFindings:
     split: str
     summary: tuple[SummaryRow, ...]
     rows: tuple[ResultRow, ...]
-    accuracy: dict[tuple[str, str], dict[str, float]]
+    accuracy: Mapping[Key, Mapping[str, float]]
+    families: Mapping[Key, SourceFamily]
     tasks: tuple[str, ...]
     generated: SummaryRow | None
+    differences: Mapping[Key, Difference]
     baseline: SummaryRow | None
     winner: SummaryRow | None
     lead: Difference | None
@@ -60,55 +83,62 @@ class SplitFindings:
                 return row
         return None
 
-    def per_task(self, row: SummaryRow) -> dict[str, float]:
+    def per_task(self, row: SummaryRow) -> Mapping[str, float]:
         """Accuracy per task of a line of the table."""
         return self.accuracy[row.source, row.condition]
 
+    def family(self, row: SummaryRow) -> SourceFamily:
+        """What a line uses of the task."""
+        return self.families[row.source, row.condition]
 
-@dataclass(frozen=True)
-class Headline:
-    """The result in one sentence; ``winner`` is set in bold."""
+    def difference(self, row: SummaryRow) -> Difference | None:
+        """Generated − this line, over the tasks both have; None for the generator itself and without one."""
+        return self.differences.get((row.source, row.condition))
 
-    before: str
-    winner: str
-    after: str
+    def is_rival(self, row: SummaryRow) -> bool:
+        """Whether a line competes with the generator: no label of the task, no control."""
+        if row.source == GENERATED or row.condition in ("shuffled", "random"):
+            return False
+        return row.source == PRETRAINED or self.family(row) in RIVALS
 
-    def __str__(self) -> str:
-        return self.before + self.winner + self.after
+    def is_ahead(self, row: SummaryRow) -> bool:
+        """Whether a line is more accurate than the generator on the tasks both have, whatever it uses."""
+        difference = self.difference(row)
+        return difference is not None and difference.value < -TIE
 
+    @property
+    def ahead(self) -> tuple[SummaryRow, ...]:
+        """Every line that is ahead of the generator, best first."""
+        lines = [row for row in self.summary if self.is_ahead(row)]
+        return tuple(sorted(lines, key=lambda row: self.differences[row.source, row.condition].value))
 
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction as a number of percent, without the sign %."""
-    text = f"{100 * value:.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", MINUS)
-
-
-def percentage(value: float, digits: int = 1) -> str:
-    """A fraction in percent with the sign, which never starts a line of its own."""
-    return f"{percent(value, digits)}\N{NO-BREAK SPACE}%"
-
-
-def points(value: float) -> str:
-    """The size of a difference of accuracies, in points."""
-    return f"{percent(abs(value))} points"
-
-
-def signed_points(value: float) -> str:
-    """A difference of accuracies in points, with its sign."""
-    text = percent(value)
-    return text if text.startswith(MINUS) or text == "0.0" else f"+{text}"
+    def columns(self, lines: Sequence[SummaryRow | None]) -> TaskColumns | None:
+        """Accuracies of several lines on the tasks that all have; None where a line or a shared task is missing."""
+        present = [row for row in lines if row is not None]
+        tables = [self.per_task(row) for row in present]
+        shared = tuple(task for task in self.tasks if all(task in table for table in tables))
+        if len(present) < len(lines) or not shared:
+            return None
+        return TaskColumns(shared, np.array([[table[task] for task in shared] for table in tables]))
 
 
-def interval_text(interval: tuple[float, float] | None, digits: int = 1) -> str:
-    """An interval of fractions in percent, with a leading space, or nothing."""
-    return f" [{percent(interval[0], digits)}, {percent(interval[1], digits)}]" if interval else ""
+def family_of(row: SummaryRow, infos: Mapping[str, SourceInfo]) -> SourceFamily:
+    """What a line uses of the task: as the results say; where they do not, as its condition tells."""
+    if row.source in (PRETRAINED, FINETUNED):
+        return "reference"
+    if row.source in infos:
+        return infos[row.source].family
+    return "no description" if row.condition == "none" else "description"
 
 
 def compare(part: SplitFindings, a: SummaryRow | None, b: SummaryRow | None) -> Difference | None:
     """Paired difference of two lines over the tasks that both have."""
     if a is None or b is None:
         return None
-    first, second = part.per_task(a), part.per_task(b)
+    return _difference(part.per_task(a), part.per_task(b))
+
+
+def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
     shared = [task for task in first if task in second]
     if not shared:
         return None
@@ -118,13 +148,19 @@ def compare(part: SplitFindings, a: SummaryRow | None, b: SummaryRow | None) -> 
 def findings(results: Results) -> list[SplitFindings]:
     """One entry for each suite and split, in the order of the summary."""
     places = dict.fromkeys((row.suite, row.split) for row in results.summary)
-    return [_split_findings(results, suite, split) for suite, split in places]
+    infos = {info.name: info for info in results.sources}
+    return [_split_findings(results, infos, suite, split) for suite, split in places]
 
 
-def _split_findings(results: Results, suite: str, split: str) -> SplitFindings:
+def main_first(parts: Sequence[SplitFindings]) -> list[SplitFindings]:
+    """The unseen tasks first, because they are the question; then held-out groups, then the seen tasks."""
+    return sorted(parts, key=lambda part: (part.split != "unseen", part.split == "seen"))
+
+
+def _split_findings(results: Results, infos: Mapping[str, SourceInfo], suite: str, split: str) -> SplitFindings:
     summary = tuple(row for row in results.summary if (row.suite, row.split) == (suite, split))
     rows = tuple(row for row in results.rows if (row.suite, row.split) == (suite, split))
-    accuracy: dict[tuple[str, str], dict[str, float]] = {
+    accuracy: dict[Key, dict[str, float]] = {
         (line.source, line.condition): accuracy_per_task(
             rows, suite=suite, split=split, source=line.source, condition=line.condition
         )
@@ -132,112 +168,39 @@ def _split_findings(results: Results, suite: str, split: str) -> SplitFindings:
     }
     order = next((table for (source, _), table in accuracy.items() if source == PRETRAINED), {})
     names = dict.fromkeys(row.task for row in rows)
-    tasks = tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task)))
     generated = next((line for line in summary if (line.source, line.condition) == (GENERATED, "own")), None)
-    rivals = [line for line in summary if line.source not in (GENERATED, FINETUNED) and line.condition != "shuffled"]
-    baseline = max(rivals, key=lambda line: line.accuracy, default=None)
-    competing = [line for line in (generated, baseline) if line is not None]
+    differences: dict[Key, Difference] = {}
+    if generated is not None:
+        own = accuracy[GENERATED, "own"]
+        found = {key: _difference(own, table) for key, table in accuracy.items() if key != (GENERATED, "own")}
+        differences = {key: value for key, value in found.items() if value is not None}
     part = SplitFindings(
         suite=suite,
         split=split,
         summary=summary,
         rows=rows,
         accuracy=accuracy,
-        tasks=tasks,
+        families={(line.source, line.condition): family_of(line, infos) for line in summary},
+        tasks=tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task))),
         generated=generated,
-        baseline=baseline,
-        winner=max(competing, key=lambda line: line.accuracy, default=None),
+        differences=differences,
+        baseline=None,
+        winner=None,
         lead=None,
     )
-    return SplitFindings(**{**vars(part), "lead": compare(part, generated, baseline)})
+    baseline = _best_rival(part)
+    lead = differences.get((baseline.source, baseline.condition)) if baseline is not None else None
+    beaten = generated is None or (lead is not None and lead.value < -TIE)
+    winner = baseline if beaten else generated
+    return SplitFindings(**{**vars(part), "baseline": baseline, "winner": winner, "lead": lead})
 
 
-def count(number: int, noun: str) -> str:
-    """``1 task``, ``2 tasks``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def source_name(line: SummaryRow) -> str:
-    """A source as the subject of a sentence."""
-    named = {GENERATED: "generated adapters", PRETRAINED: "the pretrained model without any adapter"}
-    return named.get(line.source, line.label)
-
-
-def gain_sentence(line: SummaryRow) -> str:
-    """What a line recovers of fine-tuning's gain, as the end of a sentence."""
-    if line.recovered_gain is None:
-        return "no share of fine-tuning's gain can be given"
-    interval = interval_text(line.recovered_gain_interval, 0)
-    verb = "recover" if line.recovered_gain >= 0 else "fall below the pretrained model: they recover"
-    return f"{verb} {percentage(line.recovered_gain, 0)}{interval} of fine-tuning's gain"
-
-
-def headline(part: SplitFindings) -> Headline:
-    """The result of a split in one or two sentences; names a baseline as the winner where it is one."""
-    place = f"On {count(len(part.tasks), f'{part.split} task')}, "
-    generated, baseline, lead = part.generated, part.baseline, part.lead
-    if part.winner is None:
-        return Headline(f"{place}no source but the reference was evaluated.", "", "")
-    if generated is None or baseline is None or lead is None:
-        missing = "the generator" if generated is None else "a baseline"
-        after = f" reaches {percentage(part.winner.accuracy)} accuracy; {missing} was not evaluated."
-        return Headline(place, part.winner.label, after)
-    margin = f"{points(lead.value)}{interval_text(_absolute(lead))}"
-    open_question = "" if lead.decided else f", a difference that {_deciders(lead)} not decide"
-    if part.winner is generated:
-        labels = ", without a label of those tasks" if part.split == "unseen" else ""
-        after = (
-            f" reach {percentage(generated.accuracy)} accuracy and {gain_sentence(generated)}{labels}: "
-            f"{margin} above the best baseline, {source_name(baseline)}{open_question}."
-        )
-        return Headline(place, source_name(generated), after)
-    after = (
-        f" is ahead of the generator: {percentage(baseline.accuracy)} accuracy against "
-        f"{percentage(generated.accuracy)}, a lead of {margin}{open_question}. "
-        f"Generated adapters {gain_sentence(generated)}."
-    )
-    return Headline(place, source_name(baseline), after)
-
-
-def _deciders(difference: Difference) -> str:
-    return "one task does" if difference.tasks == 1 else "these tasks do"
-
-
-def _absolute(lead: Difference) -> tuple[float, float] | None:
-    """The interval of the lead, turned so that it reads as the winner's."""
-    if lead.interval is None or lead.value >= 0:
-        return lead.interval
-    return (-lead.interval[1], -lead.interval[0])
-
-
-def control_sentence(part: SplitFindings) -> str | None:
-    """What the description contributes: own against shuffled conditions."""
-    control = part.of(GENERATED, "shuffled")
-    difference = compare(part, part.generated, control)
-    if control is None or difference is None:
-        return None
-    size = f"{signed_points(difference.value)} points{interval_text(difference.interval)}"
-    if difference.decided and difference.value > 0:
-        verdict = "the generator uses what it is told"
-    elif difference.decided:
-        verdict = "the right description does harm, so the condition is not understood"
-    else:
-        verdict = f"{_deciders(difference)} not show that the description is used"
-    return (
-        f"Control: with the descriptions of other tasks the same generator reaches {percentage(control.accuracy)}. "
-        f"The right description is worth {size}: {verdict}."
-    )
-
-
-def seeds_sentence(part: SplitFindings) -> str | None:
-    """How much trained generators differ: mean accuracy for each generator seed."""
-    by_seed: dict[int, list[ResultRow]] = {}
-    for row in part.rows:
-        if (row.source, row.condition) == (GENERATED, "own") and row.generator_seed is not None:
-            by_seed.setdefault(row.generator_seed, []).append(row)
-    if len(by_seed) < 2:
-        return None
-    means = ", ".join(
-        f"{percentage(float(np.mean([row.accuracy for row in rows])))}" for _, rows in sorted(by_seed.items())
-    )
-    return f"Trained with {len(by_seed)} seeds, the generator reaches {means}."
+def _best_rival(part: SplitFindings) -> SummaryRow | None:
+    """The strongest rival; against a generator, among those scored on all of its tasks where there are any."""
+    rivals = [line for line in part.summary if part.is_rival(line)]
+    if part.generated is None:
+        return max(rivals, key=lambda line: line.accuracy, default=None)
+    tasks = set(part.per_task(part.generated))
+    whole = [line for line in rivals if tasks <= set(part.per_task(line))]
+    paired = [line for line in whole or rivals if part.difference(line) is not None]
+    return min(paired, key=lambda line: part.differences[line.source, line.condition].value, default=None)

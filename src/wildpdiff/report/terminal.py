@@ -8,46 +8,56 @@ from rich.text import Text
 
 from wildpdiff.evaluate.results import Results, SummaryRow
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
-from wildpdiff.report.findings import SplitFindings, count, findings, headline, percent
+from wildpdiff.report.findings import SplitFindings, findings, main_first
+from wildpdiff.report.groups import grouped
+from wildpdiff.report.sentences import ahead_sentence, headline, labels_sentence, split_name
+from wildpdiff.report.wording import percent, signed_points
 
 __all__ = ["results_table"]
 
 
 def results_table(results: Results) -> Group:
-    """One table for each suite and split, then the headline; the best source besides fine-tuning is in bold."""
+    """One table for each suite and split, then the result of the main one in words.
+
+    In bold is what is best without labels of the task, and every source that is ahead of the generator.
+    """
     parts = findings(results)
-    several = len({part.suite for part in parts}) > 1
-    last = next((part for part in parts if part.split == "unseen"), parts[0] if parts else None)
-    if last is None:
+    if not parts:
         return Group(Text("The results hold no row."))
-    sentence = headline(last)
+    several = len({part.suite for part in parts}) > 1
+    main = main_first(parts)[0]
+    sentence = headline(main)
+    told = [text for text in (ahead_sentence(main), labels_sentence(main)) if text]
     return Group(
         *(_table(part, several) for part in parts),
         Text.assemble(sentence.before, (sentence.winner, "bold"), sentence.after),
+        *(Text(text) for text in told),
     )
 
 
 def _table(part: SplitFindings, several_suites: bool) -> Table:
-    title = (f"{part.suite}, " if several_suites else "") + count(len(part.tasks), f"{part.split} task")
+    title = (f"{part.suite}, " if several_suites else "") + split_name(part.split, len(part.tasks))
     table = Table(
         title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
     table.add_column("source")
-    for name in ("accuracy, %", "95 % interval", "recovered gain, %", "95 % interval", "seconds"):
+    for name in ("accuracy, %", "95 % interval", "recovered gain, %", "95 % interval", "generated −", "seconds"):
         table.add_column(name, justify="right")
-    for row in part.summary:
-        # Text, not markup: a task or a source may be named [like this].
-        table.add_row(*(Text(cell) for cell in _cells(row)), style=_style(row, part))
+    for group in grouped(part):
+        for row in group.lines:
+            # Text, not markup: a task or a source may be named [like this].
+            table.add_row(*(Text(cell) for cell in _cells(row, part)), style=_style(row, part))
     return table
 
 
 def _style(row: SummaryRow, part: SplitFindings) -> str:
-    if row is part.winner:
+    if row is part.winner or part.is_ahead(row):
         return "bold"
     return "dim" if row.source in (PRETRAINED, FINETUNED) else ""
 
 
-def _cells(row: SummaryRow) -> tuple[str, ...]:
+def _cells(row: SummaryRow, part: SplitFindings) -> tuple[str, ...]:
+    lead = part.difference(row)
     by_definition = {PRETRAINED: "0", FINETUNED: "100"}.get(row.source, "–")
     return (
         row.label,
@@ -55,6 +65,7 @@ def _cells(row: SummaryRow) -> tuple[str, ...]:
         _range(row.accuracy_interval, 1),
         by_definition if row.recovered_gain is None else percent(row.recovered_gain, 0),
         _range(row.recovered_gain_interval, 0),
+        "–" if lead is None else signed_points(lead.value),
         "–" if row.seconds_per_adapter is None else f"{row.seconds_per_adapter:.2g}",
     )
 

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from wildpdiff.evaluate.results import Results
-from wildpdiff.report.findings import control_sentence, findings, headline, percent, seeds_sentence, signed_points
+from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.report.findings import findings
+from wildpdiff.report.groups import grouped
+from wildpdiff.report.sentences import (
+    ahead_sentence,
+    control_sentences,
+    headline,
+    labels_sentence,
+    seeds_sentence,
+)
+from wildpdiff.report.wording import listed, percent, seconds_text, signed_points
 
 KERNEL = ("kernel ridge regression", "own")
 OWN = ("generated", "own")
@@ -62,12 +72,60 @@ def test_one_task_decides_nothing(build_results: Callable[..., Results]) -> None
 
 
 def test_the_control_says_whether_the_description_is_used(build_results: Callable[..., Results]) -> None:
-    used = control_sentence(findings(build_results())[-1])
-    assert used is not None
+    (used,) = control_sentences(findings(build_results())[-1])
     assert "uses what it is told" in used
-    ignored = control_sentence(findings(build_results(gains={("generated", "shuffled"): 0.95}, noise=0.02))[-1])
-    assert ignored is not None
+    (ignored,) = control_sentences(findings(build_results(gains={("generated", "shuffled"): 0.95}, noise=0.02))[-1])
     assert "do not show that the description is used" in ignored
+
+
+def test_random_conditions_are_a_control_of_their_own(whole_results: Results) -> None:
+    (unseen,) = (part for part in findings(whole_results) if part.split == "unseen")
+    shuffled, random = control_sentences(unseen)
+    assert "descriptions of other tasks" in shuffled
+    assert "parts of many tasks" in random
+
+
+LABELS = (SourceInfo("fine-tuned, 5 labels a class", "labels", None, ""), SourceInfo("copy", "checkpoints", None, ""))
+
+
+def test_sources_with_labels_and_controls_never_win_but_are_told(build_results: Callable[..., Results]) -> None:
+    few = ("fine-tuned, 5 labels a class", "own")
+    results = build_results(gains={few: 1.3, ("copy", "none"): 1.4, OWN: 0.9}, sources=LABELS)
+    part = findings(results)[-1]
+    assert part.winner is part.generated
+    assert headline(part).winner == "generated adapters"
+    assert {row.source for row in part.ahead} >= {"copy", "fine-tuned, 5 labels a class"}
+    assert "fine-tuned, 5 labels a class (+" in (labels_sentence(part) or "")
+    assert "None of the" in (ahead_sentence(part) or "")
+    titles = [group.title for group in grouped(part)]
+    assert titles.index("With labels of the task: no rivals of the above") > titles.index("From the description")
+    assert [row.source for row in grouped(part)[-1].lines] == ["copy"]
+
+
+def test_every_rival_that_is_ahead_is_named_with_what_the_tasks_decide(build_results: Callable[..., Results]) -> None:
+    results = build_results(gains={KERNEL: 1.6, ("nearest task", "own"): 1.5, OWN: 0.4})
+    told = ahead_sentence(findings(results)[-1]) or ""
+    assert "2 of 5 sources" in told
+    assert told.index("kernel ridge regression") < told.index("nearest task")
+    assert "undecided" not in told
+
+
+def test_a_winner_with_unlabelled_images_is_said_to_have_them(build_results: Callable[..., Results]) -> None:
+    infos = (SourceInfo("EM prior correction", "unlabelled images", None, ""),)
+    results = build_results(gains={("EM prior correction", "own"): 1.5, OWN: 0.3}, sources=infos)
+    assert headline(findings(results)[-1]).winner == "EM prior correction"
+    assert "is given the task's unlabelled images" in sentence(results)
+
+
+def test_differences_are_generated_minus_source(results: Results) -> None:
+    part = findings(results)[-1]
+    pretrained, generated = part.of("pretrained"), part.generated
+    assert pretrained is not None
+    assert generated is not None
+    difference = part.difference(pretrained)
+    assert difference is not None
+    assert difference.value == pytest.approx(generated.accuracy - pretrained.accuracy)
+    assert part.difference(generated) is None
 
 
 def test_seeds_are_told_apart_only_where_there_are_several(build_results: Callable[..., Results]) -> None:
@@ -82,3 +140,22 @@ def test_seeds_are_told_apart_only_where_there_are_several(build_results: Callab
 def test_numbers_are_set_with_a_true_minus_and_no_negative_zero(value: float, plain: str, signed: str) -> None:
     assert percent(value) == plain
     assert signed_points(value) == signed
+
+
+def test_words_are_listed() -> None:
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0002, "< 1 ms"),
+        (0.0042, "4.2 ms"),
+        (0.42, "0.42 s"),
+        (14.2, "14 s"),
+        (184.3, "3 min 04 s"),
+        (7384, "2 h 03 min"),
+    ],
+)
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert seconds_text(float(seconds)) == text

@@ -1,0 +1,99 @@
+"""Several files of results as one report: what the first lacks is taken from the others, where that is honest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wildpdiff.errors import ArtifactError
+from wildpdiff.evaluate.results import Results
+
+__all__ = ["NamedResults", "merge_results"]
+
+TASKWISE = ("spread", "memorisation", "distances", "calibration", "latent_map", "pictures")
+"""Sections about the very tasks and backbone of the table; those of another suite would be misread."""
+
+SELF_CONTAINED = ("interpolation", "scaling", "paper")
+"""Sections with tasks and references of their own; another suite is allowed, and said."""
+
+
+@dataclass(frozen=True)
+class NamedResults:
+    """Results and the file they were read from."""
+
+    name: str
+    results: Results
+
+
+def merge_results(main: Results, others: Sequence[NamedResults]) -> Results:
+    """The main results with sections and held-out splits that they lack, from the first other file that has them.
+
+    Rows of seen and unseen tasks are never taken: the table is the main file's. A note names each section's source.
+
+    Args:
+        main: stays as it is wherever it has something.
+        others: in order of preference.
+
+    Raises:
+        ArtifactError: a section about the table's own tasks comes from another suite or another backbone, or a
+            section that stands for itself from another backbone.
+    """
+    merged = main
+    for other in others:
+        taken: dict[str, Any] = {}
+        names = []
+        for section in (*TASKWISE, *SELF_CONTAINED):
+            found = getattr(other.results, section)
+            if not found or getattr(merged, section):
+                continue
+            _refuse_foreign(main, other, section.replace("_", " "), suite=section in TASKWISE)
+            taken[section] = found
+            names.append(section.replace("_", " "))
+        held_out = _new_splits(merged, other.results)
+        if held_out:
+            _refuse_foreign(main, other, ", ".join(held_out), suite=True)
+            for part in ("rows", "summary"):
+                added = [row for row in getattr(other.results, part) if row.split in held_out]
+                taken[part] = (*getattr(merged, part), *added)
+            names += held_out
+        if not names:
+            continue
+        known = {info.name for info in merged.sources}
+        taken["sources"] = (*merged.sources, *(info for info in other.results.sources if info.name not in known))
+        taken["notes"] = (*merged.notes, _origin(main, other, names))
+        merged = dataclasses.replace(merged, **taken)
+    return merged
+
+
+def _new_splits(main: Results, other: Results) -> list[str]:
+    own = {row.split for row in main.rows}
+    return list(
+        dict.fromkeys(row.split for row in other.rows if row.split.startswith("held-out ") and row.split not in own)
+    )
+
+
+def _refuse_foreign(main: Results, other: NamedResults, section: str, *, suite: bool) -> None:
+    """Raise where the other file's numbers are not about the same tasks or model."""
+    if suite and other.results.suite.fingerprint != main.suite.fingerprint:
+        raise ArtifactError(
+            f"{other.name} has {section} of another suite ({other.results.suite.name}, fingerprint "
+            f"{other.results.suite.fingerprint[:12]}; the first file's is {main.suite.fingerprint[:12]}). Leave it "
+            "out, or measure it on the same suite."
+        )
+    if other.results.backbone.hash != main.backbone.hash:
+        raise ArtifactError(
+            f"{other.name} has {section} of another backbone ({other.results.backbone.name}, "
+            f"{other.results.backbone.hash[:12]}; the first file's is {main.backbone.hash[:12]}). Leave it out, or "
+            "measure it with the same backbone."
+        )
+
+
+def _origin(main: Results, other: NamedResults, names: Sequence[str]) -> str:
+    made = other.results.provenance
+    text = f"{', '.join(names)[:1].upper()}{', '.join(names)[1:]}: measured by {made.command}, {made.created[:10]}"
+    if other.results.suite.fingerprint != main.suite.fingerprint:
+        there = other.results.suite
+        text += f", on another set of tasks ({there.name}, {there.seen} seen, {there.unseen} unseen)"
+    return text + "."

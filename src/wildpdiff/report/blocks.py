@@ -1,0 +1,99 @@
+"""What a section of the page is made of: texts, figures, tables and rows of pictures. Plain values; no HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wildpdiff.report.palette import SourceStyle
+
+__all__ = ["Block", "Bullets", "Cell", "DataTable", "PageSection", "PictureRow", "Shot", "TableRow", "Text"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; a ``warning`` and a ``note`` are set apart."""
+
+    text: str
+    tone: Literal["plain", "note", "warning"] = "plain"
+    kind: str = field(default="text", init=False)
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    lines: tuple[str, ...]
+    kind: str = field(default="bullets", init=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value and what stands small beside it, for example its interval."""
+
+    text: str
+    small: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A line of a table.
+
+    Attributes:
+        head: the name at its left.
+        cells: one a column; none for a heading within the table.
+        tone: ``group`` for a heading, ``ahead`` in bold, ``own`` for the generator, ``muted`` for references.
+        small: beside the name.
+        style, condition: the mark before the name, where it is a source.
+    """
+
+    head: str
+    cells: tuple[Cell, ...]
+    tone: frozenset[str] = frozenset()
+    small: str = ""
+    style: SourceStyle | None = None
+    condition: str = "own"
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A table with its title and a note below; ``columns`` names the first one too."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    note: str = ""
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture as a data URI, the truth, and what two models say; each with whether it is right."""
+
+    source: str
+    label: str
+    pretrained: str
+    pretrained_right: bool
+    generated: str
+    generated_right: bool
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures of one task."""
+
+    title: str
+    shots: tuple[Shot, ...]
+    kind: str = field(default="pictures", init=False)
+
+
+Block = object
+"""One of the above, or a :class:`~wildpdiff.report.drawing.ReportFigure`."""
+
+
+@dataclass(frozen=True)
+class PageSection:
+    """A heading and what stands below it, in order."""
+
+    title: str
+    blocks: tuple[Block, ...]

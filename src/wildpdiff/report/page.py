@@ -1,0 +1,196 @@
+"""The sections of the page in order, each only where it was measured, and what was not measured at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from wildpdiff.evaluate.interpolation_summary import ways_of
+from wildpdiff.evaluate.results import Results
+from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
+from wildpdiff.report.drawing import ReportFigure
+from wildpdiff.report.figure_calibration import calibration_figure
+from wildpdiff.report.figure_distance import distance_figure
+from wildpdiff.report.figure_interpolation import alignment_figure, interpolation_figure
+from wildpdiff.report.figure_latent_map import latent_map_figure
+from wildpdiff.report.figure_novelty import novelty_figure
+from wildpdiff.report.figure_scaling import scaling_figure
+from wildpdiff.report.figures import FigureNames, accuracy_figures, figure_names, styles_of
+from wildpdiff.report.findings import SplitFindings, findings, main_first
+from wildpdiff.report.palette import SourceStyle
+from wildpdiff.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
+from wildpdiff.report.sentences import ahead_sentence, labels_sentence
+from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
+from wildpdiff.report.verdict_sentence import verdict_sentence
+from wildpdiff.report.wording import count, percentage, signed_points
+
+__all__ = ["figures_of", "page_sections"]
+
+_TABLE_WORDS = (
+    "Mean accuracy over tasks, of all samples and never of the best one; intervals are 95 % bootstrap intervals over "
+    "tasks. Recovered gain is the share of fine-tuning's gain over the pretrained model. Generated − source is the "
+    "paired difference on the same tasks: above zero the generator is ahead. In bold: what is best without labels, and "
+    "every source that is ahead of the generator; the generator's line is tinted. Training is beyond the zoo."
+)
+_UNMEASURED = {
+    "sources": ("what each source uses and its training time", "wildpdiff evaluate"),
+    "spread": ("the spread of generated parameters", "wildpdiff evaluate"),
+    "memorisation": ("novelty and memorisation", "wildpdiff evaluate"),
+    "distances": ("the distance of the conditions", "wildpdiff evaluate"),
+    "calibration": ("calibration", "wildpdiff evaluate"),
+    "latent_map": ("the map of the latents", "wildpdiff evaluate"),
+    "pictures": ("sample pictures", "wildpdiff evaluate"),
+    "interpolation": ("interpolation between tasks", "wildpdiff reproduce paper"),
+    "paper": ("the paper's tables", "wildpdiff reproduce paper"),
+    "scaling": ("the number of training tasks", "wildpdiff reproduce scaling"),
+}
+
+
+def page_sections(results: Results) -> list[PageSection]:
+    """Everything between the headline and how it was made."""
+    parts = main_first(findings(results))
+    styles = styles_of(results, parts)
+    suites = list(dict.fromkeys(part.suite for part in parts))
+    by_suite = {suite: [part for part in parts if part.suite == suite] for suite in suites}
+    names = {suite: figure_names(parts, suite) for suite in suites}
+    first = by_suite[suites[0]]
+    sections: list[PageSection | None] = [_table_section(results, by_suite, styles, names)]
+    figures = [figure for suite in suites for figure in accuracy_figures(by_suite[suite], styles, names[suite])]
+    sections.append(PageSection("Source by source, task by task", tuple(figures)))
+    groups = [block for suite in suites for block in groups_blocks(by_suite[suite], styles, names[suite].heading)]
+    distance = distance_figure(results, first, styles, "gain-against-distance", names[suites[0]].heading)
+    sections.append(_section("Far from what was seen", [*groups, distance]))
+    sections.append(_novelty_section(results, styles, names[suites[0]]))
+    sections += _study_sections(results)
+    calibration = calibration_figure(results, styles, "calibration", "")
+    sections.append(_section("Calibration", [calibration]))
+    sections.append(_pictures_section(results))
+    losses = [block for suite in suites for block in losses_blocks(by_suite[suite][0], styles)]
+    sections += [_section("Where it lost", losses), _ceiling_section(results), _limits_section(results, parts)]
+    return [section for section in sections if section is not None and section.blocks]
+
+
+def _section(title: str, blocks: Sequence[Block | None]) -> PageSection | None:
+    present = tuple(block for block in blocks if block is not None)
+    return PageSection(title, present) if present else None
+
+
+def _table_section(
+    results: Results,
+    by_suite: Mapping[str, Sequence[SplitFindings]],
+    styles: Mapping[str, SourceStyle],
+    names: Mapping[str, FigureNames],
+) -> PageSection:
+    blocks: list[Block] = [Text(_TABLE_WORDS)]
+    for suite, own in by_suite.items():
+        plain = [part for part in own if not part.split.startswith("held-out ")] or own
+        for part in plain:
+            table, *warnings = sources_blocks(results, part, styles, names[suite].heading)
+            blocks += [table, *warnings]
+            told = [sentence for sentence in (ahead_sentence(part), labels_sentence(part)) if sentence]
+            if told:
+                blocks.append(Text(" ".join(told), "note"))
+    return PageSection("The table", tuple(blocks))
+
+
+def _novelty_section(results: Results, styles: Mapping[str, SourceStyle], names: FigureNames) -> PageSection | None:
+    verdict = verdict_sentence(results)
+    heading = names.heading
+    blocks = [
+        Text(verdict) if verdict else None,
+        novelty_figure(results, styles, verdict, "accuracy-and-novelty", heading),
+        latent_map_figure(results, styles, "latent-map", heading),
+        spread_table(results.spread),
+    ]
+    return _section("New, or memorised?", blocks)
+
+
+def _study_sections(results: Results) -> list[PageSection | None]:
+    sections: list[PageSection | None] = []
+    between = results.interpolation
+    if between is not None and ways_of(between):
+        figures = [interpolation_figure(between, "interpolation", ""), alignment_figure(between, "alignment", "")]
+        sections.append(_section("Between tasks", [*figures, correlations_table(between)]))
+    if results.scaling is not None and results.scaling.cells:
+        sections.append(_section("How many tasks it takes", [scaling_figure(results.scaling, "scaling", "")]))
+    sections.append(_section("The paper's questions", paper_blocks(results.paper)))
+    return sections
+
+
+def _pictures_section(results: Results) -> PageSection | None:
+    rows = picture_rows(results)
+    if not rows:
+        return None
+    words = (
+        "Test images of the tasks where the generated adapter gains most, and of those where it gains least or does "
+        "harm, preferring images on which the two models differ. Below each: what it shows, what the pretrained model "
+        "says, what the generated adapter says; ✓ is right."
+    )
+    return PageSection("What the models see", (Text(words), *rows))
+
+
+def _ceiling_section(results: Results) -> PageSection | None:
+    coder = results.autoencoder
+    if coder is None:
+        return None
+    sentences = [
+        "A generator can be no better than what its autoencoder lets through "
+        f"({coder.kind}, {coder.latent_size} latent values)."
+    ]
+    for split, entry in sorted(coder.ceiling.items(), reverse=True):
+        change = signed_points(entry.accuracy - entry.finetuned)
+        sentences.append(
+            f"On {split} tasks fine-tuned adapters reach {percentage(entry.finetuned)} before and "
+            f"{percentage(entry.accuracy)} after the autoencoder's round trip ({change} points)."
+        )
+    if not coder.ceiling:
+        sentences.append("It was not measured.")
+    return PageSection("The autoencoder's ceiling", (Text(" ".join(sentences)),))
+
+
+def _limits_section(results: Results, parts: Sequence[SplitFindings]) -> PageSection:
+    """What these numbers do not show, in words."""
+    limits = []
+    if not any(part.split == "unseen" for part in parts):
+        limits.append("No unseen task was evaluated: nothing here shows that generation works on a new task.")
+    main = parts[0]
+    if len(main.tasks) < 10:
+        limits.append(
+            f"With {count(len(main.tasks), 'task')} the intervals are too narrow or missing: percentile intervals need "
+            "about ten tasks."
+        )
+    if main.generated is not None and main.generated.seeds == 1:
+        limits.append("One generator was trained: how far another seed would move the result is not measured.")
+    if not any(row.condition == "shuffled" for row in main.summary):
+        limits.append("No control with shuffled descriptions was run: the use of the description is not shown.")
+    if not any(part.split.startswith("held-out ") for part in parts):
+        limits.append(
+            "Unseen tasks come from the same distribution as the seen ones. A description far from all seen ones is "
+            "not tested by these averages."
+        )
+    limits += [
+        f"The result holds for the suite {results.suite.name} and the backbone {results.backbone.name}; other "
+        "suites, classes and backbones may behave differently.",
+        "Intervals say how far the choice of tasks moves the result, not the choice of test images in a task; with "
+        "many sources in one table, one in twenty intervals misses its true value by chance.",
+        "Accuracy says nothing of rare classes or of the cost of single errors.",
+    ]
+    return PageSection("What this does not show", (Bullets(tuple(limits)), *_unmeasured(results, parts)))
+
+
+def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]:
+    """Which sections are missing, and the commands that would fill them."""
+    missing: dict[str, list[str]] = {}
+    for section, (words, command) in _UNMEASURED.items():
+        if not getattr(results, section):
+            missing.setdefault(command, []).append(words)
+    if not any(part.split.startswith("held-out ") for part in parts):
+        missing.setdefault("wildpdiff evaluate", []).append("whole groups of tasks held out")
+    if not missing:
+        return []
+    told = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
+    return [Text(f"Not measured here: {told}. `wildpdiff report` joins several files of results.", "note")]
+
+
+def figures_of(sections: Sequence[PageSection]) -> list[ReportFigure]:
+    """Every figure in the order of the page."""
+    return [block for section in sections for block in section.blocks if isinstance(block, ReportFigure)]
