@@ -19,7 +19,7 @@ from torch import Tensor
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.checkpoint_geometry import CheckpointGeometry, nearest_average_distances
+from wildpdiff.evaluate.checkpoint_geometry import CheckpointGeometry, Located, nearest_average_distances
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.evaluate.sections import Memorisation, NoveltyPoint
@@ -46,12 +46,14 @@ class _Place:
     """A task's test set with what the stored checkpoints do there.
 
     Attributes:
+        step: every how many test images errors are compared.
         masks: wrong predictions of every run's last checkpoint and, on a seen task, of its own run's others.
-        accuracy: by row of the zoo, where it was needed.
+        accuracy: on all test images, by row of the zoo, where it was needed.
         mean_accuracy: of the mean of all checkpoints.
         own: distance, overlap and distance to the mean of the seen task's fine-tuned adapter; None on unseen tasks.
     """
 
+    step: int
     masks: Bool[Tensor, "m n"]
     accuracy: dict[int, float]
     mean_accuracy: float
@@ -75,6 +77,7 @@ class NoveltyObserver:
         splits: Collection[str] = ("seen", "unseen"),
         conditions: Collection[str] = ("own", "none"),
         most_tasks: int | None = None,
+        most_images: int | None = 100,
     ) -> None:
         """Read the checkpoints.
 
@@ -85,6 +88,8 @@ class NoveltyObserver:
             splits: which are measured.
             conditions: which are measured; shuffled descriptions say nothing about copying.
             most_tasks: at most so many tasks of each split, the first ones.
+            most_images: errors are compared on at most so many test images of a task, evenly chosen; all checkpoints
+                of the zoo are run on them, which is nearly all of the cost.
 
         Raises:
             DataError: the zoo has fewer than two runs.
@@ -92,7 +97,8 @@ class NoveltyObserver:
         self._backbone = backbone
         self._zoo = zoo
         self._geometry = CheckpointGeometry(zoo)
-        self._splits, self._conditions, self._most = splits, conditions, most_tasks
+        self._splits, self._conditions = splits, conditions
+        self._most_tasks, self._most_images = most_tasks, most_images
         geometry = self._geometry
         self._finetuned = {task: geometry.vectors[rows[-1]] for task, rows in geometry.rows.items()}
         self._finals = {task: rows[-1] for task, rows in geometry.rows.items()}
@@ -114,10 +120,14 @@ class NoveltyObserver:
         place = self._place(scored.split, scored.test)
         if place is None:
             return
-        wrong = scored.logits.argmax(-1) != scored.test.labels
-        for sample, adapter in enumerate(scored.adapters):
-            vector = self._geometry.layout.flatten(adapter.tensors)
-            self._add(scored, place, sample, vector, wrong[sample])
+        vectors = [self._geometry.layout.flatten(adapter.tensors) for adapter in scored.adapters]
+        found = [self._geometry.locate(vector) for vector in vectors]
+        unknown = sorted({entry.row for entry in found} - set(place.accuracy))
+        if unknown:
+            wrong = self._wrong(scored.test, unknown)
+            place.accuracy.update(zip(unknown, (1 - wrong.double().mean(1)).tolist(), strict=True))
+        for sample, (vector, entry) in enumerate(zip(vectors, found, strict=True)):
+            self._add(scored, place, sample, vector, entry)
 
     def result(self) -> Memorisation:
         """Everything measured, in units of the mean distance of a fine-tuned adapter to the nearest of another run.
@@ -148,11 +158,9 @@ class NoveltyObserver:
             points=points,
         )
 
-    def _add(self, scored: Scored, place: _Place, sample: int, vector: Tensor, wrong: Tensor) -> None:
+    def _add(self, scored: Scored, place: _Place, sample: int, vector: Tensor, found: Located) -> None:
         geometry, unit, task = self._geometry, self._unit, scored.test.task
-        found = geometry.locate(vector)
-        if found.row not in place.accuracy:
-            place.accuracy[found.row] = 1 - float(self._wrong(scored.test, [found.row]).double().mean())
+        wrong = scored.logits[sample].argmax(-1) != scored.test.labels
         self._products.append(found.products)
         self._squares.append(found.square)
         own = self._finetuned.get(task)
@@ -166,7 +174,7 @@ class NoveltyObserver:
                 sample=sample,
                 accuracy=1 - float(wrong.double().mean()),
                 distance=found.distance / unit,
-                overlap=largest_overlap(wrong, place.masks),
+                overlap=largest_overlap(wrong[:: place.step], place.masks),
                 nearest_own=found.row in geometry.rows.get(task, ()),
                 nearest_accuracy=place.accuracy[found.row],
                 mean_accuracy=place.mean_accuracy,
@@ -181,7 +189,7 @@ class NoveltyObserver:
         """What the checkpoints do on a task, computed when it is first seen; None where no more tasks are wanted."""
         key = (split, test.task)
         if key not in self._places:
-            if self._most is not None and sum(name == split for name, _ in self._places) >= self._most:
+            if self._most_tasks is not None and sum(name == split for name, _ in self._places) >= self._most_tasks:
                 return None
             self._places[key] = self._measure(test)
         return self._places[key]
@@ -190,10 +198,9 @@ class NoveltyObserver:
         geometry = self._geometry
         mean = geometry.layout.unflatten(geometry.centre.float())
         right = self._backbone.predict(test.features, mean).argmax(-1) == test.labels
-        finals = self._wrong(test, list(self._finals.values()))
-        accuracy = {
-            row: 1 - float(wrong.double().mean()) for row, wrong in zip(self._finals.values(), finals, strict=True)
-        }
+        count = len(test.labels)
+        step = 1 if self._most_images is None else math.ceil(count / self._most_images)
+        finals = self._wrong(test, list(self._finals.values()), step)
         own = None
         masks = finals
         if test.task in geometry.rows:
@@ -203,14 +210,15 @@ class NoveltyObserver:
             found = geometry.locate(final, without=test.task)
             own = (found.distance, largest_overlap(finals[number], finals[others]), math.sqrt(found.square))
             rest = geometry.rows[test.task][:-1]
-            masks = torch.cat([finals, self._wrong(test, rest)]) if rest else finals
-        return _Place(masks, accuracy, float(right.double().mean()), own)
+            masks = torch.cat([finals, self._wrong(test, rest, step)]) if rest else finals
+        return _Place(step, masks, {}, float(right.double().mean()), own)
 
-    def _wrong(self, test: TestSet, rows: list[int]) -> Bool[Tensor, "m n"]:
-        """Which test images checkpoints get wrong."""
+    def _wrong(self, test: TestSet, rows: list[int], step: int = 1) -> Bool[Tensor, "m n"]:
+        """Which test images checkpoints get wrong, looking at every ``step``-th."""
+        features, labels = test.features[::step], test.labels[::step]
         parts = []
         for start in range(0, len(rows), CHUNK):
             vectors = self._geometry.vectors[rows[start : start + CHUNK]]
             tensors = self._geometry.layout.unflatten(vectors)
-            parts.append(self._backbone.predict_many(test.features, tensors).argmax(-1) != test.labels)
+            parts.append(self._backbone.predict_many(features, tensors).argmax(-1) != labels)
         return torch.cat(parts)

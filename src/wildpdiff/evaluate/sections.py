@@ -58,10 +58,11 @@ class ParameterSpread:
 
     Attributes:
         split, source: of the rows.
-        over_samples: root mean square distance of samples of one generator to their mean, as a share of the distance
-            of that mean to the pretrained adapter; mean over tasks. None for one sample.
+        over_samples: root mean square distance (over n − 1) of samples of one generator to their mean, as a share of
+            the distance of that mean to the pretrained adapter; mean over tasks and seeds. None for one sample.
         over_seeds: the same between the mean adapters of generators of different seeds. None for one seed.
-        accuracy_over_samples, accuracy_over_seeds: standard deviation of the accuracy, mean over tasks.
+        accuracy_over_samples, accuracy_over_seeds: standard deviation (over n − 1) of the accuracy, and of its mean over
+            samples; means over tasks.
     """
 
     split: str
@@ -253,7 +254,8 @@ class InterpolationPair:
     Attributes:
         first, second: the tasks.
         group: whether their descriptions are near, between or far.
-        condition_distance: as :class:`ConditionDistance`, between the two.
+        condition_distance: 1 minus the similarity of the two descriptions as the generator's kernel sees them; 0 is
+            alike.
         alignment: numbers by name, from adapters alone; higher means better aligned.
         pretrained, finetuned: accuracies on the first and on the second.
     """
