@@ -61,8 +61,8 @@ class ParameterSpread:
         over_samples: root mean square distance (over n − 1) of samples of one generator to their mean, as a share of
             the distance of that mean to the pretrained adapter; mean over tasks and seeds. None for one sample.
         over_seeds: the same between the mean adapters of generators of different seeds. None for one seed.
-        accuracy_over_samples, accuracy_over_seeds: standard deviation (over n − 1) of the accuracy, and of its mean over
-            samples; means over tasks.
+        accuracy_over_samples, accuracy_over_seeds: standard deviation (over n − 1) of the accuracy, and of its mean
+            over samples; means over tasks.
     """
 
     split: str
