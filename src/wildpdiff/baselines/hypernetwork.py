@@ -9,15 +9,16 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, linear, mse_loss, silu
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.network_training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.baselines.network_training import FittedNetwork, ImageBatch, NetworkTraining, TaskImages, fit_network
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description
 
 __all__ = ["Hypernetwork", "HypernetworkConfig", "HypernetworkLoss", "HypernetworkSource"]
@@ -34,6 +35,8 @@ class HypernetworkConfig:
         training: updates and how many of them.
         directions: shared directions K, started at the principal ones of the seen adapters.
         hidden: units of the hidden layer.
+        additive: each hidden unit reads one factor of the description alone (the coordinates, one field of the
+            metadata, a group of columns of an image set): the network is a sum of functions of one factor each.
         dropout: of the hidden units.
         noise: standard deviation of what is added to the embedding, in its own units of about one.
         learning_rate: of the network, for AdamW.
@@ -48,23 +51,25 @@ class HypernetworkConfig:
 
     training: NetworkTraining
     directions: int = 40
-    hidden: int = 64
-    dropout: float = 0.1
-    noise: float = 0.2
+    hidden: int = 128
+    additive: bool = True
+    dropout: float = 0.0
+    noise: float = 0.1
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    direction_rate: float = 5e-3
+    direction_rate: float = 3e-3
     images: int = 32
     looked_at: int = 32
-    drop_part: float = 0.15
-    smallest: int = 6
+    drop_part: float = 0.05
+    smallest: int = 8
 
     @classmethod
     def of(cls, loss: HypernetworkLoss) -> HypernetworkConfig:
         """The defaults for one loss."""
         if loss == "task":
             return cls(NetworkTraining(steps=400, tasks=16, look_every=20))
-        return cls(NetworkTraining(steps=3000, tasks=64, look_every=50, averaging=0.99, patience=10))
+        training = NetworkTraining(steps=1500, tasks=64, look_every=100, averaging=0.99)
+        return cls(training, noise=0.5, learning_rate=1e-3)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -78,12 +83,15 @@ class Hypernetwork(nn.Module):
     every description has the mean adapter at first.
     """
 
+    trained: Tensor
+    reads: Tensor
+
     def __init__(
         self,
         codec: Codec,
         directions: Float[Tensor, "k d"],
         trained: Bool[Tensor, " d"],
-        size: int,
+        reads: Bool[Tensor, "h e"],
         config: HypernetworkConfig,
     ) -> None:
         """Start at the mean adapter.
@@ -92,23 +100,27 @@ class Hypernetwork(nn.Module):
             codec: between raw and normalised vectors.
             directions: scaled so that coefficients are about one, in normalised units.
             trained: which values fine-tuning moves; the others stay at the mean, which is their shared initialisation.
-            size: length of the embedding.
-            config: sizes.
+            reads: which columns of the embedding each hidden unit reads.
+            config: the dropout.
         """
         super().__init__()
         self.codec = codec
         self.mean = nn.Parameter(torch.zeros(codec.size))
         self.directions = nn.Parameter(directions.clone())
         self.register_buffer("trained", trained.float())
-        self.hidden = nn.Sequential(nn.Linear(size, config.hidden), nn.SiLU(), nn.Dropout(config.dropout))
-        self.last = nn.Linear(config.hidden, len(directions))
+        hidden, size = reads.shape
+        self.register_buffer("reads", reads.float())
+        self.first = nn.Linear(size, hidden)
+        self.dropout = nn.Dropout(config.dropout)
+        self.last = nn.Linear(hidden, len(directions))
         self.linear = nn.Linear(size, len(directions), bias=False)
         for parameter in (self.last.weight, self.last.bias, self.linear.weight):
             nn.init.zeros_(parameter)
 
     def normalized(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
         """Normalised adapter vectors."""
-        coefficients = self.linear(cond) + self.last(self.hidden(cond))
+        hidden = silu(linear(cond, self.first.weight * self.reads, self.first.bias))
+        coefficients = self.linear(cond) + self.last(self.dropout(hidden))
         result: Tensor = (self.mean + coefficients @ self.directions) * self.trained
         return result
 
@@ -136,7 +148,7 @@ class _Start:
 
     seen: SeenAdapters
     trained: Tensor
-    embedding: int
+    reads: Tensor
     config: HypernetworkConfig
 
     def network(self, tasks: Sequence[int]) -> Hypernetwork:
@@ -146,7 +158,7 @@ class _Start:
         _, singular, axes = torch.linalg.svd(normalized, full_matrices=False)
         count = min(self.config.directions, len(singular))
         scaled = singular[:count, None] / len(vectors) ** 0.5 * axes[:count]
-        return Hypernetwork(codec, scaled.float(), self.trained, self.embedding, self.config)
+        return Hypernetwork(codec, scaled.float(), self.trained, self.reads, self.config)
 
     def groups(self, network: Hypernetwork, learn_directions: bool) -> list[dict[str, Any]]:
         shared = {id(network.mean), id(network.directions)}
@@ -161,58 +173,43 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Reconstruction:
-    """Mean squared error to a random checkpoint of the task, in normalised units: a ``TaskProblem``."""
+class _Problem:
+    """Training by either loss, looked at by the task loss: a ``TaskProblem``.
 
-    start: _Start
-    conditions: _Conditions
-    checkpoints: tuple[Tensor, ...]
-
-    def network(self, tasks: Sequence[int]) -> Hypernetwork:
-        return self.start.network(tasks)
-
-    def groups(self, network: Hypernetwork) -> list[dict[str, Any]]:
-        return self.start.groups(network, learn_directions=False)
-
-    def loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Tensor:
-        luck = torch.rand(len(tasks), generator=draws).tolist()
-        found = [self.checkpoints[task] for task in tasks.tolist()]
-        targets = torch.stack([entry[int(share * len(entry))] for entry, share in zip(found, luck, strict=True)])
-        return mse_loss(network.normalized(self.conditions.draw(tasks, draws)), network.codec.encode(targets))
-
-    def held_out_loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"]) -> Tensor:
-        targets = network.codec.encode(self.start.seen.vectors[tasks])
-        return mse_loss(network.normalized(self.conditions.embeddings[tasks]), targets)
-
-
-@dataclass(frozen=True)
-class _TaskLoss:
-    """Cross-entropy of the adapter of each task on its training images: a ``TaskProblem``."""
+    Parameter error on held-out tasks is lowest where all adapters are still near their mean, long before they are of
+    most use, so the number of updates is chosen by the task loss for the reconstruction too.
+    """
 
     start: _Start
     conditions: _Conditions
     backbone: Backbone
     images: TaskImages
+    checkpoints: tuple[Tensor, ...] | None
 
     def network(self, tasks: Sequence[int]) -> Hypernetwork:
         return self.start.network(tasks)
 
     def groups(self, network: Hypernetwork) -> list[dict[str, Any]]:
-        return self.start.groups(network, learn_directions=True)
+        return self.start.groups(network, learn_directions=self.checkpoints is None)
 
     def loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Tensor:
         cond = self.conditions.draw(tasks, draws)
-        batch = self.images.draw(tasks, self.start.config.images, draws)
-        return self._loss(network(cond), batch.inputs, batch.labels)
+        if self.checkpoints is None:
+            return self._task_loss(network(cond), self.images.draw(tasks, self.start.config.images, draws))
+        luck = torch.rand(len(tasks), generator=draws).tolist()
+        found = [self.checkpoints[task] for task in tasks.tolist()]
+        targets = torch.stack([entry[int(share * len(entry))] for entry, share in zip(found, luck, strict=True)])
+        return mse_loss(network.normalized(cond), network.codec.encode(targets))
 
     def held_out_loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"]) -> Tensor:
-        batch = self.images.fixed(tasks, self.start.config.looked_at)
-        return self._loss(network(self.conditions.embeddings[tasks]), batch.inputs, batch.labels)
+        vectors = network(self.conditions.embeddings[tasks])
+        return self._task_loss(vectors, self.images.fixed(tasks, self.start.config.looked_at))
 
-    def _loss(self, vectors: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _task_loss(self, vectors: Tensor, batch: ImageBatch) -> Tensor:
+        """Mean cross-entropy of one adapter a task."""
         tensors = self.start.seen.layout.unflatten(vectors)
         losses: Tensor = torch.func.vmap(lambda x, y, adapter: cross_entropy(self.backbone.logits(x, adapter), y))(
-            inputs, labels, tensors
+            batch.inputs, batch.labels, tensors
         )
         return losses.mean()
 
@@ -221,7 +218,8 @@ class HypernetworkSource:
     """A small network from a description to an adapter (Text-to-LoRA, Charakorn et al. 2025, arXiv 2506.06105).
 
     ``reconstruction`` trains it on the zoo's checkpoints (their section 3.2), ``task`` on the tasks' images through
-    the frozen backbone (their section 3.3). How many updates are made is chosen on held-out seen tasks.
+    the frozen backbone (their section 3.3). How many updates are made is chosen by the task loss on
+    held-out seen tasks.
     """
 
     stochastic = False
@@ -238,23 +236,20 @@ class HypernetworkSource:
 
         Raises:
             TrainingError: the training diverged.
-            DataError: a task has no training images (task loss only).
+            DataError: a task has no training images.
         """
         config = config or HypernetworkConfig.of(loss)
         self.name = NAMES[loss]
         self._encoder = seen.encoder
         self._seen = SeenAdapters.of(seen.adapters, len(seen.descriptions))
-        start = _Start(self._seen, _trained(self._seen, seen.zoo.initial), seen.encoder.size, config)
+        start = _Start(self._seen, _trained(self._seen, seen.zoo.initial), _reads(seen.encoder, config), config)
         sampler = seen.encoder.sampler(
             seen.descriptions, seen.features, drop_part=config.drop_part, drop_all=0.0, smallest=config.smallest
         )
         conditions = _Conditions(seen.embeddings, sampler, config.noise)
-        problem: _Reconstruction | _TaskLoss
-        if loss == "task":
-            images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
-            problem = _TaskLoss(start, conditions, seen.backbone, images)
-        else:
-            problem = _Reconstruction(start, conditions, _checkpoints(seen, self._seen))
+        images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
+        checkpoints = None if loss == "task" else _checkpoints(seen, self._seen)
+        problem = _Problem(start, conditions, seen.backbone, images, checkpoints)
         self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
 
     @property
@@ -285,3 +280,15 @@ def _trained(adapters: SeenAdapters, initial: Adapter) -> Tensor:
     moved = (adapters.vectors - start).abs().amax(0) > 1e-5 * start.abs() + 1e-12
     parts = torch.split(moved, list(adapters.layout.sizes))
     return torch.cat([part.any().expand_as(part) for part in parts])
+
+
+def _reads(encoder: FusionEncoder, config: HypernetworkConfig) -> Tensor:
+    """Which columns of the embedding each hidden unit reads, with the flag that says whether its part is there."""
+    if not config.additive:
+        return torch.ones(config.hidden, encoder.size, dtype=torch.bool)
+    flags = {part: encoder.size - len(encoder.parts) + place for place, part in enumerate(encoder.parts)}
+    reads = torch.zeros(config.hidden, encoder.size, dtype=torch.bool)
+    for unit in range(config.hidden):
+        part, columns = encoder.groups[unit % len(encoder.groups)]
+        reads[unit, [*columns, flags[part]]] = True
+    return reads

@@ -48,15 +48,15 @@ class MultiTaskConfig:
     )
     images: int = 8
     looked_at: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     train_factor_a: bool = True
     hidden: int = 64
     offset_rate: float = 2e-3
     offset_decay: float = 0.1
-    dropout: float = 0.1
-    noise: float = 0.2
-    drop_part: float = 0.15
-    smallest: int = 6
+    dropout: float = 0.0
+    noise: float = 0.1
+    drop_part: float = 0.05
+    smallest: int = 8
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

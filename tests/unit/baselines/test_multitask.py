@@ -11,9 +11,10 @@ from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
-from wildpdiff.baselines.network_training import NetworkTraining
-from wildpdiff.errors import DescriptionError, TrainingError
+from wildpdiff.baselines.network_training import NetworkTraining, TaskImages
+from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
+from wildpdiff.zoo.finetune import TaskFeatures
 
 TRAINING = NetworkTraining(steps=60, tasks=6, warmup=5, look_every=10, averaging=0.9)
 CONFIG = MultiTaskConfig(TRAINING, images=8, learning_rate=5e-3, offset_rate=2e-2)
@@ -105,3 +106,21 @@ def test_a_classifier_without_bias_cannot_read_a_description(tmp_path: Path) -> 
 def test_a_training_of_no_updates_is_refused() -> None:
     with pytest.raises(TrainingError, match="at least 1"):
         NetworkTraining(steps=0)
+
+
+def test_a_task_without_training_images_is_refused() -> None:
+    none, labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(DataError, match="Task 'bare' has no training images"):
+        TaskImages((TaskFeatures("bare", none, labels, none, labels),), 0)
+
+
+def test_a_held_out_task_is_always_looked_at_through_the_same_images(seen: SeenTasks) -> None:
+    images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), 0)
+    tasks = torch.tensor([3, 1])
+    first, again = images.fixed(tasks, 4), images.fixed(tasks, 4)
+    assert torch.equal(first.inputs, again.inputs)
+    for row, task in enumerate(tasks.tolist()):
+        for image, label in zip(first.inputs[row], first.labels[row], strict=True):
+            own = images.tasks[task]
+            places = (own.train == image).flatten(1).all(1).nonzero()[:, 0]
+            assert own.train_labels[places[0]] == label
