@@ -32,7 +32,9 @@ LAYERS = (
     {"trust", "baselines"},
     {"evaluate"},
     {"report"},
+    {"run_folder"},
     {"pipeline"},
+    {"studies"},
     {"serve", "cli"},
 )
 """Rooms from the ground up: each imports from itself and from those before its own line, never beside or above."""

@@ -236,6 +236,23 @@ class Zoo:
         kept = tuple(name for name in self.tasks if name in keep)
         return Zoo(self.folder, replace(self.plan, tasks=kept), index)
 
+    def last(self, checkpoints: int) -> Zoo:
+        """The same zoo reduced to the last checkpoints of each run, as if no more had been kept. Nothing is copied.
+
+        Raises:
+            ArtifactError: none are asked for, or more than there are.
+        """
+        kept = int(self.plan.finetune["checkpoints"])
+        if not 1 <= checkpoints <= kept:
+            raise ArtifactError(
+                f"{checkpoints} checkpoints a task were asked for; the zoo in {self.folder} has {kept}. "
+                f"Ask for 1 to {kept}, or build a zoo with more."
+            )
+        finetune = {**self.plan.finetune, "checkpoints": checkpoints}
+        names = self.column("task")
+        rows = [row for row, name in enumerate(names) if names[row + checkpoints : row + checkpoints + 1] != [name]]
+        return Zoo(self.folder, replace(self.plan, finetune=finetune), self.index.take(rows))
+
     def rows_of(self, task: str) -> list[int]:
         """The rows of one task, in order of steps."""
         return [row for row, name in enumerate(self.column("task")) if name == task]

@@ -108,6 +108,25 @@ def test_only_unknown_tasks_are_refused(toy_zoo: Zoo, tasks: list[str], name: st
         toy_zoo.only(tasks)
 
 
+def test_only_the_last_checkpoints(toy_zoo: Zoo) -> None:
+    part = toy_zoo.only(["seen-1", "seen-4"]).last(2)
+    assert part.tasks == ("seen-1", "seen-4")
+    assert part.column("step") == 2 * list(toys.FINETUNE.saved_steps[-2:])
+    assert part.column("task") == ["seen-1", "seen-1", "seen-4", "seen-4"]
+    assert part.plan.finetune["checkpoints"] == 2
+    for task in part.tasks:
+        assert part.final_adapters()[task].distance(toy_zoo.final_adapters()[task]) == 0.0
+    stacked, whole = part.tensors(part.rows_of("seen-4")), toy_zoo.tensors(toy_zoo.rows_of("seen-4")[-2:])
+    assert all(torch.equal(value, whole[name]) for name, value in stacked.items())
+    assert toy_zoo.last(CHECKPOINTS).index.equals(toy_zoo.index)
+
+
+@pytest.mark.parametrize("checkpoints", [0, CHECKPOINTS + 1])
+def test_more_checkpoints_than_there_are_or_none_are_refused(toy_zoo: Zoo, checkpoints: int) -> None:
+    with pytest.raises(ArtifactError, match=rf"^{checkpoints} checkpoints a task were asked for; .* has 5"):
+        toy_zoo.last(checkpoints)
+
+
 def test_a_moved_zoo_is_the_same_zoo(toy_zoo: Zoo, copy: Path) -> None:
     moved = Zoo.open(copy)
     assert moved.plan == toy_zoo.plan
