@@ -1,4 +1,8 @@
-"""Where fine-tuned and generated adapters lie among each other: latents on the seen tasks' principal components."""
+"""Where fine-tuned and generated adapters lie among each other: latents on the seen tasks' principal components.
+
+A latent is drawn as the normalised adapter that it decodes to. The latents' own axes would not do: an autoencoder that
+whitens gives every direction the same variance, so that no two of them show more than any other two.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class LatentMapObserver:
             raise DataError(f"A map of latents needs at least two seen tasks, found {len(seen)}.")
         self._generator = generator
         self._finetuned = {**unseen, **seen}
-        latents = torch.stack([self._latent(adapter) for adapter in seen.values()])
+        latents = torch.stack([self._decoded(adapter) for adapter in seen.values()])
         self._centre = latents.mean(0)
         _, singular, axes = torch.linalg.svd(latents - self._centre, full_matrices=False)
         variance = singular.square()
@@ -57,22 +61,22 @@ class LatentMapObserver:
         if entrant.source is not self._generator or entrant.condition != "own" or entrant.unlabelled:
             return
         task = scored.test.task
-        latents = torch.stack([self._latent(adapter) for adapter in scored.adapters])
+        made = torch.stack([self._decoded(adapter) for adapter in scored.adapters]).mean(0)
         if task in self._finetuned:
-            tuned = self._project(self._latent(self._finetuned[task]))
+            tuned = self._project(self._decoded(self._finetuned[task]))
             self._points.append(LatentPoint(scored.split, "fine-tuned", task, *tuned))
-        self._points.append(LatentPoint(scored.split, "generated", task, *self._project(latents.mean(0))))
+        self._points.append(LatentPoint(scored.split, "generated", task, *self._project(made)))
 
     def result(self) -> LatentMap:
         """The map of all observed tasks."""
         return LatentMap(self._explained, tuple(self._points))
 
-    def _latent(self, adapter: Adapter) -> Float[Tensor, " l"]:
-        codec = self._generator.codec
+    def _decoded(self, adapter: Adapter) -> Float[Tensor, " d"]:
+        codec, autoencoder = self._generator.codec, self._generator.autoencoder
         vector = codec.layout.flatten(adapter.tensors)[None]
         with torch.no_grad():
-            return self._generator.autoencoder.encode(codec.encode(vector))[0].double()
+            return autoencoder.decode(autoencoder.encode(codec.encode(vector)))[0].double()
 
-    def _project(self, latent: Float[Tensor, " l"]) -> list[float]:
-        place: list[float] = (self._axes @ (latent - self._centre)).tolist()
+    def _project(self, decoded: Float[Tensor, " d"]) -> list[float]:
+        place: list[float] = (self._axes @ (decoded - self._centre)).tolist()
         return place

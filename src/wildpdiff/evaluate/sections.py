@@ -196,7 +196,8 @@ class LatentPoint:
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Latents on the first two principal components of the seen tasks' fine-tuned ones.
+    """Latents, each as the normalised adapter that it decodes to, on the first two principal components of the seen
+    tasks' fine-tuned ones.
 
     Attributes:
         explained: share of the seen tasks' variance on each of the two axes.
