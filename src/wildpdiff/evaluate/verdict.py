@@ -3,7 +3,8 @@
 Zeng et al. 2025 (2506.07998) found that weight generators reproduce or interpolate their checkpoints, and lose to
 noise and averaging. Each of these has a mark that can be measured:
 
-- a **copy** lies no further from a stored checkpoint than the checkpoints of one run lie apart;
+- a **copy** lies no further from a stored checkpoint than the checkpoints of one run lie apart, or lies close to it
+  in a direction in which runs differ and is no better: a copy through an imprecise decoder;
 - an **average** lies on a weighted average of stored runs, or near the middle of them all and no better than it;
 - **noise** on a checkpoint moves it where no two tasks differ, or further than its errors change, and does not make
   it better than that checkpoint;
@@ -33,6 +34,9 @@ VerdictKind = Literal["copies", "averages", "adds noise", "generalises", "undeci
 
 COPY = 0.02
 """Distance, in units, up to which an adapter is a copy even where a run's checkpoints lie nearer together."""
+
+JITTER = 0.1
+"""Distance, in units, up to which lying within the scatter of one run makes a copy, whatever the accuracy."""
 
 AVERAGE = 0.05
 """An adapter is an average where the nearest average is this share as far as the nearest checkpoint."""
@@ -109,6 +113,8 @@ def verdict(memorisation: Memorisation, *, source: str = "generated", condition:
     new = [point for point in mine if point.split != "seen"]
     part = _part(memorisation, new or seen, "unseen" if new else "seen")
     kind, reason = _decide(memorisation, part, seed)
+    if not new and kind == "generalises":
+        kind = "undecided"
     name = "the generator" if source == GENERATED else f"“{source}”"
     sentence = f"On {part.words}, {_CLAIM[kind].format(name=name)}: {reason}"
     if not new:
@@ -163,17 +169,20 @@ def _decide(memorisation: Memorisation, part: _Part, seed: int) -> tuple[Verdict
     ahead = {rival: part.ahead_of(rival, seed) for rival in part.rivals}
     nearest = ahead[NEAREST]
     scale = "1 is from one fine-tuned run to the next"
-    if distance <= max(memorisation.within_run, COPY):
+    within = memorisation.within_run
+    better = all(_better(difference) for difference in ahead.values())
+    # Runs saved from their beginning spread wide; what is better than all that is stored is then no copy of it.
+    if distance <= max(COPY, min(within, JITTER)) or (distance <= min(within, CLOSE) and not better):
         return "copies", (
             f"its adapters lie {_number(distance)} from the nearest one, where checkpoints of one run lie "
-            f"{_number(memorisation.within_run)} apart and {scale}"
+            f"{_number(within)} apart and {scale}"
         )
-    if average <= max(AVERAGE * distance, min(memorisation.within_run, MIDDLE * distance)):
+    if average <= AVERAGE * distance or (average <= min(within, MIDDLE * distance) and not better):
         return "averages", (
             f"its adapters lie {_number(distance)} from the nearest checkpoint ({scale}) but only {_number(average)} "
             f"from a weighted average of runs, and classify {_against(ahead, MEAN)} and {_against(ahead, NEAREST)}"
         )
-    if all(difference.decided and difference.value > 0 for difference in ahead.values()):
+    if better:
         return "generalises", (
             f"its adapters lie {_number(distance)} from the nearest stored checkpoint ({scale}) and "
             f"{_number(average)} from the nearest average of runs, and classify "
@@ -195,8 +204,8 @@ def _decide(memorisation: Memorisation, part: _Part, seed: int) -> tuple[Verdict
         near = f"its adapters lie {_number(distance)} from the nearest one ({scale})"
         if _tells(memorisation):
             return "copies", f"{near}, moved where runs differ, and classify {_against(ahead, NEAREST)}"
-        within = f"further than checkpoints of one run ({_number(memorisation.within_run)})"
-        return "adds noise", f"{near}, {within} but far nearer than another run, and classify {both}"
+        between = f"further than checkpoints of one run ({_number(within)}) but far nearer than another run"
+        return "adds noise", f"{near}, {between}, and classify {both}"
     return "undecided", (
         f"its adapters are new, {_number(distance)} from the nearest stored checkpoint ({scale}), but classify "
         + _joined([_against(ahead, rival) for rival in ahead])

@@ -267,6 +267,30 @@ def test_one_task_decides_no_accuracy() -> None:
     assert "on the one task, which decides nothing" in found.sentence
 
 
+def test_on_the_tasks_that_trained_it_nothing_generalises() -> None:
+    recalled = measured(0, new, ("seen",))
+    better = replace(
+        recalled,
+        points=tuple(
+            replace(point, accuracy=0.9, nearest_accuracy=0.7 + 0.01 * number % 0.1, mean_accuracy=0.6)
+            if point.source == "generated"
+            else replace(point, accuracy=0.5)
+            for number, point in enumerate(recalled.points)
+        ),
+    )
+    assert verdict(better).kind == "undecided"
+    unseen = replace(better, points=tuple(replace(point, split="unseen") for point in better.points))
+    assert verdict(unseen).kind == "generalises"
+
+
+@pytest.mark.parametrize(("kind", "planted"), [("generalises", new), ("copies", copy_at_random), ("averages", soup)])
+def test_runs_that_spread_wide_hide_nothing(kind: str, planted: Planted) -> None:
+    wide = replace(measured(0, planted), within_run=1.5)
+    if kind == "averages":  # further from every checkpoint than CLOSE, so that it is no copy
+        wide = replace(wide, points=tuple(replace(point, distance=max(point.distance, 0.5)) for point in wide.points))
+    assert verdict(wide).kind == kind
+
+
 def test_it_must_beat_retrieval_by_description_too() -> None:
     base = measured(0, new)
     retrieved = replace(
