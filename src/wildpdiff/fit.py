@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FittedGenerator", "GeneratorConfig", "fit_generator"]
+__all__ = ["PAPER_METHOD", "PAPER_METHOD_ONE_TASK", "FittedGenerator", "GeneratorConfig", "fit_generator"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,33 @@ class GeneratorConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         return {**asdict(self), "parts": list(self.parts)}
+
+
+PAPER_METHOD = GeneratorConfig(
+    parts=("backgrounds",),
+    components=16,
+    drop_part=0.0,
+    normalization="coordinate",
+    autoencoder="vae",
+    autoencoder_config=AutoencoderConfig(latent_size=64, steps=600),
+    diffusion=DiffusionConfig(
+        network="unet", size="tiny", schedule="linear", prediction="epsilon", steps=1500, batch=64, dropout=0.0
+    ),
+    kernel_mean=False,
+    task_loss=TaskLossConfig(steps=0),
+    sampling=Sampling(sampler="ddim", steps=50),
+)
+"""The method of the paper: z-scored vectors, a variational autoencoder with noise on input and latent, a 1-D U-Net on
+the latents conditioned on features of background images, and DDIM. Sizes are ours, as the paper gives none; features
+are those of the frozen backbone, where the paper takes CLIP's."""
+
+PAPER_METHOD_ONE_TASK = replace(
+    PAPER_METHOD,
+    parts=("task_id",),
+    autoencoder_config=AutoencoderConfig(latent_size=32, steps=300),
+    diffusion=replace(PAPER_METHOD.diffusion, steps=500),
+)
+"""The same for the checkpoints of a single task, whose condition never changes."""
 
 
 @dataclass(frozen=True)

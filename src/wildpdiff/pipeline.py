@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wildpdiff.artifact import json_bytes, read_json, write_file
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.comparison import SEEN_STAGE, Comparison, compare_sources, provenance
-from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
+from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
+from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.report.html import write_report
+from wildpdiff.run_folder import Reporter, RunFolder, silent
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["PipelineConfig", "PipelineResult", "Reporter", "run_pipeline"]
-
-Reporter = Callable[[str], Callable[[int, int], None]]
-"""Called with the name of a stage as it starts; what it returns is called with (done, in all)."""
+__all__ = ["PipelineConfig", "PipelineResult", "Prepared", "prepare", "run_pipeline"]
 
 
 @dataclass(frozen=True)
@@ -88,34 +84,57 @@ class PipelineResult:
     report: Path
 
 
-class _Clock:
-    """Wall-clock seconds of the stages, kept on disk so that a resumed run still tells what each one cost."""
+@dataclass(frozen=True)
+class Prepared:
+    """What the evaluation of a run starts from.
 
-    def __init__(self, path: Path, reporter: Reporter) -> None:
-        self.path = path
-        self.reporter = reporter
-        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
+    Attributes:
+        backbone, suite: of the configuration.
+        features: labelled images of the seen tasks behind the stem.
+        zoo: of the seen tasks.
+        reference: of the unseen tasks, for comparison only; None where there are none.
+        generators: one a training seed.
+    """
 
-    def run(self, name: str, stage: Callable[[Callable[[int, int], None]], Any]) -> Any:
-        """Run a stage and add its time."""
-        started = time.perf_counter()
-        result = stage(self.reporter(name))
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
-        write_file(self.path, json_bytes(self.seconds))
-        return result
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages so far."""
-        return tuple(Stage(name, seconds) for name, seconds in self.seconds.items())
+    backbone: Backbone
+    suite: Suite
+    features: FeatureCache
+    zoo: Zoo
+    reference: Zoo | None
+    generators: tuple[Generator, ...]
 
 
-def _silent(stage: str) -> Callable[[int, int], None]:
-    return lambda done, total: None
+def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
+    """Zoo, reference and generators of a run, each made where it is missing from the run's folder.
+
+    Args:
+        config: of the run; :meth:`RunFolder.claim` is the caller's.
+        folder: of the run.
+
+    Raises:
+        WildpdiffError: whatever a stage raises.
+    """
+    out = folder.folder
+    backbone = load_backbone(config.backbone)
+    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(config.suite, **{**known, **config.suite_options})
+    features = FeatureCache(backbone, suite.tasks("seen"), config.finetune.batch)
+    zoo = folder.timed(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
+    reference = None
+    if suite.tasks("unseen"):
+        reference = folder.timed(
+            "fine-tune unseen tasks, for comparison only",
+            lambda tick: _reference(out / "reference", config, suite, backbone, tick),
+        )
+    generators = []
+    for number in range(config.generator_seeds):
+        fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
+        generators.append(folder.timed(f"{FIT_STAGE} {number + 1} of {config.generator_seeds}", fit))
+    return Prepared(backbone, suite, features, zoo, reference, tuple(generators))
 
 
 def run_pipeline(
-    config: PipelineConfig, out: Path | str, *, command: str, reporter: Reporter = _silent
+    config: PipelineConfig, out: Path | str, *, command: str, reporter: Reporter = silent
 ) -> PipelineResult:
     """Zoo, reference, generators, adapters, table and page. Interrupted and called again, it goes on.
 
@@ -129,47 +148,19 @@ def run_pipeline(
         ArtifactError: the folder holds something else, or the disk is full.
         WildpdiffError: whatever a stage raises.
     """
-    out = Path(out)
-    _claim(out, config)
-    backbone = load_backbone(config.backbone)
-    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
-    suite = load_suite(config.suite, **{**known, **config.suite_options})
-    clock = _Clock(out / "stages.json", reporter)
-    features = FeatureCache(backbone, suite.tasks("seen"), config.finetune.batch)
-    zoo = clock.run(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
-    reference = None
-    if suite.tasks("unseen"):
-        reference = clock.run(
-            "fine-tune unseen tasks, for comparison only",
-            lambda tick: _reference(out / "reference", config, suite, backbone, tick),
-        )
-    generators = []
-    for number in range(config.generator_seeds):
-        fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
-        generators.append(clock.run(f"fit generator {number + 1} of {config.generator_seeds}", fit))
-    adapters = clock.run(
-        "generate adapters", lambda tick: _adapters(out / "adapters", config, suite, generators[0], tick)
+    folder = RunFolder(Path(out), reporter)
+    folder.claim(config.to_json())
+    made = prepare(config, folder)
+    adapters = folder.timed(
+        "generate adapters",
+        lambda tick: _adapters(folder.folder / "adapters", config, made.suite, made.generators[0], tick),
     )
-    comparison = Comparison(suite, backbone, zoo, reference, generators, config.suite_options)
-    results = clock.run("evaluate", lambda tick: _results(out, config, comparison, clock, command, tick))
-    page = clock.run("report", lambda tick: write_report(results, out).page)
-    return PipelineResult(out, adapters, results, page)
-
-
-def _claim(out: Path, config: PipelineConfig) -> None:
-    path = out / "run.json"
-    wanted = config.to_json()
-    if path.is_file():
-        found = read_json(path)
-        changed = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
-        if changed:
-            raise ArtifactError(
-                f"{out} holds a run with another {changed[0]}. Choose another --out, or remove the folder."
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise ArtifactError(f"{out} is not empty and holds no run. Choose another --out, or empty it.")
-    write_file(path, json_bytes(wanted))
+    comparison = Comparison(
+        made.suite, made.backbone, made.zoo, made.reference, made.generators, config.suite_options, made.features
+    )
+    results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick))
+    page = folder.timed("report", lambda tick: write_report(results, folder.folder).page)
+    return PipelineResult(folder.folder, adapters, results, page)
 
 
 def _zoo(
@@ -258,17 +249,16 @@ def _adapters(
 
 
 def _results(
-    out: Path,
     config: PipelineConfig,
     comparison: Comparison,
-    clock: _Clock,
+    folder: RunFolder,
     command: str,
     tick: Callable[[int, int], None],
 ) -> Results:
-    path = out / "results.json"
+    path = folder.folder / "results.json"
     if path.is_file():
         return read_results(path)
     made = provenance(command, config.seed)
-    results = compare_sources(comparison, made=made, samples=config.samples, stages=clock.stages, progress=tick)
+    results = compare_sources(comparison, made=made, samples=config.samples, stages=folder.stages, progress=tick)
     write_results(path, results)
     return results

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from wildpdiff.adapter import Adapter
 from wildpdiff.tasks.description import Description
 
-__all__ = ["Source"]
+__all__ = ["RenamedSource", "Source"]
 
 
 @runtime_checkable
@@ -28,3 +28,24 @@ class Source(Protocol):
         Raises:
             DescriptionError: the description lacks what this source needs.
         """
+
+
+class RenamedSource:
+    """A source under another name, so that two of a kind can stand in one table."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._source = source
+        self.name = name
+
+    @property
+    def stochastic(self) -> bool:
+        """As the source's."""
+        return self._source.stochastic
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """The source's adapters, whose provenance names the new name."""
+        adapters = self._source.sample(description, n, seed)
+        return [
+            Adapter(adapter.tensors, adapter.config, {**adapter.provenance, "source": self.name})
+            for adapter in adapters
+        ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.evaluation_inputs import inputs_of_parts, inputs_of_run
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -15,25 +18,44 @@ from wildpdiff.cli.options import (
     SuiteOption,
     SuiteSettings,
     ThreadsOption,
-    open_suite,
-    suite_settings,
 )
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
-from wildpdiff.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from wildpdiff.tasks.task import Group
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.evaluate.results import Results
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    zoo: Annotated[Path, typer.Option("--zoo", help="Zoo that the generators were fitted to.")],
-    generator: Annotated[list[Path], typer.Option("--generator", help="Repeatable: one a training seed.")],
     out: OutOption,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Folder of a demo: its zoo, reference, generators, suite and seed are taken."),
+    ] = None,
+    zoo: Annotated[Path | None, typer.Option("--zoo", help="Zoo that the generators were fitted to.")] = None,
+    generator: Annotated[
+        list[Path] | None, typer.Option("--generator", help="Repeatable: one a training seed.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", help="Zoo of the unseen tasks; without it only seen tasks are compared."),
+    ] = None,
+    baselines: Annotated[
+        Literal["core", "all"],
+        typer.Option("--baselines", help="all adds trained networks, few labels, CMA-ES, p-diff and controls."),
+    ] = "core",
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave a baseline out, by its name; repeatable.")
+    ] = None,
+    seen_tasks: Annotated[
+        int | None,
+        typer.Option("--seen-tasks", min=1, help="Score so many seen tasks, drawn by the seed; else all."),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option("--hold-out", help="Also fit without each group of this kind, for example habitat or region."),
     ] = None,
     suite: SuiteOption = "savanna",
     option: SuiteSettings = None,
@@ -43,34 +65,27 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare generated adapters with fine-tuning and with simple baselines; write results.json and a report."""
+    """Compare generated adapters with fine-tuning, baselines and controls; write results.json and a report."""
     prepare_torch(threads)
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.evaluate.comparison import Comparison, compare_sources, provenance
+    from wildpdiff.evaluate.comparison import compare_sources
+    from wildpdiff.evaluate.provenance import provenance
     from wildpdiff.evaluate.results import write_results
-    from wildpdiff.generator import Generator
     from wildpdiff.report.html import write_report
     from wildpdiff.report.terminal import results_table
-    from wildpdiff.zoo.store import Zoo
 
-    loaded = load_backbone(backbone)
-    opened = open_suite(suite, option, loaded)
-    zoos = [Zoo.open(path) for path in (zoo, reference) if path is not None]
-    groups: tuple[Group, ...] = ("seen", "unseen")
-    for found, group in zip(zoos, groups, strict=False):
-        names = {task.name for task in opened.tasks(group)}
-        if found.plan.suite != opened.fingerprint or set(found.tasks) != names:
-            raise ArtifactError(
-                f"The zoo in {found.folder} was not built on the {group} tasks of this suite. Give the same --suite "
-                "and -o options as for the zoo, and zoos of the right groups."
-            )
-    generators = [Generator.from_pretrained(path, loaded) for path in generator]
-    comparison = Comparison(
-        opened, loaded, zoos[0], zoos[1] if len(zoos) > 1 else None, generators, suite_settings(suite, option)
+    taken = (
+        inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed)
+        if run is None
+        else inputs_of_run(run)
     )
+    comparison = replace(taken.comparison, baselines=baselines, without=tuple(without or ()), seen_tasks=seen_tasks)
     with Stages() as stages:
-        made = provenance(recorded_command(), seed)
-        results = compare_sources(comparison, made=made, samples=samples, progress=stages("evaluate"))
+        made = provenance(recorded_command(), taken.seed)
+        results = compare_sources(
+            comparison, made=made, samples=samples, stages=taken.stages, progress=stages("evaluate")
+        )
+        for kind in hold_out or ():
+            results = _with_groups(comparison, results, kind, samples, stages(f"hold out each {kind}"))
         write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
@@ -79,3 +94,25 @@ def evaluate(
         return
     show(results_table(results))
     show(f"\nResults: {out / 'results.json'}\nReport: {files.page}")
+
+
+def _with_groups(
+    comparison: Comparison, results: Results, kind: str, samples: int, tick: Callable[[int, int], None]
+) -> Results:
+    """The results with the table of one kind of held-out groups."""
+    from wildpdiff.evaluate.decoding import decode
+    from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.studies.grid import StudyInputs
+    from wildpdiff.studies.groups import add_groups, held_out_groups
+    from wildpdiff.zoo.finetune import FeatureCache
+
+    generators, suite, zoo = comparison.generators, comparison.suite, comparison.zoo
+    features = comparison.features or FeatureCache(
+        comparison.backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"])
+    )
+    config: GeneratorConfig = decode(GeneratorConfig, dict(generators[0].training["config"]), "generator")
+    inputs = StudyInputs(suite, comparison.backbone, zoo, features, config)
+    seeds = [int(generator.training["seed"]) for generator in generators]
+    seed = results.provenance.seed
+    found = held_out_groups(inputs, kind, generator_seeds=seeds, samples=samples, seed=seed, progress=tick)
+    return add_groups(results, found, seed=seed)

@@ -11,13 +11,26 @@ from typing import Annotated
 
 import typer
 
-from wildpdiff.cli import backbone, demo, evaluate, fit, generate, inspect, predict, report, suite, zoo
+from wildpdiff.cli import (
+    backbone,
+    compare,
+    demo,
+    evaluate,
+    fit,
+    generate,
+    inspect,
+    predict,
+    report,
+    reproduce,
+    suite,
+    zoo,
+)
 from wildpdiff.cli.terminal import remember_command
 from wildpdiff.errors import WildpdiffError
 
 __all__ = ["app", "main"]
 
-RESUMABLE = ("demo", "zoo")
+RESUMABLE = ("demo", "zoo", "reproduce")
 
 app = typer.Typer(
     help="Generate the adapters of new tasks from what is known of them without labels.",
@@ -34,6 +47,8 @@ app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
 app.command(short_help="Name the species in images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
+app.add_typer(reproduce.app, name="reproduce")
+app.command(short_help="Compare two sources of a results.json.")(compare.compare)
 app.command(short_help="Tell what an artifact is.")(inspect.inspect)
 app.command(short_help="Draw a report again.")(report.report)
 
@@ -101,8 +116,13 @@ def _refuse(sentence: str, status: int) -> int:
 
 def _verb(arguments: Sequence[str]) -> str:
     """The words before the first option, as far as they are verbs."""
-    groups = {"suite": ("ls", "show", "export"), "backbone": ("pretrain",), "zoo": ("build",)}
-    verbs = ("demo", "fit", "generate", "predict", "evaluate", "inspect", "report")
+    groups = {
+        "suite": ("ls", "show", "export"),
+        "backbone": ("pretrain",),
+        "zoo": ("build",),
+        "reproduce": ("paper", "scaling"),
+    }
+    verbs = ("demo", "fit", "generate", "predict", "evaluate", "compare", "inspect", "report")
     if arguments and arguments[0] in verbs:
         return f"{arguments[0]} "
     if arguments and arguments[0] in groups:

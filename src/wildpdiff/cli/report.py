@@ -1,4 +1,4 @@
-"""``wildpdiff report``: the page of a results.json, drawn again."""
+"""``wildpdiff report``: the page of one or several results.json, drawn again."""
 
 from __future__ import annotations
 
@@ -14,18 +14,29 @@ __all__ = ["report"]
 
 
 def report(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder that is written; that of the results.")] = None,
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULTS…", help="A results.json; what it lacks is taken from further ones."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder that is written; by default that of the first results.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the report of measured results again; computes nothing and needs no torch."""
+    """Draw the report of measured results again; computes nothing and needs no torch.
+
+    The table is that of the first file. Further files give the sections that it lacks, for example `wildpdiff reproduce
+    paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and backbone where the section is.
+    """
+    from wildpdiff.evaluate.merge_results import NamedResults, merge_results
     from wildpdiff.evaluate.results import read_results
     from wildpdiff.report.html import write_report
 
-    read = read_results(results)
+    first, *others = (NamedResults(str(path), read_results(path)) for path in results)
+    merged = merge_results(first.results, others)
     with Stages() as stages:
         stages("draw the report")
-        files = write_report(read, results.parent if out is None else out)
+        files = write_report(merged, results[0].parent if out is None else out)
     if as_json:
         print_json({"report": str(files.page), "figures": [str(path) for path in files.figures]})
         return

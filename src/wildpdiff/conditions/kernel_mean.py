@@ -152,7 +152,11 @@ class KernelMean:
 
     def kernel(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n t"]:
         """The additive kernel between embeddings that have all parts and the seen tasks."""
-        return torch.from_numpy(_sum(self.terms, _numpy(embeddings), _numpy(self.seen))).float()
+        return self.kernel_between(embeddings, self.seen)
+
+    def kernel_between(self, left: Float[Tensor, "n e"], right: Float[Tensor, "m e"]) -> Float[Tensor, "n m"]:
+        """The additive kernel between embeddings that have all parts."""
+        return torch.from_numpy(_sum(self.terms, _numpy(left), _numpy(right))).float()
 
     def smooth(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n l"]:
         """The mean without the narrow kernel: what an unseen task would get, also at the seen ones."""

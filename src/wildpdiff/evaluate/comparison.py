@@ -1,26 +1,22 @@
-"""The first table: the generator beside everything simpler, on seen and on unseen tasks."""
+"""The comparison: the generator beside everything simpler, on seen and on unseen tasks, and what else is measured."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
-from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.nearest import NearestTaskSource
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.calibration import CalibrationObserver
+from wildpdiff.evaluate.condition_distance import condition_distances
+from wildpdiff.evaluate.latent_map import LatentMapObserver
+from wildpdiff.evaluate.novelty import NoveltyObserver
+from wildpdiff.evaluate.pictures import PictureObserver
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
     BackboneInfo,
@@ -32,18 +28,29 @@ from wildpdiff.evaluate.results import (
     Stage,
     SuiteInfo,
 )
+from wildpdiff.evaluate.roster import Baselines, assemble
 from wildpdiff.evaluate.run import Entrant, RoundTripSource, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
+from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.spread import SpreadObserver
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.generator import Generator
-from wildpdiff.tasks.description import Description
+from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite
+from wildpdiff.zoo.finetune import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
+
+__all__ = ["FIT_STAGE", "SEEN_STAGE", "Comparison", "compare_sources", "scored_seen_tasks", "seen_material"]
 
 SEEN_STAGE = "fine-tune seen tasks"
 """The stage whose time is shared out among the fine-tuned adapters."""
 
-__all__ = ["Comparison", "compare_sources", "hardware", "provenance"]
+FIT_STAGE = "fit generator"
+"""How the stages begin that fit one generator each."""
+
+NOVELTY_TASKS = 30
+"""Tasks of each split whose adapters are compared with every stored checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Comparison:
         reference: adapters of the unseen tasks, fine-tuned on their labels only for this comparison.
         generators: one a training seed; at least one.
         knobs: settings of the suite, for the record.
+        features: labelled images of the seen tasks behind the stem, where they are at hand.
+        baselines: ``core`` or ``all``.
+        without: names of baselines that are left out.
+        seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
+        further: more entrants, with what they are.
     """
 
     suite: Suite
@@ -65,56 +77,35 @@ class Comparison:
     reference: Zoo | None
     generators: Sequence[Generator]
     knobs: Mapping[str, Any]
+    features: FeatureCache | None = None
+    baselines: Baselines = "core"
+    without: Sequence[str] = field(default=())
+    seen_tasks: int | None = None
+    further: Sequence[tuple[Entrant, SourceInfo]] = ()
 
 
-def hardware() -> str:
-    """The machine in words, without its name: architecture and number of cores."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, no GPU used"
-
-
-def provenance(command: str, seed: int) -> Provenance:
-    """Who made the numbers, how and when."""
-    try:
-        package = version("wildpdiff")
-    except PackageNotFoundError:
-        package = "not installed"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Provenance(package, command, seed, hardware(), platform.python_version(), str(torch.__version__), now)
-
-
-def _entrants(comparison: Comparison) -> list[Entrant]:
-    zoo, first = comparison.zoo, comparison.generators[0]
-    by_name = {task.name: task.description for task in comparison.suite.tasks("seen")}
+def seen_material(
+    suite: Suite, backbone: Backbone, zoo: Zoo, generator: Generator, features: FeatureCache | None, seed: int
+) -> SeenTasks:
+    """The seen tasks as the baselines are given them, described as the generator reads descriptions."""
+    by_name = {task.name: task.description for task in suite.tasks("seen")}
     descriptions: list[Description] = [by_name[name] for name in zoo.tasks]
-    features = {
-        encoder.part: ImageFeatures.of(descriptions, encoder.part, comparison.backbone.image_features)
-        for encoder in first.conditions.encoders
+    images = {
+        encoder.part: ImageFeatures.of(descriptions, encoder.part, backbone.image_features)
+        for encoder in generator.conditions.encoders
         if encoder.part in ("backgrounds", "examples")
     }
-    # Baselines get the mean of each run's last checkpoints, the least noisy point of it: a stronger opponent.
-    adapters = list(zoo.mean_adapters().values())
-    finetuned = zoo.final_adapters()
-    if comparison.reference is not None:
-        finetuned |= comparison.reference.final_adapters()
-    encoder = first.conditions
-    entrants = [
-        Entrant(PretrainedSource(zoo.initial), "none"),
-        Entrant(MeanSource(adapters), "none"),
-        Entrant(NearestTaskSource(encoder, descriptions, adapters, features)),
-        Entrant(KernelRegressionSource(encoder, descriptions, adapters, features)),
-        Entrant(AdditiveKernelSource(encoder, descriptions, adapters)),
-    ]
-    for generator in comparison.generators:
-        seed = int(generator.training["seed"])
-        entrants += [Entrant(generator, "own", seed), Entrant(generator, "shuffled", seed)]
-    return [*entrants, Entrant(FinetunedSource(finetuned), "own")]
+    if features is None:
+        features = FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+    return SeenTasks(backbone, zoo, descriptions, generator.conditions, images, features, seed)
 
 
-def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:
-    """Seconds for one adapter. Looking a fine-tuned one up costs nothing; what counts is its share of the training."""
-    seconds = {name: value for name, value in measured.items() if name not in (PRETRAINED, FINETUNED)}
-    trained = [stage.seconds for stage in stages if stage.name == SEEN_STAGE]
-    return seconds | ({FINETUNED: trained[0] / tasks} if trained else {})
+def scored_seen_tasks(names: Sequence[str], count: int | None, seed: int) -> tuple[str, ...]:
+    """The seen tasks that are scored: all, or ``count`` of them drawn by the seed, in their order."""
+    if count is None or count >= len(names):
+        return tuple(names)
+    chosen = numpy_generator(seed, "scored seen tasks").choice(len(names), count, replace=False)
+    return tuple(names[place] for place in sorted(int(value) for value in chosen))
 
 
 def compare_sources(
@@ -132,44 +123,133 @@ def compare_sources(
     """
     if not comparison.generators:
         raise DataError("There is no generator to compare. Fit one with `wildpdiff fit`.")
-    suite, backbone = comparison.suite, comparison.backbone
-    tests: dict[Split, list[TestSet]] = {"seen": [test_set(backbone, task) for task in suite.tasks("seen")]}
+    suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
+    first = comparison.generators[0]
+    seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
+    scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
+    tests: dict[Split, list[TestSet]] = {
+        "seen": [test_set(backbone, task) for task in suite.tasks("seen") if task.name in scored]
+    }
+    finetuned = zoo.final_adapters()
     if comparison.reference is not None:
         tests["unseen"] = [test_set(backbone, task) for task in suite.tasks("unseen")]
-    entrants = _entrants(comparison)
-    seed = made.seed
-    found = evaluate(suite.name, tests, backbone, entrants, samples=samples, seed=seed, progress=progress)
-    first = comparison.generators[0]
-    rounded = Entrant(RoundTripSource(entrants[-1].source, first), "own")
-    ceiling: dict[str, Ceiling] = {}
-    for split, part in tests.items():
-        scores = evaluate(suite.name, {split: part}, backbone, [rounded, entrants[-1]], samples=1, seed=seed).rows
-        means = [sum(row.accuracy for row in scores if row.source == name) / len(part) for name in
-                 (rounded.source.name, entrants[-1].source.name)]  # fmt: skip
-        ceiling[split] = Ceiling(*means)
+        finetuned |= comparison.reference.final_adapters()
+    asked = [test.task for part in tests.values() for test in part]
+    fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
+    roster = assemble(
+        seen,
+        comparison.generators,
+        finetuned,
+        baselines=comparison.baselines,
+        without=comparison.without,
+        further=comparison.further,
+        labelled=_labelled(comparison, seen),
+        tasks=asked,
+        fit_seconds=sum(fits) / len(fits) if fits else None,
+    )
+    observers = _Observers(comparison, finetuned)
+    found = evaluate(
+        suite.name,
+        tests,
+        backbone,
+        roster.entrants,
+        samples=samples,
+        seed=seed,
+        observers=observers.all,
+        unlabelled=_unlabelled(suite),
+        progress=progress,
+    )
+    training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
+    summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed)
+    ceilings = _ceilings(suite.name, tests, backbone, FinetunedSource(finetuned), first)
     return Results(
         provenance=made,
-        suite=SuiteInfo(
-            suite.name,
-            len(suite.classes),
-            suite.fingerprint,
-            len(tests["seen"]),
-            len(tests.get("unseen", [])),
-            dict(comparison.knobs),
-        ),
-        backbone=BackboneInfo(
-            backbone.name,
-            backbone.backbone_hash,
-            sum(value.numel() for value in backbone.module.parameters()),
-            comparison.zoo.initial.size,
-        ),
-        generator=GeneratorInfo(
+        **_about(comparison, tests, ceilings),
+        rows=found.rows,
+        summary=tuple(summary),
+        stages=tuple(stages),
+        sources=roster.sources,
+        spread=observers.spread.result(),
+        memorisation=observers.novelty.result(),
+        distances=condition_distances(seen, tests),
+        calibration=observers.calibration.result(),
+        latent_map=observers.latent_map.result(),
+        pictures=observers.pictures.result(),
+    )
+
+
+def _about(
+    comparison: Comparison, tests: Mapping[Split, Sequence[TestSet]], ceilings: dict[str, Ceiling]
+) -> dict[str, Any]:
+    """What was compared on what: the parts of the results that hold no score of a source."""
+    suite, backbone, zoo, first = comparison.suite, comparison.backbone, comparison.zoo, comparison.generators[0]
+    weights = sum(value.numel() for value in backbone.module.parameters())
+    counts = (len(tests["seen"]), len(tests.get("unseen", [])))
+    return {
+        "suite": SuiteInfo(suite.name, len(suite.classes), suite.fingerprint, *counts, dict(comparison.knobs)),
+        "backbone": BackboneInfo(backbone.name, backbone.backbone_hash, weights, zoo.initial.size),
+        "generator": GeneratorInfo(
             tuple(generator.fingerprint for generator in comparison.generators),
             dict(first.training["config"]),
-            len(comparison.zoo),
+            len(zoo),
         ),
-        autoencoder=AutoencoderInfo(str(first.autoencoder.config["kind"]), first.autoencoder.latent_size, ceiling),
-        rows=found.rows,
-        summary=tuple(summarise(found.rows, _seconds(found.seconds, stages, len(comparison.zoo.tasks)), seed=seed)),
-        stages=tuple(stages),
+        "autoencoder": AutoencoderInfo(str(first.autoencoder.config["kind"]), first.autoencoder.latent_size, ceilings),
+    }
+
+
+class _Observers:
+    """What is measured beside accuracy, in one place."""
+
+    def __init__(self, comparison: Comparison, finetuned: Mapping[str, Adapter]) -> None:
+        backbone, zoo = comparison.backbone, comparison.zoo
+        self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
+        self.calibration = CalibrationObserver()
+        self.spread = SpreadObserver(zoo.initial)
+        self.latent_map = LatentMapObserver(comparison.generators[0], zoo.final_adapters(), finetuned)
+        self.pictures = PictureObserver(backbone.classes, _test_images(comparison.suite))
+        self.all = (self.novelty, self.calibration, self.spread, self.latent_map, self.pictures)
+
+
+def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:
+    """Labelled images of seen and of unseen tasks, for the sources that are allowed labels."""
+    unseen = {task.name for task in comparison.suite.tasks("unseen")}
+    cache = FeatureCache(
+        comparison.backbone, comparison.suite.tasks("unseen"), int(comparison.zoo.plan.finetune["batch"])
     )
+    return lambda name: cache(name) if name in unseen else seen.data(name)
+
+
+def _unlabelled(suite: Suite) -> Callable[[str], Images]:
+    """A task's training images without their labels."""
+    by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
+    return lambda name: by_name[name].data("train").images
+
+
+def _test_images(suite: Suite) -> Callable[[str], Images]:
+    by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
+    return lambda name: by_name[name].data("test").images
+
+
+def _ceilings(
+    suite: str,
+    tests: Mapping[Split, Sequence[TestSet]],
+    backbone: Backbone,
+    finetuned: FinetunedSource,
+    first: Generator,
+) -> dict[str, Ceiling]:
+    """What fine-tuned adapters reach before and after the autoencoder's round trip."""
+    found: dict[str, Ceiling] = {}
+    rounded = RoundTripSource(finetuned, first)
+    for split, part in tests.items():
+        rows = evaluate(suite, {split: part}, backbone, [Entrant(rounded), Entrant(finetuned)], samples=1).rows
+        means = [sum(row.accuracy for row in rows if row.source == source.name) / len(part) for source in
+                 (rounded, finetuned)]  # fmt: skip
+        found[split] = Ceiling(*means)
+    return found
+
+
+def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:
+    """Seconds for one adapter. Looking a fine-tuned one up costs nothing; what counts is its share of the training."""
+    seconds = {name: value for name, value in measured.items() if name not in (PRETRAINED, FINETUNED)}
+    trained = [stage.seconds for stage in stages if stage.name == SEEN_STAGE]
+    return seconds | ({FINETUNED: trained[0] / tasks} if trained else {})

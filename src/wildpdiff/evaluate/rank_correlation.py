@@ -40,10 +40,8 @@ def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"], *, seed: int = 0)
     again; resamples in which a side does not vary are left out.
 
     Raises:
-        DataError: different lengths, or a value that is not finite.
+        DataError: a value that is not finite.
     """
-    if len(x) != len(y):
-        raise DataError(f"A rank correlation needs pairs; there are {len(x)} and {len(y)} values.")
     columns = np.stack([x, y]).astype(np.float64)
     if not np.isfinite(columns).all():
         raise DataError("A rank correlation needs finite numbers. Leave out what was not measured.")

@@ -30,7 +30,9 @@ def paper_table(results: Results) -> Group:
 
 def _between(interpolation: Interpolation) -> list[str]:
     """The second question: what is kept half-way between two tasks, and which number foretells it."""
-    sentences = [f"RQ2, between two tasks, {len(interpolation.pairs)} pairs; share of the gain that both keep half-way:"]
+    sentences = [
+        f"RQ2, between two tasks, {len(interpolation.pairs)} pairs; share of the gain that both keep half-way:"
+    ]
     for way in ways_of(interpolation):
         kept = []
         for group in ("high", "middle", "low"):
@@ -39,7 +41,9 @@ def _between(interpolation: Interpolation) -> list[str]:
             if value is not None:
                 kept.append(f"{group} similarity {percent(value, 0)} %")
         known = {
-            name: found.value for name, found in midpoint_kept(interpolation, way).correlations.items() if found is not None
+            name: found.value
+            for name, found in midpoint_kept(interpolation, way).correlations.items()
+            if found is not None
         }
         ranked = ", ".join(f"{name} {value:+.2f}" for name, value in sorted(known.items(), key=lambda entry: -entry[1]))
         sentences.append(f"  {way}: {', '.join(kept)}; rank correlation with what is kept: {ranked or 'undefined'}")

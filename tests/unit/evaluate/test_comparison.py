@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,8 @@ import pytest
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.comparison import Comparison, compare_sources, hardware, provenance
+from wildpdiff.evaluate.comparison import Comparison, compare_sources
+from wildpdiff.evaluate.provenance import hardware, provenance
 from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
 from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.zoo.build import build_zoo
@@ -40,6 +42,7 @@ def test_the_table_is_whole(results: Results) -> None:
         ("additive kernel regression", "own"): 1,
         ("generated", "own"): 4,
         ("generated", "shuffled"): 4,
+        ("generated", "random"): 4,
         ("fine-tuned", "own"): 1,
     }
     counted: dict[tuple[str, str, str, str], int] = {}
@@ -53,7 +56,7 @@ def test_the_table_is_whole(results: Results) -> None:
 
 
 def test_the_summary_has_every_source_on_both_splits(results: Results) -> None:
-    assert len(results.summary) == 16
+    assert len(results.summary) == 18
     for row in results.summary:
         assert (row.seconds_per_adapter is None) is (row.source == "pretrained")
         assert row.accuracy_interval is not None
@@ -84,6 +87,34 @@ def test_the_rest_is_recorded(results: Results, comparison: Comparison, toy_back
     seen = results.autoencoder.ceiling["seen"]
     assert abs(seen.accuracy - seen.finetuned) < 0.1
     assert results.stages == STAGES
+
+
+def test_everything_beside_accuracy_is_measured(results: Results) -> None:
+    assert [info.name for info in results.sources] == list(
+        dict.fromkeys(row.source for row in results.rows if row.source != "fine-tuned")
+    ) + ["fine-tuned"]
+    assert results.memorisation is not None
+    assert {point.source for point in results.memorisation.points} == {info.name for info in results.sources}
+    assert {(entry.split, entry.source) for entry in results.spread} == {("seen", "generated"), ("unseen", "generated")}
+    assert all(entry.over_samples is not None and entry.over_seeds is not None for entry in results.spread)
+    assert [(entry.split, entry.task) for entry in results.distances] == [
+        (split, task.name) for split in ("seen", "unseen") for task in SUITE.tasks(split)
+    ]
+    assert {(entry.split, entry.source, entry.condition) for entry in results.calibration} == {
+        (row.split, row.source, row.condition) for row in results.rows
+    }
+    assert results.latent_map is not None
+    assert {point.kind for point in results.latent_map.points} == {"fine-tuned", "generated"}
+    assert {picture.split for picture in results.pictures} == {"unseen"}
+
+
+def test_seen_tasks_are_drawn_by_the_seed(comparison: Comparison) -> None:
+    fewer = replace(comparison, seen_tasks=2)
+    found = [compare_sources(fewer, made=provenance("a test", seed), samples=1) for seed in (3, 3, 4, 5)]
+    drawn = [{row.task for row in entry.rows if row.split == "seen"} for entry in found]
+    assert {len(tasks) for tasks in drawn} == {2}
+    assert drawn[0] == drawn[1]
+    assert len({frozenset(tasks) for tasks in drawn}) > 1
 
 
 def test_written_and_read_it_is_the_same(results: Results, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""What ``wildpdiff evaluate`` compares: taken from the folder of a run, or named part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wildpdiff.cli.options import open_suite, suite_settings
+from wildpdiff.errors import ArtifactError, DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.evaluate.results import Stage
+    from wildpdiff.tasks.task import Group
+
+__all__ = ["EvaluationInputs", "inputs_of_parts", "inputs_of_run"]
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """A comparison, the seed of its run, and what its stages took where that is known."""
+
+    comparison: Comparison
+    seed: int
+    stages: tuple[Stage, ...]
+
+
+def inputs_of_run(run: Path) -> EvaluationInputs:
+    """Everything from the folder of a demo.
+
+    Raises:
+        ArtifactError: the folder holds no finished run.
+    """
+    from wildpdiff.artifact import read_json
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.generator import Generator
+    from wildpdiff.run_folder import RunFolder
+    from wildpdiff.tasks.registry import load_suite
+    from wildpdiff.zoo.finetune import FeatureCache
+    from wildpdiff.zoo.store import Zoo
+
+    path = run / "run.json"
+    if not path.is_file():
+        raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
+    told: dict[str, Any] = read_json(path)
+    generators = sorted(run.glob("generator-*/manifest.json"))
+    if not generators or not (run / "zoo").is_dir():
+        raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to go on, then evaluate.")
+    backbone = load_backbone(told["backbone"])
+    known = {"seed": told["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(told["suite"], **{**known, **told["suite_options"]})
+    reference = run / "reference"
+    comparison = Comparison(
+        suite,
+        backbone,
+        Zoo.open(run / "zoo"),
+        Zoo.open(reference) if reference.is_dir() else None,
+        [Generator.from_pretrained(entry.parent, backbone) for entry in generators],
+        told["suite_options"],
+        FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
+    )
+    return EvaluationInputs(comparison, told["seed"], RunFolder(run).stages)
+
+
+def inputs_of_parts(
+    zoo: Path | None,
+    reference: Path | None,
+    generators: Sequence[Path],
+    suite: str,
+    option: Sequence[str] | None,
+    backbone: str,
+    seed: int,
+) -> EvaluationInputs:
+    """Everything named for itself.
+
+    Raises:
+        DataError: neither a run nor a zoo and a generator were named.
+        ArtifactError: a zoo was not built on these tasks.
+    """
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.generator import Generator
+    from wildpdiff.zoo.store import Zoo
+
+    if zoo is None or not generators:
+        raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
+    loaded = load_backbone(backbone)
+    opened = open_suite(suite, option, loaded)
+    zoos = [Zoo.open(path) for path in (zoo, reference) if path is not None]
+    groups: tuple[Group, ...] = ("seen", "unseen")
+    for found, group in zip(zoos, groups, strict=False):
+        names = {task.name for task in opened.tasks(group)}
+        if found.plan.suite != opened.fingerprint or set(found.tasks) != names:
+            raise ArtifactError(
+                f"The zoo in {found.folder} was not built on the {group} tasks of this suite. Give the same --suite "
+                "and -o options as for the zoo, and zoos of the right groups."
+            )
+    comparison = Comparison(
+        opened,
+        loaded,
+        zoos[0],
+        zoos[1] if len(zoos) > 1 else None,
+        [Generator.from_pretrained(path, loaded) for path in generators],
+        suite_settings(suite, option),
+    )
+    return EvaluationInputs(comparison, seed, ())

@@ -1,0 +1,321 @@
+"""Who takes part in a comparison: the generator, everything simpler, and the controls, each with its training time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.checkpoints import (
+    CheckpointAverageSource,
+    CheckpointNoiseSource,
+    GaussianSource,
+    pool_statistics,
+)
+from wildpdiff.baselines.evolution import EvolutionSource, latent_space, raw_space
+from wildpdiff.baselines.few_labels import FewLabelsSource
+from wildpdiff.baselines.finetuned import FinetunedSource
+from wildpdiff.baselines.hypernetwork import HypernetworkSource
+from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.linear_ridge import LinearRidgeSource
+from wildpdiff.baselines.material import LabelledData, SeenTasks
+from wildpdiff.baselines.mean import MeanSource
+from wildpdiff.baselines.merge import TopKMergeSource
+from wildpdiff.baselines.multitask import MultiTaskSource
+from wildpdiff.baselines.nearest import NearestTaskSource
+from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
+from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
+from wildpdiff.baselines.seen import SeenAdapters
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.results import Condition
+from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
+from wildpdiff.generator import Generator
+from wildpdiff.source import Source
+
+__all__ = ["SOURCE_NAMES", "Baselines", "Roster", "assemble"]
+
+Baselines = Literal["core", "all"]
+"""``core`` are those that take no training worth speaking of; ``all`` adds trained networks, labels and controls."""
+
+LABELS = (5, 20)
+"""Labels a class of the few-label references."""
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The entrants of a comparison, in the order of evaluation, and what each source is."""
+
+    entrants: tuple[Entrant, ...]
+    sources: tuple[SourceInfo, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A baseline that is built, and timed, only if it takes part."""
+
+    name: str
+    family: SourceFamily
+    note: str
+    make: Callable[[], Source]
+    trained: bool = False
+    unlabelled: bool = False
+
+    @property
+    def condition(self) -> Condition:
+        return "none" if self.family in ("no description", "checkpoints") else "own"
+
+
+def _core(seen: SeenTasks) -> list[_Candidate]:
+    told = (seen.encoder, seen.descriptions, seen.adapters)
+    return [
+        _Candidate("mean adapter", "no description", "mean of all seen adapters", lambda: MeanSource(seen.adapters)),
+        _Candidate(
+            "nearest task",
+            "description",
+            "adapter of the seen task described most alike",
+            lambda: NearestTaskSource(*told, seen.features),
+        ),
+        _Candidate(
+            "kernel ridge regression",
+            "description",
+            "description to adapter, one kernel over everything",
+            lambda: KernelRegressionSource(*told, seen.features),
+            trained=True,
+        ),
+        _Candidate(
+            "additive kernel regression",
+            "description",
+            "description to adapter, a kernel for each factor",
+            lambda: AdditiveKernelSource(*told),
+            trained=True,
+        ),
+    ]
+
+
+def _further(seen: SeenTasks) -> list[_Candidate]:
+    told = (seen.encoder, seen.descriptions, seen.adapters)
+    return [
+        _Candidate(
+            "top-K merge",
+            "description",
+            "softmax-weighted mean of the nearest seen adapters",
+            lambda: TopKMergeSource(*told, seen.features),
+            trained=True,
+        ),
+        _Candidate(
+            "linear ridge regression",
+            "description",
+            "description to adapter, linear",
+            lambda: LinearRidgeSource(*told, seen.features),
+            trained=True,
+        ),
+        _Candidate(
+            "prior from the description",
+            "description",
+            "pretrained, its label prior predicted from the description",
+            lambda: PredictedPriorSource(seen),
+            trained=True,
+        ),
+        _Candidate(
+            "prior by EM on unlabelled images",
+            "unlabelled images",
+            "pretrained, its label prior fitted to the task's unlabelled images",
+            lambda: UnlabelledPriorSource(seen),
+            trained=True,
+            unlabelled=True,
+        ),
+        _Candidate(
+            "multi-task adapter",
+            "no description",
+            "one adapter trained on all seen tasks",
+            lambda: MultiTaskSource(seen, False),
+            trained=True,
+        ),
+        _Candidate(
+            "multi-task adapter with description",
+            "description",
+            "one adapter whose classifier reads the description",
+            lambda: MultiTaskSource(seen, True),
+            trained=True,
+        ),
+        _Candidate(
+            "hypernetwork, reconstruction",
+            "description",
+            "network from description to adapter, trained on adapters",
+            lambda: HypernetworkSource(seen, "reconstruction"),
+            trained=True,
+        ),
+        _Candidate(
+            "hypernetwork, task loss",
+            "description",
+            "network from description to adapter, trained through the backbone",
+            lambda: HypernetworkSource(seen, "task"),
+            trained=True,
+        ),
+    ]
+
+
+def _controls(seen: SeenTasks) -> list[_Candidate]:
+    zoo = seen.zoo
+    statistics = pool_statistics(zoo)
+    noise = [
+        _Candidate(
+            CheckpointNoiseSource(zoo, scale, relative, statistics).name,
+            "checkpoints",
+            f"a stored checkpoint plus noise of {scale:g}{' of the spread' if relative else ''}",
+            lambda scale=scale, relative=relative: CheckpointNoiseSource(zoo, scale, relative, statistics),  # type: ignore[misc]
+        )
+        for scale, relative in ((0.06, False), (0.12, False), (0.05, True), (0.15, True))
+    ]
+    return [
+        *noise,
+        _Candidate(
+            "average of 16 checkpoints",
+            "checkpoints",
+            "mean of 16 random stored checkpoints",
+            lambda: CheckpointAverageSource(zoo, 16),
+        ),
+        _Candidate(
+            "Gaussian per coordinate",
+            "checkpoints",
+            "normal draws with the mean and spread of each value",
+            lambda: GaussianSource(zoo, statistics),
+        ),
+        _Candidate(
+            "unconditional p-diff",
+            "checkpoints",
+            "p-diff's autoencoder and diffusion, without a condition",
+            lambda: UnconditionalPDiffSource.fit(zoo, seed=seen.seed),
+            trained=True,
+        ),
+    ]
+
+
+def _with_labels(
+    seen: SeenTasks, generator: Generator, labelled: LabelledData, tasks: Sequence[str]
+) -> list[_Candidate]:
+    initial = seen.zoo.initial
+    adapters = SeenAdapters.of(seen.adapters)
+
+    def few(count: int) -> Source:
+        source = FewLabelsSource(labelled, seen.backbone, initial, count, seed=seen.seed)
+        source.prepare(tasks)
+        return source
+
+    trained = [
+        _Candidate(
+            f"fine-tuned, {count} labels a class",
+            "labels",
+            f"fine-tuned on {count} labelled images of each class of the task",
+            lambda count=count: few(count),  # type: ignore[misc]
+            trained=True,
+        )
+        for count in LABELS
+    ]
+    searched = [
+        _Candidate(
+            f"CMA-ES {place}, {LABELS[0]} labels a class",
+            "labels",
+            f"evolution strategy {place} on {LABELS[0]} labelled images of each class",
+            lambda space=space: EvolutionSource(  # type: ignore[misc]
+                space(), labelled, seen.backbone, LABELS[0], seed=seen.seed
+            ),
+        )
+        for place, space in (
+            ("in the latent space", lambda: latent_space(generator.codec, generator.autoencoder, adapters)),
+            ("on raw LoRA", lambda: raw_space(initial, adapters)),
+        )
+    ]
+    return [*trained, *searched]
+
+
+def assemble(
+    seen: SeenTasks,
+    generators: Sequence[Generator],
+    finetuned: Mapping[str, Adapter],
+    *,
+    baselines: Baselines = "core",
+    without: Sequence[str] = (),
+    further: Sequence[tuple[Entrant, SourceInfo]] = (),
+    labelled: LabelledData | None = None,
+    tasks: Sequence[str] = (),
+    fit_seconds: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Roster:
+    """Build every source that takes part.
+
+    Args:
+        seen: what the baselines are trained on.
+        generators: one a training seed.
+        finetuned: the reference's adapters by task.
+        baselines: which.
+        without: names of baselines that are left out.
+        further: more entrants, with what they are.
+        labelled: labelled training images of seen and unseen tasks, for sources that use labels; without it these
+            are left out.
+        tasks: names of the tasks that will be asked for, so that those sources can prepare them together.
+        fit_seconds: training time of one generator, where it is known.
+        progress: called with (sources built, in all).
+
+    Raises:
+        DataError: ``without`` names an unknown baseline.
+    """
+    candidates = _core(seen)
+    if baselines == "all":
+        candidates += _further(seen) + _controls(seen)
+        if labelled is not None:
+            candidates += _with_labels(seen, generators[0], labelled, tasks)
+    unknown = [name for name in without if name not in SOURCE_NAMES]
+    if unknown:
+        raise DataError(f"There is no baseline {unknown[0]!r} to leave out; there are {', '.join(SOURCE_NAMES)}.")
+    candidates = [entry for entry in candidates if entry.name not in without]
+    entrants = [Entrant(PretrainedSource(seen.zoo.initial), "none")]
+    infos = [SourceInfo("pretrained", "reference", None, "the backbone without an adapter")]
+    for number, entry in enumerate(candidates):
+        started = time.perf_counter()
+        source = entry.make()
+        seconds = time.perf_counter() - started if entry.trained else None
+        entrants.append(Entrant(source, entry.condition, unlabelled=entry.unlabelled))
+        infos.append(SourceInfo(source.name, entry.family, seconds, entry.note))
+        if progress is not None:
+            progress(number + 1, len(candidates))
+    entrants += [entrant for entrant, _ in further]
+    infos += dict.fromkeys(info for _, info in further)
+    for generator in generators:
+        seed = int(generator.training["seed"])
+        conditions: tuple[Condition, ...] = ("own", "shuffled", "random")
+        entrants += [Entrant(generator, condition, seed) for condition in conditions]
+    infos.append(SourceInfo("generated", "description", fit_seconds, "this generator"))
+    infos.append(SourceInfo("fine-tuned", "reference", None, "trained on all of the task's labels"))
+    return Roster((*entrants, Entrant(FinetunedSource(finetuned), "own")), tuple(infos))
+
+
+SOURCE_NAMES = (
+    "mean adapter",
+    "nearest task",
+    "kernel ridge regression",
+    "additive kernel regression",
+    "top-K merge",
+    "linear ridge regression",
+    "prior from the description",
+    "prior by EM on unlabelled images",
+    "multi-task adapter",
+    "multi-task adapter with description",
+    "hypernetwork, reconstruction",
+    "hypernetwork, task loss",
+    "checkpoint + noise .06",
+    "checkpoint + noise .12",
+    "checkpoint + relative noise .05",
+    "checkpoint + relative noise .15",
+    "average of 16 checkpoints",
+    "Gaussian per coordinate",
+    "unconditional p-diff",
+    *(f"fine-tuned, {count} labels a class" for count in LABELS),
+    *(f"CMA-ES {place}, {LABELS[0]} labels a class" for place in ("in the latent space", "on raw LoRA")),
+)
+"""Every baseline that can be left out, in the order of evaluation."""

@@ -1,0 +1,75 @@
+"""The folder of a run: claimed by one configuration, with the time of every stage kept over interruptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wildpdiff.disk import json_bytes, read_json, write_file
+from wildpdiff.errors import ArtifactError
+from wildpdiff.evaluate.results import Stage
+
+__all__ = ["Reporter", "RunFolder", "Tick", "silent"]
+
+Result = TypeVar("Result")
+
+Tick = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+Reporter = Callable[[str], Tick]
+"""Called with the name of a stage as it starts; what it returns is told of its progress."""
+
+
+def silent(stage: str) -> Tick:
+    """A :data:`Reporter` that tells nobody."""
+    return lambda done, total: None
+
+
+class RunFolder:
+    """``run.json`` holds the configuration, ``stages.json`` the wall-clock seconds of each stage in all runs."""
+
+    def __init__(self, folder: Path, reporter: Reporter = silent) -> None:
+        """Name the folder, which need not exist, and who is told of the stages."""
+        self.folder = folder
+        self._reporter = reporter
+
+    def claim(self, wanted: Mapping[str, Any]) -> None:
+        """Take a new or empty folder for a configuration of plain JSON values, or check that it was taken for it.
+
+        Raises:
+            ArtifactError: the folder holds something else.
+        """
+        path = self.folder / "run.json"
+        if path.is_file():
+            found = read_json(path)
+            changed = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+            if changed:
+                raise ArtifactError(
+                    f"{self.folder} holds a run with another {changed[0]}. Choose another --out, or remove the folder."
+                )
+            return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ArtifactError(f"{self.folder} is not empty and holds no run. Choose another --out, or empty it.")
+        write_file(path, json_bytes(dict(wanted)))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that have ended, in the order in which they first did."""
+        path = self.folder / "stages.json"
+        if not path.is_file():
+            return ()
+        kept = read_json(path)
+        # Runs of version 0.1 kept an object, which forgets the order.
+        return tuple(Stage(*entry) for entry in (kept.items() if isinstance(kept, dict) else kept))
+
+    def timed(self, name: str, stage: Callable[[Tick], Result]) -> Result:
+        """Run a stage and add its time to that of earlier runs, also where it is interrupted."""
+        started = time.perf_counter()
+        try:
+            return stage(self._reporter(name))
+        finally:
+            seconds = {entry.name: entry.seconds for entry in self.stages}
+            seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
+            write_file(self.folder / "stages.json", json_bytes([list(entry) for entry in seconds.items()]))

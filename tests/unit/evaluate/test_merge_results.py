@@ -1,0 +1,92 @@
+"""Several files as one report: only what is missing, only where it is about the same thing, and said in a note."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from wildpdiff.errors import ArtifactError
+from wildpdiff.evaluate.merge_results import NamedResults, merge_results
+from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo
+from wildpdiff.evaluate.sections import ConditionDistance, ParameterSpread, Scaling, SourceInfo
+from wildpdiff.evaluate.summary import summarise
+
+SCALING = Scaling(("a",), (0.5,), (0.6,), ())
+SPREAD = (ParameterSpread("seen", "generated", 0.1, None, None, None),)
+
+
+def make(split: str = "unseen", accuracy: float = 0.5, **sections: Any) -> Results:
+    rows = [ResultRow("savanna", split, "pretrained", "none", None, 0, task, accuracy, 10) for task in ("a", "b")]
+    return Results(
+        provenance=Provenance("0.1.0", "wildpdiff evaluate", 0, "2 cores", "3.11", "2.5", "2025-06-01"),
+        suite=SuiteInfo("savanna", 10, "f" * 64, 60, 15, {}),
+        backbone=BackboneInfo("savanna-cnn", "a" * 64, 1000, 100),
+        generator=None,
+        autoencoder=None,
+        rows=tuple(rows),
+        summary=tuple(summarise(rows, {})),
+        **sections,
+    )
+
+
+def other(results: Results, **changes: Any) -> NamedResults:
+    return NamedResults("other.json", replace(results, **changes))
+
+
+FOREIGN = SuiteInfo("savanna", 10, "e" * 64, 320, 30, {})
+
+
+def test_what_is_missing_is_taken_and_said() -> None:
+    made = replace(make().provenance, command="wildpdiff reproduce scaling")
+    found = merge_results(make(), [other(make(accuracy=0.9, scaling=SCALING), provenance=made)])
+    assert found.scaling == SCALING
+    assert found.rows == make().rows, "the table stays the first file's"
+    (note,) = found.notes
+    assert "Scaling: measured by wildpdiff reproduce scaling" in note
+    assert Results.from_json(found.to_json()) == found
+
+
+def test_the_first_file_that_has_a_section_wins() -> None:
+    later = (ParameterSpread("seen", "generated", 0.9, None, None, None),)
+    assert merge_results(make(spread=SPREAD), [other(make(spread=later))]).spread == SPREAD
+    both = merge_results(make(), [other(make(spread=SPREAD)), other(make(spread=later))])
+    assert both.spread == SPREAD
+    assert len(both.notes) == 1
+
+
+def test_held_out_splits_are_appended_with_their_sources() -> None:
+    info = SourceInfo("pretrained", "reference", None, "")
+    found = merge_results(make(), [other(make("held-out habitat", 0.4), sources=(info,))])
+    assert [line.split for line in found.summary] == ["unseen", "held-out habitat"]
+    assert len(found.rows) == 4
+    assert found.sources == (info,)
+
+
+def test_a_study_of_its_own_may_be_of_another_suite_and_says_so() -> None:
+    found = merge_results(make(), [other(make(scaling=SCALING), suite=FOREIGN)])
+    assert "another set of tasks (savanna, 320 seen, 30 unseen)" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("added", "what"),
+    [
+        (make(spread=SPREAD), "spread of another suite"),
+        (make(distances=(ConditionDistance("unseen", "a", 1.0),)), "distances of another suite"),
+        (make("held-out habitat"), "held-out habitat of another suite"),
+    ],
+)
+def test_what_is_about_the_tasks_is_refused_from_another_suite(added: Results, what: str) -> None:
+    with pytest.raises(ArtifactError, match=f"other.json has {what}"):
+        merge_results(make(), [other(added, suite=FOREIGN)])
+
+
+def test_another_backbone_is_refused_even_for_a_study_of_its_own() -> None:
+    backbone = BackboneInfo("efficientnet", "b" * 64, 1, 1)
+    with pytest.raises(ArtifactError, match="scaling of another backbone"):
+        merge_results(make(), [other(make(scaling=SCALING), backbone=backbone)])
+
+
+def test_a_foreign_file_that_adds_nothing_does_no_harm() -> None:
+    assert merge_results(make(spread=SPREAD), [other(make(spread=SPREAD), suite=FOREIGN)]) == make(spread=SPREAD)

@@ -1,0 +1,61 @@
+"""docs/results-schema.md names every key that results.json can have, each in the section of its object."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wildpdiff.evaluate import results as module
+from wildpdiff.evaluate import sections
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "results-schema.md").read_text(encoding="utf-8")
+PLACES = {
+    "Top level": (
+        module.Results,
+        module.Provenance,
+        module.SuiteInfo,
+        module.BackboneInfo,
+        module.GeneratorInfo,
+        module.AutoencoderInfo,
+        module.Ceiling,
+        module.Stage,
+    ),
+    "rows": (module.ResultRow,),
+    "summary": (module.SummaryRow,),
+    "sources": (sections.SourceInfo,),
+    "spread": (sections.ParameterSpread,),
+    "memorisation": (sections.Memorisation, sections.NoveltyPoint),
+    "distances": (sections.ConditionDistance,),
+    "calibration": (sections.Calibration, sections.CalibrationBin),
+    "latent_map": (sections.LatentMap, sections.LatentPoint),
+    "pictures": (sections.Picture,),
+    "interpolation": (sections.Interpolation, sections.InterpolationPair, sections.InterpolationPath),
+    "scaling": (sections.Scaling, sections.ScalingCell),
+    "paper": (sections.PaperRow, sections.PublishedRow),
+}
+
+
+def words_of(title: str) -> set[str]:
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", text))))
+
+
+@pytest.mark.parametrize("title", PLACES)
+def test_every_key_is_documented_in_its_place(title: str) -> None:
+    keys = {field.name for kind in PLACES[title] for field in dataclasses.fields(kind)}
+    assert keys - words_of(title) == set()
+
+
+def test_every_section_and_every_class_has_a_place() -> None:
+    classes: set[Any] = {
+        getattr(module_, name)
+        for module_ in (module, sections)
+        for name in module_.__all__
+        if dataclasses.is_dataclass(getattr(module_, name))
+    }
+    assert classes == {kind for kinds in PLACES.values() for kind in kinds}
+    assert f"| `schema_version` | {module.SCHEMA_VERSION} |" in DOCUMENT
