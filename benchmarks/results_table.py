@@ -17,38 +17,63 @@ from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.results import Results, SummaryRow, read_results
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
-from wildpdiff.report.findings import findings, headline, percent
+from wildpdiff.report.findings import SplitFindings, findings, main_first
+from wildpdiff.report.groups import grouped, joined_groups
+from wildpdiff.report.sentences import ahead_sentence, headline, labels_sentence
+from wildpdiff.report.wording import percent, signed_points
 
-SPLITS = ("unseen", "seen")
 BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
 
 
 def results_markdown(results: Results) -> str:
-    """Both splits side by side, then what was run, on what and when."""
-    parts = [_table(results, suite) for suite in dict.fromkeys(row.suite for row in results.summary)]
-    parts += [str(headline(part)).replace("\N{NO-BREAK SPACE}", " ") for part in findings(results)]
-    return "\n\n".join([*parts, *_ceiling(results), *results.notes, _made(results)])
+    """Every split side by side, sources in groups, then the result in words, what was run, on what and when."""
+    parts = main_first(findings(results))
+    suites = dict.fromkeys(part.suite for part in parts)
+    texts = [_table([part for part in parts if part.suite == suite]) for suite in suites]
+    for part in parts:
+        told = [str(headline(part)), ahead_sentence(part) or "", labels_sentence(part) or ""]
+        texts.append(" ".join(text for text in told if text).replace("\N{NO-BREAK SPACE}", " "))
+    return "\n\n".join([*texts, *_ceiling(results), *results.notes, _made(results)])
 
 
-def _table(results: Results, suite: str) -> str:
-    lines = [row for row in results.summary if row.suite == suite]
-    cells: dict[tuple[str, str], SummaryRow] = {(row.split, row.label): row for row in lines}
-    counts = {split: max((row.tasks for row in lines if row.split == split), default=0) for split in SPLITS}
-    splits = [split for split in SPLITS if counts[split]]
+def _table(parts: Sequence[SplitFindings]) -> str:
+    """Unseen, seen, then held-out groups; in bold a source that is ahead of the generator on the first split."""
+    ordered = sorted(parts, key=lambda part: part.split.startswith("held-out "))
+    main = parts[0]
+    cells: dict[tuple[str, str], SummaryRow] = {(part.split, row.label): row for part in parts for row in part.summary}
     head = ["source"]
-    for split in splits:
-        head += [f"{split} ({counts[split]} tasks): accuracy, %", "recovered gain, %"]
-    table = [[*head, "seconds per adapter"], ["---"] + ["---:"] * (2 * len(splits) + 1)]
-    for label in dict.fromkeys(row.label for split in splits for row in lines if row.split == split):
-        found = [cells.get((split, label)) for split in splits]
-        values = [text for row in found for text in (_accuracy(row), _gain(row))]
-        table.append([label, *values, _seconds([row for row in found if row is not None])])
+    for part in ordered:
+        head += [f"{part.split} ({len(part.tasks)} tasks): accuracy, %", "recovered gain, %"]
+    table = [[*head, f"generated − source, points, {main.split}", "training, s", "seconds per adapter"]]
+    table.append(["---"] + ["---:"] * (len(table[0]) - 1))
+    groups = joined_groups([group for part in ordered for group in grouped(part)])
+    for group in groups:
+        if len(groups) > 2:
+            table.append([f"*{group.title}*", *[""] * (len(table[0]) - 1)])
+        for line in group.lines:
+            found = [cells.get((part.split, line.label)) for part in ordered]
+            values = [text for row in found for text in (_accuracy(row), _gain(row))]
+            known = [row for row in found if row is not None]
+            times = [
+                _seconds([row.training_seconds for row in known]),
+                _seconds([row.seconds_per_adapter for row in known]),
+            ]
+            table.append([line.label, *values, _lead(main, cells.get((main.split, line.label))), *times])
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in table)
 
 
-def _seconds(rows: Sequence[SummaryRow]) -> str:
-    """Time of a source, where there is one: fine-tuning counts its training, the pretrained model has none."""
-    known = [row.seconds_per_adapter for row in rows]
+def _lead(part: SplitFindings, row: SummaryRow | None) -> str:
+    """Generated − source; in bold where the source is ahead."""
+    difference = None if row is None else part.difference(row)
+    if row is None or difference is None:
+        return "–"
+    ends = "" if difference.interval is None else f" [{', '.join(signed_points(end) for end in difference.interval)}]"
+    text = f"{signed_points(difference.value)}{ends}"
+    return f"**{text}**" if part.is_ahead(row) else text
+
+
+def _seconds(known: Sequence[float | None]) -> str:
+    """A time where there is one: fine-tuning counts its training, the pretrained model has none."""
     values = [value for value in known if value is not None]
     return "–" if not values else "< 0.001" if max(values) < 0.001 else f"{max(values):.2g}"
 
@@ -96,7 +121,7 @@ def _made(results: Results) -> str:
         made.created[:10],
     ]
     told = "; ".join(fact for fact in facts if fact)
-    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks."
+    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks; in bold: ahead of the generator."
 
 
 def fill(text: str, block: str, content: str, where: str) -> str:

@@ -21,9 +21,9 @@ from wildpdiff.evaluate.rank_correlation import RankCorrelation
 from wildpdiff.evaluate.sections import Interpolation
 from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import THEME, family_colour
-from wildpdiff.report.wording import count, listed, number, number_range, percentage
+from wildpdiff.report.wording import capital, count, listed, number, number_range, percentage
 
-__all__ = ["alignment_figure", "correlation_words", "interpolation_figure"]
+__all__ = ["alignment_caption", "alignment_figure", "correlation_words", "interpolation_figure"]
 
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light
@@ -158,28 +158,40 @@ def alignment_figure(interpolation: Interpolation, name: str, heading: str) -> R
     if not ranked:
         return None
     title = f"{heading}Does alignment predict interpolation?"
-    own = [entry for entry in ranked if entry[0] != SIMILARITY]
-    strongest, best = max(own or ranked, key=lambda entry: abs(entry[1].value))
-    caption = (
-        f"One mark a pair ({count(len(middle.pairs), 'pair')}"
-        f"{f'; {middle.skipped} without a gain to keep are left out' if middle.skipped else ''}): how well the two "
-        f"tasks' adapters are aligned (right), and the share of fine-tuning's gain that both keep half-way when "
-        f"{ways[0]} are interpolated (up). "
-    )
-    told = [f"{key.replace('_', ' ')} {correlation_words(value)}" for key, value in ranked]
-    caption += f"Rank correlations with 95 % intervals over pairs: {listed(told)}. "
-    size = abs(best.value)
-    decided = best.interval is not None and best.interval[0] * best.interval[1] > 0
-    strength = "predicts it well" if size >= STRONG else "predicts it in part" if size >= WEAK else "hardly predicts it"
-    caption += f"The strongest, {strongest.replace('_', ' ')}, "
-    caption += f"{strength if decided else 'is not shown to predict it: its interval holds zero'}. "
-    explained = [f"{key.replace('_', ' ')} is {text}" for key, text in interpolation.alignments.items()]
-    if explained:
-        caption += f"{'; '.join(explained)}.".replace("..", ".")
     chosen = sorted(ranked, key=lambda entry: (entry[0] == SIMILARITY, -abs(entry[1].value)))[:MOST_PANELS]
     names = [key for key, _ in chosen]
     drawing = render(lambda canvas: _draw_alignment(canvas, middle, names, ways[0]), title)
-    return ReportFigure(name, title, caption.strip(), drawing)
+    return ReportFigure(name, title, alignment_caption(interpolation, middle), drawing)
+
+
+def alignment_caption(interpolation: Interpolation, middle: Midpoint) -> str:
+    """What the alignment figure shows, every rank correlation, and whether the strongest predicts anything."""
+    ranked = [(key, value) for key, value in middle.correlations.items() if value is not None]
+    own = [entry for entry in ranked if entry[0] != SIMILARITY]
+    strongest, best = max(own or ranked, key=lambda entry: abs(entry[1].value))
+    left_out = f"; {middle.skipped} without a gain to keep are left out" if middle.skipped else ""
+    caption = (
+        f"One mark a pair ({count(len(middle.pairs), 'pair')}{left_out}): how well the two tasks' adapters are aligned "
+        "(right), and the share of fine-tuning's gain that both keep half-way when "
+        f"{middle.way} are interpolated (up). "
+    )
+    told = [f"{key.replace('_', ' ')} {correlation_words(value)}" for key, value in ranked]
+    caption += f"Rank correlations with 95 % intervals over pairs: {listed(told)}. "
+    caption += f"The strongest, {strongest.replace('_', ' ')}, {_strength(best)}. "
+    explained = [f"{key.replace('_', ' ')} is {text}" for key, text in interpolation.alignments.items()]
+    if explained:
+        caption += capital(f"{'; '.join(explained)}.").replace("..", ".")
+    return caption.strip()
+
+
+def _strength(best: RankCorrelation) -> str:
+    if best.interval is None or best.interval[0] <= 0 <= best.interval[1]:
+        return "is not shown to predict it: its interval holds zero"
+    if best.value < 0:
+        return "goes against it: better aligned pairs keep less"
+    if best.value >= STRONG:
+        return "predicts it well"
+    return "predicts it in part" if best.value >= WEAK else "hardly predicts it"
 
 
 def _number_of(key: str, middle: Midpoint, place: int) -> float | None:

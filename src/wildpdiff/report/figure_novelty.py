@@ -112,7 +112,7 @@ def _draw(
 ) -> None:
     height, below, left, above = (240, 52, 46, 26) if canvas.narrow else (320, 54, 48, 28)
     columns = 2 if canvas.narrow else 4
-    key_height = 17 * -(-len(keys) // columns) + 12
+    key_height = 17.0 * -(-len(keys) // columns) + 12
     measures: tuple[Measure, ...] = ("distance", "overlap")
     rows = len(splits) * (2 if canvas.narrow else 1)
     canvas.resize(rows * (above + height + below) + key_height)

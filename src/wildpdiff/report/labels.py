@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from numpy import ndarray
 
 from wildpdiff.report.drawing import Canvas
 from wildpdiff.report.palette import THEME
@@ -29,20 +32,6 @@ class Label:
     colour: str = _MUTED
 
 
-@dataclass(frozen=True)
-class _Box:
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def overlap(self, other: _Box) -> float:
-        """Area that both cover."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.top, other.top) - max(self.bottom, other.bottom)
-        return max(width, 0.0) * max(height, 0.0)
-
-
 def place_labels(
     canvas: Canvas, axes: Axes, labels: Sequence[Label], marks: Sequence[tuple[float, float]], size: float = 10.5
 ) -> None:
@@ -56,40 +45,36 @@ def place_labels(
         size: of the letters, CSS pixels.
     """
     box = axes.get_position()
-    height = canvas.figure.get_size_inches()[1] * 72
-    frame = _Box(0.0, 0.0, box.width * canvas.width, box.height * height)
-    (x_low, x_high), (y_low, y_high) = axes.get_xlim(), axes.get_ylim()
-
-    def pixels(x: float, y: float) -> tuple[float, float]:
-        return (x - x_low) / (x_high - x_low) * frame.right, (y - y_low) / (y_high - y_low) * frame.top
-
-    taken = [_Box(x - 5, y - 5, x + 5, y + 5) for x, y in (pixels(*mark) for mark in marks)]
+    frame = np.array([box.width * canvas.width, box.height * canvas.figure.get_size_inches()[1] * 72])
+    low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
+    scale = frame / (high - low)
+    spots = (np.array(marks).reshape(-1, 2) - low) * scale
+    taken = np.concatenate([spots - 5, spots + 5], axis=1)
     for label in labels:
-        x, y = pixels(label.x, label.y)
-        width = _LETTER * size * len(label.text)
-        best, best_cost, reach_of_best = None, float("inf"), 0.0
-        for reach in _REACHES:
-            for across, up in _DIRECTIONS:
-                left = x + across * reach - (width if across < 0 else 0.0 if across > 0 else width / 2)
-                middle = y + up * reach * (1.0 if across == 0 else 0.8)
-                candidate = _Box(left, middle - size * 0.62, left + width, middle + size * 0.62)
-                out = sum(
-                    max(edge, 0.0)
-                    for edge in (-candidate.left, candidate.right - frame.right - 8, -candidate.bottom,
-                                 candidate.top - frame.top)
-                )  # fmt: skip
-                cost = sum(candidate.overlap(other) for other in taken) + 100 * out + reach
-                if cost < best_cost:
-                    best, best_cost, reach_of_best = candidate, cost, reach
-            if best_cost <= reach:
-                break
-        assert best is not None
-        taken.append(best)
-        _write(axes, label, best, (x, y), size, far=reach_of_best > _REACHES[1])
+        mark = (np.array([label.x, label.y]) - low) * scale
+        boxes = _candidates(mark, _LETTER * size * len(label.text), 1.24 * size)
+        out = np.maximum(-boxes[:, :2], 0).sum(axis=1) + np.maximum(boxes[:, 2:] - frame - (8, 0), 0).sum(axis=1)
+        shared = np.minimum(boxes[:, None, 2:], taken[None, :, 2:]) - np.maximum(boxes[:, None, :2], taken[None, :, :2])
+        covered = np.maximum(shared, 0).prod(axis=2).sum(axis=1)
+        reach = np.repeat(_REACHES, len(_DIRECTIONS))
+        best = int(np.argmin(covered + 100 * out + reach))
+        taken = np.concatenate([taken, boxes[best : best + 1]])
+        middle = (boxes[best, :2] + boxes[best, 2:]) / 2 - mark
+        _write(axes, label, (float(middle[0]), float(middle[1])), size, far=bool(reach[best] > _REACHES[1]))
 
 
-def _write(axes: Axes, label: Label, box: _Box, mark: tuple[float, float], size: float, far: bool) -> None:
-    middle = ((box.left + box.right) / 2 - mark[0], (box.bottom + box.top) / 2 - mark[1])
+def _candidates(mark: Float[ndarray, " 2"], width: float, height: float) -> Float[ndarray, "c 4"]:
+    """Boxes (left, bottom, right, top) around a mark, from the nearest to the farthest."""
+    boxes = []
+    for reach in _REACHES:
+        for across, up in _DIRECTIONS:
+            left = mark[0] + across * reach - (width if across < 0 else 0.0 if across > 0 else width / 2)
+            middle = mark[1] + up * reach * (1.0 if across == 0 else 0.8)
+            boxes.append((left, middle - height / 2, left + width, middle + height / 2))
+    return np.array(boxes)
+
+
+def _write(axes: Axes, label: Label, middle: tuple[float, float], size: float, far: bool) -> None:
     axes.annotate(
         label.text, (label.x, label.y), middle, textcoords="offset points", ha="center", va="center", fontsize=size,
         color=label.colour, parse_math=False, annotation_clip=False,

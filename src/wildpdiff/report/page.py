@@ -32,7 +32,7 @@ _TABLE_WORDS = (
     "every source that is ahead of the generator; the generator's line is tinted. Training is beyond the zoo."
 )
 _UNMEASURED = {
-    "sources": ("what each source uses and its training time", "wildpdiff evaluate"),
+    "sources": ("what each source uses of the task", "wildpdiff evaluate"),
     "spread": ("the spread of generated parameters", "wildpdiff evaluate"),
     "memorisation": ("novelty and memorisation", "wildpdiff evaluate"),
     "distances": ("the distance of the conditions", "wildpdiff evaluate"),
@@ -96,7 +96,6 @@ def _novelty_section(results: Results, styles: Mapping[str, SourceStyle], names:
     verdict = verdict_sentence(results)
     heading = names.heading
     blocks = [
-        Text(verdict) if verdict else None,
         novelty_figure(results, styles, verdict, "accuracy-and-novelty", heading),
         latent_map_figure(results, styles, "latent-map", heading),
         spread_table(results.spread),
@@ -184,7 +183,7 @@ def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]
         if not getattr(results, section):
             missing.setdefault(command, []).append(words)
     if not any(part.split.startswith("held-out ") for part in parts):
-        missing.setdefault("wildpdiff evaluate", []).append("whole groups of tasks held out")
+        missing.setdefault("wildpdiff evaluate --hold-out habitat", []).append("whole groups of tasks held out")
     if not missing:
         return []
     told = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())

@@ -43,10 +43,10 @@ def paper_blocks(rows: Sequence[PaperRow]) -> list[Block]:
     columns = ("Setting", "Pretrained", "Fine-tuned", "Generated", "Generated − fine-tuned", "Spread of accuracy",
                "Spread of parameters")  # fmt: skip
     note = (
-        "Accuracy in %, means over tasks, generated over all samples and seeds, with 95 % intervals over tasks. Varies "
-        "by: standard deviation over samples / over seeds of the generator, accuracy in points, parameters as a share "
-        "of the distance to the pretrained adapter. The paper's numbers are for other data (Snapshot Serengeti), taken "
-        "from secondary notes of the paper; only the pattern can be compared."
+        "Accuracy in %, means over tasks, generated over all samples and seeds, with 95 % intervals over tasks. "
+        "Spread: standard deviation over samples / over seeds of the generator, accuracy in points, parameters as a "
+        "share of the distance to the pretrained adapter. The paper's numbers are for other data (Snapshot Serengeti), "
+        "taken from secondary notes of the paper; only the pattern can be compared."
     )
     return [Text(_paper_sentence(rows)), DataTable("", columns, tuple(lines), note)]
 

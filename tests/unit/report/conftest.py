@@ -43,7 +43,7 @@ from wildpdiff.evaluate.sections import (
     SourceFamily,
     SourceInfo,
 )
-from wildpdiff.evaluate.summary import accuracy_per_task, summarise
+from wildpdiff.evaluate.summary import summarise
 
 GAINS = {
     ("pretrained", "none"): 0.0,
@@ -357,6 +357,11 @@ def whole_results() -> Results:
     return build_whole()
 
 
-def mean_of(results: Results, split: str, source: str) -> float:
-    return float(np.mean(list(accuracy_per_task(results.rows, suite="savanna", split=split, source=source,
-                                                condition="own").values())))  # fmt: skip
+@pytest.fixture(scope="session")
+def scaling_of() -> Callable[..., Scaling]:
+    return build_scaling
+
+
+@pytest.fixture(scope="session")
+def interpolation_of() -> Callable[..., Interpolation]:
+    return build_interpolation

@@ -1,0 +1,95 @@
+"""``wildpdiff compare`` and ``wildpdiff report`` on several files; called as functions, whichever verbs are registered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wildpdiff.cli.compare import compare
+from wildpdiff.cli.report import report
+from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo, write_results
+from wildpdiff.evaluate.sections import ParameterSpread
+from wildpdiff.evaluate.summary import summarise
+
+ACCURACY = {
+    "pretrained": (0.5, 0.6, 0.7),
+    "kernel ridge regression": (0.7, 0.6, 0.7),
+    "kernel smoother": (0.6, 0.6, 0.6),
+    "generated": (0.8, 0.6, 0.6),
+}
+
+
+def make() -> Results:
+    rows = [
+        ResultRow("savanna", split, source, "own", None, 0, f"{split}-{number}", value, 100)
+        for split in ("seen", "unseen")
+        for source, values in ACCURACY.items()
+        for number, value in enumerate(values if split == "unseen" else values[::-1] + (0.9,))
+    ]
+    return Results(
+        provenance=Provenance("0.1.0", "wildpdiff evaluate", 0, "2 cores", "3.11", "2.5", "2025-06-01"),
+        suite=SuiteInfo("savanna", 10, "f" * 64, 4, 3, {}),
+        backbone=BackboneInfo("savanna-cnn", "a" * 64, 1000, 100),
+        generator=None,
+        autoencoder=None,
+        rows=tuple(rows),
+        summary=tuple(summarise(rows, {})),
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_results(tmp_path / "results.json", make())
+    return tmp_path / "results.json"
+
+
+def test_a_comparison_is_paired_and_counts_tasks(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(path, "generated", "Kernel Ridge", None, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["a"], told["b"], told["split"]) == ("generated", "kernel ridge regression", "unseen")
+    assert told["difference"] == pytest.approx(0.0)
+    assert (told["wins"], told["losses"], told["ties"], told["tasks"]) == (1, 1, 1, 3)
+    assert told["interval"][0] < 0 < told["interval"][1]
+    assert told["accuracy_a"] == pytest.approx(2 / 3)
+    assert told["decided"] is False
+
+
+def test_a_comparison_in_words_and_on_another_split(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(path, "kernel ridge regression", "pretrained", "seen")
+    told = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
+    assert "4 seen tasks: kernel ridge regression 72.5 %, pretrained 67.5 %" in told
+    assert "better on 1, worse on 0, equal on 3" in told
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "split", "sentence"),
+    [
+        ("hypernetwork", "generated", None, "no source 'hypernetwork' on the unseen tasks; there are: pretrained"),
+        ("kernel", "generated", None, "start of several sources: kernel ridge regression, kernel smoother"),
+        ("generated", "gener", None, "Give two sources"),
+        ("generated", "pretrained", "held-out habitat", "no split 'held-out habitat'; it has unseen, seen"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(a: str, b: str, split: str | None, sentence: str, path: Path) -> None:
+    with pytest.raises(DataError, match=sentence):
+        compare(path, a, b, split)
+
+
+def test_a_report_of_two_files_takes_what_the_first_lacks(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spread = (ParameterSpread("unseen", "generated", 0.25, None, None, None),)
+    further = path.with_name("further.json")
+    write_results(further, replace(make(), spread=spread))
+    report([path, further], path.parent / "page", as_json=True)
+    page = Path(json.loads(capsys.readouterr().out)["report"])
+    assert page.parent == path.parent / "page"
+    text = page.read_text()
+    assert "How much generated adapters vary" in text
+    assert "Spread: measured by wildpdiff evaluate" in text
+    foreign = replace(make(), spread=spread, suite=replace(make().suite, fingerprint="e" * 64))
+    write_results(further, foreign)
+    with pytest.raises(ArtifactError, match="another suite"):
+        report([path, further], path.parent / "page")
