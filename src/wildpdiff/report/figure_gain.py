@@ -182,7 +182,7 @@ def headroom_figure(
         f"Each mark is one {part.split} task: what fine-tuning gains over the pretrained model (right) and what the "
         f"generated adapter gains (up). Above the dashed diagonal, generation beats fine-tuning: {beyond} of "
         f"{amount}. Below zero (crosses), the generated adapter does harm: {lost} of {amount}"
-        f"{f', and {equal} stay as they were' if equal else ''}. "
+        f"{f', and {_unchanged(equal)}' if equal else ''}. "
     )
     if amount >= 5 and gains.std(axis=0).min() > 0:
         correlation = float(np.corrcoef(gains.T)[0, 1])
@@ -190,6 +190,10 @@ def headroom_figure(
         caption += f"The gain {follows} the headroom (correlation {number(correlation)})."
     drawing = render(lambda canvas: _draw_headroom(canvas, columns.tasks, 100 * gains, styles), title)
     return ReportFigure(name, title, caption.strip(), drawing)
+
+
+def _unchanged(amount: int) -> str:
+    return "1 stays as it was" if amount == 1 else f"{amount} stay as they were"
 
 
 def _draw_headroom(

@@ -1,4 +1,4 @@
-"""``wildpdiff compare`` and ``wildpdiff report`` on several files; called as functions, whichever verbs are registered."""
+"""``wildpdiff compare``, and ``wildpdiff report`` on several files; called as functions, not through the parser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make() -> Results:
         ResultRow("savanna", split, source, "own", None, 0, f"{split}-{number}", value, 100)
         for split in ("seen", "unseen")
         for source, values in ACCURACY.items()
-        for number, value in enumerate(values if split == "unseen" else values[::-1] + (0.9,))
+        for number, value in enumerate(values if split == "unseen" else (*values[::-1], 0.9))
     ]
     return Results(
         provenance=Provenance("0.1.0", "wildpdiff evaluate", 0, "2 cores", "3.11", "2.5", "2025-06-01"),
