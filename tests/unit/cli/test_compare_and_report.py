@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,3 +95,16 @@ def test_a_report_of_two_files_takes_what_the_first_lacks(path: Path, capsys: py
     write_results(further, foreign)
     with pytest.raises(ArtifactError, match="another suite"):
         report([path, further], path.parent / "page")
+
+
+REPORT = """
+import sys
+from wildpdiff.cli.main import main
+status = main(["report", sys.argv[1]])
+print(status, [name for name in ("torch", "pyarrow", "peft", "sklearn", "scipy") if name in sys.modules])
+"""
+
+
+def test_a_report_that_is_really_drawn_loads_no_torch(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", REPORT, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
