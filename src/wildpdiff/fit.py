@@ -25,7 +25,14 @@ from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["PAPER_METHOD", "PAPER_METHOD_ONE_TASK", "FittedGenerator", "GeneratorConfig", "fit_generator"]
+__all__ = [
+    "PAPER_METHOD",
+    "PAPER_METHOD_ONE_TASK",
+    "PAPER_METHOD_SEVERAL_TASKS",
+    "FittedGenerator",
+    "GeneratorConfig",
+    "fit_generator",
+]
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,27 @@ PAPER_METHOD = GeneratorConfig(
     normalization="coordinate",
     autoencoder="vae",
     autoencoder_config=AutoencoderConfig(latent_size=64, steps=600),
-    diffusion=DiffusionConfig(
-        network="unet", size="tiny", schedule="linear", prediction="epsilon", steps=1500, batch=64, dropout=0.0
-    ),
+    diffusion=DiffusionConfig(network="unet", size="tiny", steps=2500, batch=64, dropout=0.0),
     kernel_mean=False,
     task_loss=TaskLossConfig(steps=0),
     sampling=Sampling(sampler="ddim", steps=50),
 )
 """The method of the paper: z-scored vectors, a variational autoencoder with noise on input and latent, a 1-D U-Net on
-the latents conditioned on features of background images, and DDIM. Sizes are ours, as the paper gives none; features
-are those of the frozen backbone, where the paper takes CLIP's."""
+the latents conditioned on features of background images, and DDIM. Sizes, schedule and prediction are ours, as the
+paper gives none; features are those of the frozen backbone, where the paper takes CLIP's."""
+
+PAPER_METHOD_SEVERAL_TASKS = replace(
+    PAPER_METHOD,
+    autoencoder_config=replace(PAPER_METHOD.autoencoder_config, steps=300),
+    diffusion=replace(PAPER_METHOD.diffusion, steps=1000),
+)
+"""The same with shorter trainings, for a handful of tasks."""
 
 PAPER_METHOD_ONE_TASK = replace(
     PAPER_METHOD,
     parts=("task_id",),
-    autoencoder_config=AutoencoderConfig(latent_size=32, steps=300),
-    diffusion=replace(PAPER_METHOD.diffusion, steps=500),
+    autoencoder_config=AutoencoderConfig(latent_size=32, steps=200),
+    diffusion=replace(PAPER_METHOD.diffusion, steps=400),
 )
 """The same for the checkpoints of a single task, whose condition never changes."""
 

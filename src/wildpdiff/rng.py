@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["numpy_generator", "sub_seed", "torch_generator"]
 
@@ -27,4 +30,7 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     """A torch CPU generator for the named purpose."""
+    # Imported late: intervals over tasks are drawn where no torch is.
+    import torch
+
     return torch.Generator().manual_seed(sub_seed(seed, *names))

@@ -72,7 +72,7 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import PAPER_METHOD, PAPER_METHOD_ONE_TASK, GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.studies.one_task import OneTaskStudy
+    from wildpdiff.studies.few_tasks import FewTasksStudy
     from wildpdiff.studies.paper import PaperConfig
     from wildpdiff.task_training import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
@@ -97,13 +97,15 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     return PaperConfig(
         run=run,
         method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
-        one_task=OneTaskStudy(
+        few_tasks=FewTasksStudy(
             tasks=2,
             checkpoints=4,
             intervals=(1, 10),
             before=10,
             finetune=finetune,
             method=replace(PAPER_METHOD_ONE_TASK, autoencoder_config=latents, diffusion=small),
+            several=3,
+            several_method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
         ),
         seen_tasks=6,
         pairs=2,

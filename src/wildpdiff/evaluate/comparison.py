@@ -29,7 +29,7 @@ from wildpdiff.evaluate.results import (
     SuiteInfo,
 )
 from wildpdiff.evaluate.roster import Baselines, assemble
-from wildpdiff.evaluate.run import Entrant, RoundTripSource, evaluate
+from wildpdiff.evaluate.run import Entrant, Observer, RoundTripSource, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.spread import SpreadObserver
@@ -170,10 +170,10 @@ def compare_sources(
         stages=tuple(stages),
         sources=roster.sources,
         spread=observers.spread.result(),
-        memorisation=observers.novelty.result(),
+        memorisation=observers.novelty.result() if observers.novelty else None,
         distances=condition_distances(seen, tests),
         calibration=observers.calibration.result(),
-        latent_map=observers.latent_map.result(),
+        latent_map=observers.latent_map.result() if observers.latent_map else None,
         pictures=observers.pictures.result(),
     )
 
@@ -202,12 +202,16 @@ class _Observers:
 
     def __init__(self, comparison: Comparison, finetuned: Mapping[str, Adapter]) -> None:
         backbone, zoo = comparison.backbone, comparison.zoo
-        self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
         self.calibration = CalibrationObserver()
         self.spread = SpreadObserver(zoo.initial)
-        self.latent_map = LatentMapObserver(comparison.generators[0], zoo.final_adapters(), finetuned)
         self.pictures = PictureObserver(backbone.classes, _test_images(comparison.suite))
-        self.all = (self.novelty, self.calibration, self.spread, self.latent_map, self.pictures)
+        self.all: list[Observer] = [self.calibration, self.spread, self.pictures]
+        self.novelty: NoveltyObserver | None = None
+        self.latent_map: LatentMapObserver | None = None
+        if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
+            self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
+            self.latent_map = LatentMapObserver(comparison.generators[0], zoo.final_adapters(), finetuned)
+            self.all += [self.novelty, self.latent_map]
 
 
 def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:

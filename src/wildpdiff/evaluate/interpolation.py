@@ -88,9 +88,12 @@ def choose_pairs(
     ranked = sorted(
         ((float(similarity[a, b]), a, b) for i, a in enumerate(eligible) for b in eligible[i + 1 :]), reverse=True
     )
-    third = len(ranked) // 3
+    third, half = len(ranked) // 3, len(ranked) / 2
     middle = ranked[third : 2 * third]
     numpy_generator(seed, "pairs").shuffle(middle)
+    # Few tasks may leave no pair of the middle third untouched: then the next nearest to the middle.
+    outer = [*range(third), *range(2 * third, len(ranked))]
+    middle += [ranked[place] for place in sorted(outer, key=lambda place: abs(place - half))]
     used: set[int] = set()
     pairs: list[TaskPair] = []
     groups: tuple[tuple[SimilarityGroup, list[tuple[float, int, int]]], ...] = (

@@ -24,7 +24,7 @@ from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
 from wildpdiff.source import RenamedSource
-from wildpdiff.studies.one_task import OneTaskStudy, run_one_task
+from wildpdiff.studies.few_tasks import FewTasksStudy, run_few_tasks
 from wildpdiff.studies.paper_rows import PAPER_SOURCE, comparison_rows
 from wildpdiff.tasks.description import Description
 
@@ -43,7 +43,7 @@ class PaperConfig:
     Attributes:
         run: suite, backbone, zoo, this package's generators and their seeds.
         method: the paper's generator for several tasks.
-        one_task: the paper's first question and its ablation.
+        few_tasks: the paper's first question, and the ablation of the saving interval.
         seen_tasks: seen tasks that are scored, drawn by the seed.
         pairs: pairs of tasks in each group of likeness, for the second question.
         least_gain: what fine-tuning must gain on a task's own training and validation images to be in a pair.
@@ -51,7 +51,7 @@ class PaperConfig:
 
     run: PipelineConfig = field(default_factory=_pipeline)
     method: GeneratorConfig = PAPER_METHOD
-    one_task: OneTaskStudy = field(default_factory=OneTaskStudy)
+    few_tasks: FewTasksStudy = field(default_factory=FewTasksStudy)
     seen_tasks: int = 40
     pairs: int = 12
     least_gain: float = 0.06
@@ -61,7 +61,7 @@ class PaperConfig:
         return {
             **self.run.to_json(),
             "method": self.method.to_json(),
-            "one_task": self.one_task.to_json(),
+            "few_tasks": self.few_tasks.to_json(),
             "seen_tasks": self.seen_tasks,
             "pairs": self.pairs,
             "least_gain": self.least_gain,
@@ -113,9 +113,9 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
         for number in range(run.generator_seeds)
     ]
     single = folder.timed(
-        "one seen task",
-        lambda tick: run_one_task(
-            config.one_task, folder.folder / "one-task", made, run.seed, run.generator_seeds, run.samples, tick
+        "one and several seen tasks",
+        lambda tick: run_few_tasks(
+            config.few_tasks, folder.folder / "few-tasks", made, run.seed, run.generator_seeds, run.samples, tick
         ),
     )
     interpolation = folder.timed("between two tasks", lambda tick: _interpolation(config, made, made.generators, tick))
@@ -140,7 +140,7 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
             comparison, made=provenance(command, run.seed), samples=run.samples, stages=folder.stages, progress=tick
         ),
     )
-    rows: tuple[PaperRow, ...] = (*single, *comparison_rows(results))
+    rows: tuple[PaperRow, ...] = (*single, *comparison_rows(results, len(made.zoo.tasks)))
     return replace(results, interpolation=interpolation, paper=rows, stages=folder.stages)
 
 

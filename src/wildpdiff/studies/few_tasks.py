@@ -1,7 +1,8 @@
-"""The paper's first question: can the adapter of one seen task be generated as well as it was trained?"""
+"""The paper's first question: are generated adapters of one or several seen tasks as good as the trained ones?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,22 @@ from wildpdiff.evaluate.run import Entrant, evaluate
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.sections import PaperRow
 from wildpdiff.evaluate.spread import SpreadObserver
-from wildpdiff.fit import PAPER_METHOD_ONE_TASK, GeneratorConfig, fit_generator
+from wildpdiff.fit import PAPER_METHOD_ONE_TASK, PAPER_METHOD_SEVERAL_TASKS, GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.pipeline import Prepared
 from wildpdiff.rng import numpy_generator
 from wildpdiff.run_folder import Tick
-from wildpdiff.studies.paper_rows import paper_row
+from wildpdiff.studies.paper_rows import PUBLISHED, paper_row
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.finetune import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["OneTaskStudy", "run_one_task"]
+__all__ = ["FewTasksStudy", "run_few_tasks"]
 
 
 @dataclass(frozen=True)
-class OneTaskStudy:
-    """One generator a task, and the ablation of how far apart its checkpoints are.
+class FewTasksStudy:
+    """One generator a task, with the ablation of how far apart its checkpoints are; and one for several tasks.
 
     Attributes:
         tasks: how many seen tasks, each with generators of its own; drawn by the seed.
@@ -37,7 +38,9 @@ class OneTaskStudy:
         intervals: steps between them.
         before: steps before the first of them.
         finetune: everything else about the fine-tuning.
-        method: the generator.
+        method: the generator of one task.
+        several: how many seen tasks one generator is fitted to together, with the zoo's own checkpoints.
+        several_method: that generator.
     """
 
     tasks: int = 3
@@ -46,6 +49,8 @@ class OneTaskStudy:
     before: int = 150
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     method: GeneratorConfig = PAPER_METHOD_ONE_TASK
+    several: int = 8
+    several_method: GeneratorConfig = PAPER_METHOD_SEVERAL_TASKS
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.checkpoints < 2 or not self.intervals:
@@ -56,12 +61,13 @@ class OneTaskStudy:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        own = {name: getattr(self, name) for name in ("tasks", "checkpoints", "before")}
+        own = {name: getattr(self, name) for name in ("tasks", "checkpoints", "before", "several")}
         return {
             **own,
             "intervals": list(self.intervals),
             "finetune": self.finetune.to_json(),
             "method": self.method.to_json(),
+            "several_method": self.several_method.to_json(),
         }
 
     def finetuning(self, interval: int) -> FinetuneConfig:
@@ -70,10 +76,10 @@ class OneTaskStudy:
         return replace(self.finetune, steps=steps, checkpoints=self.checkpoints, interval=interval)
 
 
-def run_one_task(
-    study: OneTaskStudy, out: Path, made: Prepared, seed: int, seeds: int, samples: int, tick: Tick
+def run_few_tasks(
+    study: FewTasksStudy, out: Path, made: Prepared, seed: int, seeds: int, samples: int, tick: Tick
 ) -> tuple[PaperRow, ...]:
-    """Fine-tune, fit one generator a task, interval and seed, and score all samples; one row an interval.
+    """One generator a task, interval and seed, then one a seed for several tasks; all samples are scored.
 
     Zoos and generators that are already in ``out`` are used again.
 
@@ -86,7 +92,7 @@ def run_one_task(
     drawn = numpy_generator(seed, "one task").choice(len(tasks), study.tasks, replace=False)
     chosen = [tasks[place] for place in sorted(int(value) for value in drawn)]
     tests = [test_set(made.backbone, task) for task in chosen]
-    total, done = len(study.intervals) * study.tasks * seeds, 0
+    total, done = (len(study.intervals) * study.tasks + 1) * seeds, 0
     rows = []
     for interval in study.intervals:
         folder = out / f"interval-{interval:03d}"
@@ -105,7 +111,9 @@ def run_one_task(
         for test in tests:
             entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(finetuned)]
             for number in range(seeds):
-                generator = _generator(study, folder, zoo.only([test.task]), made, seed + 1000 * number)
+                generator = _generator(
+                    study.method, folder / test.task, zoo.only([test.task]), made, seed + 1000 * number
+                )
                 entrants.append(Entrant(generator, "own", seed + 1000 * number))
                 done += 1
                 tick(done, total)
@@ -120,15 +128,38 @@ def run_one_task(
             )
             scores += found.rows
         (varied,) = spread.result()
-        rows.append(paper_row("RQ1", f"one seen task, saving interval {interval}", "paper", scores, varied))
-    return tuple(rows)
+        published = PUBLISHED.get(f"one task, interval {interval}")
+        setting = f"one seen task, saving interval {interval}"
+        rows.append(paper_row("RQ1", setting, "paper", scores, varied, published=published))
+    return (*rows, _several(study, out / "several", made, seed, seeds, samples, lambda: tick(total, total)))
 
 
-def _generator(study: OneTaskStudy, folder: Path, zoo: Zoo, made: Prepared, seed: int) -> Generator:
-    (name,) = zoo.tasks
-    path = folder / f"generator-{name}-{seed}"
+def _several(
+    study: FewTasksStudy, out: Path, made: Prepared, seed: int, seeds: int, samples: int, done: Callable[[], None]
+) -> PaperRow:
+    """One generator for a handful of seen tasks, told apart by their description."""
+    tasks = made.suite.tasks("seen")
+    drawn = numpy_generator(seed, "several tasks").choice(len(tasks), min(study.several, len(tasks)), replace=False)
+    names = [tasks[place].name for place in sorted(int(value) for value in drawn)]
+    zoo = made.zoo.only(names)
+    spread = SpreadObserver(zoo.initial)
+    entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(FinetunedSource(zoo.final_adapters()))]
+    for number in range(seeds):
+        generator = _generator(study.several_method, out, zoo, made, seed + 1000 * number)
+        entrants.append(Entrant(generator, "own", seed + 1000 * number))
+    tests = {"seen": [test_set(made.backbone, task) for task in tasks if task.name in names]}
+    found = evaluate(
+        made.suite.name, tests, made.backbone, entrants, samples=samples, seed=seed, observers=[spread]
+    ).rows
+    done()
+    setting, published = f"{len(names)} seen tasks", PUBLISHED["several tasks"]
+    return paper_row("RQ1", setting, "paper", found, spread.result()[0], published=published)
+
+
+def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: Prepared, seed: int) -> Generator:
+    path = folder / f"generator-{seed}"
     if not path.is_dir():
-        told = {task.name: task.description for task in made.suite.tasks("seen") if task.name == name}
-        fitted = fit_generator(zoo, told, made.suite.metadata_schema, made.backbone, study.method, seed=seed)
+        told = {task.name: task.description for task in made.suite.tasks("seen") if task.name in zoo.tasks}
+        fitted = fit_generator(zoo, told, made.suite.metadata_schema, made.backbone, config, seed=seed)
         fitted.generator.save_pretrained(path)
     return Generator.from_pretrained(path, made.backbone)
