@@ -121,7 +121,7 @@ def _made(results: Results) -> str:
         made.created[:10],
     ]
     told = "; ".join(fact for fact in facts if fact)
-    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks; in bold: ahead of the generator."
+    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks; highlighted: ahead of the generator."
 
 
 def fill(text: str, block: str, content: str, where: str) -> str:

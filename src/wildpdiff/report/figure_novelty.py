@@ -13,6 +13,7 @@ from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import Memorisation, NoveltyPoint
 from wildpdiff.evaluate.summary import GENERATED, display_label
 from wildpdiff.report.drawing import Canvas, ReportFigure, marker, render, shorten
+from wildpdiff.report.figure_accuracy import abbreviated
 from wildpdiff.report.findings import Key
 from wildpdiff.report.labels import Label, place_labels
 from wildpdiff.report.palette import THEME, SourceStyle
@@ -201,7 +202,8 @@ def _draw_key(
     width = (canvas.width - 8) / columns
     for place, (source, condition) in enumerate(keys):
         x, y = 8 + width * (place // lines), total - height + 14 + 17 * (place % lines)
-        text = f"{place + 1}  {shorten(display_label(source, condition), 26 if canvas.narrow else 34)}"
+        label = display_label(source, condition)
+        text = f"{place + 1}  {shorten(abbreviated(label), 26) if canvas.narrow else shorten(label, 36)}"
         colour = styles[source].colour.light
         canvas.figure.text(x / canvas.width, 1 - y / total, text, fontsize=10.5, color=colour, va="center",
                            parse_math=False)  # fmt: skip
