@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.comparison import Comparison, compare_sources
+from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.roster import SOURCE_NAMES
+from wildpdiff.fit import FittedGenerator
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.store import Zoo
+
+SUITE = toys.ToySuite()
+SLOW = (
+    "unconditional p-diff",
+    "CMA-ES in the latent space, 5 labels a class",
+    "multi-task adapter",
+    "hypernetwork, task loss",
+)
+"""Each has tests of its own."""
+
+
+@pytest.fixture(scope="module")
+def comparison(
+    tmp_path_factory: pytest.TempPathFactory, toy_zoo: Zoo, toy_fit: FittedGenerator, toy_backbone: Backbone
+) -> Comparison:
+    folder: Path = tmp_path_factory.mktemp("roster") / "zoo"
+    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, toys.FINETUNE)
+    return Comparison(
+        SUITE, toy_backbone, toy_zoo, reference, [toy_fit.generator], {}, baselines="all", without=SLOW, seen_tasks=1
+    )
+
+
+@pytest.fixture(scope="module")
+def results(comparison: Comparison) -> Results:
+    return compare_sources(comparison, made=provenance("a test", 3), samples=1)
+
+
+def test_everybody_takes_part_but_those_left_out(results: Results) -> None:
+    named = {row.source for row in results.rows}
+    assert named == {"pretrained", *SOURCE_NAMES, "generated", "fine-tuned"} - set(SLOW)
+    assert {info.name for info in results.sources} == named
+
+
+def test_each_is_what_it_says(results: Results) -> None:
+    families = {info.name: info.family for info in results.sources}
+    assert families["prior by EM on unlabelled images"] == "unlabelled images"
+    assert families["fine-tuned, 5 labels a class"] == families["CMA-ES on raw LoRA, 5 labels a class"] == "labels"
+    assert families["average of 16 checkpoints"] == "checkpoints"
+    trained = {info.name for info in results.sources if info.training_seconds is not None}
+    assert {"hypernetwork, reconstruction", "fine-tuned, 5 labels a class", "linear ridge regression"} <= trained
+    assert "mean adapter" not in trained
+    lines = {line.source: line.training_seconds for line in results.summary}
+    assert {name for name, seconds in lines.items() if seconds is not None} == trained
+
+
+def test_an_unknown_name_cannot_be_left_out(comparison: Comparison) -> None:
+    wrong = Comparison(**{**vars(comparison), "without": ("p-diff",)})
+    with pytest.raises(DataError, match="There is no baseline 'p-diff' to leave out; there are mean adapter"):
+        compare_sources(wrong, made=provenance("a test", 3), samples=1)
