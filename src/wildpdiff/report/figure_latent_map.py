@@ -82,8 +82,7 @@ def _draw(canvas: Canvas, found: LatentMap, new: str, styles: Mapping[str, Sourc
     axes = canvas.axes(left, top, canvas.width - left - 12, height)
     blue, dark = styles[GENERATED].colour.light, styles[FINETUNED].colour.light
     seen_tuned: dict[str, Any] = {"marker": "o", "color": _OTHER, "markersize": 4.5, "markeredgewidth": 0}
-    seen_made: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": blue, "markersize": 4.0,
-                 "markeredgewidth": 0.8, "alpha": 0.6}  # fmt: skip
+    seen_made: dict[str, Any] = {"marker": "o", "color": blue, "markersize": 4.5, "mew": 0, "alpha": 0.45}
     tuned_look: dict[str, Any] = {"marker": "D", "color": dark, "markersize": 5.5, "markeredgewidth": 0}
     made_look: dict[str, Any] = {"marker": "o", "color": blue, "markersize": 6.5, "markeredgewidth": 0}
     entries = []
