@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from toys import FixedTask
 from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import json_bytes, safetensors_bytes
+from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
+from wildpdiff.baselines.evolution import EvolutionConfig, EvolutionSource, Space, latent_space, raw_space
+from wildpdiff.baselines.few_labels import FewLabelsSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
@@ -27,8 +30,12 @@ from wildpdiff.baselines.merge import TopKMergeSource
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
 from wildpdiff.baselines.network_training import NetworkTraining
+from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
+from wildpdiff.baselines.pdiff_networks import PDiffConfig
 from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
+from wildpdiff.baselines.seen import SeenAdapters
+from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import numpy_generator, torch_generator
@@ -43,6 +50,7 @@ UPDATES = NetworkTraining(steps=6, tasks=4, warmup=2, look_every=3)
 MULTITASK = MultiTaskConfig(UPDATES, looked_at=8)
 HYPERNETWORK = HypernetworkConfig(UPDATES, directions=3, hidden=8, images=8, looked_at=8)
 FINETUNE = FinetuneConfig(steps=12, batch=8, warmup=2, checkpoints=4, interval=2)
+PDIFF = PDiffConfig(latent_size=8, channels=(4, 8, 4), autoencoder_steps=2, denoiser_steps=2, batch=6, times=4, pool=32)
 
 
 class ToyNetwork(nn.Module):
@@ -97,6 +105,16 @@ class Toy:
         return Adapter(tensors, self.backbone.adapter_config)
 
 
+def evolution(toy: Toy, where: Space) -> EvolutionSource:
+    """A short search in the principal components of the seen adapters, or in their own values."""
+    seen = SeenAdapters.of(toy.material.adapters)
+    codec = Codec.fit(seen.layout, seen.vectors)
+    autoencoder = PCAAutoencoder.fit(codec.encode(seen.vectors), latent_size=3)
+    latent, raw = latent_space(codec, autoencoder, seen), raw_space(toy.material.zoo.initial, seen)
+    config = EvolutionConfig(generations=2, population=4)
+    return EvolutionSource(latent if where == "latent" else raw, toy.material.data, toy.backbone, 5, config)
+
+
 Make = Callable[[Toy], Source]
 READS_NOTHING: dict[str, Make] = {
     "pretrained": lambda toy: PretrainedSource(toy.random_adapter(99)),
@@ -106,6 +124,7 @@ READS_NOTHING: dict[str, Make] = {
     "average of 16 checkpoints": lambda toy: CheckpointAverageSource(toy.material.zoo),
     "multi-task adapter": lambda toy: MultiTaskSource(toy.material, False, MULTITASK),
     "Gaussian per coordinate": lambda toy: GaussianSource(toy.material.zoo),
+    "unconditional p-diff": lambda toy: UnconditionalPDiffSource.fit(toy.material.zoo, PDIFF),
 }
 READS_DESCRIPTION: dict[str, Make] = {
     "nearest task": lambda toy: NearestTaskSource(toy.encoder, toy.descriptions, toy.adapters),
@@ -120,6 +139,11 @@ READS_DESCRIPTION: dict[str, Make] = {
 }
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
+    "fine-tuned, 5 labels a class": lambda toy: FewLabelsSource(
+        toy.material.data, toy.backbone, toy.material.zoo.initial, 5, FINETUNE
+    ),
+    "CMA-ES in the latent space, 5 labels a class": lambda toy: evolution(toy, "latent"),
+    "CMA-ES on raw LoRA, 5 labels a class": lambda toy: evolution(toy, "raw"),
 }
 READS_EXAMPLES: dict[str, Make] = {
     "prior by EM on unlabelled images": lambda toy: UnlabelledPriorSource(toy.material),
