@@ -90,9 +90,8 @@ def test_the_rest_is_recorded(results: Results, comparison: Comparison, toy_back
 
 
 def test_everything_beside_accuracy_is_measured(results: Results) -> None:
-    assert [info.name for info in results.sources] == list(
-        dict.fromkeys(row.source for row in results.rows if row.source != "fine-tuned")
-    ) + ["fine-tuned"]
+    rows = dict.fromkeys(row.source for row in results.rows if row.source != "fine-tuned")
+    assert [info.name for info in results.sources] == [*rows, "fine-tuned"]
     assert results.memorisation is not None
     assert {point.source for point in results.memorisation.points} == {info.name for info in results.sources}
     assert {(entry.split, entry.source) for entry in results.spread} == {("seen", "generated"), ("unseen", "generated")}
