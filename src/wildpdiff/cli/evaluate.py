@@ -44,10 +44,14 @@ def evaluate(
     ] = None,
     baselines: Annotated[
         Literal["core", "all"],
-        typer.Option("--baselines", help="all adds trained networks, few labels, CMA-ES, p-diff and controls."),
+        typer.Option("--baselines", help="all adds trained networks, few labels, CMA-ES and controls."),
     ] = "core",
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Leave a baseline out, by its name; repeatable.")
+    ] = None,
+    pdiff: Annotated[
+        Path | None,
+        typer.Option("--pdiff", help="With all: also unconditional p-diff, kept in this folder; an hour to train."),
     ] = None,
     seen_tasks: Annotated[
         int | None,
@@ -78,7 +82,9 @@ def evaluate(
         if run is None
         else inputs_of_run(run)
     )
-    comparison = replace(taken.comparison, baselines=baselines, without=tuple(without or ()), seen_tasks=seen_tasks)
+    comparison = replace(
+        taken.comparison, baselines=baselines, without=tuple(without or ()), seen_tasks=seen_tasks, pdiff=pdiff
+    )
     with Stages() as stages:
         made = provenance(recorded_command(), taken.seed)
         results = compare_sources(

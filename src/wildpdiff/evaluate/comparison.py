@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wildpdiff.adapter import Adapter
@@ -69,6 +70,7 @@ class Comparison:
         without: names of baselines that are left out.
         seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
         further: more entrants, with what they are.
+        pdiff: folder of a trained unconditional p-diff, see :func:`assemble`; without it p-diff is left out.
     """
 
     suite: Suite
@@ -82,6 +84,7 @@ class Comparison:
     without: Sequence[str] = field(default=())
     seen_tasks: int | None = None
     further: Sequence[tuple[Entrant, SourceInfo]] = ()
+    pdiff: Path | None = None
 
 
 def seen_material(
@@ -145,6 +148,7 @@ def compare_sources(
         further=comparison.further,
         labelled=_labelled(comparison, seen),
         tasks=asked,
+        pdiff=comparison.pdiff,
         fit_seconds=sum(fits) / len(fits) if fits else None,
     )
     observers = _Observers(comparison, finetuned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from wildpdiff.adapter import Adapter
@@ -186,14 +187,19 @@ def _controls(seen: SeenTasks) -> list[_Candidate]:
             "normal draws with the mean and spread of each value",
             lambda: GaussianSource(zoo, statistics),
         ),
-        _Candidate(
-            "unconditional p-diff",
-            "checkpoints",
-            "p-diff's autoencoder and diffusion, without a condition",
-            lambda: UnconditionalPDiffSource.fit(zoo, seed=seen.seed),
-            trained=True,
-        ),
     ]
+
+
+def _pdiff(seen: SeenTasks, folder: Path) -> _Candidate:
+    """p-diff takes an hour of one core: trained once, it is kept."""
+
+    def make() -> Source:
+        if not folder.is_dir():
+            UnconditionalPDiffSource.fit(seen.zoo, seed=seen.seed).save(folder)
+        return UnconditionalPDiffSource.load(folder)
+
+    note = "p-diff's autoencoder and diffusion, without a condition"
+    return _Candidate("unconditional p-diff", "no description", note, make, trained=True)
 
 
 def _with_labels(
@@ -244,6 +250,7 @@ def assemble(
     further: Sequence[tuple[Entrant, SourceInfo]] = (),
     labelled: LabelledData | None = None,
     tasks: Sequence[str] = (),
+    pdiff: Path | None = None,
     fit_seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Roster:
@@ -259,6 +266,8 @@ def assemble(
         labelled: labelled training images of seen and unseen tasks, for sources that use labels; without it these
             are left out.
         tasks: names of the tasks that will be asked for, so that those sources can prepare them together.
+        pdiff: folder of a trained unconditional p-diff, trained and written there where it is missing, which takes an
+            hour of one core for a few thousand checkpoints; without it p-diff is left out.
         fit_seconds: training time of one generator, where it is known.
         progress: called with (sources built, in all).
 
@@ -268,6 +277,8 @@ def assemble(
     candidates = _core(seen)
     if baselines == "all":
         candidates += _further(seen) + _controls(seen)
+        if pdiff is not None:
+            candidates.append(_pdiff(seen, pdiff))
         if labelled is not None:
             candidates += _with_labels(seen, generators[0], labelled, tasks)
     unknown = [name for name in without if name not in SOURCE_NAMES]

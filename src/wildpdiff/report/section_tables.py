@@ -108,7 +108,7 @@ def _points(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else percentage(value, 0)
+    return "–" if value is None else percentage(value, 1 if value < 0.095 else 0)
 
 
 def spread_table(spread: Sequence[ParameterSpread]) -> DataTable | None:
