@@ -12,6 +12,7 @@ from torch import Tensor
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.conditions.sampling import PartTable
+from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
 __all__ = ["SeenDistances"]
@@ -58,6 +59,35 @@ class SeenDistances:
     def to(self, part: str, values: Float[Tensor, " s"]) -> Float[Tensor, " t"]:
         """Squared distances from an embedding of one part to the seen tasks; without meaning for those lacking it."""
         return _squared(values.double()[None], self.tables[part].values.double())[0] / self.units[part]
+
+    def overall(self, parts: Mapping[str, Float[Tensor, " _"]]) -> Float[Tensor, " t"]:
+        """Squared distances from a description to the seen tasks: the mean over the parts that both have.
+
+        Args:
+            parts: embeddings of the description's parts; their sizes differ.
+
+        Raises:
+            DescriptionError: no seen task has any of the parts. Those that have none are infinitely far.
+        """
+        total = torch.zeros(len(next(iter(self.tables.values())).present), dtype=torch.float64)
+        shared = torch.zeros_like(total)
+        for part, values in parts.items():
+            present = self.present([part])
+            total += torch.where(present, self.to(part, values), 0.0)
+            shared += present
+        if not bool(shared.any()):
+            raise DescriptionError(
+                f"No seen task has {' or '.join(parts)}, which is all that the description has. Give another part."
+            )
+        return torch.where(shared > 0, total / shared, torch.inf)
+
+    def overall_between(self, parts: Sequence[str]) -> Float[Tensor, "t t"]:
+        """The same between the seen tasks; infinite where two share none of the parts."""
+        owners = {part: self.present([part]) for part in parts}
+        shared = torch.stack([own[:, None] & own[None] for own in owners.values()])
+        squared = torch.stack([self.between(part) for part in parts])
+        total, counts = torch.where(shared, squared, 0.0).sum(0), shared.sum(0)
+        return torch.where(counts > 0, total / counts, torch.inf)
 
 
 def _squared(first: Float[Tensor, "n s"], second: Float[Tensor, "m s"]) -> Float[Tensor, "n m"]:

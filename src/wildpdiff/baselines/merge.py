@@ -16,7 +16,7 @@ from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
-from wildpdiff.errors import DataError, DescriptionError
+from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
 
 __all__ = ["COUNTS", "TEMPERATURES", "MergeChoice", "TopKMergeSource"]
@@ -115,13 +115,7 @@ class TopKMergeSource:
             DescriptionError: no readable part is present, or no seen task shares one with the description.
         """
         parts = self._encoder.encode_parts(description)
-        known = {part: self._distances.to(part, values).numpy() for part, values in parts.items()}
-        present = {part: self._distances.present([part]).numpy() for part in parts}
-        squared = _mean_over_shared(known, present)
-        if not bool(np.isfinite(squared).any()):
-            raise DescriptionError(
-                f"No seen task has {' or '.join(parts)}, which is all that the description has. Give another part."
-            )
+        squared = self._distances.overall(parts).numpy()
         choice = self.choice(tuple(parts))
         return torch.from_numpy(_softmax_weights(squared[None], choice.count, choice.temperature)[0])
 
@@ -134,9 +128,7 @@ class TopKMergeSource:
         return repeat_adapter(adapter, self.name, description, n, seed, merged_tasks=merged)
 
     def _choose(self, parts: tuple[str, ...]) -> MergeChoice:
-        between = {part: self._distances.between(part).numpy() for part in parts}
-        owners = {part: self._distances.present([part]).numpy() for part in parts}
-        squared = _mean_over_shared(between, {part: np.outer(own, own) for part, own in owners.items()})
+        squared = self._distances.overall_between(parts).numpy()
         np.fill_diagonal(squared, np.inf)
         # A task that shares no part with any other has nothing to be merged from and says nothing about K and T.
         rows = np.isfinite(squared).any(1)
@@ -155,13 +147,6 @@ class TopKMergeSource:
                 relative = float(errors.sum()) / baseline if baseline > 0 else 1.0
                 candidates.append(MergeChoice(parts, count, temperature, relative))
         return min(candidates, key=lambda entry: entry.relative_error)
-
-
-def _mean_over_shared(squared: Mapping[str, Numbers], shared: Mapping[str, npt.NDArray[np.bool_]]) -> Numbers:
-    """The mean over shared parts of squared distances; infinite where no part is shared."""
-    counts = np.sum([shared[part] for part in squared], axis=0)
-    total = np.sum([np.where(shared[part], squared[part], 0.0) for part in squared], axis=0)
-    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), np.inf))
 
 
 def _softmax_weights(squared: Numbers, count: int, temperature: float) -> Numbers:

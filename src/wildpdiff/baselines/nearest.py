@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
-from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
 __all__ = ["NearestTaskSource"]
@@ -57,18 +54,7 @@ class NearestTaskSource:
         Raises:
             DescriptionError: no readable part is present, or no seen task shares one with the description.
         """
-        parts = self._encoder.encode_parts(description)
-        total = torch.zeros(len(self._task_ids), dtype=torch.float64)
-        shared = torch.zeros_like(total)
-        for part, values in parts.items():
-            present = self._distances.present([part])
-            total += torch.where(present, self._distances.to(part, values), 0.0)
-            shared += present
-        if not bool(shared.any()):
-            raise DescriptionError(
-                f"No seen task has {' or '.join(parts)}, which is all that the description has. Give another part."
-            )
-        return int(torch.where(shared > 0, total / shared, torch.inf).argmin())
+        return int(self._distances.overall(self._encoder.encode_parts(description)).argmin())
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the nearest task's adapter; raises as :meth:`nearest`."""

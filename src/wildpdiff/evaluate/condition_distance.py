@@ -43,17 +43,12 @@ def condition_distances(seen: SeenTasks, tests: Mapping[Split, Sequence[TestSet]
 
 def _nearest(seen: SeenTasks, distances: SeenDistances, test: TestSet, own: int | None) -> float:
     described: Description = test.description if own is not None else replace(test.description, task_id=None)
-    total = torch.zeros(len(seen.descriptions), dtype=torch.float64)
-    shared = torch.zeros_like(total)
-    for part, values in seen.encoder.encode_parts(described).items():
-        present = distances.present([part])
-        total += torch.where(present, distances.to(part, values), 0.0)
-        shared += present
+    squared = distances.overall(seen.encoder.encode_parts(described))
     if own is not None:
-        shared[own] = 0
-    if not bool(shared.any()):
+        squared[own] = torch.inf
+    if not bool(squared.isfinite().any()):
         raise DescriptionError(
             f"The description of {test.task!r} shares no part with another seen task, so there is no distance. "
             "Describe it by the same parts as the seen tasks."
         )
-    return math.sqrt(float(torch.where(shared > 0, total / shared, torch.inf).min()))
+    return math.sqrt(float(squared.min()))
