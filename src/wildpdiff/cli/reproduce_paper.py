@@ -109,5 +109,6 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
         ),
         seen_tasks=6,
         pairs=2,
+        middle_pairs=2,
         least_gain=-1.0,
     )

@@ -73,38 +73,46 @@ def gainful_tasks(seen: SeenTasks, least: float = 0.06) -> tuple[int, ...]:
 
 
 def choose_pairs(
-    similarity: Float[Tensor, "t t"], eligible: Sequence[int], per_group: int, seed: int
+    similarity: Float[Tensor, "t t"], eligible: Sequence[int], ends: int, middle: int, seed: int
 ) -> tuple[TaskPair, ...]:
     """The most alike pairs, the least alike, and random ones of the middle third; no task is in two pairs.
+
+    Args:
+        similarity: between tasks.
+        eligible: tasks that may be paired.
+        ends: how many of the most and how many of the least alike pairs.
+        middle: how many pairs between.
+        seed: of the pairs between.
 
     Raises:
         DataError: too few tasks for so many pairs.
     """
-    if len(eligible) < 6 * per_group:
+    wanted = 2 * ends + middle
+    if len(eligible) < 2 * wanted:
         raise DataError(
-            f"{3 * per_group} pairs of different tasks need {6 * per_group} tasks with a gain to keep; there are "
+            f"{wanted} pairs of different tasks need {2 * wanted} tasks with a gain to keep; there are "
             f"{len(eligible)}. Ask for fewer pairs."
         )
     ranked = sorted(
         ((float(similarity[a, b]), a, b) for i, a in enumerate(eligible) for b in eligible[i + 1 :]), reverse=True
     )
     third, half = len(ranked) // 3, len(ranked) / 2
-    middle = ranked[third : 2 * third]
-    numpy_generator(seed, "pairs").shuffle(middle)
+    between = ranked[third : 2 * third]
+    numpy_generator(seed, "pairs").shuffle(between)
     # Few tasks may leave no pair of the middle third untouched: then the next nearest to the middle.
     outer = [*range(third), *range(2 * third, len(ranked))]
-    middle += [ranked[place] for place in sorted(outer, key=lambda place: abs(place - half))]
+    between += [ranked[place] for place in sorted(outer, key=lambda place: abs(place - half))]
     used: set[int] = set()
     pairs: list[TaskPair] = []
-    groups: tuple[tuple[SimilarityGroup, list[tuple[float, int, int]]], ...] = (
-        ("high", ranked),
-        ("low", ranked[::-1]),
-        ("middle", middle),
+    groups: tuple[tuple[SimilarityGroup, int, list[tuple[float, int, int]]], ...] = (
+        ("high", ends, ranked),
+        ("low", ends, ranked[::-1]),
+        ("middle", middle, between),
     )
-    for group, candidates in groups:
+    for group, most, candidates in groups:
         count = 0
         for value, a, b in candidates:
-            if count < per_group and not {a, b} & used:
+            if count < most and not {a, b} & used:
                 used |= {a, b}
                 pairs.append(TaskPair(a, b, value, group))
                 count += 1

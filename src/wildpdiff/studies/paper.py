@@ -45,7 +45,8 @@ class PaperConfig:
         method: the paper's generator for several tasks.
         few_tasks: the paper's first question, and the ablation of the saving interval.
         seen_tasks: seen tasks that are scored, drawn by the seed.
-        pairs: pairs of tasks in each group of likeness, for the second question.
+        pairs: most alike and, as many, least alike pairs of tasks, for the second question.
+        middle_pairs: pairs between.
         least_gain: what fine-tuning must gain on a task's own training and validation images to be in a pair.
     """
 
@@ -53,7 +54,8 @@ class PaperConfig:
     method: GeneratorConfig = PAPER_METHOD
     few_tasks: FewTasksStudy = field(default_factory=FewTasksStudy)
     seen_tasks: int = 40
-    pairs: int = 12
+    pairs: int = 10
+    middle_pairs: int = 15
     least_gain: float = 0.06
 
     def to_json(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class PaperConfig:
             "few_tasks": self.few_tasks.to_json(),
             "seen_tasks": self.seen_tasks,
             "pairs": self.pairs,
+            "middle_pairs": self.middle_pairs,
             "least_gain": self.least_gain,
         }
 
@@ -164,7 +167,9 @@ def _interpolation(config: PaperConfig, made: Prepared, generators: Sequence[Gen
     run = config.run
     seen = seen_material(made.suite, made.backbone, made.zoo, generators[0], made.features, run.seed)
     similarity = description_similarity(generators[0], seen.embeddings)
-    pairs = choose_pairs(similarity, gainful_tasks(seen, config.least_gain), config.pairs, run.seed)
+    pairs = choose_pairs(
+        similarity, gainful_tasks(seen, config.least_gain), config.pairs, config.middle_pairs, run.seed
+    )
     needed = {made.zoo.tasks[place] for pair in pairs for place in (pair.first, pair.second)}
     tests = {task.name: test_set(made.backbone, task) for task in made.suite.tasks("seen") if task.name in needed}
     return interpolate(generators, seen, tests, pairs, seed=run.seed, progress=tick)

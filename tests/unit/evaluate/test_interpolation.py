@@ -26,13 +26,13 @@ def distances(count: int) -> torch.Tensor:
 
 def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
     similarity = distances(40)
-    pairs = choose_pairs(similarity, range(40), 4, seed=1)
+    pairs = choose_pairs(similarity, range(40), 4, 5, seed=1)
     places = [place for pair in pairs for place in (pair.first, pair.second)]
-    assert len(places) == len(set(places)) == 24
+    assert len(places) == len(set(places)) == 26
     by_group = {
         group: [pair.similarity for pair in pairs if pair.group == group] for group in ("high", "middle", "low")
     }
-    assert {len(values) for values in by_group.values()} == {4}
+    assert {group: len(values) for group, values in by_group.items()} == {"high": 4, "middle": 5, "low": 4}
     assert min(by_group["high"]) > max(by_group["middle"])
     assert min(by_group["middle"]) > max(by_group["low"])
     assert all(pair.similarity == pytest.approx(float(similarity[pair.first, pair.second])) for pair in pairs)
@@ -40,10 +40,10 @@ def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
 
 
 def test_only_eligible_tasks_are_paired_and_too_few_are_refused() -> None:
-    pairs = choose_pairs(distances(40), range(0, 40, 2), 3, seed=1)
+    pairs = choose_pairs(distances(40), range(0, 40, 2), 3, 3, seed=1)
     assert {place % 2 for pair in pairs for place in (pair.first, pair.second)} == {0}
     with pytest.raises(DataError, match=r"12 pairs of different tasks need 24 tasks .* there are 20"):
-        choose_pairs(distances(40), range(0, 40, 2), 4, seed=1)
+        choose_pairs(distances(40), range(0, 40, 2), 4, 4, seed=1)
 
 
 def test_similarity_is_one_to_itself_and_falls_with_the_level(toy_fit: FittedGenerator) -> None:
