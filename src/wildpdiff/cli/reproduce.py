@@ -51,7 +51,7 @@ def scaling(
     started again with the same options, it goes on where it was.
     """
     prepare_torch(threads)
-    from wildpdiff.report.terminal import results_table
+    from wildpdiff.report.scaling_summary import scaling_sentences
     from wildpdiff.studies.scaling import ScalingConfig, run_scaling
 
     known = {"seen": SAVANNA_SEEN} if suite == "savanna" else {}
@@ -71,7 +71,9 @@ def scaling(
         files = {"results": str(out / "results.json"), "report": str(result.report)}
         print_json({**files, **result.results.to_json()})
         return
-    show(results_table(result.results))
+    if result.results.scaling is not None:
+        for sentence in scaling_sentences(result.results.scaling):
+            show(sentence)
     show(f"\nResults: {out / 'results.json'}\nReport: {result.report}")
 
 
