@@ -58,7 +58,7 @@ def _draw(canvas: Canvas, curves: Sequence[ScalingCurve]) -> None:
     entries = _entries(depths, rivals)
     columns = 1 if canvas.narrow else 3
     top = 22 * -(-len(entries) // columns) + 44
-    height, below, left = (220, 66, 46) if canvas.narrow else (300, 56, 48)
+    height, below, left = (220, 66, 62) if canvas.narrow else (300, 56, 64)
     rows = len(panels) if canvas.narrow else 1
     canvas.resize(top + rows * (height + below))
     across = 1 if canvas.narrow else len(panels)
