@@ -213,5 +213,6 @@ def test_a_page_without_marks_is_left_alone(
 
 
 def test_the_published_pages_have_their_marks(results_table: ModuleType) -> None:
-    for path, block in ((README, "results"), (ROOT / "docs/results.md", "savanna"), (ROOT / "docs/results.md", "pacs")):
+    tables = ("full-3", "full-4", "full-5", "groups-3", "memorisation", "paper", "between", "scaling", "pacs")
+    for path, block in ((README, "results"), *((ROOT / "docs/results.md", block) for block in tables)):
         assert "\nNEW\n" in results_table.fill(path.read_text(encoding="utf-8"), block, "NEW", path.name)
