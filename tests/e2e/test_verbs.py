@@ -93,6 +93,35 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     assert "seen tasks" in swapped.err
 
 
+def test_a_run_is_evaluated_again_on_fewer_seen_tasks(
+    world: World, run: Run, tmp_path: Path
+) -> None:
+    told = ["--run", world.run, "--seen-tasks", "2", "--samples", "1", "--without", "nearest task"]
+    found = run("evaluate", *told, "--out", tmp_path / "few", "--json").json
+    assert {row["split"] for row in found["rows"]} == {"seen", "unseen"}
+    assert len({row["task"] for row in found["rows"] if row["split"] == "seen"}) == 2
+    assert "nearest task" not in {row["source"] for row in found["rows"] if row["split"] == "seen"}
+    assert found["provenance"]["seed"] == 0
+    compared = run("compare", tmp_path / "few" / "results.json", "generated", "mean", "--json").json
+    assert compared["tasks"] == 3
+    refused = run("evaluate", *told, "--hold-out", "region", "--out", tmp_path / "few")
+    assert refused.status == 2
+    assert "No region can be held out" in refused.err
+    # What was measured before is kept.
+    assert len(json.loads((tmp_path / "few" / "results.json").read_text())["rows"]) == len(found["rows"])
+
+
+def test_an_evaluation_needs_something_to_evaluate(run: Run, tmp_path: Path) -> None:
+    nothing = run("evaluate", "--out", tmp_path / "a")
+    assert nothing.status == 2
+    assert "Give --run, or --zoo and at least one --generator" in nothing.err
+    empty = run("evaluate", "--run", tmp_path, "--out", tmp_path / "a")
+    assert empty.status == 2
+    assert "run.json is missing" in empty.err
+    unknown = run("evaluate", "--run", tmp_path, "--baselines", "most", "--out", tmp_path / "a")
+    assert unknown.status == 2
+
+
 def test_generate_from_a_file_from_flags_and_from_a_task(world: World, run: Run, tmp_path: Path) -> None:
     place = tmp_path / "site"
     place.mkdir()

@@ -90,9 +90,10 @@ def evaluate(
         results = compare_sources(
             comparison, made=made, samples=samples, stages=taken.stages, progress=stages("evaluate")
         )
+        write_results(out / "results.json", results)
         for kind in hold_out or ():
             results = _with_groups(comparison, results, kind, samples, stages(f"hold out each {kind}"))
-        write_results(out / "results.json", results)
+            write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
     if as_json:
