@@ -97,7 +97,9 @@ def test_a_run_is_evaluated_again_on_fewer_seen_tasks(
     world: World, run: Run, tmp_path: Path
 ) -> None:
     told = ["--run", world.run, "--seen-tasks", "2", "--samples", "1", "--without", "nearest task"]
-    found = run("evaluate", *told, "--out", tmp_path / "few", "--json").json
+    outcome = run("evaluate", *told, "--out", tmp_path / "few", "--json")
+    assert outcome.status == 0, outcome.err
+    found = outcome.json
     assert {row["split"] for row in found["rows"]} == {"seen", "unseen"}
     assert len({row["task"] for row in found["rows"] if row["split"] == "seen"}) == 2
     assert "nearest task" not in {row["source"] for row in found["rows"] if row["split"] == "seen"}

@@ -46,7 +46,9 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     if not path.is_file():
         raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
     told: dict[str, Any] = read_json(path)
-    generators = sorted(run.glob("generator-*/manifest.json"))
+    # Beside a generator may lie its backbone, in generator-N-backbone.
+    found = (path for path in run.glob("generator-*") if path.name.removeprefix("generator-").isdigit())
+    generators = sorted(found, key=lambda path: int(path.name.removeprefix("generator-")))
     if not generators or not (run / "zoo").is_dir():
         raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to go on, then evaluate.")
     backbone = load_backbone(told["backbone"])
@@ -58,7 +60,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         backbone,
         Zoo.open(run / "zoo"),
         Zoo.open(reference) if reference.is_dir() else None,
-        [Generator.from_pretrained(entry.parent, backbone) for entry in generators],
+        [Generator.from_pretrained(path, backbone) for path in generators],
         told["suite_options"],
         FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
     )

@@ -52,7 +52,7 @@ def description_similarity(generator: Generator, embeddings: Float[Tensor, "t e"
     return torch.exp(-squared / squared.mean().clamp_min(1e-12))
 
 
-def gainful_tasks(seen: SeenTasks, least: float = 0.06) -> tuple[int, ...]:
+def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
     """Seen tasks whose fine-tuning gains at least ``least`` accuracy on their own training and validation images.
 
     Where there is nothing to gain there is nothing to keep. Test images have no part in the choice.

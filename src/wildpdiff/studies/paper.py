@@ -54,9 +54,9 @@ class PaperConfig:
     method: GeneratorConfig = PAPER_METHOD
     few_tasks: FewTasksStudy = field(default_factory=FewTasksStudy)
     seen_tasks: int = 40
-    pairs: int = 10
-    middle_pairs: int = 15
-    least_gain: float = 0.06
+    pairs: int = 12
+    middle_pairs: int = 12
+    least_gain: float = 0.1
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
