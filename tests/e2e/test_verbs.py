@@ -93,9 +93,7 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     assert "seen tasks" in swapped.err
 
 
-def test_a_run_is_evaluated_again_on_fewer_seen_tasks(
-    world: World, run: Run, tmp_path: Path
-) -> None:
+def test_a_run_is_evaluated_again_on_fewer_seen_tasks(world: World, run: Run, tmp_path: Path) -> None:
     told = ["--run", world.run, "--seen-tasks", "2", "--samples", "1", "--without", "nearest task"]
     outcome = run("evaluate", *told, "--out", tmp_path / "few", "--json")
     assert outcome.status == 0, outcome.err
