@@ -99,7 +99,7 @@ def _draw_curves(
     ways: Sequence[str],
     amounts: dict[str, int],
 ) -> None:
-    height, below, left, top = (190, 62, 46, 52) if canvas.narrow else (250, 56, 46, 56)
+    height, below, left, top = (190, 62, 60, 52) if canvas.narrow else (250, 56, 62, 56)
     rows = len(groups) if canvas.narrow else 1
     canvas.resize(top + rows * (height + below))
     width = canvas.width - left - 12 if canvas.narrow else (canvas.width - 12 - left * len(groups)) / len(groups)
@@ -202,7 +202,7 @@ def _number_of(key: str, middle: Midpoint, place: int) -> float | None:
 def _draw_alignment(canvas: Canvas, middle: Midpoint, names: Sequence[str], way: str) -> None:
     columns = 1 if canvas.narrow else min(len(names), 2)
     rows = -(-len(names) // columns)
-    height, below, left, top = (190, 66, 48, 54) if canvas.narrow else (240, 64, 50, 56)
+    height, below, left, top = (190, 66, 54, 54) if canvas.narrow else (240, 64, 56, 56)
     canvas.resize(top + rows * (height + below) - 14)
     width = (canvas.width - 14 - left * columns - 14 * (columns - 1)) / columns
     shares = [100 * entry.pooled for entry in middle.pairs]
