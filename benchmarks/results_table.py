@@ -109,7 +109,7 @@ def _made(results: Results) -> str:
     made = results.provenance
     samples = max((row.samples for row in results.summary), default=0)
     seeds = max((row.seeds for row in results.summary), default=0)
-    seconds = sum(stage.seconds for stage in results.stages)
+    seconds = sum(stage.seconds for stage in results.stages if stage.name not in ("evaluate", "report"))
     facts = [
         f"`{made.command}`",
         f"seed {made.seed}",

@@ -64,7 +64,9 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         told["suite_options"],
         FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
     )
-    return EvaluationInputs(comparison, told["seed"], RunFolder(run).stages)
+    # The run's own evaluation and page are not what this one rests on.
+    stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
+    return EvaluationInputs(comparison, told["seed"], stages)
 
 
 def inputs_of_parts(

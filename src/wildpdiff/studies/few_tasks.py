@@ -34,7 +34,7 @@ class FewTasksStudy:
 
     Attributes:
         tasks: how many seen tasks, each with generators of its own; drawn by the seed.
-        checkpoints: of each fine-tuning; the paper has some hundreds.
+        checkpoints: of each fine-tuning; the paper has about 3,000 in all.
         intervals: steps between them.
         before: steps before the first of them.
         finetune: everything else about the fine-tuning.
