@@ -180,31 +180,47 @@ def _accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Te
     return (logits.argmax(-1) == task.validation_labels).float().mean(-1)
 
 
+def _starts(initial: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]], count: int) -> dict[str, Tensor]:
+    """Starting tensors stacked as ``[task, …]``."""
+    if isinstance(initial, Mapping):
+        return {name: value.detach().expand(count, *value.shape) for name, value in initial.items()}
+    if len(initial) != count:
+        raise DataError(f"There are {len(initial)} starts and {count} tasks. Give one start a task, or a shared one.")
+    return {name: torch.stack([own[name].detach() for own in initial]) for name in initial[0]}
+
+
 def finetune(
     backbone: Backbone,
     tasks: Sequence[TaskFeatures],
-    initial: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
     config: FinetuneConfig,
     seed: int,
     progress: Progress | None = None,
+    *,
+    offsets: Float[Tensor, "t c"] | None = None,
 ) -> FinetuneRun:
-    """Fine-tune one adapter a task, all tasks in one forward pass, from one shared initialisation.
+    """Fine-tune one adapter a task, all tasks in one forward pass, from a shared or from each its own start.
 
     Args:
         backbone: the frozen model.
         tasks: features of the tasks.
-        initial: the shared starting tensors under PEFT's names.
+        initial: the starting tensors under PEFT's names: shared by all tasks, or one mapping a task. Shrinkage pulls
+            every task to its own (L2-SP, Li et al. 2018, where the start is not the pretrained model).
         config: steps, rates and checkpoints.
         seed: decides the order of images.
         progress: called with (steps done, steps in all).
+        offsets: added to a task's logits in the loss, and in the loss alone (logit adjustment, Menon et al. 2021);
+            none by default.
 
     Raises:
         TrainingError: the loss of a task is no longer finite.
+        DataError: there is not one start a task.
     """
-    names = list(initial)
     count = len(tasks)
-    start = {name: initial[name].detach().clone() for name in names}
-    theta = {name: start[name].expand(count, *start[name].shape).clone() for name in names}
+    start = _starts(initial, count)
+    names = list(start)
+    theta = {name: value.clone() for name, value in start.items()}
+    shifts = torch.zeros(count, len(backbone.classes)) if offsets is None else offsets
     trained = {name for name in names if config.train_factor_a or ".lora_A." not in name}
     first = {name: torch.zeros_like(theta[name]) for name in names}
     second = {name: torch.zeros_like(theta[name]) for name in names}
@@ -214,14 +230,14 @@ def finetune(
     losses: list[Tensor] = []
     running: list[Tensor] = []
 
-    def loss_of(tensors: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(backbone.logits(inputs, tensors), labels)
+    def loss_of(tensors: dict[str, Tensor], inputs: Tensor, labels: Tensor, shift: Tensor) -> Tensor:
+        return cross_entropy(backbone.logits(inputs, tensors) + shift, labels)
 
     gradient = torch.func.vmap(torch.func.grad_and_value(loss_of))
     for step in range(config.steps):
         inputs = torch.stack([task.train[rows[i, step]] for i, task in enumerate(tasks)])
         labels = torch.stack([task.train_labels[rows[i, step]] for i, task in enumerate(tasks)])
-        grads, loss = gradient(theta, inputs, labels)
+        grads, loss = gradient(theta, inputs, labels, shifts)
         if not bool(torch.isfinite(loss).all()):
             bad = [task.name for task, value in zip(tasks, loss, strict=True) if not bool(torch.isfinite(value))]
             raise TrainingError(
@@ -231,7 +247,7 @@ def finetune(
         running.append(loss.detach())
         rate = _rate(config, step)
         for name in trained:
-            theta[name].lerp_(start[name].expand_as(theta[name]), rate * config.shrinkage)
+            theta[name].lerp_(start[name], rate * config.shrinkage)
             if config.optimizer == "adam":
                 _adam_step(theta[name], grads[name], first[name], second[name], step, rate)
             else:
