@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_pa
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["Backbone", "LoraSpec"]
+__all__ = ["Backbone", "ImageFeaturiser", "LoraSpec"]
 
 BATCH = 256
+PROBABILITIES = "class probabilities"
 
 
 @dataclass(frozen=True)
@@ -202,29 +204,10 @@ class Backbone:
             parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
         return torch.cat(parts, dim=1)
 
-    def image_features(self, images: Images) -> Float[Tensor, "n f"]:
-        """Features of single images for conditions: colour statistics, pooled stem, embedding, class probabilities.
-
-        Colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
-        probabilities tell what is in the picture. A set of images that was seen before is looked up.
-        """
-        return self.memory(images, self._image_features)
-
-    def _image_features(self, images: Images) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
-        colour = torch.cat([pixels.mean((1, 2)), pixels.std((1, 2))], dim=1)
-        features = self.stem(images)
-        blocks = [colour]
-        with torch.inference_mode():
-            if self._split:
-                maps = features.flatten(2)
-                blocks += [maps.mean(2), maps.std(2, correction=0)]
-            if hasattr(self.module, "embed"):
-                rows = range(0, len(features), BATCH)
-                blocks.append(torch.cat([self.module.embed(features[i : i + BATCH]) for i in rows]))  # type: ignore[operator]
-            blocks.append(self.predict(features).softmax(1))
-            result = torch.cat(blocks, dim=1)
-        return result.clone()
+    @cached_property
+    def image_features(self) -> ImageFeaturiser:
+        """Features of single images for conditions; called with images it gives ``[n, f]``."""
+        return ImageFeaturiser(self)
 
     def with_lora(self, lora: LoraSpec) -> Backbone:
         """The same backbone with adapters of another rank or at other places."""
@@ -232,3 +215,55 @@ class Backbone:
         expected_shapes(self.module, changed.adapter_config)
         object.__setattr__(changed, "memory", self.memory)
         return changed
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeaturiser:
+    """Features of single images for conditions: colour statistics, pooled stem, embedding, class probabilities.
+
+    Colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
+    probabilities tell what is in the picture. A set of images that was seen before is looked up in the backbone's
+    memory. It is a :class:`~wildpdiff.conditions.base.BlockFeaturiser`.
+
+    Attributes:
+        backbone: whose frozen weights make the features.
+    """
+
+    backbone: Backbone
+
+    def __call__(self, images: Images) -> Float[Tensor, "n f"]:
+        """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as :meth:`Backbone.preprocess`."""
+        return self.backbone.memory(images, lambda new: torch.cat(list(self._compute(new).values()), dim=1))
+
+    @property
+    def identity(self) -> str:
+        """``backbone``: a generator's backbone has one set of weights, which it is checked for elsewhere."""
+        return "backbone"
+
+    @cached_property
+    def blocks(self) -> dict[str, int]:
+        """The kinds of features in their order, with the number of each."""
+        size = self.backbone.image_size
+        blank = np.zeros((1, size, size, 3), dtype=np.uint8)
+        return {name: values.shape[1] for name, values in self._compute(blank).items()}
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Class probabilities: how often each class is met is a cause of its own of how tasks differ."""
+        return (PROBABILITIES,)
+
+    def _compute(self, images: Images) -> dict[str, Tensor]:
+        module = self.backbone.module
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
+        features = self.backbone.stem(images)
+        blocks = {"colour": torch.cat([pixels.mean((1, 2)), pixels.std((1, 2))], dim=1)}
+        with torch.inference_mode():
+            if self.backbone._split:
+                maps = features.flatten(2)
+                blocks |= {"stem mean": maps.mean(2), "stem spread": maps.std(2, correction=0)}
+            if hasattr(module, "embed"):
+                rows = range(0, len(features), BATCH)
+                embedded = [module.embed(features[i : i + BATCH]) for i in rows]  # type: ignore[operator]
+                blocks["embedding"] = torch.cat(embedded)
+            blocks[PROBABILITIES] = self.backbone.predict(features).softmax(1)
+        return {name: values.clone() for name, values in blocks.items()}

@@ -61,10 +61,13 @@ def description_file(path: Path) -> dict[str, Any]:
 def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:
     """Read the images at the size that the generator's backbone takes, and check the metadata by its schema.
 
+    A category that no seen task has is no error: the generator leaves it out, and the user is told so on stderr.
+
     Raises:
         DataError: an image is missing or unreadable.
-        DescriptionError: an unknown metadata key or category.
+        DescriptionError: an unknown metadata key, a value that is no number, or nothing that the generator can read.
     """
+    from wildpdiff.cli.terminal import remark
     from wildpdiff.conditions.metadata import MetadataEncoder
     from wildpdiff.prediction import find_images
     from wildpdiff.tasks.description import Description
@@ -74,15 +77,19 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
     if metadata is not None:
         for encoder in generator.conditions.encoders:
             if isinstance(encoder, MetadataEncoder):
-                metadata = encoder.schema.check(metadata)
+                metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
         key: read_images(find_images(parts[key]), generator.backbone.image_size) if parts.get(key) else None
         for key in ("backgrounds", "examples")
     }
-    return Description(
+    description = Description(
         metadata=metadata,
         backgrounds=images["backgrounds"],
         examples=images["examples"],
         text=parts.get("text"),
         task_id=parts.get("task_id"),
     )
+    generator.conditions.encode_parts(description)  # refuses what cannot be read before anything is said of the rest
+    for sentence in generator.conditions.unknown(description):
+        remark(f"Warning: {sentence}")
+    return description

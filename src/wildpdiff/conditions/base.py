@@ -10,15 +10,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
-__all__ = ["CLIP", "ConditionEmbedding", "ConditionEncoder", "ConditionSampler", "Featuriser"]
+__all__ = [
+    "CLIP",
+    "BlockFeaturiser",
+    "ConditionEmbedding",
+    "ConditionEncoder",
+    "ConditionSampler",
+    "Featuriser",
+    "feature_blocks",
+    "feature_factors",
+    "featuriser_identity",
+]
 
 CLIP = 4.0
 """Standardised values are clipped to ±CLIP: a network must not be driven by a value far outside the seen tasks."""
 
 Featuriser = Callable[[Images], Tensor]
 """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``; ``Backbone.image_features`` is one."""
+
+
+@runtime_checkable
+class BlockFeaturiser(Protocol):
+    """A featuriser of images that says what its features are; a plain function counts as one block."""
+
+    @property
+    def identity(self) -> str:
+        """What makes the features, weights included: a condition is restored with the same one only."""
+
+    @property
+    def blocks(self) -> Mapping[str, int]:
+        """Kinds of features in their order, with the number of each; an image set gives every kind equal weight."""
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Blocks that are a factor of their own besides."""
+
+    def __call__(self, images: Images) -> Tensor:
+        """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``."""
+
 
 ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
 """Task indices ``int64 [b]`` and a generator to condition embeddings ``[b, e]``, drawn anew at every training step."""
@@ -73,3 +105,30 @@ class ConditionEncoder(Protocol):
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> ConditionEncoder:
         """Restore from :attr:`config` and :attr:`tensors`; encoders of images are given their featuriser again."""
+
+
+def feature_blocks(featurise: Featuriser, width: int) -> dict[str, int]:
+    """The blocks of a featuriser whose features are ``width`` long; a plain function has one.
+
+    Raises:
+        DescriptionError: the featuriser's blocks are of another length, so the features are not its own.
+    """
+    if not isinstance(featurise, BlockFeaturiser):
+        return {"features": width}
+    blocks = dict(featurise.blocks)
+    if sum(blocks.values()) != width:
+        raise DescriptionError(
+            f"The image features are {width} long; those of {featurise.identity!r} are {sum(blocks.values())} long. "
+            "Give the featuriser that made them."
+        )
+    return blocks
+
+
+def feature_factors(featurise: Featuriser) -> tuple[str, ...]:
+    """The blocks that are a factor of their own; none for a plain function."""
+    return tuple(featurise.factors) if isinstance(featurise, BlockFeaturiser) else ()
+
+
+def featuriser_identity(featurise: Featuriser) -> str:
+    """What a featuriser is; empty for a plain function."""
+    return featurise.identity if isinstance(featurise, BlockFeaturiser) else ""

@@ -15,6 +15,7 @@ from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
 from wildpdiff.conditions.metadata import MetadataEncoder
 from wildpdiff.conditions.sampling import FusionSampler, ImageSubsets, PartTable
 from wildpdiff.conditions.task_id import TaskIdEncoder
+from wildpdiff.conditions.text import SentenceFeaturiser, TextEncoder, packaged_sentences
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataSchema
 
@@ -23,9 +24,14 @@ __all__ = ["ENCODERS", "FusionEncoder", "fit_fusion"]
 ENCODERS: dict[str, type[ConditionEncoder]] = {
     "task_id": TaskIdEncoder,
     "metadata": MetadataEncoder,
+    "metadata-2": MetadataEncoder,
     "images": ImageSetEncoder,
+    "text": TextEncoder,
 }
 """Encoders of one part by kind."""
+
+READABLE = ("metadata", "backgrounds", "examples", "text", "task_id")
+IMAGES = ("backgrounds", "examples")
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,23 @@ class FusionEncoder:
         embeddings = {encoder.part: encoder.encode(description) for encoder in self.encoders}
         present = {part: entry.values for part, entry in embeddings.items() if entry.present}
         if not present:
-            raise DescriptionError(
-                f"The description's {', '.join(p for p in self.parts if p in description.parts)} is empty. "
-                "Give at least one value or image."
-            )
+            unknown = self.unknown(description)
+            empty = ", ".join(part for part in self.parts if part in description.parts)
+            found = "; ".join(unknown) if unknown else f"The description's {empty} is empty"
+            raise DescriptionError(f"{found.rstrip('.')}. Give at least one value that a seen task had, or an image.")
         return present
+
+    def unknown(self, description: Description) -> tuple[str, ...]:
+        """A sentence for every value of the description that was in no seen task and is therefore left out.
+
+        Raises:
+            DescriptionError: an unknown key of the metadata, or a value that is no finite number.
+        """
+        told: tuple[str, ...] = ()
+        for entry in self.encoders:
+            if isinstance(entry, MetadataEncoder):
+                told += entry.unknown(description)
+        return told
 
     def encode(self, description: Description) -> ConditionEmbedding:
         """The fused embedding; raises :class:`DescriptionError` as :meth:`encode_parts`."""
@@ -176,6 +194,7 @@ def fit_fusion(
     spread: bool = True,
     whiten: bool = True,
     features: Mapping[str, ImageFeatures] | None = None,
+    sentences: SentenceFeaturiser = packaged_sentences,
 ) -> FusionEncoder:
     """Fit an encoder on the seen tasks, of those of the ``parts`` that at least two descriptions have.
 
@@ -183,29 +202,31 @@ def fit_fusion(
         descriptions: of the seen tasks.
         schema: of the metadata.
         featurise: the frozen featuriser of images.
-        parts: which parts may be read: ``metadata``, ``backgrounds``, ``examples``, ``task_id``.
-        components: most principal components of each part that is images.
+        parts: which parts may be read: ``metadata``, ``backgrounds``, ``examples``, ``text``, ``task_id``.
+        components: most principal components of each part that is images or text.
         spread: whether the standard deviation over a set of images is used beside the mean.
         whiten: give every component unit variance.
         features: image features of ``descriptions`` by part, where they are already known.
+        sentences: the frozen featuriser of texts.
 
     Raises:
-        DescriptionError: no part can be used, an unknown part is named, or a description holds a bad value.
+        DescriptionError: no part can be used, an unknown part is named, a description holds a bad value, or text is
+            to be read and the extra ``text`` is not installed.
     """
     encoders: list[ConditionEncoder] = []
     for part in dict.fromkeys(parts):
-        if part not in ("metadata", "backgrounds", "examples", "task_id"):
-            raise DescriptionError(
-                f"The condition cannot read the part {part!r}; it reads metadata, backgrounds, examples and task_id."
-            )
+        if part not in READABLE:
+            raise DescriptionError(f"The condition cannot read the part {part!r}; it reads {', '.join(READABLE)}.")
         # Statistics of images need two tasks; a zoo of a single task (the paper's RQ1) is told apart by nothing else.
-        fewest = 2 if part in ("backgrounds", "examples") else min(2, len(descriptions))
+        fewest = 2 if part in (*IMAGES, "text") else min(2, len(descriptions))
         if sum(_has(entry, part) for entry in descriptions) < max(1, fewest):
             continue
         if part == "metadata":
             encoders.append(MetadataEncoder.fit(descriptions, schema))
         elif part == "task_id":
             encoders.append(TaskIdEncoder.fit(descriptions))
+        elif part == "text":
+            encoders.append(TextEncoder.fit(descriptions, components=components, whiten=whiten, featurise=sentences))
         else:
             encoders.append(
                 ImageSetEncoder.fit(
@@ -229,7 +250,7 @@ def fit_fusion(
 def _has(description: Description, part: str) -> bool:
     """Whether the part is present and not empty."""
     value = getattr(description, part)
-    return value is not None and len(value) > 0
+    return value is not None and len(value.strip() if isinstance(value, str) else value) > 0
 
 
 def _table(encoder: ConditionEncoder, descriptions: Sequence[Description], features: ImageFeatures | None) -> PartTable:

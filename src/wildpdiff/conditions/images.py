@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wildpdiff.conditions.base import CLIP, ConditionEmbedding, Featuriser
+from wildpdiff.conditions.base import (
+    CLIP,
+    ConditionEmbedding,
+    Featuriser,
+    feature_blocks,
+    feature_factors,
+    featuriser_identity,
+)
+from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
@@ -66,13 +74,19 @@ class ImageSetEncoder:
     number of images, so descriptions with many or few images share one space. With a single image the spread is not
     known and counts as the average of the seen tasks.
 
+    Where the featuriser tells its blocks (:class:`~wildpdiff.conditions.base.BlockFeaturiser`), the mean and the
+    spread of every block have the same total variance, and the blocks that it names as factors have components of
+    their own, after those of the whole.
+
     Attributes:
         part: ``backgrounds`` or ``examples``.
         spread: whether the standard deviation over the set is used beside the mean.
         center: mean of the summaries over the seen tasks; the summary is ``f`` or, with spread, ``2 f`` long.
-        scale: standard deviation of the summaries over the seen tasks, 1 where constant.
+        scale: standard deviation of the summaries over the seen tasks, 1 where constant, times the block's weight.
         directions: principal directions, divided by the standard deviation along them (or by one common value).
         featurise: images to features; not stored, given again at load.
+        own: how many columns, at the end, each factor of the featuriser has.
+        identity: of the featuriser; empty where it is a plain function.
     """
 
     part: str
@@ -81,6 +95,8 @@ class ImageSetEncoder:
     scale: Float[Tensor, " s"]
     directions: Float[Tensor, "s c"]
     featurise: Featuriser
+    own: tuple[int, ...] = ()
+    identity: str = ""
 
     @classmethod
     def fit(
@@ -100,7 +116,8 @@ class ImageSetEncoder:
             descriptions: of the seen tasks; those without the part are skipped.
             part: which images are read.
             featurise: the frozen featuriser.
-            components: most principal components to keep; never more than the seen tasks can determine.
+            components: most principal components to keep, of the whole and of each factor of the featuriser; never
+                more than the seen tasks can determine.
             spread: whether the standard deviation over the set is used beside the mean.
             whiten: give every component unit variance over the seen tasks; else all share one factor.
             features: the features of ``descriptions`` where they are already known.
@@ -115,18 +132,27 @@ class ImageSetEncoder:
                 f"Only {len(rows)} of the descriptions has {part}; at least two are needed to standardise them."
             )
         summaries = torch.stack([_summary(row, spread) for row in rows])
-        center, scale = _center_and_scale(summaries)
-        standardised = ((summaries - center) / scale).nan_to_num(0.0)
-        _, singular, axes = torch.linalg.svd(standardised, full_matrices=False)
-        kept = int((singular > 1e-6 * singular[0].clamp_min(1e-12)).sum())
-        kept = max(1, min(components, kept, len(rows) - 1))
-        directions = axes[:kept].T
-        # The sign of a singular vector is arbitrary: fix it, so that every machine gives the same embedding.
-        directions = directions * directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-        deviation = singular[:kept] / len(rows) ** 0.5
-        common = deviation.square().mean().sqrt()
-        directions = directions / (deviation if whiten else common).clamp_min(1e-12)
-        return cls(part, spread, center.float(), scale.float(), directions.float(), featurise)
+        lengths = feature_blocks(featurise, known.values.shape[2])
+        factors = [name for name in feature_factors(featurise) if name in lengths]
+        places = list(lengths)
+        repeats = (0, len(places)) if spread else (0,)
+        fitted = Reduction.fit(
+            summaries,
+            components=components,
+            whiten=whiten,
+            blocks=[length for _ in repeats for length in lengths.values()],
+            own=[[start + places.index(name) for start in repeats] for name in factors],
+        )
+        return cls(
+            part,
+            spread,
+            fitted.center.float(),
+            fitted.scale.float(),
+            fitted.directions.float(),
+            featurise,
+            fitted.sizes[1:],
+            featuriser_identity(featurise),
+        )
 
     @property
     def kind(self) -> str:
@@ -140,15 +166,18 @@ class ImageSetEncoder:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """All components together, and the four strongest by themselves."""
-        strongest = min(4, self.size)
-        together = tuple(range(self.size))
-        return (together, together[:strongest]) if strongest < self.size else (together,)
+        """All components of the whole together, the four strongest by themselves, and those of every factor."""
+        start = self.size - sum(self.own)
+        found = list(strongest(range(start)))
+        for count in self.own:
+            found.append(tuple(range(start, start + count)))
+            start += count
+        return tuple(found)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values: the part and whether the spread is used."""
-        return {"part": self.part, "spread": self.spread}
+        """Plain JSON values: the part, whether the spread is used, the factors' columns, and what the features are."""
+        return {"part": self.part, "spread": self.spread, "own": list(self.own), "featuriser": self.identity}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -162,14 +191,27 @@ class ImageSetEncoder:
         """Restore from :attr:`config` and :attr:`tensors`, with the featuriser that it was fitted with.
 
         Raises:
-            DescriptionError: no featuriser is given.
+            DescriptionError: no featuriser is given, or another one than the encoder was fitted with.
         """
         if featurise is None:
             raise DescriptionError(
                 f"The condition reads {config['part']}, so its image featuriser is needed. Give the backbone."
             )
+        wanted, given = config.get("featuriser", ""), featuriser_identity(featurise)
+        if wanted and given != wanted:
+            raise DescriptionError(
+                f"The condition reads {config['part']} by the features of {wanted!r}; those of "
+                f"{given or 'another function'!r} were given. Give the featuriser that it was fitted with."
+            )
         return cls(
-            config["part"], config["spread"], tensors["center"], tensors["scale"], tensors["directions"], featurise
+            config["part"],
+            config["spread"],
+            tensors["center"],
+            tensors["scale"],
+            tensors["directions"],
+            featurise,
+            tuple(config.get("own", ())),
+            wanted,
         )
 
     def encode(self, description: Description) -> ConditionEmbedding:
@@ -199,14 +241,3 @@ def _summary(features: Float[Tensor, "k f"], spread: bool) -> Float[Tensor, " s"
     if len(values) == 1:
         return torch.cat([mean, torch.full_like(mean, torch.nan)])
     return torch.cat([mean, values.std(0)])
-
-
-def _center_and_scale(summaries: Float[Tensor, "t s"]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the tasks; unknown spreads (nan) are left out, constant ones get scale 1."""
-    known = ~summaries.isnan()
-    count = known.sum(0).clamp_min(1)
-    center = summaries.nan_to_num(0.0).sum(0) / count
-    deviation = ((summaries - center).nan_to_num(0.0).square().sum(0) / count).sqrt()
-    # Features that never vary (dead units) have a deviation of rounding errors only.
-    constant = deviation < 1e-6 * (1.0 + center.abs())
-    return center, torch.where(constant, torch.ones_like(deviation), deviation)

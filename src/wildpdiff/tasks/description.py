@@ -66,7 +66,7 @@ class MetadataField:
         kind: ``number``, ``cyclic`` (with ``period``) or ``category`` (with ``categories``).
         unit: for people, for example ``m`` or ``degrees``.
         period: the length of one cycle, for ``cyclic`` only.
-        categories: the allowed values, for ``category`` only.
+        categories: the known values, for ``category`` only.
         geographic: ``latitude`` or ``longitude`` where the number is a coordinate in degrees, else ``None``.
     """
 
@@ -77,10 +77,16 @@ class MetadataField:
     categories: tuple[str, ...] = ()
     geographic: Literal["latitude", "longitude"] | None = None
 
-    def check(self, value: MetadataValue) -> MetadataValue:
-        """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is of another kind."""
+    def check(self, value: MetadataValue, *, open_categories: bool = False) -> MetadataValue:
+        """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is of another kind.
+
+        Args:
+            value: as given.
+            open_categories: take a category that is not listed as it is. New places bring new categories; only what
+                reads the value can tell what follows from that.
+        """
         if self.kind == "category":
-            if value not in self.categories:
+            if value not in self.categories and not open_categories:
                 raise DescriptionError(
                     f"Metadata {self.name!r} is {value!r}; known categories are {', '.join(self.categories)}."
                 )
@@ -115,7 +121,11 @@ class MetadataField:
 
 @dataclass(frozen=True)
 class MetadataSchema:
-    """The named values that a suite may have as metadata. Keys may be missing, never unknown."""
+    """The named values that a suite may have as metadata. Keys may be missing, never unknown.
+
+    An unknown key is a slip of the pen and refused, as is a number that is none. A category that is not listed may
+    well be true, so whoever describes a new task may ask for it to be let through (``open_categories``).
+    """
 
     fields: tuple[MetadataField, ...] = field(default_factory=tuple)
 
@@ -124,7 +134,9 @@ class MetadataSchema:
         """The names of the fields, in order."""
         return tuple(entry.name for entry in self.fields)
 
-    def check(self, metadata: Mapping[str, MetadataValue]) -> dict[str, MetadataValue]:
+    def check(
+        self, metadata: Mapping[str, MetadataValue], *, open_categories: bool = False
+    ) -> dict[str, MetadataValue]:
         """The checked metadata; raises :class:`DescriptionError` on an unknown key or a bad value."""
         by_name = {entry.name: entry for entry in self.fields}
         unknown = sorted(set(metadata) - set(by_name))
@@ -133,7 +145,11 @@ class MetadataSchema:
                 f"Unknown metadata key {', '.join(map(repr, unknown))}; known keys are "
                 f"{', '.join(self.names) or '(none: this suite has no metadata)'}."
             )
-        return {name: by_name[name].check(metadata[name]) for name in self.names if name in metadata}
+        return {
+            name: by_name[name].check(metadata[name], open_categories=open_categories)
+            for name in self.names
+            if name in metadata
+        }
 
     def to_json(self) -> list[dict[str, Any]]:
         """The schema as plain JSON values."""

@@ -6,6 +6,7 @@ from torch import nn
 import toys
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.errors import DataError, TrainingError
 
 
@@ -96,6 +97,11 @@ def test_image_features_have_every_block_and_follow_their_image(backbone: Backbo
     # Colour: 3 means and 3 deviations; stem: 4 and 4; embedding: 5; classes: 3.
     assert features.shape == (6, 6 + 4 + 4 + 5 + 3 if hasattr(backbone.module, "stem") else 6 + 3)
     assert torch.allclose(features[:, -3:].sum(1), torch.ones(6), atol=1e-6)
+    blocks = backbone.image_features.blocks
+    assert sum(blocks.values()) == features.shape[1]
+    assert (blocks["colour"], list(blocks)[-1]) == (6, "class probabilities")
+    assert backbone.image_features.factors == ("class probabilities",)
+    assert isinstance(backbone.image_features, BlockFeaturiser)
     order = [3, 0, 5, 1, 4, 2]
     assert torch.allclose(backbone.image_features(images[order]), features[order], atol=1e-5)
 

@@ -79,7 +79,8 @@ def test_unknown_kind_is_refused(encoder: FusionEncoder) -> None:
 
 
 def test_every_encoder_satisfies_the_seam(encoder: FusionEncoder) -> None:
-    assert {entry.kind for entry in encoder.encoders} == set(ENCODERS)
+    # States of the first version of metadata are read, not written; text has tests of its own.
+    assert {entry.kind for entry in encoder.encoders} == set(ENCODERS) - {"metadata", "text"}
     for entry in encoder.encoders:
         assert isinstance(entry, ConditionEncoder)
         assert entry.encode(SEEN[0]).values.shape == (entry.size,)
@@ -90,5 +91,20 @@ def test_only_parts_of_two_or_more_seen_tasks_are_read() -> None:
     assert fit_fusion(seen, SCHEMA, featurise).parts == ("metadata",)
     with pytest.raises(DescriptionError, match="No part of backgrounds is present in two or more of the 3"):
         fit_fusion(seen, SCHEMA, featurise, ("backgrounds",))
-    with pytest.raises(DescriptionError, match="cannot read the part 'text'"):
+    with pytest.raises(DescriptionError, match="No part of text is present in two or more of the 3"):
         fit_fusion(seen, SCHEMA, featurise, ("text",))
+    with pytest.raises(
+        DescriptionError, match="cannot read the part 'smell'; it reads metadata, backgrounds, examples"
+    ):
+        fit_fusion(seen, SCHEMA, featurise, ("smell",))
+
+
+def test_unknown_values_are_told_and_left_out(encoder: FusionEncoder) -> None:
+    told = encoder.unknown(Description(metadata={"x": 1.0, "kind": "c"}, backgrounds=SEEN[0].backgrounds))
+    assert told == ("kind 'c' was in no seen task and is left out; seen are a, b.",)
+    assert encoder.unknown(SEEN[0]) == ()
+    alone = Description(metadata={"kind": "c"})
+    with pytest.raises(DescriptionError, match=r"seen are a, b\. Give at least one value that a seen task had"):
+        encoder.encode(alone)
+    beside = encoder.encode(Description(metadata={"kind": "c"}, task_id="t1")).values
+    assert torch.equal(beside, encoder.encode(Description(task_id="t1")).values)

@@ -1,9 +1,12 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
@@ -97,3 +100,56 @@ def test_restoring_needs_the_featuriser() -> None:
     encoder = ImageSetEncoder.fit(SEEN, "backgrounds", featurise)
     with pytest.raises(DescriptionError, match="Give the backbone"):
         ImageSetEncoder.from_state(encoder.config, encoder.tensors)
+
+
+class Blocks:
+    """The pixels, and besides their brightness as a factor of its own."""
+
+    identity = "pixels and brightness"
+    blocks: ClassVar[dict[str, int]] = {"pixels": 12, "brightness": 1}
+    factors = ("brightness",)
+
+    def __call__(self, images: Images) -> Float[Tensor, "n f"]:
+        pixels = torch.from_numpy(images).float().flatten(1) / 255.0
+        return torch.cat([pixels, pixels.mean(1, keepdim=True)], dim=1)
+
+
+def test_factors_of_the_featuriser_have_columns_of_their_own() -> None:
+    assert isinstance(Blocks(), BlockFeaturiser)
+    encoder = ImageSetEncoder.fit(SEEN, "backgrounds", Blocks(), components=5, whiten=False)
+    # Mean and spread of the brightness are two numbers, so two components at most.
+    assert (encoder.size, encoder.own) == (7, (2,))
+    assert encoder.groups == ((0, 1, 2, 3, 4), (0, 1, 2, 3), (5, 6))
+    others = [column for column in range(26) if column not in (12, 25)]
+    assert float(encoder.directions[others, 5:].abs().max()) < 1e-6
+    assert float(encoder.directions[[12, 25], 5:].abs().min()) > 1e-3
+
+
+def test_one_number_weighs_as_much_as_twelve() -> None:
+    encoder = ImageSetEncoder.fit(SEEN, "backgrounds", Blocks())
+    plain = ImageSetEncoder.fit(SEEN, "backgrounds", lambda images: Blocks()(images))
+    weight = encoder.scale / plain.scale
+    assert torch.allclose(weight[[0, 12, 13, 25]] / weight[12], torch.tensor([12**0.5, 1.0, 12**0.5, 1.0]))
+
+
+def test_features_of_another_length_than_the_blocks_are_refused() -> None:
+    known = ImageFeatures.of(SEEN, "backgrounds", featurise)
+    with pytest.raises(DescriptionError, match="25 long; those of 'pixels and brightness' are 13 long"):
+        ImageSetEncoder.fit(SEEN, "backgrounds", Blocks(), features=known)
+
+
+def test_its_state_keeps_factors_and_asks_for_the_same_featuriser() -> None:
+    encoder = ImageSetEncoder.fit(SEEN, "backgrounds", Blocks(), components=3)
+    again = ImageSetEncoder.from_state(encoder.config, encoder.tensors, Blocks())
+    assert again.groups == encoder.groups
+    assert torch.equal(again.encode(SEEN[0]).values, encoder.encode(SEEN[0]).values)
+    with pytest.raises(DescriptionError, match="'pixels and brightness'; those of 'another function' were given"):
+        ImageSetEncoder.from_state(encoder.config, encoder.tensors, featurise)
+
+
+def test_a_state_of_the_first_version_takes_any_featuriser() -> None:
+    encoder = ImageSetEncoder.fit(SEEN, "backgrounds", featurise, components=3)
+    old = {"part": "backgrounds", "spread": True}
+    for function in (featurise, Blocks()):
+        again = ImageSetEncoder.from_state(old, encoder.tensors, function)
+        assert (again.groups, again.identity) == (((0, 1, 2),), "")

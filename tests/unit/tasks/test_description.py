@@ -60,6 +60,14 @@ def test_bad_metadata_is_named(metadata: dict, sentence: str) -> None:
         SCHEMA.check(metadata)
 
 
+def test_a_category_that_is_not_listed_may_be_let_through() -> None:
+    assert SCHEMA.check({"habitat": "tundra", "month": 3}, open_categories=True) == {"month": 3.0, "habitat": "tundra"}
+    with pytest.raises(DescriptionError, match="Unknown metadata key 'biome'"):
+        SCHEMA.check({"biome": "tundra"}, open_categories=True)
+    with pytest.raises(DescriptionError, match="a number is needed"):
+        SCHEMA.check({"month": "march"}, open_categories=True)
+
+
 def test_a_suite_without_metadata_says_so() -> None:
     with pytest.raises(DescriptionError, match=r"none: this suite has no metadata"):
         MetadataSchema().check({"x": 1.0})

@@ -1,0 +1,30 @@
+"""Loading a transformers model from a local folder: nothing fetched, nothing unpickled, no progress bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["load_local"]
+
+
+def load_local(kind: Any, folder: Path | str) -> Any:
+    """``kind.from_pretrained`` on a folder's safetensors, in evaluation mode and without gradients.
+
+    Args:
+        kind: a model class of transformers.
+        folder: with ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        OSError, ValueError: as transformers does where the folder holds no such model.
+    """
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return model.eval().requires_grad_(False)
