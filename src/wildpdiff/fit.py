@@ -5,22 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import AutoencoderConfig, AutoencoderKind, fit_autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
-from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
-from wildpdiff.conditions.kernel_mean import KernelMean, fit_kernel_mean
+from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.generator import Generator, Sampling
-from wildpdiff.task_training import TaskLossConfig, TaskLossProblem, train_mean
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -50,9 +53,9 @@ class GeneratorConfig:
         autoencoder_config: its sizes and training.
         diffusion: network, schedule and training by reconstruction.
         kernel_mean: sample around a conditional mean by additive kernel regression
-            (:mod:`wildpdiff.conditions.kernel_mean`); without it the denoiser alone carries the condition, as in
+            (:mod:`wildpdiff.conditional_mean`); without it the denoiser alone carries the condition, as in
             the paper.
-        task_loss: training of that mean with the task loss; ``steps=0`` leaves it to regression.
+        task_loss: networks on top of the regression, trained with the task loss; ``steps=0`` leaves it alone.
         sampling: sampler, steps, guidance.
     """
 
@@ -180,7 +183,7 @@ def fit_generator(
     place = {task: number for number, task in enumerate(zoo.tasks)}
     task_of = torch.tensor([place[task] for task in zoo.column("task")])
     sampler = fusion.sampler(told, drop_part=config.drop_part, drop_all=config.drop_all)
-    task_steps = config.task_loss.steps if features is not None and config.kernel_mean else 0
+    task_steps = config.task_loss.steps * config.task_loss.members if features is not None and config.kernel_mean else 0
     total = config.diffusion.steps + task_steps
 
     def tick(base: int) -> Callable[[int, int], None]:
@@ -188,15 +191,15 @@ def fit_generator(
 
     around = _Around(None, None, 1.0, torch.zeros(0))
     if config.kernel_mean:
-        problem = None
-        if features is not None and task_steps:
-            problem = TaskLossProblem(backbone, codec, autoencoder.model, [features(task) for task in zoo.tasks])
         embeddings = torch.stack([fusion.encode(entry).values for entry in told])
-
-        def decode(values: Tensor) -> Tensor:
-            return codec.decode(autoencoder.model.decode(values))
-
-        around = _fit_mean(fusion, embeddings, latents, task_of, decode, problem, config, seed, tick(0))
+        kernel = fit_kernel_mean(fusion, embeddings, *_of_tasks(normalized, task_of, codec))
+        trained = moved_values(vectors, layout.flatten(zoo.initial.tensors), layout.sizes)
+        images = [features(task) for task in zoo.tasks] if features is not None and task_steps else None
+        correction = fit_correction(
+            kernel, fusion, sampler, backbone, codec, trained, images, config.task_loss, seed, tick(0)
+        )
+        mean = ConditionalMean.of(kernel, correction)
+        around = _around(mean, autoencoder.model, latents, task_of, correction.losses)
     diffusion = fit_diffusion(
         latents / around.scale,
         lambda rows, draws: sampler(task_of[rows], draws),
@@ -226,35 +229,34 @@ def fit_generator(
 class _Around:
     """What the diffusion is centred on: the conditional mean, and the scale of what is left around it."""
 
-    mean: KernelMean | None
+    mean: ConditionalMean | None
     center: Center | None
     scale: float
     task_losses: Tensor
 
 
-def _fit_mean(
-    fusion: FusionEncoder,
-    embeddings: Tensor,
-    latents: Tensor,
-    task_of: Tensor,
-    decode: Callable[[Tensor], Tensor],
-    problem: TaskLossProblem | None,
-    config: GeneratorConfig,
-    seed: int,
-    progress: Callable[[int, int], None],
+class _OfTasks(NamedTuple):
+    """The mean adapter of each task's checkpoints: normalised, and raw, where errors are measured."""
+
+    normalized: Tensor
+    raw: Tensor
+
+
+def _of_tasks(normalized: Tensor, task_of: Tensor, codec: Codec) -> _OfTasks:
+    count = int(task_of.max()) + 1
+    sums = torch.zeros(count, normalized.shape[1]).index_add_(0, task_of, normalized)
+    means = sums / torch.bincount(task_of, minlength=count)[:, None]
+    return _OfTasks(means, codec.decode(means))
+
+
+def _around(
+    mean: ConditionalMean, autoencoder: Autoencoder, latents: Tensor, task_of: Tensor, losses: Tensor
 ) -> _Around:
-    """Regression of the tasks' mean latents on their descriptions, then the task loss."""
-    count = len(embeddings)
-    sums = torch.zeros(count, latents.shape[1]).index_add_(0, task_of, latents)
-    of_task = sums / torch.bincount(task_of, minlength=count)[:, None]
-    mean = fit_kernel_mean(fusion, embeddings, of_task, decode(of_task))
-    losses = torch.zeros(0)
-    if problem is not None:
-        trained = train_mean(mean, problem, config.task_loss, seed, progress)
-        mean, losses = trained.mean, trained.losses
-    table = mean.table()
+    """The latents of the mean for every seen task and every subset of its parts, and the scale of the rest."""
+    with torch.no_grad():
+        table = torch.stack([autoencoder.encode(vectors) for vectors in mean.table()])
     # The scale is that of the full description, where sampling usually happens; never so small that noise is all.
     rest = latents - table[-1][task_of]
     scale = max(float(rest.square().mean().sqrt()), 1e-3)
     scaled = table / scale
-    return _Around(mean, lambda rows, cond: scaled[mean.code(cond), task_of[rows]], scale, losses)
+    return _Around(mean, lambda rows, cond: scaled[mean.kernel.code(cond), task_of[rows]], scale, losses)

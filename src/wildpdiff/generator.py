@@ -20,8 +20,8 @@ from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditions.fusion import FusionEncoder
-from wildpdiff.conditions.kernel_mean import KernelMean
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
 from wildpdiff.diffusion.guidance import guided
 from wildpdiff.diffusion.networks import restore_denoiser
@@ -83,7 +83,7 @@ class Generator:
     conditions: FusionEncoder
     denoiser: DenoiserNetwork
     schedule: Schedule
-    mean: KernelMean | None
+    mean: ConditionalMean | None
     spread: float
     sampling: Sampling
     training: Mapping[str, Any]
@@ -109,22 +109,36 @@ class Generator:
 
     # Sampling ----------------------------------------------------------------------------------------------------
 
-    def sample_latents(
+    def sample_vectors(
         self, embeddings: Float[Tensor, "n e"], noise: Float[Tensor, "n l"], generator: torch.Generator
-    ) -> Float[Tensor, "n l"]:
-        """Latents from condition embeddings and start noise (paper, section on inference: condition to latent)."""
+    ) -> Float[Tensor, "n d"]:
+        """Normalised adapter vectors from condition embeddings and start noise.
+
+        The paper's way (section on inference) is condition to latent to vector. Around a conditional mean ``m`` it is
+        ``decode(encode(m) + s z) + m - decode(encode(m))``: the autoencoder carries what varies, and what it would
+        lose of the mean is given back.
+        """
         denoise = guided(self.denoiser, self.sampling.guidance, self.conditions.null)
         sampler = SAMPLERS[self.sampling.sampler]
         start = noise * self.sampling.temperature
         with torch.inference_mode():
             around = sampler(denoise, self.schedule, start, embeddings, self.sampling.steps, generator)
-            return around if self.mean is None else self.mean(embeddings) + self.spread * around
+            if self.mean is None:
+                return self.autoencoder.decode(around)
+            mean = self.mean(embeddings)
+            latents = self.autoencoder.encode(mean)
+            return self.autoencoder.decode(latents + self.spread * around) + mean - self.autoencoder.decode(latents)
 
     def decode(self, latents: Float[Tensor, "n l"]) -> dict[str, Tensor]:
         """Latents to adapter tensors stacked on a leading axis."""
         with torch.inference_mode():
-            vectors = self.codec.decode(self.autoencoder.decode(latents))
-        return {name: value.clone() for name, value in self.codec.layout.unflatten(vectors).items()}
+            return self.tensors(self.autoencoder.decode(latents))
+
+    def tensors(self, vectors: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+        """Normalised vectors to adapter tensors stacked on a leading axis."""
+        with torch.inference_mode():
+            raw = self.codec.decode(vectors)
+        return {name: value.clone() for name, value in self.codec.layout.unflatten(raw).items()}
 
     def sample_many(self, descriptions: Sequence[Description], n: int, seed: int) -> list[list[Adapter]]:
         """``n`` adapters for each description, all in one batch. The noise of a sample depends on the seed and n alone.
@@ -137,8 +151,7 @@ class Generator:
         embeddings = torch.stack([self.conditions.encode(entry).values for entry in descriptions])
         draws = torch_generator(seed, "sample")
         noise = standard_noise(draws, n, self.autoencoder.latent_size).repeat(len(descriptions), 1)
-        latents = self.sample_latents(embeddings.repeat_interleave(n, 0), noise, draws)
-        tensors = self.decode(latents)
+        tensors = self.tensors(self.sample_vectors(embeddings.repeat_interleave(n, 0), noise, draws))
         config, fingerprint = self.adapter_config, self.fingerprint
         result = []
         for row, description in enumerate(descriptions):
@@ -271,7 +284,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
         conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], backbone.image_features),
         denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
         schedule=Schedule(**config["schedule"]),
-        mean=None if config["mean"] is None else KernelMean.from_state(config["mean"], tensors["mean"]),
+        mean=None if config["mean"] is None else ConditionalMean.from_state(config["mean"], tensors["mean"]),
         spread=config["spread"],
         sampling=Sampling(**config["sampling"]),
         training=config["training"],

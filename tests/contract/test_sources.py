@@ -29,15 +29,20 @@ from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.merge import TopKMergeSource
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
-from wildpdiff.baselines.network_training import NetworkTraining
+from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
 from wildpdiff.baselines.pdiff_networks import PDiffConfig
 from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
+from wildpdiff.baselines.refined import RefinedSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DescriptionError
+from wildpdiff.refine.posterior import PosteriorConfig
+from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.refine.refining import RefineConfig
+from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -115,6 +120,15 @@ def evolution(toy: Toy, where: Space) -> EvolutionSource:
     return EvolutionSource(latent if where == "latent" else raw, toy.material.data, toy.backbone, 5, config)
 
 
+def refined(toy: Toy) -> RefinedSource:
+    """The mean adapter, refined for a few steps within the spread of the seen ones."""
+    seen = SeenAdapters.of(toy.material.adapters)
+    prior = RefinementPrior.of_errors(seen.layout, seen.vectors - seen.vectors.mean(0), "spread of the seen tasks")
+    config = RefineConfig(posterior=PosteriorConfig(steps=3, batch=8))
+    points = StartingPoints(toy.backbone, prior, ())
+    return RefinedSource(MeanSource(toy.material.adapters), points, toy.material.data, 5, config=config)
+
+
 Make = Callable[[Toy], Source]
 READS_NOTHING: dict[str, Make] = {
     "pretrained": lambda toy: PretrainedSource(toy.random_adapter(99)),
@@ -143,6 +157,7 @@ READS_NAME: dict[str, Make] = {
         toy.material.data, toy.backbone, toy.material.zoo.initial, 5, FINETUNE
     ),
     "CMA-ES in the latent space, 5 labels a class": lambda toy: evolution(toy, "latent"),
+    "mean adapter, refined on 5 labels a class": refined,
     "CMA-ES on raw LoRA, 5 labels a class": lambda toy: evolution(toy, "raw"),
 }
 READS_EXAMPLES: dict[str, Make] = {

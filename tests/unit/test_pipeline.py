@@ -15,7 +15,7 @@ from wildpdiff.evaluate.results import read_results
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, PipelineResult, run_pipeline
-from wildpdiff.task_training import TaskLossConfig
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.zoo.finetune import FinetuneConfig
 

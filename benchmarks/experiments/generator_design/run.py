@@ -27,7 +27,7 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Sampling
-from wildpdiff.task_training import TaskLossConfig
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.finetune import FeatureCache
 from wildpdiff.zoo.store import Zoo

@@ -30,7 +30,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, run_pipeline
 from wildpdiff.report.terminal import results_table
-from wildpdiff.task_training import TaskLossConfig
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.finetune import FinetuneConfig
 

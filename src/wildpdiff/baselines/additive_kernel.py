@@ -8,8 +8,9 @@ import torch
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
+from wildpdiff.conditional_mean.kernel import KernelMean
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditions.fusion import FusionEncoder
-from wildpdiff.conditions.kernel_mean import KernelMean, fit_kernel_mean
 from wildpdiff.tasks.description import Description
 
 __all__ = ["AdditiveKernelSource"]

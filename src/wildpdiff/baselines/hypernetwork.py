@@ -8,15 +8,21 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, mse_loss, silu
+from torch import Tensor
+from torch.nn.functional import cross_entropy, mse_loss
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.network_training import FittedNetwork, ImageBatch, NetworkTraining, TaskImages, fit_network
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.network import (
+    DescriptionNetwork,
+    factor_reads,
+    moved_values,
+    principal_directions,
+)
+from wildpdiff.conditional_mean.training import FittedNetwork, ImageBatch, NetworkTraining, TaskImages, fit_network
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description
@@ -76,15 +82,8 @@ class HypernetworkConfig:
         return asdict(self)
 
 
-class Hypernetwork(nn.Module):
-    """Embedding of a description to a raw adapter vector: mean plus coefficients of K shared directions.
-
-    The coefficients are a linear map of the embedding plus a network of one hidden layer; both start at zero, so that
-    every description has the mean adapter at first.
-    """
-
-    trained: Tensor
-    reads: Tensor
+class Hypernetwork(DescriptionNetwork):
+    """Embedding of a description to a raw adapter vector."""
 
     def __init__(
         self,
@@ -103,26 +102,8 @@ class Hypernetwork(nn.Module):
             reads: which columns of the embedding each hidden unit reads.
             config: the dropout.
         """
-        super().__init__()
+        super().__init__(directions, trained, reads, config.dropout)
         self.codec = codec
-        self.mean = nn.Parameter(torch.zeros(codec.size))
-        self.directions = nn.Parameter(directions.clone())
-        self.register_buffer("trained", trained.float())
-        hidden, size = reads.shape
-        self.register_buffer("reads", reads.float())
-        self.first = nn.Linear(size, hidden)
-        self.dropout = nn.Dropout(config.dropout)
-        self.last = nn.Linear(hidden, len(directions))
-        self.linear = nn.Linear(size, len(directions), bias=False)
-        for parameter in (self.last.weight, self.last.bias, self.linear.weight):
-            nn.init.zeros_(parameter)
-
-    def normalized(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
-        """Normalised adapter vectors."""
-        hidden = silu(linear(cond, self.first.weight * self.reads, self.first.bias))
-        coefficients = self.linear(cond) + self.last(self.dropout(hidden))
-        result: Tensor = (self.mean + coefficients @ self.directions) * self.trained
-        return result
 
     def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
         """Raw adapter vectors."""
@@ -154,22 +135,13 @@ class _Start:
     def network(self, tasks: Sequence[int]) -> Hypernetwork:
         vectors = self.seen.vectors[list(tasks)]
         codec = Codec.fit(self.seen.layout, vectors, "tensor")
-        normalized = codec.encode(vectors).double()
-        _, singular, axes = torch.linalg.svd(normalized, full_matrices=False)
-        count = min(self.config.directions, len(singular))
-        scaled = singular[:count, None] / len(vectors) ** 0.5 * axes[:count]
-        return Hypernetwork(codec, scaled.float(), self.trained, self.reads, self.config)
+        directions = principal_directions(codec.encode(vectors), self.config.directions)
+        return Hypernetwork(codec, directions, self.trained, self.reads, self.config)
 
     def groups(self, network: Hypernetwork, learn_directions: bool) -> list[dict[str, Any]]:
-        shared = {id(network.mean), id(network.directions)}
-        own = [parameter for parameter in network.parameters() if id(parameter) not in shared]
-        groups: list[dict[str, Any]] = [
-            {"params": own, "lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
-        ]
-        if learn_directions:
-            parameters = [network.mean, network.directions]
-            groups.append({"params": parameters, "lr": self.config.direction_rate, "weight_decay": 0.0})
-        return groups
+        config = self.config
+        rate = config.direction_rate if learn_directions else None
+        return network.parameter_groups(config.learning_rate, config.weight_decay, rate)
 
 
 @dataclass(frozen=True)
@@ -242,7 +214,9 @@ class HypernetworkSource:
         self.name = NAMES[loss]
         self._encoder = seen.encoder
         self._seen = SeenAdapters.of(seen.adapters, len(seen.descriptions))
-        start = _Start(self._seen, _trained(self._seen, seen.zoo.initial), _reads(seen.encoder, config), config)
+        layout = self._seen.layout
+        moved = moved_values(self._seen.vectors, layout.flatten(seen.zoo.initial.tensors), layout.sizes)
+        start = _Start(self._seen, moved, _reads(seen.encoder, config), config)
         sampler = seen.encoder.sampler(
             seen.descriptions, seen.features, drop_part=config.drop_part, drop_all=0.0, smallest=config.smallest
         )
@@ -273,22 +247,8 @@ def _checkpoints(seen: SeenTasks, adapters: SeenAdapters) -> tuple[Tensor, ...]:
     return tuple(vectors[rows[name]] for name in seen.zoo.tasks)
 
 
-def _trained(adapters: SeenAdapters, initial: Adapter) -> Tensor:
-    """Which values of an adapter fine-tuning moves, whole tensors at a time: not LoRA's A where the zoo froze it."""
-    start = adapters.layout.flatten(initial.tensors)
-    # The mean of equal checkpoints differs from them by rounding.
-    moved = (adapters.vectors - start).abs().amax(0) > 1e-5 * start.abs() + 1e-12
-    parts = torch.split(moved, list(adapters.layout.sizes))
-    return torch.cat([part.any().expand_as(part) for part in parts])
-
-
 def _reads(encoder: FusionEncoder, config: HypernetworkConfig) -> Tensor:
-    """Which columns of the embedding each hidden unit reads, with the flag that says whether its part is there."""
+    """Which columns of the embedding each hidden unit reads."""
     if not config.additive:
         return torch.ones(config.hidden, encoder.size, dtype=torch.bool)
-    flags = {part: encoder.size - len(encoder.parts) + place for place, part in enumerate(encoder.parts)}
-    reads = torch.zeros(config.hidden, encoder.size, dtype=torch.bool)
-    for unit in range(config.hidden):
-        part, columns = encoder.groups[unit % len(encoder.groups)]
-        reads[unit, [*columns, flags[part]]] = True
-    return reads
+    return factor_reads(encoder.groups, encoder.parts, encoder.size, config.hidden)

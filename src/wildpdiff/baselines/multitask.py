@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from wildpdiff.adapter import PEFT_PREFIX, Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.network_training import FittedNetwork, NetworkTraining, TaskImages, fit_network
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.layout import Layout
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, TaskImages, fit_network
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description

@@ -21,7 +21,8 @@ from torch import Tensor
 from wildpdiff.adapter import PEFT_PREFIX, Adapter
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
-from wildpdiff.conditions.kernel_mean import KernelMean, fit_kernel_mean
+from wildpdiff.conditional_mean.kernel import KernelMean
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.tasks.description import Description
 
@@ -35,7 +36,6 @@ __all__ = [
     "classifier_bias",
     "expectation_maximisation",
     "label_priors",
-    "leave_one_out",
 ]
 
 STRENGTHS = tuple(step / 10 for step in range(21))
@@ -123,7 +123,7 @@ class PredictedPriorSource:
         data = [seen.data(name) for name in seen.zoo.tasks]
         self._priors = label_priors([task.train_labels for task in data], len(seen.backbone.classes))
         self._mean = fit_kernel_mean(seen.encoder, seen.embeddings, self._priors.tasks)
-        predicted = leave_one_out(self._mean).log_softmax(1)
+        predicted = self._mean.leave_one_out().log_softmax(1)
         scores = torch.zeros(len(strengths), dtype=torch.float64)
         for task, log_prior in zip(data, predicted, strict=True):
             logits = seen.backbone.predict(task.validation)
@@ -266,24 +266,6 @@ def expectation_maximisation(
     steps.append(_log_posterior((given * (prior / trained)).sum(1), prior, trained, pseudo_count))
     log_prior = torch.from_numpy(np.log(np.maximum(prior, np.exp(LEAST_LOG_PRIOR)))).float()
     return Expectation(log_prior, torch.tensor(steps, dtype=torch.float64))
-
-
-def leave_one_out(mean: KernelMean) -> Float[Tensor, "t l"]:
-    """What the regression would say of each seen task had that task not been in it, its kernel and ridge kept.
-
-    Exact and without refitting: the error at task i is ``(P y)_i / P_ii`` with ``P`` the upper left block of the
-    inverse of the bordered kernel matrix (Cawley & Talbot 2004). Alone, a task has only itself.
-    """
-    count = len(mean.seen)
-    if count < 2:
-        return mean.latents.clone()
-    kernel = mean.kernel(mean.seen).double()
-    inverse = torch.linalg.inv(kernel + mean.ridge * torch.eye(count, dtype=torch.float64))
-    sums = inverse.sum(0)
-    projected = inverse - torch.outer(sums, sums) / sums.sum()
-    targets = mean.latents.double()
-    errors: Tensor = projected @ targets / projected.diagonal()[:, None]
-    return (targets - errors).float()
 
 
 def _log_posterior(evidence: Numbers, prior: Numbers, trained: Numbers, pseudo_count: float) -> float:

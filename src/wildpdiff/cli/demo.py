@@ -76,7 +76,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.task_training import TaskLossConfig
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     if size == "default":

@@ -74,7 +74,7 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     from wildpdiff.pipeline import PipelineConfig
     from wildpdiff.studies.few_tasks import FewTasksStudy
     from wildpdiff.studies.paper import PaperConfig
-    from wildpdiff.task_training import TaskLossConfig
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     finetune = FinetuneConfig(steps=30, batch=16, checkpoints=4, interval=2, warmup=2)

@@ -44,8 +44,8 @@ def description_similarity(generator: Generator, embeddings: Float[Tensor, "t e"
     ``k(a, b) / sqrt(k(a, a) k(b, b))``. A generator without a kernel mean is taken to weigh all numbers alike, with
     the similarity ``exp(-d²)`` and the squared distance in units of its mean.
     """
-    if generator.mean is not None and generator.mean.terms:
-        kernel = generator.mean.kernel_between(embeddings, embeddings)
+    if generator.mean is not None and generator.mean.kernel.terms:
+        kernel = generator.mean.kernel.kernel_between(embeddings, embeddings)
         scale = kernel.diagonal().sqrt()
         return kernel / scale[:, None] / scale[None]
     squared = torch.cdist(embeddings, embeddings).square()
@@ -210,7 +210,7 @@ def _between_latents(generator: Generator, ends: tuple[Adapter, Adapter]) -> lis
     vectors = torch.stack([generator.codec.layout.flatten(adapter.tensors) for adapter in ends])
     with torch.no_grad():
         first, second = generator.autoencoder.encode(generator.codec.encode(vectors))
-    return _decoded(generator, torch.stack([torch.lerp(first, second, t) for t in PLACES]), 1)
+    return _adapters(generator, generator.decode(torch.stack([torch.lerp(first, second, t) for t in PLACES])), 1)
 
 
 def _between_conditions(
@@ -221,13 +221,14 @@ def _between_conditions(
     draws = torch_generator(seed, "interpolation")
     # The same noise at every place: what changes along the path is the condition alone.
     noise = standard_noise(draws, samples, generator.autoencoder.latent_size).repeat(len(PLACES), 1)
-    return _decoded(generator, generator.sample_latents(asked.repeat_interleave(samples, 0), noise, draws), samples)
+    vectors = generator.sample_vectors(asked.repeat_interleave(samples, 0), noise, draws)
+    return _adapters(generator, generator.tensors(vectors), samples)
 
 
-def _decoded(generator: Generator, latents: Float[Tensor, "n l"], samples: int) -> list[list[Adapter]]:
-    tensors = generator.decode(latents)
+def _adapters(generator: Generator, tensors: Mapping[str, Tensor], samples: int) -> list[list[Adapter]]:
+    count = len(next(iter(tensors.values())))
     adapters = [
         Adapter({name: value[row].clone() for name, value in tensors.items()}, generator.adapter_config)
-        for row in range(len(latents))
+        for row in range(count)
     ]
     return [adapters[start : start + samples] for start in range(0, len(adapters), samples)]

@@ -10,7 +10,7 @@ from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkLoss, HypernetworkSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.network_training import NetworkTraining
+from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.errors import DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
 

@@ -11,7 +11,7 @@ from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
-from wildpdiff.baselines.network_training import NetworkTraining, TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.finetune import TaskFeatures

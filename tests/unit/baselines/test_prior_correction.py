@@ -21,10 +21,9 @@ from wildpdiff.baselines.prior_correction import (
     classifier_bias,
     expectation_maximisation,
     label_priors,
-    leave_one_out,
 )
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.conditions.kernel_mean import fit_kernel_mean
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -257,7 +256,7 @@ def test_leave_one_out_equals_regression_without_the_task(seen: SeenTasks) -> No
     targets = label_priors([seen.data(name).train_labels for name in seen.zoo.tasks], 3).tasks
     mean = fit_kernel_mean(seen.encoder, seen.embeddings, targets)
     kernel, values = mean.kernel(mean.seen).double().numpy(), targets.double().numpy()
-    found = leave_one_out(mean).numpy()
+    found = mean.leave_one_out().numpy()
     assert mean.terms
     for i in (0, 7, 23):
         rest = [j for j in range(len(values)) if j != i]
@@ -271,7 +270,7 @@ def test_leave_one_out_equals_regression_without_the_task(seen: SeenTasks) -> No
 def test_a_lone_task_has_only_itself(seen: SeenTasks) -> None:
     alone = torch.tensor([[-1.0, -2.0, -0.7]])
     mean = fit_kernel_mean(seen.encoder, seen.embeddings[:1], alone)
-    assert torch.equal(leave_one_out(mean), alone)
+    assert torch.equal(mean.leave_one_out(), alone)
 
 
 def test_em_needs_images(estimated: UnlabelledPriorSource) -> None:

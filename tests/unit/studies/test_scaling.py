@@ -17,7 +17,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.studies.grid import StudyInputs, TaskDraws, fit_sources
 from wildpdiff.studies.scaling import ScalingConfig, ScalingResult, run_scaling
-from wildpdiff.task_training import TaskLossConfig
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
 from wildpdiff.zoo.store import Zoo

@@ -1,4 +1,4 @@
-"""Training one network on all seen tasks: how the number of updates is chosen, and the images that it sees."""
+"""Training networks on the seen tasks: how the number of updates is chosen, and the images that they see."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.autoencoder.training import check_finite, flush_denormals, seeded
+from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, seeded
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.zoo.finetune import TaskFeatures
 
-__all__ = ["FittedNetwork", "ImageBatch", "NetworkTraining", "TaskImages", "TaskProblem", "fit_network"]
+__all__ = [
+    "FittedEnsemble",
+    "FittedNetwork",
+    "ImageBatch",
+    "NetworkTraining",
+    "TaskImages",
+    "TaskProblem",
+    "fit_ensemble",
+    "fit_network",
+    "folds",
+]
 
 FEWEST_TO_HOLD_OUT = 5
 """With fewer tasks than this nothing can be chosen on held-out ones; all updates are made."""
@@ -120,6 +130,89 @@ def fit_network(
     return FittedNetwork(fitted.network, steps, fitted.losses, looks)
 
 
+@dataclass(frozen=True)
+class FittedEnsemble(Generic[Network]):
+    """Networks of which each was trained without another part of the seen tasks (cross-validated committee).
+
+    Attributes:
+        networks: one a part, with averaged weights from the look at which that part's loss was lowest, frozen.
+        fold: for each seen task the network that was trained without it.
+        steps: updates that each network has behind it.
+        losses: of all updates, one network after the other.
+    """
+
+    networks: tuple[Network, ...]
+    fold: Int[Tensor, " t"]
+    steps: tuple[int, ...]
+    losses: Float[Tensor, " steps"] = field(repr=False)
+
+
+def folds(count: int, members: int, seed: int, what: str) -> Int[Tensor, " t"]:
+    """A random part, 0 to ``members - 1``, for each of ``count`` tasks; the parts are of one size up to one task."""
+    order = torch.randperm(count, generator=torch_generator(seed, what, "folds"))
+    fold = torch.empty(count, dtype=torch.long)
+    fold[order] = torch.arange(count) % members
+    return fold
+
+
+def fit_ensemble(
+    problem: TaskProblem[Network],
+    count: int,
+    members: int,
+    config: NetworkTraining,
+    seed: int,
+    what: str,
+    progress: Progress | None = None,
+) -> FittedEnsemble[Network]:
+    """Train one network without each part of the seen tasks; that part says when to stop.
+
+    The mean of the networks is steadier than one, every task counts in most of them, and for every seen task there
+    is one that never saw it: a prediction as for an unseen task, at no further cost (Krogh & Vedelsby 1995).
+
+    Args:
+        problem: network and losses; ``config.held_out`` plays no part.
+        count: number of seen tasks.
+        members: how many parts.
+        config: how.
+        seed: of everything random.
+        what: name of the networks, for errors.
+        progress: called with (updates done, most updates in all).
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    fold = folds(count, members, seed, what)
+    fitted: list[FittedNetwork[Network]] = []
+    with flush_denormals():
+        for member in range(members):
+            done = member * config.steps
+            fitted.append(
+                _train(
+                    problem,
+                    (fold != member).nonzero()[:, 0].tolist(),
+                    config,
+                    config.steps,
+                    sub_seed(seed, what, member),
+                    what,
+                    (fold == member).nonzero()[:, 0],
+                    keep_best=True,
+                    progress=None if progress is None else _offset(progress, done, members * config.steps),
+                )
+            )
+            if progress is not None:
+                progress(done + config.steps, members * config.steps)
+    return FittedEnsemble(
+        tuple(entry.network for entry in fitted),
+        fold,
+        tuple(entry.steps for entry in fitted),
+        torch.cat([entry.losses for entry in fitted]),
+    )
+
+
+def _offset(progress: Progress, done: int, total: int) -> Progress:
+    return lambda step, _: progress(done + step, total)
+
+
 def _train(
     problem: TaskProblem[Network],
     tasks: Sequence[int],
@@ -128,13 +221,18 @@ def _train(
     seed: int,
     what: str,
     held_out: Tensor | None,
+    *,
+    keep_best: bool = False,
+    progress: Progress | None = None,
 ) -> FittedNetwork[Network]:
+    """Train; with tasks held out stop once their loss has not fallen for long, and keep the best if asked to."""
     draws = torch_generator(seed, what, "batches")
     pool = torch.tensor(tasks)
-    losses = torch.zeros(steps)
+    losses: list[float] = []
     with seeded(sub_seed(seed, what, "weights")):
         network = problem.network(tasks).train()
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
+        best = copy.deepcopy(averaged)
         looks = [] if held_out is None else [_look(problem, averaged, held_out, 0, what)]
         groups = problem.groups(network)
         rates = [float(group["lr"]) for group in groups]
@@ -148,15 +246,23 @@ def _train(
             check_finite(float(loss.detach()), step + 1, what)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses[step] = loss.detach()
+            losses.append(float(loss.detach()))
             # A young average forgets its start faster than an old one.
             decay = min(config.averaging, (1.0 + step) / (10.0 + step))
             torch._foreach_lerp_(list(averaged.parameters()), [p.detach() for p in network.parameters()], 1.0 - decay)
+            if progress is not None:
+                progress(step + 1, steps)
             if held_out is not None and (step + 1) % config.look_every == 0:
                 looks.append(_look(problem, averaged, held_out, step + 1, what))
-                if len(looks) - 1 - looks.index(min(looks)) >= config.patience:
+                since = len(looks) - 1 - looks.index(min(looks))
+                if keep_best and since == 0:
+                    best.load_state_dict(averaged.state_dict())
+                if since >= config.patience:
                     break
-    return FittedNetwork(averaged, steps, losses, torch.tensor(looks))
+    if keep_best:
+        kept = looks.index(min(looks)) * config.look_every
+        return FittedNetwork(best, kept, torch.tensor(losses), torch.tensor(looks))
+    return FittedNetwork(averaged, steps, torch.tensor(losses), torch.tensor(looks))
 
 
 def _look(problem: TaskProblem[Network], network: Network, tasks: Tensor, step: int, what: str) -> float:

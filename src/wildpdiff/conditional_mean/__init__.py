@@ -1,0 +1,1 @@
+"""What a description says of its adapter: kernel regression, and networks trained with the task loss."""

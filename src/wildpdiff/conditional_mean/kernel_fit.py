@@ -1,0 +1,124 @@
+"""Choosing the factors of a description that a kernel regression reads, by exact leave-one-out error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.conditional_mean.kernel import (
+    FEWEST_TASKS,
+    KernelGroup,
+    KernelMean,
+    Matrix,
+    kernel_sum,
+    projected_inverse,
+    solve,
+    squared_distances,
+)
+from wildpdiff.conditions.fusion import FusionEncoder
+
+__all__ = ["fit_kernel_mean"]
+
+LENGTH_SCALES = (0.5, 1.0, 2.0)
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+RIDGES = (0.3, 1.0, 3.0)
+MOST_TERMS = 8
+LEAST_GAIN = 5e-4
+NARROW = 0.2
+"""Length scale of the narrow kernel, in units of the median distance from a seen task to its nearest."""
+
+
+def _leave_one_out(kernel: Matrix, gram: Matrix, ridge: float) -> float:
+    """Squared leave-one-out error of kernel regression with intercept, from inner products of the centred targets."""
+    projected = projected_inverse(kernel, ridge)
+    residual = projected / np.diag(projected)[:, None]
+    return float((residual @ gram * residual).sum())
+
+
+def fit_kernel_mean(
+    encoder: FusionEncoder,
+    embeddings: Float[Tensor, "t e"],
+    targets: Float[Tensor, "t d"],
+    metric: Float[Tensor, "t m"] | None = None,
+) -> KernelMean:
+    """Choose terms, weights, length scales and ridge greedily by leave-one-out error, on seen tasks only.
+
+    Args:
+        encoder: fused; names the groups of columns.
+        embeddings: of the seen tasks, all their parts.
+        targets: what is known of each seen task.
+        metric: vectors of the same tasks in which errors are measured; the targets by default. Whitened ones give
+            directions that are mostly noise the same weight as those that are not, so raw adapters are better.
+
+    With fewer than four tasks, or descriptions that tell nothing, there are no terms and the mean is constant.
+    """
+    values = embeddings.double().numpy()
+    measured = targets if metric is None else metric
+    centred = (measured - measured.mean(0)).double().numpy()
+    gram = centred @ centred.T
+    count = len(values)
+    baseline = max(float(np.trace(gram)) * (count / max(1, count - 1)) ** 2, 1e-30)
+    alike = float(np.trace(gram)) <= 1e-10 * max(1.0, float(measured.square().sum()))
+    candidates = [] if alike or count < FEWEST_TASKS else _candidates(encoder, values)
+    matrices = [term.matrix(values, values) for term in candidates]
+    weights = np.zeros(len(candidates))
+    best, ridge = 1.0, RIDGES[-1]
+    for _ in range(MOST_TERMS):
+        step = None
+        for place in range(len(candidates)):
+            for weight in WEIGHTS:
+                if weights[place] == weight:
+                    continue
+                trial = weights.copy()
+                trial[place] = weight
+                if not trial.any():
+                    continue
+                kernel = np.tensordot(trial, matrices, axes=1)
+                for value in RIDGES:
+                    error = _leave_one_out(kernel, gram, value) / baseline
+                    if error < best - LEAST_GAIN and (step is None or error < step[0]):
+                        step = (error, trial, value)
+        if step is None:
+            break
+        best, weights, ridge = step
+    terms = tuple(
+        KernelGroup(term.part, term.columns, term.unit, term.length_scale, float(weight))
+        for term, weight in zip(candidates, weights, strict=True)
+        if weight > 0
+    )
+    constant, coefficients = solve(kernel_sum(terms, values, values), targets.double().numpy(), ridge)
+    return KernelMean(
+        parts=encoder.parts,
+        terms=terms,
+        ridge=ridge,
+        width=_width(values, terms),
+        seen=embeddings.clone(),
+        targets=targets.clone(),
+        constant=torch.from_numpy(constant).float(),
+        coefficients=torch.from_numpy(coefficients).float(),
+        relative_error=best,
+    )
+
+
+def _candidates(encoder: FusionEncoder, values: Matrix) -> list[KernelGroup]:
+    found = []
+    for part, columns in encoder.groups:
+        squared = squared_distances(values[:, list(columns)], values[:, list(columns)])
+        unit = float(squared.sum() / (len(values) * (len(values) - 1)))
+        if unit > 1e-12:
+            found += [KernelGroup(part, columns, unit, scale, 0.0) for scale in LENGTH_SCALES]
+    return found
+
+
+def _width(values: Matrix, terms: Sequence[KernelGroup]) -> float:
+    if len(values) < 2:
+        return 1.0
+    columns = sorted({column for term in terms for column in term.columns}) or list(range(values.shape[1]))
+    squared = squared_distances(values[:, columns], values[:, columns])
+    np.fill_diagonal(squared, np.inf)
+    nearest = float(np.median(np.sqrt(squared.min(1))))
+    return NARROW * nearest if nearest > 0 else 1.0

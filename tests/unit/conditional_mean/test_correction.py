@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.codec.layout import Layout
+from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.kernel import KernelMean
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble, folds
+from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.errors import TrainingError
+from wildpdiff.zoo.finetune import TaskFeatures, task_features
+from wildpdiff.zoo.store import Zoo
+
+SHORT = TaskLossConfig(steps=30, tasks=6, images=8, members=3, hidden=12, directions=4, look_every=10)
+
+
+@dataclass(frozen=True)
+class World:
+    """The toy zoo's tasks three times over, so that there are enough of them to hold a part out."""
+
+    kernel: KernelMean
+    encoder: FusionEncoder
+    sampler: ConditionSampler
+    backbone: Backbone
+    codec: Codec
+    trained: Tensor
+    features: list[TaskFeatures]
+
+    def fit(self, config: TaskLossConfig, seed: int = 0, with_images: bool = True) -> Correction:
+        return fit_correction(
+            self.kernel,
+            self.encoder,
+            self.sampler,
+            self.backbone,
+            self.codec,
+            self.trained,
+            self.features if with_images else None,
+            config,
+            seed,
+        )
+
+
+@pytest.fixture(scope="module")
+def world(toy_backbone: Backbone, toy_zoo: Zoo) -> World:
+    suite = toys.ToySuite()
+    stacked = toy_zoo.tensors(range(len(toy_zoo)))
+    layout = Layout.of({name: value[0] for name, value in stacked.items()})
+    raw = layout.flatten_many(stacked)
+    codec = Codec.fit(layout, raw, "tensor")
+    tasks = [task for task in suite.tasks("seen") if task.name in toy_zoo.tasks] * 3
+    told = [task.description for task in tasks]
+    encoder = fit_fusion(told, suite.metadata_schema, toy_backbone.image_features, components=2)
+    own = torch.stack([codec.encode(raw[toy_zoo.rows_of(task.name)]).mean(0) for task in tasks])
+    embeddings = torch.stack([encoder.encode(entry).values for entry in told])
+    kernel = fit_kernel_mean(encoder, embeddings, own)
+    kernel = kernel if kernel.terms else replace(kernel, terms=fit_kernel_mean(encoder, embeddings, embeddings).terms)
+    features = [task_features(toy_backbone, task, 8) for task in tasks]
+    moved = moved_values(raw, layout.flatten(toy_zoo.initial.tensors), layout.sizes)
+    return World(kernel, encoder, encoder.sampler(told), toy_backbone, codec, moved, features)
+
+
+def test_it_is_a_function_of_the_seed_and_of_nothing_else(world: World) -> None:
+    first, second, other = world.fit(SHORT, 1), world.fit(SHORT, 1), world.fit(SHORT, 2)
+    assert len(first.members) == 3
+    assert torch.equal(first.held_out, second.held_out)
+    assert torch.equal(first.losses, second.losses)
+    assert not torch.equal(first.losses, other.losses)
+
+
+def test_it_only_moves_what_fine_tuning_moves(world: World) -> None:
+    still = torch.arange(world.codec.size) < 10
+    fitted = replace(world, trained=~still).fit(SHORT)
+    said = torch.stack([network.normalized(world.kernel.seen) for network in fitted.members])
+    assert bool((said[..., still] == 0).all())
+    assert bool((said[..., ~still] != 0).any())
+
+
+def test_moved_values_are_those_of_whole_tensors() -> None:
+    start = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    vectors = start + torch.tensor([[0.0, 0.0, 0.1, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert moved_values(vectors, start, [2, 2]).tolist() == [False, False, True, True]
+
+
+def test_what_is_held_out_comes_from_the_network_that_never_saw_the_task(world: World) -> None:
+    fitted = world.fit(SHORT)
+    left_out = world.kernel.leave_one_out()
+    for task in range(len(world.features)):
+        network = fitted.members[int(fitted.fold[task])]
+        expected = left_out[task] + network.normalized(world.kernel.seen[task : task + 1])[0]
+        assert torch.allclose(fitted.held_out[task], expected, atol=1e-5)
+    assert torch.bincount(fitted.fold).max() - torch.bincount(fitted.fold).min() <= 1
+
+
+@pytest.mark.parametrize("why", ["no images", "no updates", "few tasks"])
+def test_without_what_it_needs_the_regression_is_left_as_it_is(world: World, why: str) -> None:
+    config = replace(SHORT, steps=0) if why == "no updates" else SHORT
+    if why == "few tasks":
+        few = replace(
+            world.kernel,
+            **{name: getattr(world.kernel, name)[:6] for name in ("seen", "targets", "coefficients")},
+        )
+        world = replace(world, kernel=few, features=world.features[:6])
+    fitted = world.fit(config, with_images=why != "no images")
+    assert fitted.members == ()
+    assert torch.equal(fitted.held_out, world.kernel.leave_one_out())
+
+
+def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
+    dark = [replace(task, train=torch.full_like(task.train, torch.nan)) for task in world.features]
+    broken = replace(world, features=dark)
+    with pytest.raises(TrainingError, match="conditional mean diverged"):
+        broken.fit(SHORT)
+
+
+def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_own(world: World) -> None:
+    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    again = ConditionalMean.from_state(mean.config, mean.tensors)
+    asked = torch.cat([mean.seen[:3], mean.seen[3:6] + 3.0])
+    assert torch.equal(again(asked), mean(asked))
+    assert torch.allclose(mean(mean.seen)[:4], mean.adapters[:4], atol=0.05 * float(mean.adapters.std()) + 0.02)
+    far = mean.seen[3:6] + torch.where(torch.arange(mean.seen.shape[1]) < mean.seen.shape[1] - 2, 3.0, 0.0)
+    assert torch.allclose(mean(far), mean.smooth(far), atol=1e-4)
+    assert torch.allclose(mean.each(far).mean(0), mean.smooth(far), atol=1e-5)
+    table = mean.table()
+    assert torch.allclose(table[-1], mean(mean.seen), atol=1e-5)
+
+
+class Shift:
+    """A ``TaskProblem`` with a known answer: one number that half of the tasks want at 1 and half at ``other``."""
+
+    def __init__(self, other: float) -> None:
+        self.wanted = torch.tensor([1.0, other] * 10)
+
+    def network(self, tasks: object) -> torch.nn.Linear:
+        return torch.nn.Linear(1, 1, bias=False)
+
+    def groups(self, network: torch.nn.Linear) -> list[dict[str, object]]:
+        return [{"params": list(network.parameters()), "lr": 0.05, "weight_decay": 0.0}]
+
+    def loss(self, network: torch.nn.Linear, tasks: Tensor, draws: torch.Generator) -> Tensor:
+        return (network(torch.ones(len(tasks), 1))[:, 0] - self.wanted[tasks]).square().mean()
+
+    def held_out_loss(self, network: torch.nn.Linear, tasks: Tensor) -> Tensor:
+        return (network(torch.ones(len(tasks), 1))[:, 0] - 0.5).square().mean()
+
+
+def test_a_member_keeps_the_weights_of_its_best_look_and_not_the_last() -> None:
+    config = NetworkTraining(steps=200, tasks=8, look_every=2, patience=50, averaging=0.0)
+    fitted = fit_ensemble(Shift(1.0), 20, 2, config, 0, "shift")  # type: ignore[arg-type]
+    for network, steps in zip(fitted.networks, fitted.steps, strict=True):
+        assert abs(float(network.weight) - 0.5) < 0.06
+        assert steps < 200
+    # Fifty looks, two updates apart, without a lower loss end a training.
+    assert len(fitted.losses) == sum(fitted.steps) + 2 * 100
+
+
+def test_folds_part_the_tasks_evenly_and_by_the_seed() -> None:
+    fold = folds(23, 5, 3, "x")
+    assert torch.bincount(fold).tolist() in ([5, 5, 5, 4, 4],)
+    assert torch.equal(fold, folds(23, 5, 3, "x"))
+    assert not torch.equal(fold, folds(23, 5, 4, "x"))
+
+
+def test_images_are_drawn_with_their_labels(world: World) -> None:
+    batch = TaskImages(tuple(world.features), 0).draw(torch.tensor([0, 2]), 5, torch.Generator().manual_seed(0))
+    assert isinstance(batch, ImageBatch)
+    assert batch.labels.shape == (2, 5)
+    for place, task in enumerate((0, 2)):
+        own = world.features[task]
+        for image, label in zip(batch.inputs[place], batch.labels[place], strict=True):
+            rows = (own.train == image).flatten(1).all(1)
+            assert label in own.train_labels[rows]
