@@ -46,15 +46,28 @@ def build(
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
+    structured: Annotated[
+        int | None,
+        typer.Option(
+            "--structured",
+            min=1,
+            metavar="K",
+            help="Fine-tune all tasks together in K shared directions, instead of each task for itself.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command goes on."""
+    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command goes on.
+
+    With --structured it starts its fine-tuning anew.
+    """
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.zoo.build import build_zoo
     from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.structured import StructuredConfig
 
     config = FinetuneConfig(
         steps=steps, batch=batch, learning_rate=learning_rate, checkpoints=checkpoints, interval=interval
@@ -74,6 +87,7 @@ def build(
             config,
             seed=seed,
             per_shard=tasks_per_shard,
+            structured=None if structured is None else StructuredConfig(structured),
             progress=stages(f"fine-tune {len(tasks)} {group} tasks"),
         )
     accuracies = zoo.column("validation_accuracy")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from jaxtyping import Float
 from torch import Tensor
 
+from wildpdiff.codec.gauge import Gauge, canonical
 from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode, Normalizer
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
@@ -18,10 +19,19 @@ __all__ = ["Codec"]
 
 @dataclass(frozen=True)
 class Codec:
-    """Layout and normalisation of one zoo's adapters. Encoding and decoding are differentiable."""
+    """Layout and normalisation of one zoo's adapters. Encoding and decoding are differentiable.
+
+    Attributes:
+        layout: names and shapes behind the vectors.
+        normalizer: mean and scale of every coordinate.
+        gauge: ``canonical`` brings LoRA factors to their canonical form before they are normalised, so that vectors
+            depend on the updates ``ΔW = B A`` alone; decoding then gives other factors of the same updates. Only for
+            zoos that train A: where all adapters share A, it would make equal A factors unequal.
+    """
 
     layout: Layout
     normalizer: Normalizer
+    gauge: Gauge = "raw"
 
     def __post_init__(self) -> None:
         if self.layout.size != self.normalizer.mean.shape[0]:
@@ -31,9 +41,15 @@ class Codec:
             )
 
     @classmethod
-    def fit(cls, layout: Layout, vectors: Float[Tensor, "n d"], mode: NormalizationMode = "coordinate") -> Codec:
+    def fit(
+        cls,
+        layout: Layout,
+        vectors: Float[Tensor, "n d"],
+        mode: NormalizationMode = "coordinate",
+        gauge: Gauge = "raw",
+    ) -> Codec:
         """A codec normalised on these raw training vectors. Errors: those of ``Normalizer.fit``."""
-        return cls(layout, Normalizer.fit(vectors, mode, layout))
+        return cls(layout, Normalizer.fit(_in_gauge(layout, vectors, gauge), mode, layout), gauge)
 
     @property
     def size(self) -> int:
@@ -43,7 +59,7 @@ class Codec:
     def encode(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Raw adapter vectors, as ``Layout.flatten_many`` gives them, to normalised vectors."""
         self._check(vectors)
-        return self.normalizer.normalize(vectors)
+        return self.normalizer.normalize(_in_gauge(self.layout, vectors, self.gauge))
 
     def decode(self, normalized: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Normalised vectors to raw adapter vectors, for ``Layout.unflatten``."""
@@ -53,7 +69,8 @@ class Codec:
     @property
     def config(self) -> dict[str, Any]:
         """JSON-able part of what ``from_state`` needs."""
-        return {"layout": self.layout.to_json()}
+        # Left out where it is the default: generators of earlier versions have the same bytes, and stay readable.
+        return {"layout": self.layout.to_json()} | ({} if self.gauge == "raw" else {"gauge": self.gauge})
 
     def state(self) -> dict[str, Tensor]:
         """Tensor part of what ``from_state`` needs."""
@@ -64,10 +81,13 @@ class Codec:
         """The codec whose ``state()`` and ``config`` these are.
 
         Raises:
-            ArtifactError: a part is missing.
+            ArtifactError: a part is missing, or the gauge is one that this version does not know.
         """
+        gauge = config.get("gauge", "raw")
+        if gauge not in get_args(Gauge):
+            raise ArtifactError(f"The stored codec has the gauge {gauge!r}, which is not known. Update wildpdiff.")
         try:
-            return cls(Layout.from_json(config["layout"]), Normalizer(tensors["mean"], tensors["scale"]))
+            return cls(Layout.from_json(config["layout"]), Normalizer(tensors["mean"], tensors["scale"]), gauge)
         except KeyError as error:
             raise ArtifactError(f"The stored codec lacks {error}; build the codec again from the zoo.") from error
 
@@ -77,3 +97,9 @@ class Codec:
                 f"The vectors have {vectors.shape[-1]} values, but the codec's layout has {self.size}; "
                 "use adapters of the zoo's backbone and LoRA configuration."
             )
+
+
+def _in_gauge(layout: Layout, vectors: Tensor, gauge: Gauge) -> Tensor:
+    if gauge == "raw":
+        return vectors
+    return layout.flatten_many(canonical(layout.unflatten(vectors), leading=1))

@@ -12,8 +12,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
-from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, Zoo, ZooPlan, shard_path, write_index, write_shard
+from wildpdiff.zoo.finetune import FinetuneConfig, FinetuneRun, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, STRUCTURED, Zoo, ZooPlan, shard_path, write_index, write_shard
+from wildpdiff.zoo.structured import StructuredConfig, finetune_structured
 
 __all__ = ["build_zoo"]
 
@@ -54,6 +55,7 @@ def build_zoo(
     *,
     seed: int = 0,
     per_shard: int = 20,
+    structured: StructuredConfig | None = None,
     features: Callable[[str], TaskFeatures] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Zoo:
@@ -70,6 +72,8 @@ def build_zoo(
         config: fine-tuning and checkpoints.
         seed: decides initialisation and order of images.
         per_shard: tasks fine-tuned together and stored together.
+        structured: fine-tune all tasks in one shared basis instead of each for itself. Interrupted before its end,
+            such a fine-tuning starts anew; and no task may be held out of the zoo later, since all had a part in it.
         features: gives a task's images behind the stem by its name, where the caller keeps them for later stages.
         progress: called with (optimiser steps × tasks done, in all).
 
@@ -82,7 +86,8 @@ def build_zoo(
     names = tuple(task.name for task in tasks)
     if not names or len(set(names)) != len(names):
         raise DataError(f"A zoo needs tasks of different names; found {len(names)} tasks, {len(set(names))} names.")
-    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed)
+    settings = config.to_json() | ({} if structured is None else {STRUCTURED: structured.to_json()})
+    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed)
     _start(folder, plan)
     with _exclusive(folder):
         for leftover in (*folder.glob(".*.partial"), *(folder / "shards").glob(".*.partial")):
@@ -92,7 +97,10 @@ def build_zoo(
             write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
         by_name = {task.name: task for task in tasks}
         known = features or (lambda name: task_features(backbone, by_name[name], config.batch))
-        _fill(folder, plan, backbone, known, config, progress)
+        if structured is None:
+            _fill(folder, plan, backbone, known, config, progress)
+        else:
+            _fill_together(folder, plan, backbone, known, config, structured, progress)
         if not (folder / INDEX).is_file():
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
@@ -121,3 +129,35 @@ def _fill(
         done += config.steps * len(group)
         if progress is not None:
             progress(done, total)
+
+
+def _fill_together(
+    folder: Path,
+    plan: ZooPlan,
+    backbone: Backbone,
+    known: Callable[[str], TaskFeatures],
+    config: FinetuneConfig,
+    structured: StructuredConfig,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    missing = [number for number in range(len(plan.shards)) if not shard_path(folder, number).is_file()]
+    if not missing:
+        return
+    count = len(plan.tasks)
+
+    def advance(step: int, steps: int) -> None:
+        if progress is not None:
+            progress(step * count, steps * count)
+
+    features = [known(name) for name in plan.tasks]
+    initial = read_safetensors(folder / INITIAL)
+    run = finetune_structured(backbone, features, initial, config, structured, sub_seed(plan.seed, "finetune"), advance)
+    for number in missing:
+        write_shard(folder, number, _part(run, number * plan.per_shard, len(plan.shards[number])), plan.seed)
+
+
+def _part(run: FinetuneRun, first: int, count: int) -> FinetuneRun:
+    """Some tasks of a run."""
+    rows = slice(first, first + count)
+    tensors = {name: value[rows] for name, value in run.tensors.items()}
+    return FinetuneRun(run.names[rows], run.steps, tensors, run.train_loss[rows], run.validation_accuracy[rows])

@@ -33,6 +33,8 @@ __all__ = ["Zoo", "ZooPlan", "read_rows", "shard_path", "write_index", "write_sh
 PLAN = "plan.json"
 INDEX = "index.parquet"
 INITIAL = "initial.safetensors"
+STRUCTURED = "structured"
+"""Key of the plan's fine-tuning under which a structured zoo has its basis."""
 COLUMNS = pa.schema(
     [
         ("row", pa.int64()),
@@ -66,6 +68,11 @@ class ZooPlan:
     per_shard: int
     finetune: Mapping[str, Any]
     seed: int
+
+    @property
+    def joint(self) -> bool:
+        """Whether the tasks were fine-tuned in one shared basis, so that none can be held out afterwards."""
+        return STRUCTURED in self.finetune
 
     @property
     def shards(self) -> tuple[tuple[str, ...], ...]:
@@ -227,7 +234,10 @@ class Zoo:
         return result
 
     def only(self, tasks: Sequence[str]) -> Zoo:
-        """The same zoo reduced to some of its tasks, for example to hold others out. Nothing is copied."""
+        """The same zoo reduced to some of its tasks, for example to hold others out. Nothing is copied.
+
+        In a structured zoo (``plan.joint``) the others still had a part in the basis: it holds nobody out.
+        """
         unknown = sorted(set(tasks) - set(self.tasks))
         if unknown or not tasks:
             raise ArtifactError(f"The zoo in {self.folder} has no task {unknown[0] if unknown else '(none named)'!r}.")

@@ -1,0 +1,238 @@
+"""LoRA's gauge: which zoo, and which form of its adapters? On held-out *seen* tasks; the unseen are never read.
+
+    python benchmarks/experiments/gauge/run.py --zoo ZOO --suite-seed 0 --out results.json [--only ZOO_NAME …]
+
+``ZOO`` has its A factors frozen. The other zoos of ``experiment.json`` are fine-tuned as its plan says (its first
+tasks), but for the A factors. For every form of the adapters, kernel ridge regression and additive kernel regression
+from descriptions are fitted on four fifths of the tasks and scored on the validation images of the rest, in five splits
+in which every task is held out once; and principal components fitted on the same four fifths are asked to reconstruct
+the held-out tasks' own adapters. What is predicted or reconstructed in ΔW is cut to the rank of an adapter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.autoencoder.pca import PCAAutoencoder
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.codec.codec import Codec
+from wildpdiff.codec.gauge import aligned, balanced_factors, canonical, factor_pairs
+from wildpdiff.codec.layout import Layout
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.statistics import mean_interval, paired_difference, recovered_gain
+from wildpdiff.rng import sub_seed
+from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.registry import load_suite
+from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, finetune
+from wildpdiff.zoo.store import Zoo
+
+HERE = Path(__file__).parent
+REGRESSIONS = (KernelRegressionSource, AdditiveKernelSource)
+CHANGE = ".lora_change."
+LAST = 10
+TASKS_AT_ONCE = 20
+
+Tensors = Mapping[str, Tensor]
+
+
+def changes(tensors: Tensors) -> dict[str, Tensor]:
+    """LoRA factors replaced by the updates ``ΔW = B A`` that they give."""
+    result = dict(tensors)
+    for name_a, name_b in factor_pairs(tensors):
+        a, b = result.pop(name_a), result.pop(name_b)
+        result[name_a.replace(".lora_A.", CHANGE)] = b.flatten(1) @ a.flatten(1)
+    return result
+
+
+def factored(tensors: Tensors, like: Tensors) -> dict[str, Tensor]:
+    """Updates cut to the rank of an adapter's factors."""
+    result = {name: value for name, value in tensors.items() if CHANGE not in name}
+    for name_a, name_b in factor_pairs(like):
+        change = tensors[name_a.replace(".lora_A.", CHANGE)]
+        found = balanced_factors(change, torch.eye(change.shape[1]), len(like[name_a]))
+        result[name_a], result[name_b] = found.a.reshape(like[name_a].shape), found.b.reshape(like[name_b].shape)
+    return result
+
+
+def average(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
+    """The adapter of the mean update, in canonical form: it does not depend on anyone's factors."""
+    each = [changes(entry.tensors) for entry in adapters]
+    mean = {name: torch.stack([entry[name] for entry in each]).mean(0) for name in each[0]}
+    return factored(mean, adapters[0].tensors)
+
+
+def in_form(form: str, adapters: Sequence[Adapter], reference: Tensors) -> list[Adapter]:
+    def change(tensors: Tensors) -> dict[str, Tensor]:
+        if form == "raw factors":
+            return dict(tensors)
+        if form == "canonical factors":
+            return canonical(tensors)
+        return aligned(tensors, reference) if form == "aligned factors" else changes(tensors)
+
+    return [Adapter(change(entry.tensors), entry.config) for entry in adapters]
+
+
+def as_adapter(form: str, adapter: Adapter, like: Tensors) -> Adapter:
+    return Adapter(factored(adapter.tensors, like), adapter.config) if form == "ΔW" else adapter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One zoo."""
+
+    names: Sequence[str]
+    adapters: Sequence[Adapter]
+    tests: Sequence[TestSet]
+    descriptions: Sequence[Description]
+    pretrained: np.ndarray
+    own: np.ndarray
+
+
+def fine_tuned(
+    backbone: Backbone, zoo: Zoo, names: Sequence[str], data: Any, variant: Mapping[str, Any]
+) -> list[Adapter]:
+    """The mean of the last checkpoints of every task. The zoo that is there has its A factors frozen."""
+    if not variant["train_factor_a"] and not variant["own_start"] and not zoo.plan.finetune["train_factor_a"]:
+        means = zoo.only(names).mean_adapters(LAST)
+        return [means[name] for name in names]
+    config = FinetuneConfig(**{**zoo.plan.finetune, "train_factor_a": variant["train_factor_a"]})
+    found = []
+    for low in range(0, len(names), TASKS_AT_ONCE):
+        group = names[low : low + TASKS_AT_ONCE]
+        starts = [zoo.initial.tensors for _ in group]
+        if variant["own_start"]:
+            starts = [backbone.initial_adapter(sub_seed(zoo.plan.seed, "own start", n)).tensors for n in group]
+        run = finetune(backbone, [data(n) for n in group], starts, config, sub_seed(zoo.plan.seed, "finetune"))
+        means = {name: value[:, -LAST:].mean(1) for name, value in run.tensors.items()}
+        found += [
+            Adapter({name: value[i].clone() for name, value in means.items()}, backbone.adapter_config)
+            for i in range(len(group))
+        ]
+    return found
+
+
+def reconstructed(form: str, train: Sequence[Adapter], held: Sequence[Adapter], components: int) -> list[Adapter]:
+    """Held-out adapters behind principal components of the others, one scale a tensor as in a generator."""
+    layout = Layout.of(train[0].tensors)
+    vectors, asked = (torch.stack([layout.flatten(entry.tensors) for entry in part]) for part in (train, held))
+    codec = Codec.fit(layout, vectors, "tensor")
+    model = PCAAutoencoder.fit(codec.encode(vectors), components)
+    tensors = layout.unflatten(codec.decode(model.decode(model.encode(codec.encode(asked)))))
+    return [Adapter({n: v[i].clone() for n, v in tensors.items()}, held[0].config) for i in range(len(held))]
+
+
+def scored(
+    backbone: Backbone, zoo: Measured, form: str, encoders: Sequence[FusionEncoder], components: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Accuracy on every task while it is held out, by method."""
+    scores: dict[str, np.ndarray] = {}
+    splits = len(encoders)
+    for number, encoder in enumerate(encoders):
+        held = list(range(len(zoo.names)))[number::splits]
+        rest = [i for i in range(len(zoo.names)) if i not in set(held)]
+        reference = average([zoo.adapters[i] for i in rest])
+        forms = in_form(form, zoo.adapters, reference)
+        told, train = [zoo.descriptions[i] for i in rest], [forms[i] for i in rest]
+
+        def note(method: str, answers: Sequence[Adapter], places: Sequence[int] = held) -> None:
+            table = scores.setdefault(method, np.zeros(len(zoo.names)))
+            for i, answer in zip(places, answers, strict=True):
+                adapter = as_adapter(form, answer, zoo.adapters[i].tensors)
+                table[i] = accuracies(backbone, zoo.tests[i], [adapter])[0]
+
+        for kind in REGRESSIONS:
+            source = kind(encoder, told, train)
+            note(kind.name, [source.sample(zoo.descriptions[i], 1, 0)[0] for i in held])
+        for size in components:
+            note(f"{size} components", reconstructed(form, train, [forms[i] for i in held], size))
+    return scores
+
+
+def summarised(scores: Mapping[str, np.ndarray], zoo: Measured, first: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for method, values in scores.items():
+        gain = recovered_gain(values, zoo.pretrained, zoo.own)
+        over = paired_difference(values, first[method])
+        row[method] = {
+            "accuracy": float(values.mean()),
+            "gain": [gain.value, gain.low, gain.high],
+            "over the first": [over.value, over.low, over.high],
+            "accuracies": values.tolist(),
+        }
+    return row
+
+
+def prepare(folder: Path, suite_seed: int, experiment: Mapping[str, Any], data: Any = None) -> dict[str, Any]:
+    backbone = load_backbone("savanna-cnn")
+    suite = load_suite("savanna", seed=suite_seed)
+    zoo = Zoo.open(folder)
+    names = list(zoo.tasks)[: experiment["tasks"]]
+    data = data or FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+    told = {task.name: task.description for task in suite.tasks("seen")}
+    encoders = []
+    for number in range(experiment["splits"]):
+        held = set(names[number :: experiment["splits"]])
+        rest = [told[n] for n in names if n not in held]
+        encoders.append(fit_fusion(rest, suite.metadata_schema, backbone.image_features, components=8, whiten=False))
+    tests = [TestSet(n, told[n], data(n).validation, data(n).validation_labels) for n in names]
+    return {"backbone": backbone, "zoo": zoo, "names": names, "data": data, "encoders": encoders, "tests": tests}
+
+
+def compare(material: Mapping[str, Any], experiment: Mapping[str, Any], only: Sequence[str], out: Path | None) -> None:
+    backbone, names, tests = material["backbone"], material["names"], material["tests"]
+    report: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.is_file() else {}
+    pretrained = np.array([accuracies(backbone, test, [material["zoo"].initial])[0] for test in tests])
+    report["pretrained"] = float(pretrained.mean())
+    zoos = report.setdefault("zoos", {})
+    first = next(iter(zoos.values()))["forms"]["raw factors"] if zoos else {}
+    base = {method: np.array(entry["accuracies"]) for method, entry in first.items()}
+    for name in only:
+        started = time.process_time()
+        adapters = fine_tuned(backbone, material["zoo"], names, material["data"], experiment["zoos"][name])
+        own = np.array([accuracies(backbone, test, [a])[0] for test, a in zip(tests, adapters, strict=True)])
+        told = [test.description for test in tests]
+        zoo = Measured(names, adapters, tests, told, pretrained, own)
+        mean = mean_interval(own)
+        seconds = time.process_time() - started
+        zoos[name] = {"own": [mean.value, mean.low, mean.high], "processor seconds": seconds, "forms": {}}
+        print(f"{name}: own {mean.value:.4f}, {seconds:.0f} s", flush=True)
+        for form in experiment["forms"]:
+            scores = scored(backbone, zoo, form, material["encoders"], experiment["components"])
+            base = base or scores
+            zoos[name]["forms"][form] = row = summarised(scores, zoo, base)
+            told_rows = {m: [round(v, 3) for v in entry["gain"]] for m, entry in row.items()}
+            print(f"  {form}: {told_rows}  {time.process_time() - started:.0f} s", flush=True)
+            if out is not None:
+                out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--zoo", required=True, type=Path)
+    parser.add_argument("--suite-seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    experiment = json.loads((HERE / "experiment.json").read_text())
+    material = prepare(arguments.zoo, arguments.suite_seed, experiment)
+    compare(material, experiment, arguments.only or list(experiment["zoos"]), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
