@@ -20,6 +20,7 @@ from wildpdiff.cli import (
     generate,
     inspect,
     predict,
+    refine,
     report,
     reproduce,
     suite,
@@ -45,6 +46,7 @@ app.add_typer(backbone.app, name="backbone")
 app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
+app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
 app.command(short_help="Name the species in images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.add_typer(reproduce.app, name="reproduce")
@@ -122,7 +124,7 @@ def _verb(arguments: Sequence[str]) -> str:
         "zoo": ("build",),
         "reproduce": ("paper", "scaling"),
     }
-    verbs = ("demo", "fit", "generate", "predict", "evaluate", "compare", "inspect", "report")
+    verbs = ("demo", "fit", "generate", "refine", "predict", "evaluate", "compare", "inspect", "report")
     if arguments and arguments[0] in verbs:
         return f"{arguments[0]} "
     if arguments and arguments[0] in groups:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.prediction import Prediction
 
-__all__ = ["predict"]
+__all__ = ["backbone_of", "predict"]
 
 
 def predict(
@@ -42,7 +42,7 @@ def predict(
     from wildpdiff.prediction import predict as predict_images
 
     loaded = Adapter.load(adapter)
-    model = _backbone(loaded, backbone)
+    model = backbone_of(loaded, backbone)
     unreadable: list[DataError] = []
     files = find_images(images)
     with Stages() as stages:
@@ -66,7 +66,12 @@ def predict(
         remark(f"{len(rows)} predictions in {out}")
 
 
-def _backbone(adapter: Adapter, given: str | None) -> Backbone:
+def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
+    """The backbone that an adapter is for, with the adapter's LoRA setting.
+
+    Raises:
+        AdapterMismatchError: it is not bundled and none was given, or another was given.
+    """
     from dataclasses import replace
 
     from wildpdiff.backbones.registry import BUNDLED, load_backbone

@@ -16,8 +16,6 @@ from wildpdiff.baselines.checkpoints import (
     GaussianSource,
     pool_statistics,
 )
-from wildpdiff.baselines.evolution import EvolutionSource, latent_space, raw_space
-from wildpdiff.baselines.few_labels import FewLabelsSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.hypernetwork import HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
@@ -30,11 +28,12 @@ from wildpdiff.baselines.nearest import NearestTaskSource
 from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
 from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
-from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.candidate import Candidate
+from wildpdiff.evaluate.labelled_roster import LABELLED_NAMES, labelled_candidates
 from wildpdiff.evaluate.results import Condition
 from wildpdiff.evaluate.run import Entrant
-from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
+from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source
 
@@ -42,9 +41,6 @@ __all__ = ["SOURCE_NAMES", "Baselines", "Roster", "assemble"]
 
 Baselines = Literal["core", "all"]
 """``core`` are those that take no training worth speaking of; ``all`` adds trained networks, labels and controls."""
-
-LABELS = (5, 20)
-"""Labels a class of the few-label references."""
 
 
 @dataclass(frozen=True)
@@ -55,40 +51,24 @@ class Roster:
     sources: tuple[SourceInfo, ...]
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A baseline that is built, and timed, only if it takes part."""
-
-    name: str
-    family: SourceFamily
-    note: str
-    make: Callable[[], Source]
-    trained: bool = False
-    unlabelled: bool = False
-
-    @property
-    def condition(self) -> Condition:
-        return "none" if self.family in ("no description", "checkpoints") else "own"
-
-
-def _core(seen: SeenTasks) -> list[_Candidate]:
+def _core(seen: SeenTasks) -> list[Candidate]:
     told = (seen.encoder, seen.descriptions, seen.adapters)
     return [
-        _Candidate("mean adapter", "no description", "mean of all seen adapters", lambda: MeanSource(seen.adapters)),
-        _Candidate(
+        Candidate("mean adapter", "no description", "mean of all seen adapters", lambda: MeanSource(seen.adapters)),
+        Candidate(
             "nearest task",
             "description",
             "adapter of the seen task described most alike",
             lambda: NearestTaskSource(*told, seen.features),
         ),
-        _Candidate(
+        Candidate(
             "kernel ridge regression",
             "description",
             "description to adapter, one kernel over everything",
             lambda: KernelRegressionSource(*told, seen.features),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "additive kernel regression",
             "description",
             "description to adapter, a kernel for each factor",
@@ -98,31 +78,31 @@ def _core(seen: SeenTasks) -> list[_Candidate]:
     ]
 
 
-def _further(seen: SeenTasks) -> list[_Candidate]:
+def _further(seen: SeenTasks) -> list[Candidate]:
     told = (seen.encoder, seen.descriptions, seen.adapters)
     return [
-        _Candidate(
+        Candidate(
             "top-K merge",
             "description",
             "softmax-weighted mean of the nearest seen adapters",
             lambda: TopKMergeSource(*told, seen.features),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "linear ridge regression",
             "description",
             "description to adapter, linear",
             lambda: LinearRidgeSource(*told, seen.features),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "prior from the description",
             "description",
             "pretrained, its label prior predicted from the description",
             lambda: PredictedPriorSource(seen),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "prior by EM on unlabelled images",
             "unlabelled images",
             "pretrained, its label prior fitted to the task's unlabelled images",
@@ -130,28 +110,28 @@ def _further(seen: SeenTasks) -> list[_Candidate]:
             trained=True,
             unlabelled=True,
         ),
-        _Candidate(
+        Candidate(
             "multi-task adapter",
             "no description",
             "one adapter trained on all seen tasks",
             lambda: MultiTaskSource(seen, False),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "multi-task adapter with description",
             "description",
             "one adapter whose classifier reads the description",
             lambda: MultiTaskSource(seen, True),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "hypernetwork, reconstruction",
             "description",
             "network from description to adapter, trained on adapters",
             lambda: HypernetworkSource(seen, "reconstruction"),
             trained=True,
         ),
-        _Candidate(
+        Candidate(
             "hypernetwork, task loss",
             "description",
             "network from description to adapter, trained through the backbone",
@@ -161,11 +141,11 @@ def _further(seen: SeenTasks) -> list[_Candidate]:
     ]
 
 
-def _controls(seen: SeenTasks) -> list[_Candidate]:
+def _controls(seen: SeenTasks) -> list[Candidate]:
     zoo = seen.zoo
     statistics = pool_statistics(zoo)
     noise = [
-        _Candidate(
+        Candidate(
             CheckpointNoiseSource(zoo, scale, relative, statistics).name,
             "checkpoints",
             f"a stored checkpoint plus noise of {scale:g}{' of the spread' if relative else ''}",
@@ -175,13 +155,13 @@ def _controls(seen: SeenTasks) -> list[_Candidate]:
     ]
     return [
         *noise,
-        _Candidate(
+        Candidate(
             "average of 16 checkpoints",
             "checkpoints",
             "mean of 16 random stored checkpoints",
             lambda: CheckpointAverageSource(zoo, 16),
         ),
-        _Candidate(
+        Candidate(
             "Gaussian per coordinate",
             "checkpoints",
             "normal draws with the mean and spread of each value",
@@ -190,7 +170,7 @@ def _controls(seen: SeenTasks) -> list[_Candidate]:
     ]
 
 
-def _pdiff(seen: SeenTasks, folder: Path) -> _Candidate:
+def _pdiff(seen: SeenTasks, folder: Path) -> Candidate:
     """p-diff takes an hour of one core: trained once, it is kept."""
 
     def make() -> Source:
@@ -199,45 +179,7 @@ def _pdiff(seen: SeenTasks, folder: Path) -> _Candidate:
         return UnconditionalPDiffSource.load(folder)
 
     note = "p-diff's autoencoder and diffusion, without a condition"
-    return _Candidate("unconditional p-diff", "no description", note, make, trained=True)
-
-
-def _with_labels(
-    seen: SeenTasks, generator: Generator, labelled: LabelledData, tasks: Sequence[str]
-) -> list[_Candidate]:
-    initial = seen.zoo.initial
-    adapters = SeenAdapters.of(seen.adapters)
-
-    def few(count: int) -> Source:
-        source = FewLabelsSource(labelled, seen.backbone, initial, count, seed=seen.seed)
-        source.prepare(tasks)
-        return source
-
-    trained = [
-        _Candidate(
-            f"fine-tuned, {count} labels a class",
-            "labels",
-            f"fine-tuned on {count} labelled images of each class of the task",
-            lambda count=count: few(count),  # type: ignore[misc]
-            trained=True,
-        )
-        for count in LABELS
-    ]
-    searched = [
-        _Candidate(
-            f"CMA-ES {place}, {LABELS[0]} labels a class",
-            "labels",
-            f"evolution strategy {place} on {LABELS[0]} labelled images of each class",
-            lambda space=space: EvolutionSource(  # type: ignore[misc]
-                space(), labelled, seen.backbone, LABELS[0], seed=seen.seed
-            ),
-        )
-        for place, space in (
-            ("in the latent space", lambda: latent_space(generator.codec, generator.autoencoder, adapters)),
-            ("on raw LoRA", lambda: raw_space(initial, adapters)),
-        )
-    ]
-    return [*trained, *searched]
+    return Candidate("unconditional p-diff", "no description", note, make, trained=True)
 
 
 def assemble(
@@ -280,7 +222,7 @@ def assemble(
         if pdiff is not None:
             candidates.append(_pdiff(seen, pdiff))
         if labelled is not None:
-            candidates += _with_labels(seen, generators[0], labelled, tasks)
+            candidates += labelled_candidates(seen, generators[0], labelled, tasks)
     unknown = [name for name in without if name not in SOURCE_NAMES]
     if unknown:
         raise DataError(f"There is no baseline {unknown[0]!r} to leave out; there are {', '.join(SOURCE_NAMES)}.")
@@ -326,7 +268,6 @@ SOURCE_NAMES = (
     "average of 16 checkpoints",
     "Gaussian per coordinate",
     "unconditional p-diff",
-    *(f"fine-tuned, {count} labels a class" for count in LABELS),
-    *(f"CMA-ES {place}, {LABELS[0]} labels a class" for place in ("in the latent space", "on raw LoRA")),
+    *LABELLED_NAMES,
 )
 """Every baseline that can be left out, in the order of evaluation."""

@@ -1,0 +1,1 @@
+"""From a generated adapter and a few labels to a better adapter."""

@@ -1,0 +1,124 @@
+"""A user's labels of one task: a folder with one subfolder a class, or a CSV table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+from wildpdiff.tasks.table_rows import FOLDER_SPLITS, read_table
+from wildpdiff.zoo.finetune import TaskFeatures
+
+__all__ = ["LabelledFiles", "labelled_features", "labelled_files", "unlabelled_features"]
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Image files of one task.
+
+    Attributes:
+        task: its name.
+        files: labelled images.
+        labels: name of the class of each.
+        unlabelled: images of the task without a label.
+    """
+
+    task: str
+    files: tuple[Path, ...]
+    labels: tuple[str, ...]
+    unlabelled: tuple[Path, ...]
+
+
+def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = None) -> LabelledFiles:
+    """Find labelled images.
+
+    A folder holds one subfolder a class, named as the class; images in ``_unlabelled`` have no label. A CSV table has
+    columns ``path, label, task[, split]`` as for a suite of tasks; of a table with a column ``split``, rows that are
+    ``train``, ``validation`` and ``unlabelled`` are read, of one without it all.
+
+    Args:
+        path: folder or table.
+        classes: that the backbone knows.
+        task: which task of a table; may be left out where the table has one.
+
+    Raises:
+        DataError: nothing is there, a class is unknown, or the table is at fault; the message names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
+    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task)
+    if not found.files:
+        raise DataError(
+            f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
+            "or list them in a CSV table with the columns path, label, task."
+        )
+    for file, label in zip(found.files, found.labels, strict=True):
+        if label not in classes:
+            alike = get_close_matches(label, classes, 1)
+            meant = f" Did you mean {alike[0]!r}?" if alike else ""
+            raise DataError(
+                f"{file} is labelled {label!r}, a class that the adapter does not know; its classes are "
+                f"{', '.join(classes)}.{meant}"
+            )
+    return found
+
+
+def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
+    files: list[Path] = []
+    labels: list[str] = []
+    unlabelled: list[Path] = []
+    for file in sorted(folder.glob("*/*")):
+        kind = file.parent.name
+        if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith(".") or kind.startswith("."):
+            continue
+        if kind not in FOLDER_SPLITS:
+            files.append(file)
+            labels.append(kind)
+        elif FOLDER_SPLITS[kind] == "unlabelled":
+            unlabelled.append(file)
+    return LabelledFiles(task or folder.resolve().name, tuple(files), tuple(labels), tuple(unlabelled))
+
+
+def _of_table(path: Path, task: str | None) -> LabelledFiles:
+    rows = read_table(path, (), None, 0).rows
+    if task is None and len(rows) > 1:
+        raise DataError(f"{path} has {len(rows)} tasks, {', '.join(sorted(rows)[:3])}, …; say which by its name.")
+    name = task or next(iter(rows))
+    if name not in rows:
+        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(sorted(rows))}.")
+    # Without a column split, one was drawn for every row; what the user lists as labels is then all meant as such.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        stated = "split" in [cell.strip() for cell in next(csv.reader(file))]
+    told = [row for row in rows[name] if row.split in (("train", "validation") if stated else
+            ("train", "validation", "test"))]  # fmt: skip
+    return LabelledFiles(
+        name,
+        tuple(path.parent / row.path for row in told),
+        tuple(row.label for row in told),
+        tuple(path.parent / row.path for row in rows[name] if row.split == "unlabelled"),
+    )
+
+
+def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
+    """Read labelled images and run them through the frozen stem; they stand as training and as validation images.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    features = backbone.stem(read_images(found.files, backbone.image_size))
+    place = {name: number for number, name in enumerate(backbone.classes)}
+    labels = torch.tensor([place[label] for label in found.labels])
+    return TaskFeatures(found.task, features, labels, features, labels)
+
+
+def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> torch.Tensor | None:
+    """Unlabelled images behind the frozen stem; ``None`` where there are none. Raises as :func:`labelled_features`."""
+    return backbone.stem(read_images(files, backbone.image_size)) if files else None

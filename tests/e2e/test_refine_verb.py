@@ -1,0 +1,62 @@
+"""``wildpdiff refine`` from a folder of labels to an adapter that predicts, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_world import Run, World
+
+from wildpdiff.adapter import Adapter
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    for number in range(6):
+        path = tmp_path / "ridge" / ("impala" if number % 2 else "giraffe") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 24), (40 * number, 90, 60)).save(path)
+    return tmp_path / "ridge"
+
+
+def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
+    verb = ["refine", world.adapter, "--images", labels, "--backbone", world.backbone]
+    plain = run(*verb, "--out", tmp_path / "plain", "--json").json
+    assert (plain["labels"], plain["unlabelled_images"], plain["prior"]) == (6, 0, None)
+    more = ["--generator", world.generator, "--unlabelled", world.images]
+    told = run(*verb, *more, "--out", tmp_path / "informed", "--json").json
+    assert set(told["start_losses"]) == {"generated", "mean adapter"}
+    assert told["unlabelled_images"] > 0
+    refined = Adapter.load(tmp_path / "informed")
+    assert refined.provenance["start"] == told["start"]
+    assert refined.provenance["labels"] == 6
+    assert refined.provenance["refined_from"]["source"] == "generated"
+    assert refined.distance(Adapter.load(world.adapter)) > 0
+    predict = ["predict", tmp_path / "informed", labels, "--backbone", world.backbone, "--json"]
+    assert len(run(*predict).json) == 6
+
+
+def test_remarks_say_what_was_missing(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
+    outcome = run("refine", world.adapter, "--images", labels, "--backbone", world.backbone, "--out", tmp_path / "out")
+    assert "refined from the" in outcome.out
+    assert "Without --generator nothing is known" in outcome.err
+    assert "Without unlabelled images" in outcome.err
+
+
+def test_refusals_in_one_sentence(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
+    out = ["--out", tmp_path / "out"]
+    verb = ["refine", world.adapter, "--backbone", world.backbone]
+    (tmp_path / "empty").mkdir()
+    for images, expected in ((tmp_path / "empty", "holds no labelled images"), (tmp_path / "no", "does not exist")):
+        outcome = run(*verb, "--images", images, *out)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert expected in outcome.err.strip().splitlines()[-1]
+    (labels / "impala").rename(labels / "impalla")
+    outcome = run(*verb, "--images", labels, *out)
+    assert outcome.status == 2
+    assert "Did you mean 'impala'?" in outcome.err
+    outcome = run("refine", world.adapter, "--backbone", "savanna-cnn", "--images", labels, *out)
+    assert outcome.status == 2
+    assert "Load the backbone that the adapter was made for" in outcome.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,175 @@
+"""Refining: labels are learned, the prior holds, the better start is taken, and the provenance tells."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import toys
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.few_labels import few_labels
+from wildpdiff.baselines.seen import SeenAdapters
+from wildpdiff.codec.layout import Layout
+from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
+from wildpdiff.refine.posterior import PosteriorConfig, most_probable
+from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine, refine_tasks
+from wildpdiff.refine.starts import StartingPoint, StartingPoints, pretrained_adapter
+from wildpdiff.rng import torch_generator
+from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+SHORT = RefineConfig(posterior=PosteriorConfig(steps=30, batch=12))
+TASKS = toys.ToySuite().tasks("unseen")
+
+
+@pytest.fixture(scope="module")
+def data(toy_backbone: Backbone) -> dict[str, TaskFeatures]:
+    cache = FeatureCache(toy_backbone, TASKS, 8)
+    return {task.name: cache(task.name) for task in TASKS}
+
+
+@pytest.fixture(scope="module")
+def points(toy_backbone: Backbone, toy_zoo: Zoo) -> StartingPoints:
+    seen = SeenAdapters.of(list(toy_zoo.final_adapters().values()))
+    neighbours = seen.vectors.roll(1, 0)
+    return StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+
+
+def accuracy(backbone: Backbone, task: TaskFeatures, adapter: Adapter) -> float:
+    return float((backbone.predict(task.train, adapter.tensors).argmax(1) == task.train_labels).float().mean())
+
+
+def random_prior(backbone: Backbone, scale: float = 0.1, count: int = 6) -> RefinementPrior:
+    layout = Layout.of(toys.random_adapter(backbone, 0).tensors)
+    errors = scale * torch.randn(count, layout.size, generator=torch_generator(5, "errors"))
+    return RefinementPrior.of_errors(layout, errors, "test")
+
+
+def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, data: dict[str, TaskFeatures]) -> None:
+    task = data["unseen-0"]
+    seen = SeenAdapters.of(list(toy_zoo.final_adapters().values()))
+    wrong = seen.adapter(seen.vectors[4])  # of the brightest seen task; the asked for is dark
+    prior = RefinementPrior.of_errors(seen.layout, seen.vectors[:4] - seen.vectors[4], "test")
+    config = RefineConfig(posterior=PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01))
+    points = StartingPoints(toy_backbone, prior, ())
+    few = few_labels(task, 6, seed=0)
+    found = refine(toy_backbone, wrong, few, config, points=points)
+    assert found.start == "generated"
+    logits = toy_backbone.predict(few.train, found.adapter.tensors)
+    assert float(cross_entropy(logits, few.train_labels)) < 0.7 * found.losses["generated"]
+
+
+def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: Backbone) -> None:
+    """A quadratic twin: at the optimum, the labels' pull is the prior's, direction by direction."""
+    prior = random_prior(toy_backbone)
+    start = prior.layout.flatten(toys.random_adapter(toy_backbone, 1).tensors)
+    features = toy_backbone.stem(toys.random_images(10))
+    labels = torch.arange(10) % 3
+    task = TaskFeatures("t", features, labels, features, labels)
+    offsets = torch.tensor([[0.5, -0.5, 0.0]])
+    config = PosteriorConfig(steps=120, batch=10, learning_rate=0.1, strength=2.0)
+    best = most_probable(toy_backbone, start[None], prior, [task], offsets, config, 0)[0]
+    moved = (best - start) @ prior.directions.T / prior.directions.square().sum(1)
+    weights = moved.clone().requires_grad_(True)
+    logits = toy_backbone.logits(features, prior.layout.unflatten(start + weights @ prior.directions)) + offsets[0]
+    loss = cross_entropy(logits, labels, reduction="sum") + weights.square().sum()
+    (slope,) = torch.autograd.grad(loss, weights)
+    assert float(moved.norm()) > 0.05
+    assert float(slope.norm()) < 0.02
+
+
+def test_a_stronger_prior_moves_less(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
+    prior, start = random_prior(toy_backbone), toys.random_adapter(toy_backbone, 1)
+    points = StartingPoints(toy_backbone, prior, ())
+    moves = []
+    for strength in (1.0, 100.0):
+        config = RefineConfig(posterior=PosteriorConfig(steps=30, batch=12, strength=strength))
+        found = refine(toy_backbone, start, few_labels(data["unseen-0"], 2, 0), config, points=points)
+        moves.append(found.adapter.distance(start))
+    assert 0 < moves[1] < 0.3 * moves[0]
+
+
+def test_tasks_in_one_pass_get_what_each_gets_alone(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    starts = [toys.random_adapter(toy_backbone, seed, 0.1) for seed in range(3)]
+    labelled = [
+        LabelledTask(few_labels(task, count, 0), points(start), task.train)
+        for task, count, start in zip(data.values(), (1, 3, 8), starts, strict=True)
+    ]
+    together = refine_tasks(toy_backbone, labelled, SHORT)
+    for one, of_many in zip(labelled, together, strict=True):
+        alone = refine_tasks(toy_backbone, [one], SHORT)[0]
+        assert alone.start == of_many.start
+        assert alone.adapter.distance(of_many.adapter) < 1e-3
+
+
+def test_the_start_is_where_the_labels_are_most_probable(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    bad = toys.random_adapter(toy_backbone, 3, 3.0)
+    few = few_labels(data["unseen-1"], 5, 0)
+    found = refine(toy_backbone, bad, few, SHORT, points=points)
+    assert found.start == "mean adapter"
+    assert found.losses[found.start] == min(found.losses.values()) < found.losses["generated"]
+    told = found.adapter.provenance
+    assert told["start"] == found.start
+    assert told["refined_from"] == {"source": "random", "seed": 3}
+    forced = refine(toy_backbone, bad, few, replace(SHORT, choose_start=False), points=points)
+    assert forced.start == "generated"
+
+
+def test_without_a_generator_a_short_fine_tuning(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
+    start = pretrained_adapter(toy_backbone, toys.random_adapter(toy_backbone, 0))
+    task = data["unseen-2"]
+    free = FinetuneConfig(
+        steps=60, batch=8, learning_rate=0.03, checkpoints=1, warmup=3, optimizer="adam", train_factor_a=True
+    )
+    config = RefineConfig(free=free)
+    found = refine(toy_backbone, start, few_labels(task, 8, 0), config)
+    assert found.adapter.provenance["steps"] == 60
+    assert found.adapter.provenance["prior"] is None
+    assert accuracy(toy_backbone, task, found.adapter) > accuracy(toy_backbone, task, start)
+
+
+def test_provenance_says_start_labels_and_steps(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    task = data["unseen-0"]
+    start = toys.random_adapter(toy_backbone, 1)
+    few = few_labels(task, 2, 0)
+    told = refine(toy_backbone, start, few, SHORT, points=points, unlabelled=task.train).adapter.provenance
+    assert (told["source"], told["labels"], told["steps"]) == ("refined", len(few.train_labels), 30)
+    assert (told["classes_labelled"], told["unlabelled_images"]) == (3, len(task.train))
+
+
+def test_what_cannot_be_refined_is_refused(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    task = data["unseen-0"]
+    start = toys.random_adapter(toy_backbone, 1)
+    none = TaskFeatures("t", task.train[:0], task.train_labels[:0], task.train[:0], task.train_labels[:0])
+    with pytest.raises(DataError, match="Label at least one"):
+        refine(toy_backbone, start, none, SHORT, points=points)
+    other = replace(task, train_labels=task.train_labels + 5)
+    with pytest.raises(DataError, match=r"has label \d; the backbone knows 3 classes"):
+        refine(toy_backbone, start, other, SHORT, points=points)
+    with pytest.raises(AdapterMismatchError, match="Load the backbone that the adapter was made for"):
+        refine(toy_backbone, toys.random_adapter(toys.backbone(1), 0), task, SHORT, points=points)
+    nothing = LabelledTask(task, ())
+    with pytest.raises(DataError, match="no adapter to start from"):
+        refine_tasks(toy_backbone, [nothing], SHORT)
+    with pytest.raises(TrainingError, match="all must be positive"):
+        PosteriorConfig(strength=0.0)
+
+
+def test_a_loss_that_is_not_finite_is_told(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
+    prior = random_prior(toy_backbone)
+    broken = {name: value.clone() for name, value in toys.random_adapter(toy_backbone, 1).tensors.items()}
+    next(iter(broken.values())).fill_(float("nan"))
+    start = StartingPoint("generated", Adapter(broken, toy_backbone.adapter_config), prior)
+    with pytest.raises(TrainingError, match="loss of task 'unseen-0' is not finite at step 1"):
+        refine_tasks(toy_backbone, [LabelledTask(data["unseen-0"], [start])], SHORT)

@@ -1,0 +1,88 @@
+"""A user's labels: a folder CLASS/IMAGE or a table, and what is wrong with them told in one sentence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import DataError
+from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
+
+
+def picture(path: Path, grey: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((9, 12, 3), grey, dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("dark/1.png", "dark/2.png", "bright/3.png", "_unlabelled/4.png", "_background/5.png"):
+        picture(tmp_path / "ridge" / name)
+    (tmp_path / "ridge" / "dark" / "notes.txt").write_text("no image")
+    return tmp_path / "ridge"
+
+
+def test_a_folder(folder: Path, toy_backbone: Backbone) -> None:
+    found = labelled_files(folder, toys.CLASSES)
+    assert (found.task, found.labels) == ("ridge", ("bright", "dark", "dark"))
+    assert [file.name for file in found.files] == ["3.png", "1.png", "2.png"]
+    assert [file.name for file in found.unlabelled] == ["4.png"]
+    features = labelled_features(toy_backbone, found)
+    assert features.train_labels.tolist() == [1, 0, 0]
+    assert len(features.train) == 3
+    more = unlabelled_features(toy_backbone, found.unlabelled)
+    assert more is not None
+    assert len(more) == 1
+    assert unlabelled_features(toy_backbone, []) is None
+
+
+def table(folder: Path, header: str, *rows: str) -> Path:
+    for row in rows:
+        picture(folder / row.split(",")[0])
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_table_without_splits_is_read_whole(tmp_path: Path) -> None:
+    rows = [f"{number}.png,{'dark' if number % 2 else 'bright'},ridge" for number in range(12)]
+    found = labelled_files(table(tmp_path, "path,label,task", *rows), toys.CLASSES)
+    assert len(found.files) == 12
+    assert found.files[3] == tmp_path / "3.png"
+    assert found.labels[:2] == ("bright", "dark")
+
+
+def test_a_table_with_splits_keeps_its_test_images_back(tmp_path: Path) -> None:
+    rows = ["1.png,dark,a,train", "2.png,dark,a,validation", "3.png,bright,a,test", "4.png,,a,unlabelled"]
+    found = labelled_files(table(tmp_path, "path,label,task,split", *rows, "5.png,dark,b,train"), toys.CLASSES, "a")
+    assert [file.name for file in found.files] == ["1.png", "2.png"]
+    assert [file.name for file in found.unlabelled] == ["4.png"]
+
+
+def test_which_task_of_a_table(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "1.png,dark,a", "2.png,dark,b")
+    assert labelled_files(path, toys.CLASSES, "b").files == (tmp_path / "2.png",)
+    with pytest.raises(DataError, match="has 2 tasks, a, b, …; say which"):
+        labelled_files(path, toys.CLASSES)
+    with pytest.raises(DataError, match="has no task 'c'; its tasks are a, b"):
+        labelled_files(path, toys.CLASSES, "c")
+
+
+def test_an_unknown_class_is_named_with_the_nearest(folder: Path) -> None:
+    picture(folder / "brigth" / "6.png")
+    with pytest.raises(DataError, match=r"6.png is labelled 'brigth'.*dark, bright, striped. Did you mean 'bright'\?"):
+        labelled_files(folder, toys.CLASSES)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Give a folder with one subfolder a class"):
+        labelled_files(tmp_path / "nowhere", toys.CLASSES)
+    with pytest.raises(DataError, match="holds no labelled images"):
+        labelled_files(tmp_path, toys.CLASSES)
+    picture(tmp_path / "loose.png")
+    with pytest.raises(DataError, match="Put images into one subfolder a class"):
+        labelled_files(tmp_path, toys.CLASSES)
