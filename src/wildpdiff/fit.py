@@ -20,6 +20,7 @@ from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
@@ -136,6 +137,7 @@ def fit_generator(
     config: GeneratorConfig = GeneratorConfig(),
     *,
     features: Callable[[str], TaskFeatures] | None = None,
+    featurise: Featuriser | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedGenerator:
@@ -152,6 +154,7 @@ def fit_generator(
         config: what to fit.
         features: gives the images of a seen task, by its name, for the training with the task loss; without them
             (adapters of which no data is at hand) that training is left out.
+        featurise: what images of descriptions are read by; the backbone's features by default.
         seed: decides everything random.
         progress: called with (training steps done, in all).
 
@@ -171,7 +174,12 @@ def fit_generator(
         raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
     told = [descriptions[task] for task in zoo.tasks]
     fusion = fit_fusion(
-        told, schema, backbone.image_features, config.parts, components=config.components, whiten=config.whiten
+        told,
+        schema,
+        featurise or backbone.image_features,
+        config.parts,
+        components=config.components,
+        whiten=config.whiten,
     )
     stacked = zoo.tensors(range(len(zoo)))
     layout = Layout.of({name: value[0] for name, value in stacked.items()})

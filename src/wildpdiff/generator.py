@@ -21,6 +21,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
 from wildpdiff.diffusion.guidance import guided
@@ -144,7 +145,7 @@ class Generator:
         """``n`` adapters for each description, all in one batch. The noise of a sample depends on the seed and n alone.
 
         Raises:
-            DescriptionError: a description is empty, or has an unknown key or category.
+            DescriptionError: a description is empty, or has an unknown key; an unknown category is left out.
         """
         if n < 1:
             raise DescriptionError(f"{n} adapters were asked for; at least 1 is needed.")
@@ -156,6 +157,7 @@ class Generator:
         result = []
         for row, description in enumerate(descriptions):
             told = description_provenance(description)
+            unknown = self.conditions.unknown(description)
             result.append(
                 [
                     Adapter(
@@ -169,6 +171,7 @@ class Generator:
                             "task": description.task_id,
                             "sampling": dict(self.sampling.__dict__),
                             "description": told,
+                            **({"unknown": list(unknown)} if unknown else {}),
                         },
                     )
                     for sample in range(n)
@@ -180,7 +183,7 @@ class Generator:
         """``n`` adapters for one description; the same seed and ``n`` give the same bytes.
 
         Raises:
-            DescriptionError: the description is empty, or has an unknown key or category.
+            DescriptionError: the description is empty, or has an unknown key; an unknown category is left out.
         """
         return self.sample_many([description], n, seed)[0]
 
@@ -233,27 +236,36 @@ class Generator:
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, backbone: Backbone | None = None) -> Generator:
+    def from_pretrained(
+        cls, folder: Path | str, backbone: Backbone | None = None, featurise: Featuriser | None = None
+    ) -> Generator:
         """Read a generator; no PEFT and no training code is imported.
 
         Args:
             folder: written by :meth:`save_pretrained`.
             backbone: needed only for a module of your own that cannot be rebuilt from its weights.
+            featurise: what its condition reads images by, needed only where that is not the backbone (CLIP).
 
         Raises:
+            DescriptionError: the condition reads images by another featuriser.
             ArtifactError: missing, truncated, altered, or of another kind.
             SchemaVersionError: written by a newer version of the package.
             AdapterMismatchError: the backbone's weights differ from those that the generator was fitted for.
         """
         artifact = read_artifact(Path(folder), KIND)
         try:
-            return _restore(artifact, backbone)
+            return _restore(artifact, backbone, featurise)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"The generator in {folder} cannot be restored ({error}). Fit it again.") from error
 
 
-def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
+def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featuriser | None) -> Generator:
     config, tensors = artifact.config, artifact.tensors
+    if config["mean"] is not None and "members" not in config["mean"]:
+        raise ArtifactError(
+            f"The generator in {artifact.folder} was fitted by an earlier version, whose conditional mean was made "
+            "otherwise. Fit it again; its zoo can stay."
+        )
     adapter = AdapterConfig.from_json(config["adapter"])
     if backbone is None:
         beside = config.get("backbone")
@@ -268,6 +280,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
             f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "
             f"the backbone given is {backbone.name!r} with {backbone.backbone_hash[:12]}. Give the right one."
         )
+    reads = featurise or backbone.image_features
     backbone = backbone.with_lora(
         replace(
             backbone.lora,
@@ -281,7 +294,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None) -> Generator:
         backbone=backbone,
         codec=Codec.from_state(tensors["codec"], config["codec"]),
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
-        conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], backbone.image_features),
+        conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads),
         denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
         schedule=Schedule(**config["schedule"]),
         mean=None if config["mean"] is None else ConditionalMean.from_state(config["mean"], tensors["mean"]),

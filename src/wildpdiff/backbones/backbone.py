@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_pa
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["Backbone", "ImageFeaturiser", "LoraSpec"]
+if TYPE_CHECKING:
+    from wildpdiff.backbones.image_features import ImageFeaturiser
+
+__all__ = ["BATCH", "Backbone", "LoraSpec"]
 
 BATCH = 256
-PROBABILITIES = "class probabilities"
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Backbone:
         return ((values - mean) / std).contiguous()
 
     @property
-    def _split(self) -> bool:
+    def split(self) -> bool:
+        """Whether the module is run in two parts, of which the first is the same for every adapter."""
         return hasattr(self.module, "stem") and hasattr(self.module, "head")
 
     def stem(self, images: Images) -> Tensor:
@@ -166,7 +169,7 @@ class Backbone:
             parts = []
             for start in range(0, len(images), BATCH):
                 inputs = self.preprocess(images[start : start + BATCH])
-                parts.append(self.module.stem(inputs) if self._split else inputs)  # type: ignore[operator]
+                parts.append(self.module.stem(inputs) if self.split else inputs)  # type: ignore[operator]
             if not parts:
                 raise DataError("There are no images. Give at least one.")
             features = torch.cat(parts)
@@ -182,7 +185,7 @@ class Backbone:
         module = self.module
         # The bound __call__ and not the module: registered a second time under another name, its weights would count
         # as tied, and functional_call would leave the adapter's in the frozen model.
-        part = _Part(module, module.head if self._split else module.__call__)  # type: ignore[arg-type]
+        part = _Part(module, module.head if self.split else module.__call__)  # type: ignore[arg-type]
         merged: dict[str, Tensor] = {}
         if tensors is not None:
             merged = merged_parameters(dict(module.named_parameters()), tensors, self.adapter_config)
@@ -206,7 +209,9 @@ class Backbone:
 
     @cached_property
     def image_features(self) -> ImageFeaturiser:
-        """Features of single images for conditions; called with images it gives ``[n, f]``."""
+        """Features of images for conditions; called with a set of images it gives ``[n, f]``."""
+        from wildpdiff.backbones.image_features import ImageFeaturiser
+
         return ImageFeaturiser(self)
 
     def with_lora(self, lora: LoraSpec) -> Backbone:
@@ -215,55 +220,3 @@ class Backbone:
         expected_shapes(self.module, changed.adapter_config)
         object.__setattr__(changed, "memory", self.memory)
         return changed
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFeaturiser:
-    """Features of single images for conditions: colour statistics, pooled stem, embedding, class probabilities.
-
-    Colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
-    probabilities tell what is in the picture. A set of images that was seen before is looked up in the backbone's
-    memory. It is a :class:`~wildpdiff.conditions.base.BlockFeaturiser`.
-
-    Attributes:
-        backbone: whose frozen weights make the features.
-    """
-
-    backbone: Backbone
-
-    def __call__(self, images: Images) -> Float[Tensor, "n f"]:
-        """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as :meth:`Backbone.preprocess`."""
-        return self.backbone.memory(images, lambda new: torch.cat(list(self._compute(new).values()), dim=1))
-
-    @property
-    def identity(self) -> str:
-        """``backbone``: a generator's backbone has one set of weights, which it is checked for elsewhere."""
-        return "backbone"
-
-    @cached_property
-    def blocks(self) -> dict[str, int]:
-        """The kinds of features in their order, with the number of each."""
-        size = self.backbone.image_size
-        blank = np.zeros((1, size, size, 3), dtype=np.uint8)
-        return {name: values.shape[1] for name, values in self._compute(blank).items()}
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        """Class probabilities: how often each class is met is a cause of its own of how tasks differ."""
-        return (PROBABILITIES,)
-
-    def _compute(self, images: Images) -> dict[str, Tensor]:
-        module = self.backbone.module
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
-        features = self.backbone.stem(images)
-        blocks = {"colour": torch.cat([pixels.mean((1, 2)), pixels.std((1, 2))], dim=1)}
-        with torch.inference_mode():
-            if self.backbone._split:
-                maps = features.flatten(2)
-                blocks |= {"stem mean": maps.mean(2), "stem spread": maps.std(2, correction=0)}
-            if hasattr(module, "embed"):
-                rows = range(0, len(features), BATCH)
-                embedded = [module.embed(features[i : i + BATCH]) for i in rows]  # type: ignore[operator]
-                blocks["embedding"] = torch.cat(embedded)
-            blocks[PROBABILITIES] = self.backbone.predict(features).softmax(1)
-        return {name: values.clone() for name, values in blocks.items()}

@@ -139,6 +139,18 @@ class FusionEncoder:
         flags = torch.tensor([float(part in present) for part in self.parts])
         return ConditionEmbedding(torch.cat([*values, flags]), True)
 
+    def image_features(self, descriptions: Sequence[Description]) -> dict[str, ImageFeatures]:
+        """Features of every image of the descriptions, by part, for the parts that are images.
+
+        Raises:
+            DescriptionError: no description has images of a part that is read.
+        """
+        return {
+            entry.part: ImageFeatures.of(descriptions, entry.part, entry.featurise)
+            for entry in self.encoders
+            if isinstance(entry, ImageSetEncoder)
+        }
+
     def tables(
         self, descriptions: Sequence[Description], features: Mapping[str, ImageFeatures] | None = None
     ) -> dict[str, PartTable]:
@@ -172,10 +184,7 @@ class FusionEncoder:
         Returns:
             A function of task indices ``int64 [b]`` and a generator that gives embeddings ``[b, e]``.
         """
-        known = dict(features or {})
-        for entry in self.encoders:
-            if isinstance(entry, ImageSetEncoder) and entry.part not in known:
-                known[entry.part] = ImageFeatures.of(descriptions, entry.part, entry.featurise)
+        known = dict(features or {}) or self.image_features(descriptions)
         subsets: dict[str, ImageSubsets] = {
             entry.part: ImageSubsets(entry, known[entry.part], smallest)
             for entry in self.encoders

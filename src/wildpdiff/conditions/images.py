@@ -235,7 +235,7 @@ class ImageSetEncoder:
 def _summary(features: Float[Tensor, "k f"], spread: bool) -> Float[Tensor, " s"]:
     """Mean and, with spread, unbiased-variance standard deviation over a set, in float64; spread nan for one image."""
     values = features.double()
-    mean = values.mean(0)
+    mean = values.mean(0)  # nan where the featuriser does not know
     if not spread:
         return mean
     if len(values) == 1:

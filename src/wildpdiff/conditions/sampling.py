@@ -49,7 +49,9 @@ class ImageSubsets:
         """
         mask = features.mask
         weights = mask.double() / mask.sum(1, keepdim=True).clamp_min(1)
+        # What is not known of a task (nan) counts as the average of the seen tasks, as in the encoder.
         values = features.values.double()
+        values = torch.where(values.isnan(), encoder.center[: values.shape[2]].double(), values)
         task_mean = torch.einsum("tk,tkf->tf", weights, values)
         differences = ((values - task_mean[:, None]) * mask[..., None]).float()
         width = values.shape[2]

@@ -11,7 +11,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.calibration import CalibrationObserver
 from wildpdiff.evaluate.condition_distance import condition_distances
@@ -93,11 +92,7 @@ def seen_material(
     """The seen tasks as the baselines are given them, described as the generator reads descriptions."""
     by_name = {task.name: task.description for task in suite.tasks("seen")}
     descriptions: list[Description] = [by_name[name] for name in zoo.tasks]
-    images = {
-        encoder.part: ImageFeatures.of(descriptions, encoder.part, backbone.image_features)
-        for encoder in generator.conditions.encoders
-        if encoder.part in ("backgrounds", "examples")
-    }
+    images = generator.conditions.image_features(descriptions)
     if features is None:
         features = FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
     return SeenTasks(backbone, zoo, descriptions, generator.conditions, images, features, seed)

@@ -19,7 +19,6 @@ from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.nearest import NearestTaskSource
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Entrant
 from wildpdiff.fit import GeneratorConfig, fit_generator
@@ -98,11 +97,7 @@ def fit_sources(inputs: StudyInputs, zoo: Zoo, seeds: Sequence[int]) -> FittedSo
         for seed in seeds
     ]
     encoder = fits[0].generator.conditions
-    features = {
-        entry.part: ImageFeatures.of(descriptions, entry.part, backbone.image_features)
-        for entry in encoder.encoders
-        if entry.part in ("backgrounds", "examples")
-    }
+    features = encoder.image_features(descriptions)
     # As everywhere: baselines get the mean of each run's last checkpoints, a stronger opponent than the last one.
     adapters = list(zoo.mean_adapters().values())
     makers = (

@@ -94,13 +94,13 @@ def test_logits_are_differentiable_in_adapter_and_features(backbone: Backbone) -
 def test_image_features_have_every_block_and_follow_their_image(backbone: Backbone) -> None:
     images = toys.random_images(6)
     features = backbone.image_features(images)
-    # Colour: 3 means and 3 deviations; stem: 4 and 4; embedding: 5; classes: 3.
-    assert features.shape == (6, 6 + 4 + 4 + 5 + 3 if hasattr(backbone.module, "stem") else 6 + 3)
+    # Light: 4 bands of 3; colour: 3 means, 3 deviations, grey or not; stem: 4 and 4; embedding: 5; classes: 3.
+    assert features.shape == (6, 12 + 7 + 4 + 4 + 5 + 3 if hasattr(backbone.module, "stem") else 12 + 7 + 3)
     assert torch.allclose(features[:, -3:].sum(1), torch.ones(6), atol=1e-6)
     blocks = backbone.image_features.blocks
     assert sum(blocks.values()) == features.shape[1]
-    assert (blocks["colour"], list(blocks)[-1]) == (6, "class probabilities")
-    assert backbone.image_features.factors == ("class probabilities",)
+    assert (blocks["light"], blocks["colour"], list(blocks)[-1]) == (12, 7, "class probabilities")
+    assert backbone.image_features.factors == ("light", "class probabilities")
     assert isinstance(backbone.image_features, BlockFeaturiser)
     order = [3, 0, 5, 1, 4, 2]
     assert torch.allclose(backbone.image_features(images[order]), features[order], atol=1e-5)
@@ -110,9 +110,24 @@ def test_colour_features_are_means_and_deviations_in_unit_range() -> None:
     image = np.zeros((1, toys.SIZE, toys.SIZE, 3), dtype=np.uint8)
     image[..., 0] = 255
     image[:, : toys.SIZE // 2, :, 1] = 255
-    colour = plain().image_features(image)[0, :6]
+    colour = plain().image_features(image)[0, 12:19]
     assert colour[:3].tolist() == [1.0, 0.5, 0.0]
-    assert colour[3:].tolist() == pytest.approx([0.0, 0.504, 0.0], abs=1e-3)
+    assert colour[3:].tolist() == pytest.approx([0.0, 0.504, 0.0, 0.0], abs=1e-3)
+
+
+def test_a_cast_is_a_shift_of_the_light_and_an_infrared_frame_knows_none() -> None:
+    draws = np.random.default_rng(0)
+    images = draws.integers(40, 120, (5, toys.SIZE, toys.SIZE, 3)).astype(np.uint8)
+    cast = (images * np.array([1.6, 1.0, 0.6])).astype(np.uint8)
+    backbone = plain()
+    shift = (backbone.image_features(cast) - backbone.image_features(images))[:, :12].unflatten(1, (3, 4))
+    expected = torch.tensor([1.6, 1.0, 0.6]).log()[:, None].expand(3, 4)
+    assert torch.allclose(shift.mean(0), expected, atol=0.06)
+    grey = np.repeat(images[..., :1], 3, axis=3)
+    mixed = backbone.image_features(np.concatenate([cast, grey[:2]]))
+    assert torch.allclose(mixed[5:, :12], backbone.image_features(cast)[:, :12].mean(0).expand(2, -1), atol=1e-5)
+    assert mixed[:, 18].tolist() == [0.0] * 5 + [1.0] * 2
+    assert bool(backbone.image_features(grey)[:, :12].isnan().all())
 
 
 def test_preprocessing_normalises_channels() -> None:

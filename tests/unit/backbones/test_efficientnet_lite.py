@@ -102,7 +102,7 @@ def test_wherever_the_network_is_cut_it_is_the_same_network(cut: int, backbone: 
 def test_image_features_for_conditions_are_finite() -> None:
     small = efficientnet_lite0(CLASSES, image_size=64)
     features = small.image_features(ColourTask(1, size=64).data("test").images)
-    assert features.shape == (3, 6 + 2 * 192 + 1280 + 3)
+    assert features.shape == (3, 12 + 7 + 2 * 192 + 1280 + 3)
     assert features.isfinite().all()
 
 

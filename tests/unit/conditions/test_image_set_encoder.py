@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
+from wildpdiff.conditions.sampling import ImageSubsets
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
@@ -153,3 +154,20 @@ def test_a_state_of_the_first_version_takes_any_featuriser() -> None:
     for function in (featurise, Blocks()):
         again = ImageSetEncoder.from_state(old, encoder.tensors, function)
         assert (again.groups, again.identity) == (((0, 1, 2),), "")
+
+
+def test_features_that_are_not_known_of_a_task_count_as_average_also_in_random_subsets() -> None:
+    draws = torch.Generator().manual_seed(0)
+    values = torch.randn(6, 4, 3, generator=draws)
+    values[2, :, 0] = torch.nan
+    known = ImageFeatures(values, torch.ones(6, 4, dtype=torch.bool))
+    told = [Description(backgrounds=np.zeros((4, 2, 2, 3), np.uint8)) for _ in range(6)]
+    encoder = ImageSetEncoder.fit(told, "backgrounds", lambda images: values[0], components=3, features=known)
+    found = encoder.encode_features(known.row(2))
+    filled = values[2].clone()
+    filled[:, 0] = encoder.center[0]
+    summary = torch.cat([filled.mean(0), filled.std(0)])
+    summary[3] = encoder.center[3]
+    assert torch.allclose(found, ((summary - encoder.center) / encoder.scale) @ encoder.directions, atol=1e-5)
+    drawn = ImageSubsets(encoder, known, 4).draw(torch.tensor([2, 3]), torch.Generator().manual_seed(1))
+    assert bool(drawn.isfinite().all())
