@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
     from wildpdiff.adapter import Adapter
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
+    from wildpdiff.trust.report import TrustReport
 
-__all__ = ["generate"]
+__all__ = ["MinTrustOption", "assessed", "described", "generate", "given_parts", "has_trust", "least_trust"]
 
 Images = list[Path] | None
+MinTrustOption = Annotated[
+    str | None,
+    typer.Option(
+        "--min-trust",
+        metavar="X|auto",
+        help="Below this trust write the pretrained model's adapter; auto is what the calibration chose.",
+    ),
+]
 
 
 def generate(
@@ -50,10 +60,77 @@ def generate(
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
     ] = None,
+    min_trust: MinTrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate adapters for the task that is described: one PEFT folder, or one a sample below the folder."""
     may_write_adapters(out, n)
+    least = least_trust(min_trust)
+    parts = given_parts(description, metadata, backgrounds, examples, text, suite, task)
+
+    clock = time.perf_counter
+    started = clock()
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.generator import Generator
+
+    loaded = Generator.from_pretrained(generator, None if backbone is None else load_backbone(backbone))
+    fingerprint = loaded.fingerprint
+    after_load = clock()
+    told = described(loaded, parts, suite, option, task)
+    loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
+    after_condition = clock()
+    adapters = loaded.sample(told, n, seed)
+    after_sample = clock()
+    report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
+    if report is not None:
+        adapters = _trusted(generator, loaded, adapters, told, report, fall_back=least is not None)
+    after_trust = clock()
+    folders = _write(adapters, out)
+    used = [part for part in told.parts if part in loaded.conditions.parts]
+    seconds = {
+        "load": after_load - started,
+        "condition": after_condition - after_load,
+        "sample_and_decode": after_sample - after_condition,
+        **({} if report is None else {"trust": after_trust - after_sample}),
+        "write": clock() - after_trust,
+    }
+    seconds = {name: round(value, 4) for name, value in seconds.items()}
+    if as_json:
+        print_json(
+            {
+                "adapters": [str(folder) for folder in folders],
+                "generator": fingerprint,
+                "parts": used,
+                "seed": seed,
+                "parameters": adapters[0].size,
+                "seconds": seconds,
+                **({} if report is None else {"trust": report.to_json()}),
+            }
+        )
+        return
+    what = f"{n} adapters below {out}" if n > 1 else f"Adapter in {out}"
+    times = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
+    show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {times}.")
+    if report is not None:
+        if least is not None and not report.use_generated:
+            show("What was written is the pretrained model's adapter, which changes nothing.")
+        show(report.recommendation)
+
+
+def given_parts(
+    description: Path | None,
+    metadata: list[str] | None,
+    backgrounds: Images,
+    examples: Images,
+    text: str | None,
+    suite: str | None,
+    task: str | None,
+) -> dict[str, Any]:
+    """What the command line says of the task; options outdo the file.
+
+    Raises:
+        DescriptionError: a description and a task of a suite, or half of the latter.
+    """
     parts = description_file(description) if description is not None else {}
     given: dict[str, Any] = {
         "metadata": {**parts.get("metadata", {}), **metadata_pairs(metadata)},
@@ -66,47 +143,66 @@ def generate(
         raise DescriptionError("A task of a suite is named by both: give --suite and --task.")
     if suite is not None and parts:
         raise DescriptionError("Give a description, or a task of a suite, not both.")
+    return parts
 
-    clock = time.perf_counter
-    started = clock()
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.generator import Generator
 
-    loaded = Generator.from_pretrained(generator, None if backbone is None else load_backbone(backbone))
-    fingerprint = loaded.fingerprint
-    after_load = clock()
+def described(
+    generator: Generator, parts: dict[str, Any], suite: str | None, option: list[str] | None, task: str | None
+) -> Description:
+    """The description that the command line means, read for this generator."""
     if suite is not None and task is not None:
-        told = _of_task(loaded, suite, option, task)
-    else:
-        told = build_description(parts, loaded)
-    loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
-    after_condition = clock()
-    adapters = loaded.sample(told, n, seed)
-    after_sample = clock()
-    folders = _write(adapters, out)
-    used = [part for part in told.parts if part in loaded.conditions.parts]
-    seconds = {
-        "load": after_load - started,
-        "condition": after_condition - after_load,
-        "sample_and_decode": after_sample - after_condition,
-        "write": clock() - after_sample,
-    }
-    seconds = {name: round(value, 4) for name, value in seconds.items()}
-    if as_json:
-        print_json(
-            {
-                "adapters": [str(folder) for folder in folders],
-                "generator": fingerprint,
-                "parts": used,
-                "seed": seed,
-                "parameters": adapters[0].size,
-                "seconds": seconds,
-            }
-        )
-        return
-    what = f"{n} adapters below {out}" if n > 1 else f"Adapter in {out}"
-    times = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
-    show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {times}.")
+        return _of_task(generator, suite, option, task)
+    return build_description(parts, generator)
+
+
+def least_trust(text: str | None) -> float | Literal["auto"] | None:
+    """The threshold that was typed; raises :class:`DescriptionError` unless it is a probability or ``auto``."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise DescriptionError(f"--min-trust is {text!r}; give a probability from 0 to 1, or auto.")
+    return value
+
+
+def has_trust(folder: Path) -> bool:
+    """Whether a generator has a model of trust."""
+    return (folder / "trust" / "manifest.json").is_file()
+
+
+def assessed(
+    folder: Path,
+    generator: Generator,
+    adapters: list[Adapter],
+    told: Description,
+    least: float | Literal["auto"] | None,
+) -> TrustReport:
+    """What the generator's model of trust says; raises :class:`ArtifactError` where it has none."""
+    from wildpdiff.trust.model import TrustModel
+
+    model = TrustModel.beside(folder, generator.backbone, generator.fingerprint)
+    return model.assess(adapters, told, min_trust=least if isinstance(least, float) else None)
+
+
+def _trusted(
+    folder: Path,
+    generator: Generator,
+    adapters: list[Adapter],
+    told: Description,
+    report: TrustReport,
+    *,
+    fall_back: bool,
+) -> list[Adapter]:
+    """The adapters with their trust in the provenance; the pretrained model in their place where it is too low."""
+    from wildpdiff.trust.model import TrustModel, with_trust
+
+    if report.use_generated or not fall_back:
+        return [with_trust(adapter, report) for adapter in adapters]
+    model = TrustModel.beside(folder, generator.backbone, generator.fingerprint)
+    return [model.fallback(report, told, int(adapter.provenance["seed"])) for adapter in adapters]
 
 
 def _of_task(generator: Generator, suite: str, option: list[str] | None, task: str) -> Description:

@@ -24,6 +24,7 @@ from wildpdiff.cli import (
     report,
     reproduce,
     suite,
+    trust,
     zoo,
 )
 from wildpdiff.cli.terminal import remember_command
@@ -47,6 +48,7 @@ app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
 app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
+app.command(short_help="Tell how far to rely on an adapter.")(trust.trust)
 app.command(short_help="Name the species in images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.add_typer(reproduce.app, name="reproduce")
@@ -124,7 +126,7 @@ def _verb(arguments: Sequence[str]) -> str:
         "zoo": ("build",),
         "reproduce": ("paper", "scaling"),
     }
-    verbs = ("demo", "fit", "generate", "refine", "predict", "evaluate", "compare", "inspect", "report")
+    verbs = ("demo", "fit", "generate", "refine", "trust", "predict", "evaluate", "compare", "inspect", "report")
     if arguments and arguments[0] in verbs:
         return f"{arguments[0]} "
     if arguments and arguments[0] in groups:

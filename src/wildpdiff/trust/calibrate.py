@@ -1,0 +1,351 @@
+"""Calibration of trust on seen tasks: hold some out, generate their adapters, measure the gain, learn to predict it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.layout import Layout
+from wildpdiff.errors import DataError, DescriptionError
+from wildpdiff.rng import numpy_generator, sub_seed
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.trust.evidence import AdapterSpace
+from wildpdiff.trust.folds import Fold, calibration_folds
+from wildpdiff.trust.gain import GainPrediction, HeldOutGain, fit_gain_predictor, held_out_predictions
+from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
+from wildpdiff.trust.report import HeldOutSummary
+from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out", "safe_threshold"]
+
+FitWithout = Callable[[Sequence[str]], Source]
+"""Names of held-out seen tasks to a source that was fitted without them."""
+
+Truths = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How trust is calibrated.
+
+    Attributes:
+        random_folds: folds of random tasks; each task is held out in one of them.
+        group_folds: folds of like tasks (:func:`calibration_folds`).
+        samples: adapters a held-out task, where the source is stochastic.
+        loss: a task is harmed where it loses more than this, in accuracy.
+        risk: share of all tasks that may be harmed, with the threshold that is chosen.
+        floor: least threshold, whatever the risk.
+    """
+
+    random_folds: int = 3
+    group_folds: int = 3
+    samples: int = 3
+    loss: float = 0.01
+    risk: float = 0.04
+    floor: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.risk < 1 or not 0 <= self.floor <= 1 or self.samples < 1:
+            raise DataError(
+                f"Trust cannot be calibrated with risk {self.risk}, floor {self.floor} and {self.samples} samples. "
+                "Risk and floor are shares; give at least one sample."
+            )
+
+
+@dataclass(frozen=True)
+class HeldOutTask:
+    """One seen task while it was held out: evidence by basis, and the gain that was measured.
+
+    Attributes:
+        task: its name.
+        fold: that it was held out with.
+        partial: whether a part of its description was hidden.
+        evidence: by basis, where the task has the images for it.
+        gain: accuracy with the generated adapters, the mean over samples, minus that of the pretrained model.
+        images: that it was measured on.
+    """
+
+    task: str
+    fold: Fold
+    partial: bool
+    evidence: Mapping[str, Mapping[str, float]]
+    gain: float
+    images: int
+
+
+def calibrate(
+    zoo: Zoo,
+    descriptions: Mapping[str, Description],
+    schema: MetadataSchema,
+    backbone: Backbone,
+    features: Callable[[str], TaskFeatures],
+    fit_without: FitWithout,
+    *,
+    parts: Sequence[str] = ("metadata", "backgrounds"),
+    config: CalibrationConfig = CalibrationConfig(),
+    seed: int = 0,
+    generator: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> TrustModel:
+    """Learn on seen tasks when generated adapters help.
+
+    Args:
+        zoo: adapters of the seen tasks.
+        descriptions: by task name, one for every task of the zoo.
+        schema: of the metadata.
+        backbone: that the zoo was built on.
+        features: gives the labelled images of a seen task, behind the stem, by its name.
+        fit_without: fits a generator, or only its conditional mean, to the seen tasks but those named; called once a
+            fold.
+        parts: of the description that the generator reads.
+        config: folds, images and thresholds.
+        seed: of the folds and the samples.
+        generator: fingerprint of the generator that is spoken of.
+        progress: called with (folds done, in all).
+
+    Raises:
+        DataError: too few seen tasks.
+        DescriptionError: a task has no description, or none tells anything.
+    """
+    missing = [name for name in zoo.tasks if name not in descriptions]
+    if missing:
+        raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
+    told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
+    folds = calibration_folds(
+        zoo.tasks,
+        told,
+        schema,
+        backbone.image_features,
+        random=config.random_folds,
+        groups=config.group_folds,
+        seed=seed,
+    )
+    seen = SeenTasks.of(zoo, told, schema, backbone, features, tuple(parts), config)
+    rows: list[HeldOutTask] = []
+    for number, fold in enumerate(folds):
+        rows += hold_out(seen, fold, fit_without(fold.held_out), seed)
+        if progress is not None:
+            progress(number + 1, len(folds))
+    return fit_trust(seen, rows, generator)
+
+
+@dataclass(frozen=True)
+class SeenTasks:
+    """What calibration needs of the seen tasks, in the zoo's order."""
+
+    names: tuple[str, ...]
+    descriptions: Mapping[str, Description]
+    schema: MetadataSchema
+    backbone: Backbone
+    features: Callable[[str], TaskFeatures]
+    parts: tuple[str, ...]
+    config: CalibrationConfig
+    layout: Layout
+    initial: Float[Tensor, " d"]
+    vectors: Float[Tensor, "t d"]
+    priors: Float[Tensor, "t c"]
+
+    @classmethod
+    def of(
+        cls,
+        zoo: Zoo,
+        descriptions: Mapping[str, Description],
+        schema: MetadataSchema,
+        backbone: Backbone,
+        features: Callable[[str], TaskFeatures],
+        parts: tuple[str, ...],
+        config: CalibrationConfig,
+    ) -> SeenTasks:
+        """Gather adapters and the pretrained model's mean probabilities."""
+        initial = zoo.initial
+        layout = Layout.of(initial.tensors)
+        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.mean_adapters().values()])
+        shown = [features(name).train for name in zoo.tasks]
+        priors = torch.stack([backbone.predict(images).softmax(1).mean(0) for images in shown])
+        return cls(
+            tuple(zoo.tasks),
+            descriptions,
+            schema,
+            backbone,
+            features,
+            parts,
+            config,
+            layout,
+            layout.flatten(initial.tensors),
+            vectors,
+            priors,
+        )
+
+    def spaces(self, without: Sequence[str] = ()) -> _Spaces:
+        """Where the descriptions and the adapters of the seen tasks lie, some of them left out."""
+        left = set(without)
+        kept = [place for place, name in enumerate(self.names) if name not in left]
+        told = [self.descriptions[self.names[place]] for place in kept]
+        vectors = self.vectors[kept]
+        space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
+        return _Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
+
+
+@dataclass(frozen=True)
+class _Spaces:
+    descriptions: DescriptionSpace
+    adapters: AdapterSpace
+    prior: Tensor
+
+
+def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
+    """Evidence and gain of a fold's tasks, with the adapters of a source that was fitted without them.
+
+    In random folds each task is also described with one of its parts hidden, where it has several: what a poorer
+    description is worth is measured too.
+    """
+    spaces = seen.spaces(fold.held_out)
+    rows = []
+    for name in fold.held_out:
+        full = seen.descriptions[name]
+        rows += _measured(seen, spaces, fold, name, full, source, seed)
+        present = [part for part in seen.parts if getattr(full, part, None) is not None]
+        if len(present) > 1 and not fold.extrapolation:
+            hidden = present[int(numpy_generator(seed, "trust", "hidden", name).integers(len(present)))]
+            told = replace(full, **{hidden: None})
+            rows += [replace(row, partial=True) for row in _measured(seen, spaces, fold, name, told, source, seed)]
+    return rows
+
+
+def _measured(
+    seen: SeenTasks, spaces: _Spaces, fold: Fold, name: str, told: Description, source: Source, seed: int
+) -> list[HeldOutTask]:
+    """Two rows: each half of the task's images is once what is looked at and once what the gain is measured on."""
+    backbone, data = seen.backbone, seen.features(name)
+    adapters = source.sample(told, seen.config.samples if source.stochastic else 1, sub_seed(seed, "trust", name))
+    images = torch.cat([data.train, data.validation])
+    labels = torch.cat([data.train_labels, data.validation_labels])
+    stacked = {key: torch.stack([adapter.tensors[key] for adapter in adapters]) for key in adapters[0].tensors}
+    before = (backbone.predict(images).argmax(1) == labels).double()
+    after = (backbone.predict_many(images, stacked).argmax(2) == labels).double().mean(0)
+    novelty = spaces.descriptions.novelty(told, backbone.image_features)
+    looked: dict[str, Tensor | None] = {"description": None}
+    # The backgrounds may be looked at even where they were hidden from the generator: they are unlabelled images.
+    backgrounds = seen.descriptions[name].backgrounds
+    if backgrounds is not None and len(backgrounds):
+        looked["backgrounds"] = backbone.stem(backgrounds)
+    shared = {
+        basis: gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, own)
+        for basis, own in looked.items()
+    }
+    order = torch.from_numpy(numpy_generator(seed, "trust", "halves", name).permutation(len(labels)))
+    halves = order.tensor_split(2)
+    rows = []
+    for shown, measured in (halves, halves[::-1]):
+        examples = gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, images[shown])
+        gain = float((after - before)[measured].mean())
+        evidence = {**shared, "examples": examples}
+        rows.append(HeldOutTask(name, fold, False, evidence, gain, len(measured)))
+    return rows
+
+
+def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
+    """Fit predictors, thresholds and summaries to what was measured on held-out tasks."""
+    spaces = seen.spaces()
+    predictors, thresholds, summaries = {}, {}, {}
+    for basis in BASES:
+        own = [
+            HeldOutGain(row.task, row.fold.name, row.fold.extrapolation, row.partial, row.evidence[basis], row.gain,
+                        row.images)
+            for row in rows
+            if basis in row.evidence
+        ]  # fmt: skip
+        if len(own) < len(rows):  # a basis that some seen tasks lack is not calibrated
+            continue
+        spreading = SPREADING[basis]
+        predictors[basis] = fit_gain_predictor(own, spreading)
+        predictions = held_out_predictions(own, spreading)
+        thresholds[basis] = _thresholds(own, predictions, seen.config)
+        summaries[basis] = _summary(own, predictions, seen.config.loss)
+    return TrustModel(
+        backbone=seen.backbone,
+        space=spaces.descriptions,
+        adapters=spaces.adapters,
+        prior=spaces.prior,
+        predictors=predictors,
+        min_trust=thresholds,
+        held_out=summaries,
+        generator=generator,
+    )
+
+
+SPREADING = {
+    "description": ("move", "distance", "unknown_categories"),
+    "backgrounds": ("changed", "distance", "unknown_categories"),
+    "examples": ("changed", "distance", "unknown_categories"),
+}
+"""Evidence on which the size of the prediction's error depends, by basis."""
+
+
+def safe_threshold(trust: Numbers, harmed: Truths, tasks: Sequence[str], risk: float) -> float:
+    """Smallest threshold at which at most a share ``risk`` of all tasks is used and harmed, in expectation.
+
+    Conformal risk control (Angelopoulos et al. 2022, theorem 1): a task's loss, the share of its rows that are used and
+    harmed, never rises with the threshold, so ``(sum of losses + 1) / (n + 1) <= risk`` on n exchangeable tasks bounds
+    its expectation.
+
+    Args:
+        trust: of every row.
+        harmed: whether the row's gain was below what is tolerated.
+        tasks: that the rows are of.
+        risk: that is tolerated.
+
+    Returns:
+        The threshold; 1, which nothing reaches, where the tasks are too few to promise anything.
+    """
+    names, places, counts = np.unique(np.array(tasks), return_inverse=True, return_counts=True)
+    weights = harmed / counts[places]
+    for threshold in (0.0, *np.sort(trust)):
+        if (float(weights[trust >= threshold].sum()) + 1) / (len(names) + 1) <= risk:
+            return float(threshold)
+    return float(np.nextafter(trust.max(), 1.0)) if 1 / (len(names) + 1) <= risk else 1.0
+
+
+def _thresholds(
+    rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], config: CalibrationConfig
+) -> dict[str, float]:
+    """A threshold for descriptions near the seen ones and one for those far from them, never below the floor.
+
+    Each is safe on the held-out tasks of its own kind (Mondrian categories; Vovk et al. 2005), and that of the far is
+    never below that of the near.
+    """
+    trust = np.array([entry.probability for entry in predictions])
+    harmed = np.array([row.gain < -config.loss for row in rows])
+    far = np.array([row.evidence["far"] > 0.5 for row in rows])
+    found = []
+    for kind in (~far, far):
+        tasks = [row.task for row, own in zip(rows, kind, strict=True) if own]
+        found.append(safe_threshold(trust[kind], harmed[kind], tasks, config.risk) if tasks else 1.0)
+    near = max(config.floor, found[0])
+    return {"near": near, "far": max(near, found[1])}
+
+
+def _summary(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], loss: float) -> HeldOutSummary:
+    near = [row.gain for row in rows if not row.extrapolation and not row.partial]
+    far = [row.gain for row in rows if row.extrapolation]
+    covered = [entry.low <= row.gain <= entry.high for row, entry in zip(rows, predictions, strict=True)]
+    return HeldOutSummary(
+        tasks=len({row.task for row in rows}),
+        images=int(np.median([row.images for row in rows])),
+        random_gain=100 * float(np.mean(near)),
+        group_gain=100 * float(np.mean(far)) if far else None,
+        helped=float(np.mean([gain > 0 for gain in near])),
+        harmed=float(np.mean([gain < -loss for gain in near])),
+        coverage=float(np.mean(covered)),
+    )

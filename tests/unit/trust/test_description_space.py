@@ -1,0 +1,123 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.trust.space import DescriptionSpace, Novelty
+
+SCHEMA = MetadataSchema(
+    (
+        MetadataField("latitude", "number", geographic="latitude"),
+        MetadataField("longitude", "number", geographic="longitude"),
+        MetadataField("height", "number"),
+        MetadataField("season", "cyclic", period=365.0),
+        MetadataField("camera", "category", categories=("Nyati", "Simba", "Tembo")),
+    )
+)
+
+
+def featurise(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).float().mean((1, 2))
+
+
+def description(rng: np.random.Generator, camera: str = "Simba", **changes: float) -> Description:
+    metadata = {
+        "latitude": float(rng.uniform(-3, -1)),
+        "longitude": float(rng.uniform(34, 36)),
+        "height": float(rng.uniform(0, 1)),
+        "season": float(rng.uniform(0, 365)),
+        "camera": camera,
+        **changes,
+    }
+    images = rng.integers(100, 140, (4, 3, 3, 3)).astype(np.uint8)
+    return Description(metadata=metadata, backgrounds=images)
+
+
+RNG = np.random.default_rng(0)
+SEEN = [description(RNG, "Simba" if place % 2 else "Tembo") for place in range(40)]
+# The adapters depend on the height alone.
+HEIGHTS = torch.tensor([float((entry.metadata or {})["height"]) for entry in SEEN])
+ADAPTERS = HEIGHTS[:, None] * torch.ones(1, 6)
+SPACE = DescriptionSpace.fit(SEEN, SCHEMA, featurise, ADAPTERS)
+
+
+def novelty(**changes: float | str) -> Novelty:
+    return SPACE.novelty(description(np.random.default_rng(7), **changes), featurise)  # type: ignore[arg-type]
+
+
+def test_factors_are_the_place_the_other_fields_and_the_images() -> None:
+    assert [factor.name for factor in SPACE.factors] == ["place", "height", "season", "camera", "backgrounds"]
+
+
+def test_what_decides_the_adapters_weighs_most() -> None:
+    assert sum(SPACE.weights.values()) == pytest.approx(1.0)
+    assert SPACE.weights["height"] > 0.8
+    assert min(SPACE.weights.values()) >= 0.02 - 1e-9
+
+
+def test_an_ordinary_description_is_near() -> None:
+    found = novelty(height=0.5)
+    assert found.unknown == {}
+    assert found.missing == ()
+    assert found.percentiles["overall"] < 0.95
+    assert found.evidence["distance"] < 3
+
+
+@pytest.mark.parametrize(
+    ("factor", "changes"),
+    [("place", {"latitude": 40.0}), ("height", {"height": 9.0})],
+)
+def test_a_far_value_is_told_of_its_own_factor_alone(factor: str, changes: dict[str, float]) -> None:
+    near, far = novelty(height=0.5), novelty(**{"height": 0.5, **changes})
+    assert far.percentiles[factor] == 1.0
+    assert far.evidence["distance"] > near.evidence["distance"]
+    assert far.evidence["farthest_factor"] > near.evidence["farthest_factor"]
+    for other in set(far.percentiles) - {factor, "overall"}:
+        assert far.percentiles[other] == near.percentiles[other]
+
+
+def test_images_unlike_the_seen_ones_are_far() -> None:
+    white = np.full((4, 3, 3, 3), 255, dtype=np.uint8)
+    found = SPACE.novelty(Description(metadata=SEEN[0].metadata, backgrounds=white), featurise)
+    assert found.percentiles["backgrounds"] == 1.0
+
+
+@pytest.mark.parametrize("camera", ["Nyati", "Faru"])
+def test_a_category_of_no_seen_task_is_unknown_whether_or_not_the_schema_has_it(camera: str) -> None:
+    found = novelty(camera=camera)
+    assert found.unknown == {"camera": camera}
+    assert found.evidence["unknown_categories"] == 1.0
+
+
+def test_seasons_are_near_across_the_turn_of_the_year() -> None:
+    angle = {name: SPACE.novelty(Description(metadata={"season": name}), featurise) for name in (0.0, 364.9)}
+    assert angle[0.0].evidence["distance"] == pytest.approx(angle[364.9].evidence["distance"], abs=0.1)
+
+
+def test_missing_factors_are_named_and_weighed() -> None:
+    found = SPACE.novelty(Description(metadata={"height": 0.5}), featurise)
+    assert found.missing == ("place", "season", "camera", "backgrounds")
+    assert found.evidence["missing_weight"] == pytest.approx(1 - SPACE.weights["height"])
+
+
+def test_a_description_with_nothing_in_common_is_as_far_as_can_be() -> None:
+    found = SPACE.novelty(Description(text="a river"), featurise)
+    assert found.evidence["distance"] == 10.0
+    assert found.evidence["missing_weight"] == pytest.approx(1.0)
+    assert all(math.isfinite(value) for value in found.evidence.values())
+
+
+def test_seen_tasks_that_tell_nothing_are_refused() -> None:
+    with pytest.raises(DescriptionError, match="trust needs at least one"):
+        DescriptionSpace.fit([Description(text="a")] * 4, SCHEMA, featurise, ADAPTERS[:4])
+
+
+def test_it_is_restored_as_it_was() -> None:
+    again = DescriptionSpace.from_state(json.loads(json.dumps(SPACE.config)), SPACE.tensors)
+    asked = description(np.random.default_rng(3), "Nyati")
+    assert again.novelty(asked, featurise) == SPACE.novelty(asked, featurise)

@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+
+from wildpdiff.errors import DataError
+from wildpdiff.trust.calibrate import safe_threshold
+from wildpdiff.trust.gain import GainPredictor, HeldOutGain, fit_gain_predictor, held_out_predictions
+
+
+def rows(count: int, seed: int, slope: float = 0.05) -> list[HeldOutGain]:
+    """Gains that rise with ``signal``, whose errors grow with ``size``; ``noise`` tells nothing."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for place in range(count):
+        evidence = {"signal": float(rng.normal()), "size": float(rng.uniform(0, 1)), "noise": float(rng.normal())}
+        error = (0.01 + 0.05 * evidence["size"]) * rng.normal()
+        gain = 0.02 + slope * evidence["signal"] + float(error)
+        found.append(HeldOutGain(f"t{place}", f"f{place % 4}", place % 4 == 3, False, evidence, gain, 100))
+    return found
+
+
+FITTED = fit_gain_predictor(rows(240, 0), ("size",))
+FRESH = rows(400, 1)
+
+
+def test_intervals_cover_fresh_tasks_as_often_as_they_say() -> None:
+    covered = [FITTED.predict(row.evidence).low <= row.gain <= FITTED.predict(row.evidence).high for row in FRESH]
+    assert 0.85 <= np.mean(covered) <= 0.95
+
+
+def test_intervals_are_wider_where_errors_are_larger() -> None:
+    widths = [
+        FITTED.predict({"signal": 0.0, "size": size, "noise": 0.0}).high
+        - FITTED.predict({"signal": 0.0, "size": size, "noise": 0.0}).low
+        for size in (0.0, 1.0)
+    ]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_probabilities_are_calibrated_and_tell_winners_from_losers() -> None:
+    trust = np.array([FITTED.predict(row.evidence).probability for row in FRESH])
+    won = np.array([row.gain > 0 for row in FRESH])
+    for low, high in ((0.0, 0.3), (0.3, 0.7), (0.7, 1.0)):
+        inside = (trust >= low) & (trust < high)
+        assert abs(won[inside].mean() - trust[inside].mean()) < 0.12
+    assert trust[won].mean() > trust[~won].mean() + 0.3
+
+
+def test_evidence_that_tells_nothing_leaves_trust_near_the_share_that_won() -> None:
+    silent = fit_gain_predictor(rows(240, 2, slope=0.0), ("size",))
+    trust = [silent.predict(row.evidence).probability for row in rows(100, 3, slope=0.0)]
+    assert np.std(trust) < 0.15
+
+
+def test_predictions_for_a_fold_use_none_of_its_tasks() -> None:
+    given = rows(80, 4)
+    changed = [
+        row if row.fold != "f1" else HeldOutGain(row.task, row.fold, False, False, row.evidence, -0.9, 100)
+        for row in given
+    ]
+    before, after = held_out_predictions(given, ("size",)), held_out_predictions(changed, ("size",))
+    inside = [place for place, row in enumerate(given) if row.fold == "f1"]
+    assert [before[place] for place in inside] == [after[place] for place in inside]
+    outside = [place for place, row in enumerate(given) if row.fold == "f0"]
+    assert [before[place] for place in outside] != [after[place] for place in outside]
+
+
+def test_it_is_restored_as_it_was() -> None:
+    again = GainPredictor.from_json(json.loads(json.dumps(FITTED.to_json())))
+    assert again.predict(FRESH[0].evidence) == FITTED.predict(FRESH[0].evidence)
+
+
+def test_too_few_tasks_and_missing_evidence_are_refused() -> None:
+    with pytest.raises(DataError, match="on 5 held-out tasks only; at least 12"):
+        fit_gain_predictor(rows(5, 0))
+    with pytest.raises(DataError, match="lacks 'size'"):
+        FITTED.predict({"signal": 0.0, "noise": 0.0})
+
+
+def test_the_threshold_keeps_the_share_of_harmed_tasks_below_the_risk() -> None:
+    rng = np.random.default_rng(5)
+    trust = rng.uniform(0, 1, 500)
+    harmed = rng.uniform(0, 1, 500) < 0.5 * (1 - trust)
+    tasks = [str(place) for place in range(500)]
+    threshold = safe_threshold(trust, harmed, tasks, 0.05)
+    assert (harmed & (trust >= threshold)).mean() <= 0.05
+    assert (harmed & (trust >= threshold - 0.05)).mean() > 0.04
+    assert safe_threshold(trust, np.zeros(500, dtype=bool), tasks, 0.05) == 0.0
+
+
+def test_rows_of_one_task_are_one_observation() -> None:
+    trust, harmed = np.full(400, 0.9), np.zeros(400, dtype=bool)
+    assert safe_threshold(trust, harmed, ["a", "b"] * 200, 0.05) == 1.0
+    assert safe_threshold(trust, harmed, [str(place) for place in range(400)], 0.05) == 0.0

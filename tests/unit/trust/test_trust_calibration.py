@@ -1,0 +1,235 @@
+"""Trust calibrated on toy tasks, for a source that is right, one that is wrong, and one that guesses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import toys
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description
+from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
+from wildpdiff.trust.folds import calibration_folds
+from wildpdiff.trust.model import TrustModel
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.store import Zoo
+
+LEVELS = [60.0 + 10 * place for place in range(18)]
+TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", level) for place, level in enumerate(LEVELS))
+TOLD = {task.name: task.description for task in TASKS}
+CONFIG = CalibrationConfig(random_folds=3, group_folds=1, samples=2)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The adapter of the nearest level among those kept; with ``shift``, of one that far away."""
+
+    adapters: dict[float, Adapter]
+    shift: float = 0.0
+    name: str = "nearest"
+    stochastic: bool = False
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        level = float((description.metadata or {"level": 120.0})["level"]) + self.shift
+        found = self.adapters[min(self.adapters, key=lambda own: abs(own - level))]
+        return [Adapter(found.tensors, found.config, {"source": self.name, "seed": seed}) for _ in range(n)]
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """Adapters whose classifier says the opposite, with a little noise."""
+
+    source: Nearest
+    name: str = "flipped"
+    stochastic: bool = True
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        found = []
+        for place, adapter in enumerate(self.source.sample(description, n, seed)):
+            noise = toys.random_adapter(toys.backbone(), seed % 1000 + place, 0.02).tensors
+            sign = {name: -1.0 if "classifier" in name else 1.0 for name in adapter.tensors}
+            tensors = {name: sign[name] * value + noise[name] for name, value in adapter.tensors.items()}
+            found.append(Adapter(tensors, adapter.config, {"source": self.name, "seed": seed}))
+        return found
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
+    folder = tmp_path_factory.mktemp("trust") / "zoo"
+    return build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
+
+
+def nearest(zoo: Zoo) -> Callable[[Sequence[str]], Nearest]:
+    adapters = zoo.mean_adapters()
+
+    def fit_without(held_out: Sequence[str]) -> Nearest:
+        return Nearest({task.level: adapters[task.name] for task in TASKS if task.name not in set(held_out)})
+
+    return fit_without
+
+
+def calibrated(zoo: Zoo, backbone: Backbone, fit_without: Callable[[Sequence[str]], Source]) -> TrustModel:
+    features = FeatureCache(backbone, TASKS, 8)
+    return calibrate(
+        zoo,
+        TOLD,
+        toys.SCHEMA,
+        backbone,
+        features,
+        fit_without,
+        config=CONFIG,
+        seed=1,
+        generator="f" * 64,
+        progress=lambda *counts: PROGRESS.append((counts[0], counts[1])),
+    )
+
+
+HELD_OUT: list[tuple[str, ...]] = []
+PROGRESS: list[tuple[int, int]] = []
+
+
+@pytest.fixture(scope="module")
+def good(zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
+    fit = nearest(zoo)
+
+    def recording(held_out: Sequence[str]) -> Source:
+        HELD_OUT.append(tuple(held_out))
+        return fit(held_out)
+
+    return calibrated(zoo, toy_backbone, recording)
+
+
+@pytest.fixture(scope="module")
+def bad(zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
+    return calibrated(zoo, toy_backbone, lambda held_out: Flipped(nearest(zoo)(held_out)))
+
+
+UNSEEN = toys.ToyTask("new", 103.0, known=False)
+EXAMPLES = UNSEEN.data("train").images
+
+
+def test_each_task_is_held_out_once_at_random_and_a_group_with_its_like(good: TrustModel, zoo: Zoo) -> None:
+    assert len(HELD_OUT) == 4
+    assert sorted(name for held_out in HELD_OUT[:3] for name in held_out) == sorted(zoo.tasks)
+    level = {task.name: task.level for task in TASKS}
+    assert sorted(level[name] for name in HELD_OUT[3]) in (LEVELS[:4], LEVELS[-4:])
+    assert PROGRESS[:4] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_source_that_helps_is_trusted_and_one_that_guesses_is_not(
+    good: TrustModel, bad: TrustModel, zoo: Zoo, toy_backbone: Backbone
+) -> None:
+    told = replace(UNSEEN.description, examples=EXAMPLES)
+    right = good.assess(nearest(zoo)(()).sample(told, 1, 0), told)
+    wrong = bad.assess(Flipped(nearest(zoo)(())).sample(told, 2, 0), told)
+    assert right.basis == wrong.basis == "examples"
+    assert right.trust > 0.8 > 0.3 > wrong.trust
+    assert right.gain > 0 > wrong.gain
+    assert right.low < right.gain < right.high
+    assert not wrong.use_generated
+    assert wrong.recommendation.startswith("Keep the pretrained model")
+
+
+def test_the_predicted_gain_is_near_the_measured_one(good: TrustModel, zoo: Zoo, toy_backbone: Backbone) -> None:
+    inside = 0
+    for level in np.linspace(65, 225, 8):
+        task = toys.ToyTask(f"new-{level:.0f}", float(level), known=False, sizes={"train": 48, "test": 60})
+        told = replace(task.description, examples=task.data("train").images)
+        (adapter,) = nearest(zoo)(()).sample(told, 1, 0)
+        test = task.data("test")
+        features, labels = toy_backbone.stem(test.images), torch.from_numpy(test.labels)
+        after, before = (
+            float((toy_backbone.predict(features, tensors).argmax(1) == labels).double().mean())
+            for tensors in (adapter.tensors, None)
+        )
+        report = good.assess(adapter, told)
+        inside += report.low <= 100 * (after - before) <= report.high
+    assert inside >= 6
+
+
+@pytest.mark.parametrize(
+    ("told", "basis"),
+    [
+        (UNSEEN.description, "backgrounds"),
+        (Description(metadata={"level": 103.0}), "description"),
+        (replace(UNSEEN.description, examples=EXAMPLES), "examples"),
+    ],
+)
+def test_the_most_telling_images_are_looked_at(good: TrustModel, zoo: Zoo, told: Description, basis: str) -> None:
+    report = good.assess(nearest(zoo)(()).sample(told, 1, 0), told)
+    assert report.basis == basis
+    assert ("changed" in report.evidence) == (basis != "description")
+
+
+def test_reasons_name_what_is_far_and_what_is_missing(good: TrustModel, zoo: Zoo) -> None:
+    far = Description(metadata={"level": 900.0})
+    report = good.assess(nearest(zoo)(()).sample(far, 1, 0), far)
+    assert any("the level lies farther from the seen ones than all of them" in entry for entry in report.reasons)
+    assert any("nothing is told of backgrounds" in entry for entry in report.reasons)
+    near = good.assess(nearest(zoo)(()).sample(UNSEEN.description, 1, 0), UNSEEN.description)
+    assert not any("farther" in entry for entry in near.reasons)
+
+
+def test_a_threshold_of_ones_own_decides_and_the_fallback_changes_nothing(
+    good: TrustModel, zoo: Zoo, toy_backbone: Backbone
+) -> None:
+    told = replace(UNSEEN.description, examples=EXAMPLES)
+    adapters = nearest(zoo)(()).sample(told, 1, 5)
+    assert good.assess(adapters, told, min_trust=0.0).use_generated
+    strict = good.assess(adapters, told, min_trust=1.0)
+    assert not strict.use_generated
+    kept = good.fallback(strict, told, 5)
+    features = toy_backbone.stem(EXAMPLES)
+    assert torch.equal(toy_backbone.predict(features, kept.tensors), toy_backbone.predict(features))
+    assert kept.provenance["trust"]["use"] == "pretrained"
+    assert json.loads(json.dumps(dict(kept.provenance))) == dict(kept.provenance)
+    with pytest.raises(DescriptionError, match=r"asked for is 1\.5; it is a probability"):
+        good.assess(adapters, told, min_trust=1.5)
+
+
+def test_a_saved_model_says_the_same(good: TrustModel, zoo: Zoo, toy_backbone: Backbone, tmp_path: Path) -> None:
+    again = TrustModel.load(good.save(tmp_path / "generator" / "trust"), toy_backbone)
+    told = replace(UNSEEN.description, examples=EXAMPLES)
+    adapters = nearest(zoo)(()).sample(told, 1, 0)
+    assert again.assess(adapters, told) == good.assess(adapters, told)
+    assert TrustModel.beside(tmp_path / "generator", toy_backbone, "f" * 64).generator == "f" * 64
+    with pytest.raises(ArtifactError, match=r"is of generator ffffffffffff; the one in .* is eeeeeeeeeeee"):
+        TrustModel.beside(tmp_path / "generator", toy_backbone, "e" * 64)
+    with pytest.raises(ArtifactError, match="has no model of trust"):
+        TrustModel.beside(tmp_path, toy_backbone)
+    with pytest.raises(AdapterMismatchError, match="Calibrate it again"):
+        TrustModel.load(tmp_path / "generator" / "trust", toys.backbone(seed=1))
+
+
+def test_too_few_tasks_are_refused(zoo: Zoo, toy_backbone: Backbone) -> None:
+    few = zoo.only(zoo.tasks[:4])
+    with pytest.raises(DataError, match="4 seen tasks cannot be held out in 3 folds"):
+        calibrate(few, TOLD, toys.SCHEMA, toy_backbone, FeatureCache(toy_backbone, TASKS, 8), nearest(zoo))
+
+
+def test_groups_are_whole_categories_and_edges() -> None:
+    from test_description_space import SCHEMA, SEEN, featurise
+
+    names = [f"t{place}" for place in range(len(SEEN))]
+    told = {
+        name: replace(entry, metadata={**(entry.metadata or {}), "camera": ("Nyati", "Simba", "Tembo")[place % 3]})
+        for place, (name, entry) in enumerate(zip(names, SEEN, strict=True))
+    }
+    folds = calibration_folds(names, told, SCHEMA, featurise, groups=3, seed=0)
+    assert [fold.extrapolation for fold in folds] == [False] * 3 + [True] * 3
+    category = folds[3]
+    value = category.name.split()[1]
+    assert category.held_out == tuple(name for name in names if (told[name].metadata or {})["camera"] == value)
+    assert folds[4].name == "edge of the map"
+    assert len(folds[4].held_out) == 8
+    assert folds == calibration_folds(names, told, SCHEMA, featurise, groups=3, seed=0)
