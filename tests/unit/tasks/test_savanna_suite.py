@@ -115,11 +115,52 @@ def test_fingerprint_follows_the_configuration(suite: SavannaSuite) -> None:
     assert len({suite.fingerprint, *(SavannaSuite(config).fingerprint for config in changed)}) == 4
 
 
+def test_the_fingerprint_of_zoos_built_before_the_choice_of_descriptions_stays() -> None:
+    known = "3bd1614346c1f0c354acf971ffdf04aaf9e8532e383a11a635eee86c60375302"
+    assert SavannaSuite().fingerprint == known
+    assert SavannaSuite(SavannaConfig(told="foreign")).fingerprint != known
+
+
+def test_foreign_descriptions_leave_the_task_as_it_is_and_say_nothing_of_it(suite: SavannaSuite) -> None:
+    foreign = SavannaSuite(replace(SMALL, told="foreign"))
+    for group in ("seen", "unseen"):
+        for own, other in zip(suite.tasks(group), foreign.tasks(group), strict=True):
+            assert digest(own, "test") == digest(other, "test")
+            assert own.name == other.name
+            assert own.description.task_id == other.description.task_id
+            assert other.description.metadata == other.told_location.metadata != own.description.metadata
+            assert other.description.text == other.told_location.text != own.description.text
+            assert own.description.backgrounds is not None
+            assert other.description.backgrounds is not None
+            assert own.description.backgrounds.shape == other.description.backgrounds.shape
+            assert not np.array_equal(own.description.backgrounds, other.description.backgrounds)
+    again = SavannaSuite(replace(SMALL, told="foreign", seen=9)).tasks("seen")[1]
+    assert again.description.metadata == foreign.tasks("seen")[1].description.metadata
+
+
+def test_foreign_locations_are_independent_of_the_own_and_of_each_other() -> None:
+    tasks = SavannaSuite(replace(SMALL, seen=300, told="foreign")).tasks("seen")
+    own, told = ([task.location for task in tasks], [task.told_location for task in tasks])
+    for read in ("latitude", "longitude", "elevation", "camera_height", "season", "lushness"):
+        values = np.array([[getattr(place, read) for place in places] for places in (own, told)])
+        # 300 independent pairs: the correlation has a standard deviation of .058.
+        assert abs(np.corrcoef(values)[0, 1]) < 0.2
+        assert values[1].std() == pytest.approx(values[0].std(), rel=0.25)
+    assert len({place.latitude for place in own + told}) == 600
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("seen", -1), ("image_size", 20), ("image_size", 161), ("similarity", 1.1), ("hidden_shift", -0.1)],
+    [
+        ("seen", -1),
+        ("image_size", 20),
+        ("image_size", 161),
+        ("similarity", 1.1),
+        ("hidden_shift", -0.1),
+        ("told", "other"),
+    ],
 )
-def test_bad_configurations_are_refused(field: str, value: float) -> None:
+def test_bad_configurations_are_refused(field: str, value: float | str) -> None:
     with pytest.raises(DataError, match=field):
         replace(SMALL, **{field: value})
 

@@ -100,7 +100,7 @@ def _softmax(values: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths) -> Location:
+def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths, *, foreign: bool = False) -> Location:
     """The location ``group-index`` of a seed. The draws do not depend on the strengths, only their effect does.
 
     Args:
@@ -108,9 +108,12 @@ def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths
         group: ``pretraining``, ``seen`` or ``unseen``.
         index: the number within the group.
         strengths: how far the location's parameters lie from the mean location's.
+        foreign: another location, that has nothing to do with the one of this name and number: drawn from a stream of
+            its own, as one more of the same world.
     """
     root = world.WORLD_SEED if group == "pretraining" else seed
-    rng = numpy_generator(root, "savanna", group, index, "location")
+    stream = "foreign " if foreign else ""
+    rng = numpy_generator(root, "savanna", group, index, f"{stream}location")
     (south, top), (west, right) = world.REGION
     north, east = rng.uniform(-1, 1, 2)
     height = 0.45 * np.sin(1.7 * north + 1.1 * east) + 0.45 * rng.standard_normal()
@@ -162,5 +165,5 @@ def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths
         night_share=night_share,
         scale=float(scale),
         horizon=horizon,
-        scene_seed=sub_seed(root, "savanna", group, index, "scene"),
+        scene_seed=sub_seed(root, "savanna", group, index, f"{stream}scene"),
     )

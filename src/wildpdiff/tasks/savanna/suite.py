@@ -19,7 +19,10 @@ from wildpdiff.tasks.savanna.render import render
 from wildpdiff.tasks.savanna.scene import Scene, draw_scene
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 
-__all__ = ["SavannaConfig", "SavannaSuite", "SavannaTask"]
+__all__ = ["TOLD", "SavannaConfig", "SavannaSuite", "SavannaTask"]
+
+TOLD = ("own", "foreign")
+"""Whose description a task has: its own, or one of an independently drawn location, which says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class SavannaConfig:
         metadata_shift, background_shift, hidden_shift: strengths of the parts of the shift that the metadata
             tells, that only backgrounds show, and that nothing tells; 0 to 1.
         backgrounds: unlabelled blank frames per description.
+        told: whose description a task has, one of :data:`TOLD`; images and labels are the same with either.
     """
 
     seed: int = 0
@@ -53,6 +57,7 @@ class SavannaConfig:
     background_shift: float = 1.0
     hidden_shift: float = 1.0
     backgrounds: int = 8
+    told: str = "own"
 
     def __post_init__(self) -> None:
         for name in (
@@ -72,6 +77,8 @@ class SavannaConfig:
         for name in ("similarity", "metadata_shift", "background_shift", "hidden_shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"savanna: {name} is {getattr(self, name)}; give a number from 0 to 1.")
+        if self.told not in TOLD:
+            raise DataError(f"savanna: told is {self.told!r}; give {' or '.join(TOLD)}.")
 
     @property
     def strengths(self) -> ShiftStrengths:
@@ -104,12 +111,19 @@ class SavannaTask:
         return draw_scene(self.location, self.config.image_size)
 
     @cached_property
+    def told_location(self) -> Location:
+        """The location that the description is of: the camera's own, or an independently drawn one."""
+        if self.config.told == "own":
+            return self.location
+        return draw_location(self.config.seed, self.group, self.index, self.config.strengths, foreign=True)
+
+    @cached_property
     def description(self) -> Description:
         """Metadata, unlabelled blank frames, the metadata in words; a task identity for seen locations only."""
         return Description(
-            metadata=self.location.metadata,
+            metadata=self.told_location.metadata,
             backgrounds=self._backgrounds() if self.config.backgrounds else None,
-            text=self.location.text,
+            text=self.told_location.text,
             task_id=self.name if self.group == "seen" else None,
         )
 
@@ -118,11 +132,12 @@ class SavannaTask:
         return numpy_generator(root, "savanna", self.group, self.index, purpose)
 
     def _backgrounds(self) -> Images:
-        n = self.config.backgrounds
-        night = np.arange(n) >= n - min(round(self.location.night_share * n), n // 2)
+        n, place, own = self.config.backgrounds, self.told_location, self.config.told == "own"
+        night = np.arange(n) >= n - min(round(place.night_share * n), n // 2)
         labels = np.full(n, world.BLANK, dtype=np.int64)
-        frames = draw_frames(self.location, self._rng("backgrounds"), n, labels, night)
-        return render(self.location, self.scene, frames, self.config.image_size)
+        scene = self.scene if own else draw_scene(place, self.config.image_size)
+        rng = self._rng("backgrounds" if own else "foreign backgrounds")
+        return render(place, scene, draw_frames(place, rng, n, labels, night), self.config.image_size)
 
     def frames(self, split: SplitName) -> Frames:
         """What happens in each picture of one split, before any pixel is drawn."""
@@ -174,7 +189,11 @@ class SavannaSuite:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and the world's version."""
-        content = {"suite": self.name, "world": world.WORLD_VERSION, "config": asdict(self.config)}
+        config = asdict(self.config)
+        if self.config.told == "own":
+            # Left out, so that zoos built before there was a choice keep their suite.
+            del config["told"]
+        content = {"suite": self.name, "world": world.WORLD_VERSION, "config": config}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def tasks(self, group: Group) -> tuple[SavannaTask, ...]:
