@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +13,12 @@ from torch import Tensor
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import AutoencoderConfig, AutoencoderKind, fit_autoencoder
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
-from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
-from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.correction import TaskLossConfig
+from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
-from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditions.base import Featuriser
-from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
-from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.generator import Generator, Sampling
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
@@ -61,7 +56,7 @@ class GeneratorConfig:
     """
 
     parts: tuple[str, ...] = ("metadata", "backgrounds", "examples")
-    components: int = 8
+    components: int = 16
     whiten: bool = False
     drop_part: float = 0.15
     drop_all: float = 0.0
@@ -72,6 +67,11 @@ class GeneratorConfig:
     kernel_mean: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def reading(self) -> Reading:
+        """How descriptions and adapters are read."""
+        return Reading(self.parts, self.components, self.whiten, self.drop_part, self.drop_all, self.normalization)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -164,33 +164,10 @@ def fit_generator(
         TrainingError: a training diverged.
     """
     started = time.perf_counter()
-    if zoo.plan.adapter.backbone_hash != backbone.backbone_hash:
-        raise AdapterMismatchError(
-            f"The zoo in {zoo.folder} was built on {zoo.plan.adapter.backbone!r} with weights "
-            f"{zoo.plan.adapter.backbone_hash[:12]}; the backbone given has {backbone.backbone_hash[:12]}."
-        )
-    missing = [task for task in zoo.tasks if task not in descriptions]
-    if missing:
-        raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
-    told = [descriptions[task] for task in zoo.tasks]
-    fusion = fit_fusion(
-        told,
-        schema,
-        featurise or backbone.image_features,
-        config.parts,
-        components=config.components,
-        whiten=config.whiten,
-    )
-    stacked = zoo.tensors(range(len(zoo)))
-    layout = Layout.of({name: value[0] for name, value in stacked.items()})
-    vectors = layout.flatten_many(stacked)
-    codec = Codec.fit(layout, vectors, config.normalization)
-    normalized = codec.encode(vectors)
-    autoencoder = fit_autoencoder(config.autoencoder, normalized, config.autoencoder_config, seed)
-    latents = autoencoder.model.encode(normalized).clone()
-    place = {task: number for number, task in enumerate(zoo.tasks)}
-    task_of = torch.tensor([place[task] for task in zoo.column("task")])
-    sampler = fusion.sampler(told, drop_part=config.drop_part, drop_all=config.drop_all)
+    material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
+    autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
+    latents = autoencoder.model.encode(material.normalized).clone()
+    task_of = material.task_of
     task_steps = config.task_loss.steps * config.task_loss.members if features is not None and config.kernel_mean else 0
     total = config.diffusion.steps + task_steps
 
@@ -199,18 +176,11 @@ def fit_generator(
 
     around = _Around(None, None, 1.0, torch.zeros(0))
     if config.kernel_mean:
-        embeddings = torch.stack([fusion.encode(entry).values for entry in told])
-        kernel = fit_kernel_mean(fusion, embeddings, *_of_tasks(normalized, task_of, codec))
-        trained = moved_values(vectors, layout.flatten(zoo.initial.tensors), layout.sizes)
-        images = [features(task) for task in zoo.tasks] if features is not None and task_steps else None
-        correction = fit_correction(
-            kernel, fusion, sampler, backbone, codec, trained, images, config.task_loss, seed, tick(0)
-        )
-        mean = ConditionalMean.of(kernel, correction)
-        around = _around(mean, autoencoder.model, latents, task_of, correction.losses)
+        fitted = fit_conditional_mean(material, config.task_loss, features, seed, progress=tick(0))
+        around = _around(fitted.mean, autoencoder.model, latents, task_of, fitted.losses)
     diffusion = fit_diffusion(
         latents / around.scale,
-        lambda rows, draws: sampler(task_of[rows], draws),
+        lambda rows, draws: material.sampler(task_of[rows], draws),
         config.diffusion,
         seed,
         tick(task_steps),
@@ -219,9 +189,9 @@ def fit_generator(
     training = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint, "tasks": len(zoo.tasks)}
     generator = Generator(
         backbone=backbone,
-        codec=codec,
+        codec=material.codec,
         autoencoder=autoencoder.model,
-        conditions=fusion,
+        conditions=material.conditions,
         denoiser=diffusion.model.requires_grad_(False),
         schedule=diffusion.schedule,
         mean=around.mean,
@@ -241,20 +211,6 @@ class _Around:
     center: Center | None
     scale: float
     task_losses: Tensor
-
-
-class _OfTasks(NamedTuple):
-    """The mean adapter of each task's checkpoints: normalised, and raw, where errors are measured."""
-
-    normalized: Tensor
-    raw: Tensor
-
-
-def _of_tasks(normalized: Tensor, task_of: Tensor, codec: Codec) -> _OfTasks:
-    count = int(task_of.max()) + 1
-    sums = torch.zeros(count, normalized.shape[1]).index_add_(0, task_of, normalized)
-    means = sums / torch.bincount(task_of, minlength=count)[:, None]
-    return _OfTasks(means, codec.decode(means))
 
 
 def _around(

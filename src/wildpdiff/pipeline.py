@@ -19,6 +19,8 @@ from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, silent
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
+from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
+from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
 from wildpdiff.zoo.store import Zoo
@@ -40,6 +42,7 @@ class PipelineConfig:
         generator: what is fitted to the zoo.
         generator_seeds: how many generators are fitted, with different seeds; published numbers need three.
         samples: adapters a task in the evaluation; all of them count.
+        trust: whether each generator's trust is calibrated on its seen tasks, where there are enough of them.
     """
 
     suite: str = "savanna"
@@ -51,6 +54,7 @@ class PipelineConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     generator_seeds: int = 1
     samples: int = 4
+    trust: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -64,6 +68,7 @@ class PipelineConfig:
             "generator": self.generator.to_json(),
             "generator_seeds": self.generator_seeds,
             "samples": self.samples,
+            "trust": self.trust,
         }
 
 
@@ -130,6 +135,9 @@ def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
     for number in range(config.generator_seeds):
         fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
         generators.append(folder.timed(f"{FIT_STAGE} {number + 1} of {config.generator_seeds}", fit))
+        if config.trust and generators[-1].mean is not None and len(zoo.tasks) >= FEWEST_TASKS:
+            learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
+            folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn)
     return Prepared(backbone, suite, features, zoo, reference, tuple(generators))
 
 
@@ -229,6 +237,34 @@ def _generator(
         )
         fitted.generator.save_pretrained(folder)
     return Generator.from_pretrained(folder, backbone)
+
+
+def _trust(
+    out: Path,
+    config: PipelineConfig,
+    suite: Suite,
+    zoo: Zoo,
+    generator: Generator,
+    features: FeatureCache,
+    number: int,
+    tick: Callable[[int, int], None],
+) -> TrustModel:
+    """The generator's model of trust, inside its folder."""
+    folder = out / f"generator-{number}" / FOLDER
+    if not folder.is_dir():
+        descriptions = {task.name: task.description for task in suite.tasks("seen")}
+        model = calibrate_generator(
+            generator,
+            zoo,
+            descriptions,
+            suite.metadata_schema,
+            config.generator,
+            features,
+            seed=config.seed + 1000 * number,
+            progress=tick,
+        )
+        model.save(folder)
+    return TrustModel.load(folder, generator.backbone)
 
 
 def _adapters(

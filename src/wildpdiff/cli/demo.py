@@ -73,10 +73,10 @@ def demo(
 
 def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     from wildpdiff.autoencoder.fit import AutoencoderConfig
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     if size == "default":

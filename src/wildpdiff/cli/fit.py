@@ -48,6 +48,9 @@ def fit(
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
+    ] = True,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -57,6 +60,8 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import fit_generator
+    from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
+    from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.finetune import FeatureCache
     from wildpdiff.zoo.store import Zoo
 
@@ -86,6 +91,19 @@ def fit(
             progress=tick,
         )
         fitted.generator.save_pretrained(out)
+        calibrated = trust and fitted.generator.mean is not None and len(opened_zoo.tasks) >= FEWEST_TASKS
+        if calibrated:
+            model = calibrate_generator(
+                fitted.generator,
+                opened_zoo,
+                descriptions,
+                opened.metadata_schema,
+                settings,
+                features,
+                seed=seed,
+                progress=stages("calibrate trust on held-out seen tasks"),
+            )
+            model.save(out / FOLDER)
     told = {
         "generator": str(out),
         "fingerprint": fitted.generator.fingerprint,
@@ -94,6 +112,7 @@ def fit(
         "reconstruction_error": fitted.reconstruction_error,
         "loss": float(fitted.losses[-100:].mean()),
         "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
+        "trust": calibrated,
         "seconds": round(fitted.seconds, 3),
     }
     if as_json:

@@ -69,12 +69,12 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     from dataclasses import replace
 
     from wildpdiff.autoencoder.fit import AutoencoderConfig
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import PAPER_METHOD, PAPER_METHOD_ONE_TASK, GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
     from wildpdiff.studies.few_tasks import FewTasksStudy
     from wildpdiff.studies.paper import PaperConfig
-    from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     finetune = FinetuneConfig(steps=30, batch=16, checkpoints=4, interval=2, warmup=2)

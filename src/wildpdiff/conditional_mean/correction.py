@@ -96,7 +96,7 @@ class Correction:
         members: their mean is added to the regression; empty where nothing was trained.
         held_out: for each seen task what the regression without it and the network without it say together, "t d": the
             mean as if the task were unseen.
-        fold: for each seen task the network that was trained without it; zeros where nothing was trained.
+        fold: for each seen task the network that was trained without it; -1 where there is none.
         losses: task loss of every update.
         steps: updates that each network has behind it.
     """
@@ -182,6 +182,8 @@ def fit_correction(
     features: Sequence[TaskFeatures] | None,
     config: TaskLossConfig,
     seed: int,
+    *,
+    networks: int | None = None,
     progress: Progress | None = None,
 ) -> Correction:
     """Train the networks on top of a regression of normalised adapters.
@@ -197,6 +199,7 @@ def fit_correction(
             is at hand.
         config: how.
         seed: of everything random.
+        networks: how many of the members are trained; all by default.
         progress: called with (updates done, most updates in all).
 
     Without images, without updates, or with fewer than ten tasks, nothing is trained.
@@ -208,12 +211,14 @@ def fit_correction(
     count = len(kernel.seen)
     if features is None or not config.steps or count < FEWEST_TASKS:
         left_out = kernel.leave_one_out()
-        return Correction((), left_out, torch.zeros(count, dtype=torch.long), torch.zeros(0), ())
+        return Correction((), left_out, torch.full((count,), -1), torch.zeros(0), ())
     table = torch.stack([kernel.leave_one_out(code) for code in range(2 ** len(kernel.parts))])
     images = TaskImages(tuple(features), seed)
     problem = CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, table)
-    fitted = fit_ensemble(problem, count, config.members, config.training, seed, WHAT, progress)
+    fitted = fit_ensemble(problem, count, config.members, config.training, seed, WHAT, networks, progress)
     with torch.no_grad():
         said = torch.stack([network.normalized(kernel.seen) for network in fitted.networks])
-    held_out = table[kernel.code(kernel.seen), torch.arange(count)] + said[fitted.fold, torch.arange(count)]
+    held_out = table[kernel.code(kernel.seen), torch.arange(count)]
+    known = fitted.fold >= 0
+    held_out[known] += said[fitted.fold[known], known.nonzero()[:, 0]]
     return Correction(fitted.networks, held_out, fitted.fold, fitted.losses, fitted.steps)

@@ -11,13 +11,13 @@ through what is known of that task. Both regimes are one Gaussian process (Rasmu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = [
@@ -180,6 +180,15 @@ class KernelMean:
                 near = self._narrow(as_matrix(embeddings[rows]), solved.seen, solved.columns) @ solved.pull
                 result[rows.nonzero()[:, :1], torch.tensor(solved.rows)[None]] = torch.from_numpy(near).float()
         return result
+
+    def without(self, rows: Bool[Tensor, " t"]) -> KernelMean:
+        """The regression on the other tasks, its terms and ridge kept."""
+        kept = ~rows
+        seen, targets = self.seen[kept], self.targets[kept]
+        values = as_matrix(seen)
+        solved = solve(kernel_sum(self.terms, values, values), as_matrix(targets), self.ridge)
+        constant, coefficients = (torch.from_numpy(value).float() for value in solved)
+        return replace(self, seen=seen, targets=targets, constant=constant, coefficients=coefficients)
 
     def with_parts(self, code: int) -> Float[Tensor, "t e"]:
         """The seen tasks' embeddings as if only these parts were known, numbered as :meth:`code` does."""

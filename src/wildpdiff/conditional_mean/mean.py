@@ -29,7 +29,7 @@ class ConditionalMean:
         kernel: the regression ``k``, which holds the seen tasks' embeddings and adapters.
         members: the networks ``n_i``; none where nothing was trained with the task loss.
         held_out: for each seen task ``g`` as if that task were unseen, "t d".
-        fold: for each seen task the network that was trained without it.
+        fold: for each seen task the network that was trained without it; -1 where there is none.
     """
 
     kernel: KernelMean
@@ -52,6 +52,17 @@ class ConditionalMean:
     def adapters(self) -> Float[Tensor, "t d"]:
         """Normalised adapters of the seen tasks."""
         return self.kernel.targets
+
+    def without(self, member: int) -> ConditionalMean:
+        """The mean without the tasks that one network was trained without: that network on the regression of the rest.
+
+        Exact but for the choice of the regression's terms, which saw all tasks.
+        """
+        rows = self.fold == member
+        kernel = self.kernel.without(rows)
+        return ConditionalMean(
+            kernel, (self.members[member],), self.held_out[~rows], torch.full((len(kernel.seen),), -1)
+        )
 
     def smooth(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
         """``g``: what an unseen task gets, also at the seen ones."""

@@ -136,7 +136,7 @@ class FittedEnsemble(Generic[Network]):
 
     Attributes:
         networks: one a part, with averaged weights from the look at which that part's loss was lowest, frozen.
-        fold: for each seen task the network that was trained without it.
+        fold: for each seen task the network that was trained without it; -1 where that one was not trained.
         steps: updates that each network has behind it.
         losses: of all updates, one network after the other.
     """
@@ -162,6 +162,7 @@ def fit_ensemble(
     config: NetworkTraining,
     seed: int,
     what: str,
+    networks: int | None = None,
     progress: Progress | None = None,
 ) -> FittedEnsemble[Network]:
     """Train one network without each part of the seen tasks; that part says when to stop.
@@ -176,6 +177,7 @@ def fit_ensemble(
         config: how.
         seed: of everything random.
         what: name of the networks, for errors.
+        networks: how many of them are trained; one a part by default.
         progress: called with (updates done, most updates in all).
 
     Raises:
@@ -183,8 +185,9 @@ def fit_ensemble(
     """
     fold = folds(count, members, seed, what)
     fitted: list[FittedNetwork[Network]] = []
+    trained = members if networks is None else min(networks, members)
     with flush_denormals():
-        for member in range(members):
+        for member in range(trained):
             done = member * config.steps
             fitted.append(
                 _train(
@@ -196,14 +199,14 @@ def fit_ensemble(
                     what,
                     (fold == member).nonzero()[:, 0],
                     keep_best=True,
-                    progress=None if progress is None else _offset(progress, done, members * config.steps),
+                    progress=None if progress is None else _offset(progress, done, trained * config.steps),
                 )
             )
             if progress is not None:
-                progress(done + config.steps, members * config.steps)
+                progress(done + config.steps, trained * config.steps)
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
-        fold,
+        torch.where(fold < trained, fold, -1),
         tuple(entry.steps for entry in fitted),
         torch.cat([entry.losses for entry in fitted]),
     )

@@ -33,7 +33,7 @@ __all__ = ["PaperConfig", "PaperResult", "run_paper"]
 
 def _pipeline() -> PipelineConfig:
     # More test images than a demo's: a share of a gain is a noisy thing, and interpolation asks for one a pair.
-    return PipelineConfig(suite_options={"test": 500}, generator_seeds=3)
+    return PipelineConfig(suite_options={"test": 500}, generator_seeds=3, trust=False)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out", "safe_threshold"]
 
-FitWithout = Callable[[Sequence[str]], Source]
-"""Names of held-out seen tasks to a source that was fitted without them."""
+FitWithout = Callable[[Fold], Source]
+"""Held-out seen tasks to a source that was fitted without them."""
 
 Truths = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
@@ -93,6 +93,7 @@ def calibrate(
     fit_without: FitWithout,
     *,
     parts: Sequence[str] = ("metadata", "backgrounds"),
+    folds: Sequence[Fold] | None = None,
     config: CalibrationConfig = CalibrationConfig(),
     seed: int = 0,
     generator: str = "",
@@ -106,9 +107,10 @@ def calibrate(
         schema: of the metadata.
         backbone: that the zoo was built on.
         features: gives the labelled images of a seen task, behind the stem, by its name.
-        fit_without: fits a generator, or only its conditional mean, to the seen tasks but those named; called once a
-            fold.
+        fit_without: fits a generator, or only its conditional mean, to the seen tasks but those of a fold; called
+            once a fold.
         parts: of the description that the generator reads.
+        folds: what is held out; by default as the configuration says.
         config: folds, images and thresholds.
         seed: of the folds and the samples.
         generator: fingerprint of the generator that is spoken of.
@@ -122,19 +124,20 @@ def calibrate(
     if missing:
         raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
     told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
-    folds = calibration_folds(
-        zoo.tasks,
-        told,
-        schema,
-        backbone.image_features,
-        random=config.random_folds,
-        groups=config.group_folds,
-        seed=seed,
-    )
+    if folds is None:
+        folds = calibration_folds(
+            zoo.tasks,
+            told,
+            schema,
+            backbone.image_features,
+            random=config.random_folds,
+            groups=config.group_folds,
+            seed=seed,
+        )
     seen = SeenTasks.of(zoo, told, schema, backbone, features, tuple(parts), config)
     rows: list[HeldOutTask] = []
     for number, fold in enumerate(folds):
-        rows += hold_out(seen, fold, fit_without(fold.held_out), seed)
+        rows += hold_out(seen, fold, fit_without(fold), seed)
         if progress is not None:
             progress(number + 1, len(folds))
     return fit_trust(seen, rows, generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, Des
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
-from wildpdiff.trust.folds import calibration_folds
+from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.finetune import FeatureCache
@@ -28,6 +28,7 @@ LEVELS = [60.0 + 10 * place for place in range(18)]
 TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", level) for place, level in enumerate(LEVELS))
 TOLD = {task.name: task.description for task in TASKS}
 CONFIG = CalibrationConfig(random_folds=3, group_folds=1, samples=2)
+NOTHING = Fold("nothing", (), False)
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,16 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo
     return build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
 
 
-def nearest(zoo: Zoo) -> Callable[[Sequence[str]], Nearest]:
+def nearest(zoo: Zoo) -> Callable[[Fold], Nearest]:
     adapters = zoo.mean_adapters()
 
-    def fit_without(held_out: Sequence[str]) -> Nearest:
-        return Nearest({task.level: adapters[task.name] for task in TASKS if task.name not in set(held_out)})
+    def fit_without(fold: Fold) -> Nearest:
+        return Nearest({task.level: adapters[task.name] for task in TASKS if task.name not in set(fold.held_out)})
 
     return fit_without
 
 
-def calibrated(zoo: Zoo, backbone: Backbone, fit_without: Callable[[Sequence[str]], Source]) -> TrustModel:
+def calibrated(zoo: Zoo, backbone: Backbone, fit_without: Callable[[Fold], Source]) -> TrustModel:
     features = FeatureCache(backbone, TASKS, 8)
     return calibrate(
         zoo,
@@ -102,9 +103,9 @@ PROGRESS: list[tuple[int, int]] = []
 def good(zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
     fit = nearest(zoo)
 
-    def recording(held_out: Sequence[str]) -> Source:
-        HELD_OUT.append(tuple(held_out))
-        return fit(held_out)
+    def recording(fold: Fold) -> Source:
+        HELD_OUT.append(fold.held_out)
+        return fit(fold)
 
     return calibrated(zoo, toy_backbone, recording)
 
@@ -130,8 +131,8 @@ def test_a_source_that_helps_is_trusted_and_one_that_guesses_is_not(
     good: TrustModel, bad: TrustModel, zoo: Zoo, toy_backbone: Backbone
 ) -> None:
     told = replace(UNSEEN.description, examples=EXAMPLES)
-    right = good.assess(nearest(zoo)(()).sample(told, 1, 0), told)
-    wrong = bad.assess(Flipped(nearest(zoo)(())).sample(told, 2, 0), told)
+    right = good.assess(nearest(zoo)(NOTHING).sample(told, 1, 0), told)
+    wrong = bad.assess(Flipped(nearest(zoo)(NOTHING)).sample(told, 2, 0), told)
     assert right.basis == wrong.basis == "examples"
     assert right.trust > 0.8 > 0.3 > wrong.trust
     assert right.gain > 0 > wrong.gain
@@ -145,7 +146,7 @@ def test_the_predicted_gain_is_near_the_measured_one(good: TrustModel, zoo: Zoo,
     for level in np.linspace(65, 225, 8):
         task = toys.ToyTask(f"new-{level:.0f}", float(level), known=False, sizes={"train": 48, "test": 60})
         told = replace(task.description, examples=task.data("train").images)
-        (adapter,) = nearest(zoo)(()).sample(told, 1, 0)
+        (adapter,) = nearest(zoo)(NOTHING).sample(told, 1, 0)
         test = task.data("test")
         features, labels = toy_backbone.stem(test.images), torch.from_numpy(test.labels)
         after, before = (
@@ -166,17 +167,17 @@ def test_the_predicted_gain_is_near_the_measured_one(good: TrustModel, zoo: Zoo,
     ],
 )
 def test_the_most_telling_images_are_looked_at(good: TrustModel, zoo: Zoo, told: Description, basis: str) -> None:
-    report = good.assess(nearest(zoo)(()).sample(told, 1, 0), told)
+    report = good.assess(nearest(zoo)(NOTHING).sample(told, 1, 0), told)
     assert report.basis == basis
     assert ("changed" in report.evidence) == (basis != "description")
 
 
 def test_reasons_name_what_is_far_and_what_is_missing(good: TrustModel, zoo: Zoo) -> None:
     far = Description(metadata={"level": 900.0})
-    report = good.assess(nearest(zoo)(()).sample(far, 1, 0), far)
+    report = good.assess(nearest(zoo)(NOTHING).sample(far, 1, 0), far)
     assert any("the level lies farther from the seen ones than all of them" in entry for entry in report.reasons)
     assert any("nothing is told of backgrounds" in entry for entry in report.reasons)
-    near = good.assess(nearest(zoo)(()).sample(UNSEEN.description, 1, 0), UNSEEN.description)
+    near = good.assess(nearest(zoo)(NOTHING).sample(UNSEEN.description, 1, 0), UNSEEN.description)
     assert not any("farther" in entry for entry in near.reasons)
 
 
@@ -184,7 +185,7 @@ def test_a_threshold_of_ones_own_decides_and_the_fallback_changes_nothing(
     good: TrustModel, zoo: Zoo, toy_backbone: Backbone
 ) -> None:
     told = replace(UNSEEN.description, examples=EXAMPLES)
-    adapters = nearest(zoo)(()).sample(told, 1, 5)
+    adapters = nearest(zoo)(NOTHING).sample(told, 1, 5)
     assert good.assess(adapters, told, min_trust=0.0).use_generated
     strict = good.assess(adapters, told, min_trust=1.0)
     assert not strict.use_generated
@@ -200,7 +201,7 @@ def test_a_threshold_of_ones_own_decides_and_the_fallback_changes_nothing(
 def test_a_saved_model_says_the_same(good: TrustModel, zoo: Zoo, toy_backbone: Backbone, tmp_path: Path) -> None:
     again = TrustModel.load(good.save(tmp_path / "generator" / "trust"), toy_backbone)
     told = replace(UNSEEN.description, examples=EXAMPLES)
-    adapters = nearest(zoo)(()).sample(told, 1, 0)
+    adapters = nearest(zoo)(NOTHING).sample(told, 1, 0)
     assert again.assess(adapters, told) == good.assess(adapters, told)
     assert TrustModel.beside(tmp_path / "generator", toy_backbone, "f" * 64).generator == "f" * 64
     with pytest.raises(ArtifactError, match=r"is of generator ffffffffffff; the one in .* is eeeeeeeeeeee"):

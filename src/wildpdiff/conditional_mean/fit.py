@@ -1,0 +1,183 @@
+"""Fitting the conditional mean to a zoo and the descriptions of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wildpdiff.autoencoder.training import Progress
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.codec.layout import Layout
+from wildpdiff.codec.normalize import NormalizationMode
+from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditions.base import ConditionSampler, Featuriser
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["FittedMean", "Reading", "SeenMaterial", "fit_conditional_mean"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How descriptions and adapters are read.
+
+    Attributes:
+        parts: parts of the description that are read.
+        components: principal components kept of each part that is images or text.
+        whiten: give them unit variance each, instead of in their mean.
+        drop_part: probability of hiding a part in training, so that any may be missing later.
+        drop_all: probability of hiding all, for classifier-free guidance.
+        normalization: of the adapters.
+    """
+
+    parts: tuple[str, ...]
+    components: int
+    whiten: bool
+    drop_part: float
+    drop_all: float
+    normalization: NormalizationMode
+
+
+@dataclass(frozen=True)
+class SeenMaterial:
+    """The seen tasks as numbers.
+
+    Attributes:
+        backbone: the frozen model.
+        tasks: their names, in the zoo's order.
+        conditions: the encoder of their descriptions.
+        embeddings: of their whole descriptions.
+        sampler: random views of their descriptions, by task index.
+        codec: of the checkpoints.
+        normalized: all checkpoints.
+        task_of: the task of each.
+        moved: which values of an adapter fine-tuning moves.
+    """
+
+    backbone: Backbone
+    tasks: tuple[str, ...]
+    conditions: FusionEncoder
+    embeddings: Float[Tensor, "t e"]
+    sampler: ConditionSampler
+    codec: Codec
+    normalized: Float[Tensor, "n d"]
+    task_of: Int[Tensor, " n"]
+    moved: Bool[Tensor, " d"]
+
+    @classmethod
+    def of(
+        cls,
+        zoo: Zoo,
+        descriptions: Mapping[str, Description],
+        schema: MetadataSchema,
+        backbone: Backbone,
+        reading: Reading,
+        featurise: Featuriser | None = None,
+    ) -> SeenMaterial:
+        """Encode descriptions and checkpoints.
+
+        Raises:
+            AdapterMismatchError: the zoo is of another backbone.
+            DescriptionError: a task of the zoo has no description, or no part can be read.
+        """
+        if zoo.plan.adapter.backbone_hash != backbone.backbone_hash:
+            raise AdapterMismatchError(
+                f"The zoo in {zoo.folder} was built on {zoo.plan.adapter.backbone!r} with weights "
+                f"{zoo.plan.adapter.backbone_hash[:12]}; the backbone given has {backbone.backbone_hash[:12]}."
+            )
+        missing = [task for task in zoo.tasks if task not in descriptions]
+        if missing:
+            raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
+        told = [descriptions[task] for task in zoo.tasks]
+        conditions = fit_fusion(
+            told,
+            schema,
+            featurise or backbone.image_features,
+            reading.parts,
+            components=reading.components,
+            whiten=reading.whiten,
+        )
+        stacked = zoo.tensors(range(len(zoo)))
+        layout = Layout.of({name: value[0] for name, value in stacked.items()})
+        vectors = layout.flatten_many(stacked)
+        codec = Codec.fit(layout, vectors, reading.normalization)
+        place = {task: number for number, task in enumerate(zoo.tasks)}
+        return cls(
+            backbone=backbone,
+            tasks=tuple(zoo.tasks),
+            conditions=conditions,
+            embeddings=torch.stack([conditions.encode(entry).values for entry in told]),
+            sampler=conditions.sampler(told, drop_part=reading.drop_part, drop_all=reading.drop_all),
+            codec=codec,
+            normalized=codec.encode(vectors),
+            task_of=torch.tensor([place[task] for task in zoo.column("task")]),
+            moved=moved_values(vectors, layout.flatten(zoo.initial.tensors), layout.sizes),
+        )
+
+    def of_tasks(self) -> Float[Tensor, "t d"]:
+        """The mean of each task's normalised checkpoints, the least noisy point of its run."""
+        count = len(self.tasks)
+        sums = torch.zeros(count, self.normalized.shape[1]).index_add_(0, self.task_of, self.normalized)
+        return sums / torch.bincount(self.task_of, minlength=count)[:, None]
+
+
+@dataclass(frozen=True)
+class FittedMean:
+    """A conditional mean with the task loss of every update; none where nothing was trained."""
+
+    mean: ConditionalMean
+    losses: Float[Tensor, " steps"] = field(repr=False)
+
+
+def fit_conditional_mean(
+    material: SeenMaterial,
+    config: TaskLossConfig,
+    features: Callable[[str], TaskFeatures] | None,
+    seed: int,
+    *,
+    networks: int | None = None,
+    progress: Progress | None = None,
+) -> FittedMean:
+    """Regression of the tasks' adapters on their descriptions, then networks on top of it.
+
+    Args:
+        material: the seen tasks.
+        config: of the networks.
+        features: gives the labelled images of a seen task, by its name; ``None`` where no data is at hand.
+        seed: of everything random.
+        networks: how many of the networks are trained; all by default.
+        progress: called with (updates done, most updates in all).
+
+    Raises:
+        TrainingError: a training diverged.
+        DataError: a task has no training images.
+    """
+    own = material.of_tasks()
+    # Errors are measured on raw adapters: normalised ones give small tensors as much weight as large ones.
+    kernel = fit_kernel_mean(material.conditions, material.embeddings, own, material.codec.decode(own))
+    images = [features(task) for task in material.tasks] if features is not None and config.steps else None
+    correction = fit_correction(
+        kernel,
+        material.conditions,
+        material.sampler,
+        material.backbone,
+        material.codec,
+        material.moved,
+        images,
+        config,
+        seed,
+        networks=networks,
+        progress=progress,
+    )
+    return FittedMean(ConditionalMean.of(kernel, correction), correction.losses)

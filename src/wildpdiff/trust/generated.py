@@ -1,0 +1,154 @@
+"""Trust in a generator's own adapters: calibrated on what it would have given each seen task, had that been unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
+from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.errors import DataError
+from wildpdiff.fit import GeneratorConfig
+from wildpdiff.generator import Generator
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
+from wildpdiff.trust.folds import Fold, calibration_folds
+from wildpdiff.trust.model import TrustModel
+from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["FEWEST_TASKS", "MeanSource", "calibrate_generator"]
+
+FEWEST_TASKS = 30
+"""With fewer seen tasks there is too little held-out evidence for trust to rest on."""
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class MeanSource:
+    """The adapters that a conditional mean gives to unseen tasks; a :class:`~wildpdiff.source.Source`.
+
+    Samples of a generator vary around it by the spread of checkpoints, far less than it is wrong.
+
+    Attributes:
+        mean: the conditional mean.
+        conditions: descriptions to its embeddings.
+        codec: its vectors to adapters.
+        config: where the adapters attach.
+    """
+
+    mean: ConditionalMean
+    conditions: FusionEncoder
+    codec: Codec
+    config: AdapterConfig
+
+    @property
+    def name(self) -> str:
+        """``conditional mean``."""
+        return "conditional mean"
+
+    @property
+    def stochastic(self) -> bool:
+        """Nothing in it is random."""
+        return False
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
+        with torch.no_grad():
+            vector = self.mean.smooth(self.conditions.encode(description).values[None])
+        tensors = {name: value[0] for name, value in self.codec.layout.unflatten(self.codec.decode(vector)).items()}
+        told = {"source": self.name, "seed": seed, "task": description.task_id}
+        return [Adapter({name: value.clone() for name, value in tensors.items()}, self.config, told) for _ in range(n)]
+
+
+def calibrate_generator(
+    generator: Generator,
+    zoo: Zoo,
+    descriptions: Mapping[str, Description],
+    schema: MetadataSchema,
+    config: GeneratorConfig,
+    features: Callable[[str], TaskFeatures],
+    *,
+    calibration: CalibrationConfig = CalibrationConfig(),
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrustModel:
+    """Learn on seen tasks when this generator helps.
+
+    Its random folds are the parts of the seen tasks that its networks were trained without: nothing is fitted for
+    them. For groups of like tasks the conditional mean is fitted again, with one network.
+
+    Args:
+        generator: with a conditional mean.
+        zoo: that it was fitted to.
+        descriptions: by task name, one for every task of the zoo.
+        schema: of the metadata.
+        config: that it was fitted with.
+        features: gives the labelled images of a seen task, behind the stem, by its name.
+        calibration: numbers of folds and thresholds.
+        seed: of folds and trainings.
+        progress: called with (folds done, in all).
+
+    Raises:
+        DataError: the generator has no conditional mean, or there are too few seen tasks.
+        TrainingError: a training diverged.
+    """
+    if generator.mean is None:
+        raise DataError(
+            "Trust rests on a conditional mean, of which the seen tasks can be left out, and this generator has none. "
+            "Fit it with a kernel mean, or go without trust."
+        )
+    mean, backbone = generator.mean, generator.backbone
+    told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
+    folds = calibration_folds(
+        zoo.tasks,
+        told,
+        schema,
+        backbone.image_features,
+        random=calibration.random_folds,
+        groups=calibration.group_folds,
+        seed=seed,
+    )
+    if mean.members:
+        own = [
+            Fold(f"{RANDOM} {member}", tuple(_named(zoo.tasks, (mean.fold == member).tolist())), False)
+            for member in range(len(mean.members))
+        ]
+        folds = (*own, *(fold for fold in folds if fold.extrapolation))
+    place = {fold.name: member for member, fold in enumerate(folds) if not fold.extrapolation}
+
+    def fit_without(fold: Fold) -> MeanSource:
+        if fold.name in place and mean.members:
+            left = mean.without(place[fold.name])
+            return MeanSource(left, generator.conditions, generator.codec, generator.adapter_config)
+        held = set(fold.held_out)
+        rest = zoo.only([name for name in zoo.tasks if name not in held])
+        material = SeenMaterial.of(rest, told, schema, backbone, config.reading)
+        images = features if mean.members else None
+        fitted = fit_conditional_mean(material, config.task_loss, images, seed, networks=1)
+        return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
+
+    return calibrate(
+        zoo,
+        told,
+        schema,
+        backbone,
+        features,
+        fit_without,
+        parts=generator.conditions.parts,
+        folds=folds,
+        config=calibration,
+        seed=seed,
+        generator=generator.fingerprint,
+        progress=progress,
+    )
+
+
+def _named(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:
+    return [name for name, wanted in zip(names, chosen, strict=True) if wanted]

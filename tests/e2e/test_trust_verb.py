@@ -1,0 +1,134 @@
+"""``wildpdiff trust`` and ``generate --min-trust`` on the tiny world, with a trust calibrated on its six seen tasks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_world import Run, World
+
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.generator import Generator
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.registry import load_suite
+from wildpdiff.trust.calibrate import calibrate
+from wildpdiff.trust.folds import Fold
+from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.store import Zoo
+
+SIZES = {"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean adapter of the tasks that were kept."""
+
+    adapter: Adapter
+    name: str = "mean"
+    stochastic: bool = False
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        return [self.adapter] * n
+
+
+@pytest.fixture(scope="module")
+def trusting(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the generator with a model of trust in it."""
+    folder = tmp_path_factory.mktemp("trust") / "generator"
+    shutil.copytree(world.generator, folder)
+    beside = world.generator.with_name(f"{world.generator.name}-backbone")
+    if beside.is_dir():
+        shutil.copytree(beside, folder.with_name(beside.name))
+    backbone = load_backbone(str(world.backbone))
+    generator = Generator.from_pretrained(folder, backbone)
+    suite = load_suite("savanna", seed=0, image_size=backbone.image_size, classes=backbone.classes, **SIZES)
+    zoo = Zoo.open(world.zoo)
+    adapters = zoo.mean_adapters()
+
+    def fit_without(fold: Fold) -> Source:
+        kept = [adapter for name, adapter in adapters.items() if name not in set(fold.held_out)]
+        tensors = {name: torch.stack([entry.tensors[name] for entry in kept]).mean(0) for name in kept[0].tensors}
+        return Mean(Adapter(tensors, kept[0].config))
+
+    told = {task.name: task.description for task in suite.tasks("seen")}
+    features = FeatureCache(backbone, suite.tasks("seen"), 8)
+    model = calibrate(
+        zoo, told, suite.metadata_schema, backbone, features, fit_without, generator=generator.fingerprint
+    )
+    model.save(folder / "trust")
+    return folder
+
+
+TASK = ["--metadata", "latitude=-2.4", "--metadata", "habitat=woodland"]
+
+
+def test_trust_is_told_in_words_and_as_json(trusting: Path, world: World, run: Run) -> None:
+    shown = run("trust", trusting, *TASK, "--examples", world.images, "--backbone", world.backbone)
+    assert shown.status == 0, shown.err
+    assert "from the description and the examples" in shown.out
+    assert "90 % interval" in shown.out
+    told = run("trust", trusting, *TASK, "--backbone", world.backbone, "--min-trust", "0", "--json").json
+    assert 0 <= told["trust"] <= 1
+    assert told["low"] <= told["high"]
+    assert (told["basis"], told["use"]) == ("description", "generated")
+    assert any("nothing is told of" in entry for entry in told["reasons"])
+
+
+def test_below_the_threshold_the_pretrained_model_is_written_and_that_is_said(
+    trusting: Path, world: World, run: Run, tmp_path: Path
+) -> None:
+    words = ["generate", trusting, *TASK, "--backbone", world.backbone]
+    done = run(*words, "--out", tmp_path / "kept", "--min-trust", "1")
+    assert done.status == 0, done.err
+    assert "What was written is the pretrained model's adapter" in done.out
+    assert "Keep the pretrained model" in done.out
+    kept = Adapter.load(tmp_path / "kept")
+    assert kept.provenance["source"] == "pretrained"
+    backbone = load_backbone(str(world.backbone))
+    features = torch.randn(4, *backbone.stem(load_images(backbone.image_size)).shape[1:])
+    assert torch.equal(backbone.predict(features, kept.tensors), backbone.predict(features))
+
+    used = run(*words, "--out", tmp_path / "used", "--min-trust", "0", "--json").json
+    assert used["trust"]["use"] == "generated"
+    told = Adapter.load(tmp_path / "used").provenance
+    assert (told["source"], told["trust"]["use"]) == ("generated", "generated")
+
+
+def test_without_a_threshold_the_trust_is_told_and_the_generated_adapter_written(
+    trusting: Path, world: World, run: Run, tmp_path: Path
+) -> None:
+    done = run("generate", trusting, *TASK, "--backbone", world.backbone, "--out", tmp_path / "a", "-n", "2")
+    assert done.status == 0, done.err
+    for folder in sorted((tmp_path / "a").iterdir()):
+        provenance = json.loads((folder / "provenance.json").read_text())["provenance"]
+        assert provenance["source"] == "generated"
+        assert 0 <= provenance["trust"]["value"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--min-trust", "auto"], "has no model of trust"),
+        (["--min-trust", "often"], "--min-trust is 'often'; give a probability from 0 to 1, or auto"),
+        (["--min-trust", "1.5"], "--min-trust is '1.5'"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    words: list[str], sentence: str, world: World, run: Run, tmp_path: Path
+) -> None:
+    done = run("generate", world.generator, *TASK, "--backbone", world.backbone, "--out", tmp_path / "a", *words)
+    assert done.status == 2
+    assert sentence in done.err
+    assert not (tmp_path / "a").exists()
+
+
+def load_images(size: int) -> object:
+    import numpy as np
+
+    return np.zeros((1, size, size, 3), dtype=np.uint8)

@@ -1,0 +1,98 @@
+"""Trust calibrated for a generator from what its own networks say of tasks that they have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.autoencoder.fit import AutoencoderConfig
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.correction import TaskLossConfig
+from wildpdiff.diffusion.fit import DiffusionConfig
+from wildpdiff.errors import DataError
+from wildpdiff.fit import GeneratorConfig, fit_generator
+from wildpdiff.generator import Generator
+from wildpdiff.tasks.description import Description
+from wildpdiff.trust.calibrate import CalibrationConfig
+from wildpdiff.trust.generated import MeanSource, calibrate_generator
+from wildpdiff.trust.model import TrustModel
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.store import Zoo
+
+TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", 60.0 + 10 * place) for place in range(18))
+TOLD = {task.name: task.description for task in TASKS}
+CONFIG = GeneratorConfig(
+    components=2,
+    autoencoder_config=AutoencoderConfig(latent_size=4),
+    diffusion=DiffusionConfig(size="tiny", steps=20, batch=16),
+    task_loss=TaskLossConfig(steps=30, tasks=6, images=8, members=3, hidden=12, directions=4, look_every=10),
+)
+CALIBRATION = CalibrationConfig(group_folds=1, samples=1)
+
+
+@dataclass(frozen=True)
+class World:
+    generator: Generator
+    zoo: Zoo
+    features: FeatureCache
+
+    def calibrate(self, generator: Generator | None = None) -> TrustModel:
+        made = generator or self.generator
+        return calibrate_generator(
+            made, self.zoo, TOLD, toys.SCHEMA, CONFIG, self.features, calibration=CALIBRATION, seed=3
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> World:
+    folder = tmp_path_factory.mktemp("generated") / "zoo"
+    zoo = build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
+    features = FeatureCache(toy_backbone, TASKS, 8)
+    fitted = fit_generator(zoo, TOLD, toys.SCHEMA, toy_backbone, CONFIG, features=features, seed=1)
+    return World(fitted.generator, zoo, features)
+
+
+def test_a_mean_without_a_part_of_the_tasks_is_what_was_held_out_for_them(world: World) -> None:
+    mean = world.generator.mean
+    assert mean is not None
+    for member in range(3):
+        rows = mean.fold == member
+        alone = mean.without(member)
+        assert len(alone.seen) == int((~rows).sum())
+        # Leaving out a whole part is not leaving out one: what is compared is the network, and that no own is pulled in.
+        said = alone.smooth(mean.seen[rows]) - alone.kernel.smooth(mean.seen[rows])
+        expected = mean.held_out[rows] - mean.kernel.leave_one_out()[rows]
+        assert torch.allclose(said, expected, atol=1e-4)
+        assert not torch.allclose(alone.smooth(mean.seen[rows]), mean.adapters[rows], atol=1e-3)
+
+
+def test_trust_speaks_of_this_generator_and_is_a_function_of_the_seed(world: World) -> None:
+    first, second = world.calibrate(), world.calibrate()
+    assert first.generator == world.generator.fingerprint
+    told = Description(metadata={"level": 117.0})
+    adapters = world.generator.sample(told, 2, 0)
+    report = first.assess(adapters, told)
+    assert report == second.assess(adapters, told)
+    assert report.low <= report.gain <= report.high
+    assert 0 <= report.trust <= 1
+    assert first.held_out["description"].tasks == len(TASKS)
+
+
+def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(world: World) -> None:
+    generator = world.generator
+    assert generator.mean is not None
+    source = MeanSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
+    (adapter,) = source.sample(TOLD["seen-03"], 1, 5)
+    vector = generator.codec.encode(generator.codec.layout.flatten(adapter.tensors)[None])
+    expected = generator.mean.smooth(generator.conditions.encode(TOLD["seen-03"]).values[None])
+    assert torch.allclose(vector, expected, atol=1e-4)
+    assert adapter.provenance["seed"] == 5
+
+
+def test_a_generator_without_a_conditional_mean_is_refused(world: World) -> None:
+    with pytest.raises(DataError, match="conditional mean"):
+        world.calibrate(replace(world.generator, mean=None))
