@@ -29,7 +29,6 @@ from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.merge import TopKMergeSource
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
-from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
 from wildpdiff.baselines.pdiff_networks import PDiffConfig
 from wildpdiff.baselines.pretrained import PretrainedSource
@@ -37,6 +36,7 @@ from wildpdiff.baselines.prior_correction import PredictedPriorSource, Unlabelle
 from wildpdiff.baselines.refined import RefinedSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DescriptionError
 from wildpdiff.refine.posterior import PosteriorConfig

@@ -9,13 +9,13 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, PipelineResult, run_pipeline
-from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.zoo.finetune import FinetuneConfig
 

@@ -22,12 +22,12 @@ from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Sampling
-from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.finetune import FeatureCache
 from wildpdiff.zoo.store import Zoo

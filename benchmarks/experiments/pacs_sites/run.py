@@ -24,13 +24,13 @@ from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.cli.terminal import Stages, prepare_torch, show
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, run_pipeline
 from wildpdiff.report.terminal import results_table
-from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.finetune import FinetuneConfig
 

@@ -22,8 +22,8 @@ from wildpdiff.baselines.prior_correction import (
     expectation_maximisation,
     label_priors,
 )
-from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema

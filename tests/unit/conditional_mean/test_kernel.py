@@ -3,9 +3,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 
 SCHEMA = MetadataSchema(

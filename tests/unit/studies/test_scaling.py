@@ -10,6 +10,7 @@ import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import read_results
@@ -17,7 +18,6 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.studies.grid import StudyInputs, TaskDraws, fit_sources
 from wildpdiff.studies.scaling import ScalingConfig, ScalingResult, run_scaling
-from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
 from wildpdiff.zoo.store import Zoo

@@ -63,7 +63,7 @@ def test_a_mean_without_a_part_of_the_tasks_is_what_was_held_out_for_them(world:
         rows = mean.fold == member
         alone = mean.without(member)
         assert len(alone.seen) == int((~rows).sum())
-        # Leaving out a whole part is not leaving out one: what is compared is the network, and that no own is pulled in.
+        # Leaving out a whole part is not leaving out one, so what the network adds is compared.
         said = alone.smooth(mean.seen[rows]) - alone.kernel.smooth(mean.seen[rows])
         expected = mean.held_out[rows] - mean.kernel.leave_one_out()[rows]
         assert torch.allclose(said, expected, atol=1e-4)
