@@ -9,6 +9,7 @@ from typing import Any
 
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, worlds_of
 
 __all__ = ["NamedResults", "merge_results"]
 
@@ -16,7 +17,8 @@ TASKWISE = ("spread", "memorisation", "distances", "calibration", "latent_map", 
 """Sections about the very tasks and backbone of the table; those of another suite would be misread."""
 
 SELF_CONTAINED = ("interpolation", "scaling", "paper")
-"""Sections with tasks and references of their own; another suite is allowed, and said."""
+"""Sections with tasks and references of their own; another suite is allowed, and said. Trust is one too, but its worlds
+are gathered from all files."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class NamedResults:
 def merge_results(main: Results, others: Sequence[NamedResults]) -> Results:
     """The main results with sections and held-out splits that they lack, from the first other file that has them.
 
+    Trust is of a world each: worlds that no file before had are added, so that one page can speak of all together.
     Rows of seen and unseen tasks are never taken: the table is the main file's. A note names each section's source.
 
     Args:
@@ -58,6 +61,13 @@ def merge_results(main: Results, others: Sequence[NamedResults]) -> Results:
                 added = [row for row in getattr(other.results, part) if row.split in held_out]
                 taken[part] = (*getattr(merged, part), *added)
             names += held_out
+        worlds = _new_worlds(merged, other.results)
+        if worlds:
+            _refuse_foreign(main, other, "trust", suite=False)
+            taken["trust"] = TrustSection(
+                (*_points(merged), *(point for point in _points(other.results) if point.world in worlds))
+            )
+            names.append(f"trust in {', '.join(worlds)}")
         if not names:
             continue
         known = {info.name for info in merged.sources}
@@ -72,6 +82,15 @@ def _new_splits(main: Results, other: Results) -> list[str]:
     return list(
         dict.fromkeys(row.split for row in other.rows if row.split.startswith("held-out ") and row.split not in own)
     )
+
+
+def _new_worlds(main: Results, other: Results) -> list[str]:
+    own = worlds_of(_points(main))
+    return [world for world in worlds_of(_points(other)) if world not in own]
+
+
+def _points(results: Results) -> tuple[TrustPoint, ...]:
+    return () if results.trust is None else results.trust.points
 
 
 def _refuse_foreign(main: Results, other: NamedResults, section: str, *, suite: bool) -> None:

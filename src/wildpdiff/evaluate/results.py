@@ -23,7 +23,9 @@ from wildpdiff.evaluate.sections import (
     Picture,
     Scaling,
     SourceInfo,
+    TrustSection,
 )
+from wildpdiff.evaluate.trust_points import contradiction
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -43,7 +45,7 @@ __all__ = [
     "write_results",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 """Raised when an older package could not read what a newer one writes."""
 
@@ -197,6 +199,7 @@ class Results:
     interpolation: Interpolation | None = None
     scaling: Scaling | None = None
     paper: tuple[PaperRow, ...] = ()
+    trust: TrustSection | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values in the documented schema."""
@@ -229,6 +232,8 @@ class Results:
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
         if version == 1:
             body = _from_version_1(body)
+        if version <= 2:  # had no trust; it was not measured
+            body = {"trust": None, **body}
         results: Results = decode(cls, body, where)
         _check(results, where)
         return results
@@ -280,6 +285,16 @@ def _check(results: Results, where: str) -> None:
     for splits in results.autoencoder.ceiling if results.autoencoder else ():
         if splits not in ("seen", "unseen"):
             raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")
+    _check_trust(results, where)
+
+
+def _check_trust(results: Results, where: str) -> None:
+    """Trust of at least one task, every point sound in itself."""
+    if results.trust is None:
+        return
+    odd = contradiction(results.trust.points) if results.trust.points else "points is empty; null says it better"
+    if odd is not None:
+        raise ArtifactError(f"{where}: trust.{odd}. Assess the tasks again.")
 
 
 def write_results(path: Path, results: Results) -> None:

@@ -14,12 +14,14 @@ from wildpdiff.report.figure_interpolation import alignment_figure, interpolatio
 from wildpdiff.report.figure_latent_map import latent_map_figure
 from wildpdiff.report.figure_novelty import novelty_figure
 from wildpdiff.report.figure_scaling import scaling_figure
+from wildpdiff.report.figure_trust import trust_figure
 from wildpdiff.report.figures import FigureNames, accuracy_figures, figure_names, styles_of
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle
 from wildpdiff.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
 from wildpdiff.report.sentences import ahead_sentence, labels_sentence
 from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
+from wildpdiff.report.trust_findings import trust_sentences, trust_table
 from wildpdiff.report.verdict_sentence import verdict_sentence
 from wildpdiff.report.wording import count, percentage, signed_points
 
@@ -42,6 +44,7 @@ _UNMEASURED = {
     "interpolation": ("interpolation between tasks", "wildpdiff reproduce paper"),
     "paper": ("the paper's tables", "wildpdiff reproduce paper"),
     "scaling": ("the number of training tasks", "wildpdiff reproduce scaling"),
+    "trust": ("trust in generated adapters", "wildpdiff reproduce unseen"),
 }
 
 
@@ -59,6 +62,7 @@ def page_sections(results: Results) -> list[PageSection]:
     groups = [block for suite in suites for block in groups_blocks(by_suite[suite], styles, names[suite].heading)]
     distance = distance_figure(results, first, styles, "gain-against-distance", names[suites[0]].heading)
     sections.append(_section("Far from what was seen", [*groups, distance]))
+    sections.append(_trust_section(results, styles))
     sections.append(_novelty_section(results, styles, names[suites[0]]))
     sections += _study_sections(results)
     calibration = calibration_figure(results, styles, "calibration", "")
@@ -90,6 +94,14 @@ def _table_section(
             if told:
                 blocks.append(Text(" ".join(told), "note"))
     return PageSection("The table", tuple(blocks))
+
+
+def _trust_section(results: Results, styles: Mapping[str, SourceStyle]) -> PageSection | None:
+    trust = results.trust
+    if trust is None:
+        return None
+    words = Text(" ".join(trust_sentences(trust)))
+    return PageSection("When to trust it", (words, trust_figure(trust, styles, "trust", ""), trust_table(trust)))
 
 
 def _novelty_section(results: Results, styles: Mapping[str, SourceStyle], names: FigureNames) -> PageSection | None:

@@ -7,17 +7,19 @@ from rich.table import Table
 from rich.text import Text
 
 from wildpdiff.evaluate.results import Results, SummaryRow
+from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.groups import grouped
 from wildpdiff.report.sentences import ahead_sentence, headline, labels_sentence, split_name
-from wildpdiff.report.wording import percent, signed_points
+from wildpdiff.report.trust_findings import trust_lines, trust_sentences
+from wildpdiff.report.wording import capital, number, percent, signed, signed_points
 
 __all__ = ["results_table"]
 
 
 def results_table(results: Results) -> Group:
-    """One table for each suite and split, then the result of the main one in words.
+    """One table for each suite and split, the result of the main one in words, and what became of trust.
 
     In bold is what is best without labels of the task, and every source that is ahead of the generator.
     """
@@ -32,14 +34,42 @@ def results_table(results: Results) -> Group:
         *(_table(part, several) for part in parts),
         Text.assemble(sentence.before, (sentence.winner, "bold"), sentence.after),
         *(Text(text) for text in told),
+        *([] if results.trust is None else _trust(results.trust)),
+    )
+
+
+def _trust(trust: TrustSection) -> list[Table | Text]:
+    """What trust kept back in each world and what it was worth, then in words."""
+    table = _bare("trust in the generated adapters")
+    table.add_column("world")
+    for name in ("tasks", "gain without", "with", "harmed without, %", "with", "kept back, %", "area", "held, %"):
+        table.add_column(name, justify="right")
+    for line in trust_lines(trust):
+        own = line.summary
+        cells = (
+            f"{capital(line.name)}, {line.small}" if line.small else capital(line.name),
+            str(own.tasks),
+            signed(number(own.gain_without.value, 1)),
+            signed(number(own.gain_with.value, 1)),
+            percent(own.harmed_without.value),
+            percent(own.harmed_with.value),
+            percent(1 - own.used_share.value, 0),
+            "–" if own.auroc is None else number(own.auroc.value),
+            percent(own.coverage.value, 0),
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return [table, Text(" ".join(trust_sentences(trust)))]
+
+
+def _bare(title: str) -> Table:
+    return Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
     )
 
 
 def _table(part: SplitFindings, several_suites: bool) -> Table:
     title = (f"{part.suite}, " if several_suites else "") + split_name(part.split, len(part.tasks))
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = _bare(title)
     table.add_column("source")
     for name in ("accuracy, %", "95 % interval", "recovered gain, %", "95 % interval", "generated −", "seconds"):
         table.add_column(name, justify="right")

@@ -10,7 +10,14 @@ import pytest
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.merge_results import NamedResults, merge_results
 from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo
-from wildpdiff.evaluate.sections import ConditionDistance, ParameterSpread, Scaling, SourceInfo
+from wildpdiff.evaluate.sections import (
+    ConditionDistance,
+    ParameterSpread,
+    Scaling,
+    SourceInfo,
+    TrustPoint,
+    TrustSection,
+)
 from wildpdiff.evaluate.summary import summarise
 
 SCALING = Scaling(("a",), (0.5,), (0.6,), ())
@@ -90,3 +97,24 @@ def test_another_backbone_is_refused_even_for_a_study_of_its_own() -> None:
 
 def test_a_foreign_file_that_adds_nothing_does_no_harm() -> None:
     assert merge_results(make(spread=SPREAD), [other(make(spread=SPREAD), suite=FOREIGN)]) == make(spread=SPREAD)
+
+
+def trust(world: str, gain: float = 1.0) -> TrustSection:
+    return TrustSection((TrustPoint(world, "unseen", "a", "examples", 0.9, 5.0, 1.0, 9.0, gain, 0.7, True, 0),))
+
+
+def test_worlds_of_trust_are_gathered_from_all_files() -> None:
+    files = [other(make(trust=trust("b")), suite=FOREIGN), other(make(trust=trust("c"))), other(make(trust=trust("a")))]
+    found = merge_results(make(trust=trust("a", 2.0)), files)
+    assert found.trust is not None
+    assert [(point.world, point.gain) for point in found.trust.points] == [("a", 2.0), ("b", 1.0), ("c", 1.0)]
+    assert len(found.notes) == 2, "the last file adds nothing: its world is there already"
+    assert found.notes[0].startswith("Trust in b: measured by")
+    assert "another set of tasks" in found.notes[0]
+    alone = merge_results(make(), [other(make(trust=trust("b")))])
+    assert alone.trust == trust("b")
+
+
+def test_trust_of_another_backbone_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="trust of another backbone"):
+        merge_results(make(), [other(make(trust=trust("b")), backbone=BackboneInfo("efficientnet", "b" * 64, 1, 1))])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wildpdiff.evaluate.results import (
     read_results,
     write_results,
 )
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import accuracy_per_task, summarise
 
 
@@ -104,7 +106,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_results(path, make())
     assert read_results(path) == make()
     document = json.loads(path.read_text())
-    assert (document["schema_version"], document["kind"]) == (2, "results")
+    assert (document["schema_version"], document["kind"]) == (3, "results")
     assert document == make().to_json()
 
 
@@ -156,9 +158,36 @@ def test_a_damaged_file_is_refused_with_file_and_key(
 
 def test_a_newer_schema_is_told_from_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({**make().to_json(), "schema_version": 3}))
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 4}))
     with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
         read_results(path)
+
+
+POINT = TrustPoint("savanna", "unseen", "a", "examples", 0.9, 5.0, 1.0, 9.0, 4.0, 0.7, True, 0)
+
+
+def test_trust_is_written_and_read(tmp_path: Path) -> None:
+    results = replace(make(), trust=TrustSection((POINT, replace(POINT, generator=1))))
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+
+
+def test_a_file_from_before_trust_is_read() -> None:
+    document = make().to_json()
+    del document["trust"]
+    assert Results.from_json({**document, "schema_version": 2}) == make()
+    with pytest.raises(ArtifactError, match="'trust' is missing"):
+        Results.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [((), "points is empty"), ((POINT, POINT), "second time"), ((replace(POINT, trust=1.2),), r"points\[0\].trust")],
+)
+def test_trust_that_contradicts_itself_is_refused(points: tuple[TrustPoint, ...], sentence: str) -> None:
+    document = replace(make(), trust=TrustSection(points)).to_json()
+    with pytest.raises(ArtifactError, match=sentence):
+        Results.from_json(document)
 
 
 def test_contradicting_results_are_not_written(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ PLACES = {
     "interpolation": (sections.Interpolation, sections.InterpolationPair, sections.InterpolationPath),
     "scaling": (sections.Scaling, sections.ScalingCell),
     "paper": (sections.PaperRow, sections.PublishedRow),
+    "trust": (sections.TrustSection, sections.TrustPoint),
 }
 
 
