@@ -1,4 +1,4 @@
-"""Writes the tables of a study (the paper's rows, interpolation, scaling, memorisation) into a Markdown file.
+"""Writes the tables of a study (the paper's rows, interpolation, scaling, memorisation, trust) into a Markdown file.
 
     python benchmarks/section_tables.py runs/paper/results.json docs/results.md --section paper
     python benchmarks/section_tables.py runs/scaling/results.json docs/results.md --section scaling
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from results_table import fill
@@ -20,19 +20,26 @@ from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.evaluate.sections import PublishedRow
-from wildpdiff.evaluate.statistics import Gain
+from wildpdiff.evaluate.statistics import Estimate, Gain
 from wildpdiff.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
+from wildpdiff.report.trust_findings import trust_lines, trust_sentences
 from wildpdiff.report.verdict_sentence import verdict_sentence
-from wildpdiff.report.wording import percent, signed_points
+from wildpdiff.report.wording import number, percent, signed, signed_points
 
-SECTIONS = ("paper", "between", "scaling", "memorisation")
+SECTIONS = ("paper", "between", "scaling", "memorisation", "trust")
 
 
 def section_markdown(results: Results, section: str) -> str:
     """The table of one section, with what was run."""
     made = results.provenance
     told = f"Made by `{made.command}`; seed {made.seed}; {made.hardware}; {made.created[:10]}."
-    tables = {"paper": _paper, "between": _between, "scaling": _scaling, "memorisation": _memorisation}
+    tables = {
+        "paper": _paper,
+        "between": _between,
+        "scaling": _scaling,
+        "memorisation": _memorisation,
+        "trust": _trust,
+    }
     return "\n\n".join([*tables[section](results), told])
 
 
@@ -131,6 +138,38 @@ def _memorisation(results: Results) -> list[str]:
                 cells = [percent(means[0]), f"{means[1]:.3f}", f"{means[2]:.2f}"]
                 lines.append([f"{source}, {split}", str(tasks), str(len(points)), *cells])
     return [_markdown(lines), sentence]
+
+
+def _trust(results: Results) -> list[str]:
+    if results.trust is None:
+        raise ArtifactError("These results have no trust. Run `wildpdiff reproduce unseen`.")
+    lines = [
+        ["world", "tasks", "generators", "gain without trust, points", "with", "harmed without, %", "with",
+         "kept back, %", "area under the curve", "held by 90 % intervals, %"]
+    ]  # fmt: skip
+    for line in trust_lines(results.trust):
+        own = line.summary
+        name = f"{line.name}, {line.small}" if line.small else line.name
+        gains = [
+            _with_ends(entry, lambda value: signed(number(value, 1))) for entry in (own.gain_without, own.gain_with)
+        ]
+        harm = [_with_ends(entry, percent) for entry in (own.harmed_without, own.harmed_with)]
+        area = "–" if own.auroc is None else _with_ends(own.auroc, number)
+        held = _with_ends(own.coverage, lambda value: percent(value, 0))
+        kept = percent(1 - own.used_share.value, 0)
+        lines.append([name, str(own.tasks), str(own.generators), *gains, *harm, kept, area, held])
+    words = (
+        "Harmed: share of all tasks that lose more than a point against the pretrained model. With trust, the "
+        "pretrained model is kept below the threshold chosen on held-out seen tasks. Area under the curve: trust "
+        "against whether the generated adapter beats the pretrained model. In brackets: 95 % bootstrap intervals over "
+        "tasks."
+    )
+    return [_markdown(lines), words, " ".join(trust_sentences(results.trust))]
+
+
+def _with_ends(estimate: Estimate, show: Callable[[float], str]) -> str:
+    ends = "" if estimate.interval is None else f" [{', '.join(show(end) for end in estimate.interval)}]"
+    return show(estimate.value) + ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

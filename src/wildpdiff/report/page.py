@@ -143,10 +143,14 @@ def _ceiling_section(results: Results) -> PageSection | None:
     coder = results.autoencoder
     if coder is None:
         return None
-    sentences = [
-        "A generator can be no better than what its autoencoder lets through "
-        f"({coder.kind}, {coder.latent_size} latent values)."
-    ]
+    passes = f"({coder.kind}, {coder.latent_size} latent values)"
+    if results.generator is not None and results.generator.config.get("kernel_mean"):
+        first = (
+            f"Samples vary around a conditional mean by what passes the autoencoder {passes}; the mean itself does not."
+        )
+    else:
+        first = f"A generator can be no better than what its autoencoder lets through {passes}."
+    sentences = [first]
     for split, entry in sorted(coder.ceiling.items(), reverse=True):
         change = signed_points(entry.accuracy - entry.finetuned)
         sentences.append(

@@ -1,0 +1,162 @@
+"""Trust put to the test: the very adapters that are scored, unlabelled images only, gains as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+import toys
+from wildpdiff.adapter import Adapter
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.codec.layout import Layout
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.results import ResultRow
+from wildpdiff.evaluate.run import Entrant, Scored, evaluate
+from wildpdiff.evaluate.score import test_set
+from wildpdiff.evaluate.trust_assessment import assess_tasks, measured_gains, training_images
+from wildpdiff.evaluate.trust_points import contradiction
+from wildpdiff.fit import FittedGenerator
+from wildpdiff.source import Source
+from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.task import LabelledImages, SplitName
+from wildpdiff.trust.evidence import AdapterSpace
+from wildpdiff.trust.gain import HeldOutGain, fit_gain_predictor
+from wildpdiff.trust.model import BASES, TrustModel
+from wildpdiff.trust.report import HeldOutSummary
+from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.zoo.store import Zoo
+
+UNSEEN = toys.ToySuite().tasks("unseen")
+
+
+@pytest.fixture(scope="module")
+def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
+    """Predicts a larger gain the farther the adapters move the pretrained model."""
+    initial = toy_zoo.initial
+    layout = Layout.of(initial.tensors)
+    vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in toy_zoo.mean_adapters().values()])
+    told = [task.description for task in toys.ToySuite().tasks("seen")]
+    rows = [
+        HeldOutGain(f"t{place}", f"f{place % 4}", False, False, {"move": place / 10}, place / 100 - 0.05, 60)
+        for place in range(20)
+    ]
+    return TrustModel(
+        backbone=toy_backbone,
+        space=DescriptionSpace.fit(told, toys.SCHEMA, toy_backbone.image_features, vectors),
+        adapters=AdapterSpace.fit(layout, layout.flatten(initial.tensors), vectors),
+        prior=torch.full((3,), 1 / 3),
+        predictors=dict.fromkeys(BASES, fit_gain_predictor(rows)),
+        min_trust={basis: {"near": 0.6, "far": 0.95} for basis in BASES},
+        held_out=dict.fromkeys(BASES, HeldOutSummary(20, 60, 4.0, None, 0.8, 0.1, 0.9)),
+    )
+
+
+@dataclass
+class Recorder:
+    """Another source, and what it was asked and gave."""
+
+    source: Source
+    name: str = "generated"
+    stochastic: bool = True
+    asked: list[Description] = field(default_factory=list)
+    given: dict[str, list[Adapter]] = field(default_factory=dict)
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        found = self.source.sample(description, n, seed)
+        self.asked.append(description)
+        self.given[str(description.task_id)] = found
+        return found
+
+
+@dataclass
+class Watched:
+    """A task that tells which of its splits were looked at."""
+
+    task: toys.ToyTask
+    looked: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def description(self) -> Description:
+        return self.task.description
+
+    def data(self, split: SplitName) -> LabelledImages:
+        self.looked.append(split)
+        return self.task.data(split)
+
+
+@dataclass
+class Kept:
+    """An observer that keeps the generator's adapters."""
+
+    adapters: dict[str, Sequence[Adapter]] = field(default_factory=dict)
+
+    def observe(self, scored: Scored) -> None:
+        if scored.entrant.source.name == "generated":
+            self.adapters[scored.test.task] = scored.adapters
+
+
+@pytest.fixture(scope="module")
+def scored(toy_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone) -> tuple[Kept, tuple[ResultRow, ...]]:
+    entrants = [Entrant(PretrainedSource(toy_zoo.initial), "none"), Entrant(toy_fit.generator, "own", 7)]
+    kept = Kept()
+    tests = {"unseen": [test_set(toy_backbone, task) for task in UNSEEN]}
+    found = evaluate("toy", tests, toy_backbone, entrants, samples=3, seed=5, observers=[kept])
+    return kept, found.rows
+
+
+SETTINGS = {"world": "toy", "split": "unseen", "generator_number": 7, "samples": 3, "seed": 5}
+
+
+def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
+    model: TrustModel, toy_fit: FittedGenerator, scored: tuple[Kept, tuple[ResultRow, ...]]
+) -> None:
+    kept, rows = scored
+    gains = measured_gains(rows, "unseen", 7)
+    for task in UNSEEN:
+        own = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "generated")]
+        (before,) = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "pretrained")]
+        assert gains[task.name] == pytest.approx(100 * (sum(own) / 3 - before))
+    recorder = Recorder(toy_fit.generator)
+    points = assess_tasks(model, recorder, UNSEEN, gains, **SETTINGS)
+    for name, adapters in kept.adapters.items():
+        for one, other in zip(recorder.given[name], adapters, strict=True):
+            assert all(torch.equal(one.tensors[key], other.tensors[key]) for key in one.tensors)
+    assert [point.task for point in points] == [task.name for task in UNSEEN]
+    assert {point.task: point.gain for point in points} == gains
+    assert {(point.world, point.split, point.generator) for point in points} == {("toy", "unseen", 7)}
+    assert contradiction(points) is None
+    for point, task in zip(points, UNSEEN, strict=True):
+        report = model.assess(recorder.given[task.name], task.description)
+        said = (report.trust, report.gain, report.low, report.high, report.min_trust, report.use_generated)
+        assert (point.trust, point.predicted, point.low, point.high, point.min_trust, point.used) == said
+
+
+def test_no_test_image_is_looked_at_and_no_label_decides(model: TrustModel, toy_fit: FittedGenerator) -> None:
+    tasks = [Watched(task) for task in UNSEEN]
+    gains = {task.name: 3.0 for task in tasks}
+    first = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS)
+    assert all(task.looked == [] for task in tasks)
+    assert {point.basis for point in first} == {"backgrounds"}
+    other = assess_tasks(model, toy_fit.generator, tasks, dict.fromkeys(gains, -9.0), **SETTINGS)
+    assert [replace(point, gain=3.0) for point in other] == first
+    shown = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS, images=training_images)
+    assert all(task.looked == ["train"] for task in tasks)
+    assert {point.basis for point in shown} == {"examples"}
+
+
+def test_a_task_without_a_measured_gain_is_refused(model: TrustModel, toy_fit: FittedGenerator) -> None:
+    with pytest.raises(DataError, match=f"{UNSEEN[1].name!r} has no measured gain"):
+        assess_tasks(model, toy_fit.generator, UNSEEN, {UNSEEN[0].name: 1.0}, **SETTINGS)
+
+
+def test_gains_of_a_generator_that_was_not_scored_are_refused(scored: tuple[Kept, tuple[ResultRow, ...]]) -> None:
+    with pytest.raises(DataError, match="of seed 8"):
+        measured_gains(scored[1], "unseen", 8)
