@@ -169,6 +169,19 @@ class Adapter:
             raise ArtifactError(f"The adapter's tensor {bad[0]} holds values that are not finite; do not use it.")
 
 
+def _labels(provenance: Mapping[str, Any]) -> str:
+    """What the model card says of the task's labels."""
+    if provenance.get("labels"):
+        return (
+            f"It was trained on {provenance['labels']} labelled images of this task. Check it on others before you "
+            "rely on it."
+        )
+    return (
+        "An adapter made by a generator was not trained on labels of this task. Check it on a few labelled examples of "
+        "your own before you rely on it."
+    )
+
+
 def _model_card(adapter: Adapter) -> str:
     provenance = adapter.provenance
     config = adapter.config
@@ -189,8 +202,7 @@ A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of the backbone `
 
 {rows}
 
-An adapter made by a generator was not trained on labels of this task. Check it on a few labelled examples of your
-own before you rely on it. `provenance.json` says how it was made.
+{_labels(provenance)} `provenance.json` says how it was made.
 
 Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or `peft.PeftModel.from_pretrained(backbone, "THIS_FOLDER")`.
 """

@@ -63,7 +63,7 @@ class GeneratorConfig:
     normalization: NormalizationMode = "tensor"
     autoencoder: AutoencoderKind = "pca"
     autoencoder_config: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(latent_size=160))
-    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=1500))
+    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=1000))
     kernel_mean: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)

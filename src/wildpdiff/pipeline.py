@@ -99,6 +99,7 @@ class Prepared:
         zoo: of the seen tasks.
         reference: of the unseen tasks, for comparison only; None where there are none.
         generators: one a training seed.
+        trust: a model of trust for each of them; none where it was not calibrated.
     """
 
     backbone: Backbone
@@ -107,6 +108,7 @@ class Prepared:
     zoo: Zoo
     reference: Zoo | None
     generators: tuple[Generator, ...]
+    trust: tuple[TrustModel, ...] = ()
 
 
 def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
@@ -131,14 +133,15 @@ def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
             "fine-tune unseen tasks, for comparison only",
             lambda tick: _reference(out / "reference", config, suite, backbone, tick),
         )
-    generators = []
+    generators: list[Generator] = []
+    trust: list[TrustModel] = []
     for number in range(config.generator_seeds):
         fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
         generators.append(folder.timed(f"{FIT_STAGE} {number + 1} of {config.generator_seeds}", fit))
         if config.trust and generators[-1].mean is not None and len(zoo.tasks) >= FEWEST_TASKS:
             learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
-            folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn)
-    return Prepared(backbone, suite, features, zoo, reference, tuple(generators))
+            trust.append(folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn))
+    return Prepared(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))
 
 
 def run_pipeline(
@@ -164,7 +167,14 @@ def run_pipeline(
         lambda tick: _adapters(folder.folder / "adapters", config, made.suite, made.generators[0], tick),
     )
     comparison = Comparison(
-        made.suite, made.backbone, made.zoo, made.reference, made.generators, config.suite_options, made.features
+        made.suite,
+        made.backbone,
+        made.zoo,
+        made.reference,
+        made.generators,
+        config.suite_options,
+        made.features,
+        trust=made.trust,
     )
     results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick))
     page = folder.timed("report", lambda tick: write_report(results, folder.folder).page)

@@ -200,3 +200,11 @@ def test_the_configuration_survives_json() -> None:
     config = golden_adapter().config
     assert AdapterConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert config.scaling == 2.0
+
+
+@pytest.mark.parametrize(("provenance", "sentence"), [({}, "not trained on labels"), ({"labels": 12}, "on 12 labelled")])
+def test_the_model_card_says_whether_labels_were_used(
+    backbone: Backbone, tmp_path: Path, provenance: dict[str, int], sentence: str
+) -> None:
+    adapter = dataclasses.replace(toys.random_adapter(backbone, 0), provenance=provenance)
+    assert sentence in (adapter.save(tmp_path / "card") / "README.md").read_text()

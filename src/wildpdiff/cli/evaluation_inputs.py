@@ -11,9 +11,11 @@ from wildpdiff.cli.options import open_suite, suite_settings
 from wildpdiff.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
+    from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.evaluate.results import Stage
     from wildpdiff.tasks.task import Group
+    from wildpdiff.trust.model import TrustModel
 
 __all__ = ["EvaluationInputs", "inputs_of_parts", "inputs_of_run"]
 
@@ -63,6 +65,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         [Generator.from_pretrained(path, backbone) for path in generators],
         told["suite_options"],
         FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
+        trust=_trust(generators, backbone),
     )
     # The run's own evaluation and page are not what this one rests on.
     stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
@@ -109,5 +112,15 @@ def inputs_of_parts(
         zoos[1] if len(zoos) > 1 else None,
         [Generator.from_pretrained(path, loaded) for path in generators],
         suite_settings(suite, option),
+        trust=_trust(generators, loaded),
     )
     return EvaluationInputs(comparison, seed, ())
+
+
+def _trust(generators: Sequence[Path], backbone: Backbone) -> tuple[TrustModel, ...]:
+    """The generators' models of trust, if all have one."""
+    from wildpdiff.trust.model import FOLDER, TrustModel
+
+    if not all((path / FOLDER).is_dir() for path in generators):
+        return ()
+    return tuple(TrustModel.beside(path, backbone) for path in generators)

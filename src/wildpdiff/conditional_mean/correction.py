@@ -57,10 +57,10 @@ class TaskLossConfig:
         looked_at: training images of every held-out task that are looked at.
     """
 
-    steps: int = 400
+    steps: int = 350
     tasks: int = 16
     images: int = 32
-    members: int = 5
+    members: int = 4
     learning_rate: float = 1e-3
     direction_rate: float = 1.5e-3
     weight_decay: float = 0.1
@@ -69,7 +69,7 @@ class TaskLossConfig:
     noise: float = 0.4
     averaging: float = 0.98
     look_every: int = 25
-    patience: int = 4
+    patience: int = 3
     looked_at: int = 32
 
     def to_json(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from wildpdiff.evaluate.results import (
     Ceiling,
     GeneratorInfo,
     Provenance,
+    ResultRow,
     Results,
     Split,
     Stage,
@@ -34,10 +35,13 @@ from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.spread import SpreadObserver
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
+from wildpdiff.evaluate.trust_assessment import assess_tasks, measured_gains, training_images
+from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite
+from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.finetune import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -70,6 +74,7 @@ class Comparison:
         seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
         further: more entrants, with what they are.
         pdiff: folder of a trained unconditional p-diff, see :func:`assemble`; without it p-diff is left out.
+        trust: a model of trust for each generator, in their order; none where there is none.
     """
 
     suite: Suite
@@ -84,6 +89,7 @@ class Comparison:
     seen_tasks: int | None = None
     further: Sequence[tuple[Entrant, SourceInfo]] = ()
     pdiff: Path | None = None
+    trust: Sequence[TrustModel] = ()
 
 
 def seen_material(
@@ -174,7 +180,28 @@ def compare_sources(
         calibration=observers.calibration.result(),
         latent_map=observers.latent_map.result() if observers.latent_map else None,
         pictures=observers.pictures.result(),
+        trust=_trust(comparison, found.rows, samples, seed) if "unseen" in tests else None,
     )
+
+
+def _trust(comparison: Comparison, rows: Sequence[ResultRow], samples: int, seed: int) -> TrustSection | None:
+    """What the models of trust say of the unseen tasks, from their training images without labels."""
+    points = []
+    for model, generator in zip(comparison.trust, comparison.generators, strict=bool(comparison.trust)):
+        number = int(generator.training["seed"])
+        points += assess_tasks(
+            model,
+            generator,
+            comparison.suite.tasks("unseen"),
+            measured_gains(rows, "unseen", number),
+            world=comparison.suite.name,
+            split="unseen",
+            generator_number=number,
+            samples=samples,
+            seed=seed,
+            images=training_images,
+        )
+    return TrustSection(tuple(points)) if points else None
 
 
 def _about(

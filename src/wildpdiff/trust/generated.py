@@ -28,6 +28,7 @@ FEWEST_TASKS = 30
 """With fewer seen tasks there is too little held-out evidence for trust to rest on."""
 
 RANDOM = "random"
+GROUP_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def calibrate_generator(
         rest = zoo.only([name for name in zoo.tasks if name not in held])
         material = SeenMaterial.of(rest, told, schema, backbone, config.reading)
         images = features if mean.members else None
-        fitted = fit_conditional_mean(material, config.task_loss, images, seed, networks=1)
+        # One shorter training is enough to see how far the generator carries beyond what it has seen.
+        short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
+        fitted = fit_conditional_mean(material, short, images, seed, networks=1)
         return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
     return calibrate(
