@@ -57,7 +57,7 @@ class TaskLossConfig:
         looked_at: training images of every held-out task that are looked at.
     """
 
-    steps: int = 350
+    steps: int = 400
     tasks: int = 16
     images: int = 32
     members: int = 4
@@ -69,7 +69,7 @@ class TaskLossConfig:
     noise: float = 0.4
     averaging: float = 0.98
     look_every: int = 25
-    patience: int = 3
+    patience: int = 5
     looked_at: int = 32
 
     def to_json(self) -> dict[str, Any]:
