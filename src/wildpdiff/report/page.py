@@ -44,7 +44,7 @@ _UNMEASURED = {
     "interpolation": ("interpolation between tasks", "wildpdiff reproduce paper"),
     "paper": ("the paper's tables", "wildpdiff reproduce paper"),
     "scaling": ("the number of training tasks", "wildpdiff reproduce scaling"),
-    "trust": ("trust in generated adapters", "wildpdiff reproduce unseen"),
+    "trust": ("trust in generated adapters", "wildpdiff evaluate"),
 }
 
 

@@ -85,7 +85,7 @@ def test_nothing_is_said_to_be_missing_from_a_whole_page_and_everything_from_a_b
     assert "Not measured here" not in page
     bare = write_report(build_results(splits={"unseen": 3}, seeds=1, samples=1), tmp_path).page.read_text()
     (line,) = re.findall(r"Not measured here.*", bare)
-    for words in ("novelty", "calibration", "held out", "reproduce scaling", "reproduce paper", "reproduce unseen"):
+    for words in ("novelty", "calibration", "held out", "reproduce scaling", "reproduce paper", "trust in generated"):
         assert words in line
 
 
