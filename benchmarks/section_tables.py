@@ -142,7 +142,7 @@ def _memorisation(results: Results) -> list[str]:
 
 def _trust(results: Results) -> list[str]:
     if results.trust is None:
-        raise ArtifactError("These results have no trust. Run `wildpdiff evaluate` with a generator that has a model of trust.")
+        raise ArtifactError("These results have no trust. Evaluate a generator that has a model of trust.")
     lines = [
         ["world", "tasks", "generators", "gain without trust, points", "with", "harmed without, %", "with",
          "kept back, %", "area under the curve", "held by 90 % intervals, %"]
