@@ -18,14 +18,19 @@ from wildpdiff.cli.options import (
     suite_settings,
 )
 from wildpdiff.cli.reproduce_paper import paper
+from wildpdiff.cli.reproduce_unseen import unseen
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 from wildpdiff.errors import DataError
 
 __all__ = ["app", "scaling"]
 
-app = typer.Typer(help="Run a whole study: the paper's questions, or how many tasks it takes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run a whole study: the paper's questions, unseen tasks in harder worlds, or how many tasks it takes.",
+    no_args_is_help=True,
+)
 
 app.command(short_help="The paper's three questions, its method beside ours.")(paper)
+app.command(short_help="Unseen tasks where descriptions tell less and less, against what is asked.")(unseen)
 
 SAVANNA_SEEN = 320
 """Seen tasks of the simulated suite by default: the narrow half of them holds the largest cell."""

@@ -19,11 +19,25 @@ from wildpdiff.evaluate.run import Entrant, evaluate
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.rng import numpy_generator, sub_seed
-from wildpdiff.studies.grid import FEWEST_TASKS, StudyInputs, fit_sources
+from wildpdiff.studies.grid import FEWEST_TASKS, FittedSources, StudyInputs, fit_sources
 from wildpdiff.tasks.description import MetadataField, MetadataSchema
 from wildpdiff.tasks.task import Task
+from wildpdiff.zoo.store import Zoo
 
-__all__ = ["REGION", "HeldOutGroups", "TaskGroup", "add_groups", "group_kinds", "held_out_groups", "task_groups"]
+__all__ = [
+    "REGION",
+    "GroupChoice",
+    "HeldOutGroup",
+    "HeldOutGroups",
+    "TaskGroup",
+    "add_groups",
+    "choose_groups",
+    "group_kinds",
+    "held_out_groups",
+    "hold_out_group",
+    "join_groups",
+    "task_groups",
+]
 
 REGION = "region"
 """The kind of group that is made of coordinates: quarters of the map, cut at the median latitude and longitude."""
@@ -49,9 +63,36 @@ class HeldOutGroups:
     """
 
     rows: tuple[ResultRow, ...]
-    seconds: Mapping[str, float]
-    training: Mapping[str, float]
+    seconds: dict[str, float]
+    training: dict[str, float]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GroupChoice:
+    """The groups of one kind that can be held out, and a sentence on each that is too small or leaves too few."""
+
+    groups: tuple[TaskGroup, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeldOutGroup:
+    """What holding out one group gave, and what was fitted to the others.
+
+    Attributes:
+        found: scores and costs.
+        rest: the zoo without the group.
+        fitted: to the rest.
+        scored: tasks of the group that were scored.
+        seed: of the samples, as :func:`~wildpdiff.evaluate.run.evaluate` was given it.
+    """
+
+    found: HeldOutGroups
+    rest: Zoo
+    fitted: FittedSources
+    scored: tuple[Task, ...]
+    seed: int
 
 
 def group_kinds(schema: MetadataSchema) -> tuple[str, ...]:
@@ -90,6 +131,82 @@ def task_groups(tasks: Sequence[Task], schema: MetadataSchema, kind: str) -> tup
     return tuple(TaskGroup(value, tuple(names)) for value, names in members.items() if names)
 
 
+def choose_groups(inputs: StudyInputs, kind: str) -> GroupChoice:
+    """The groups of one kind among the seen tasks that can be held out.
+
+    Raises:
+        DataError: the suite cannot be grouped by this, or no group can be held out.
+    """
+    seen = {task.name: task for task in inputs.suite.tasks("seen")}
+    groups = task_groups([seen[name] for name in inputs.zoo.tasks], inputs.suite.metadata_schema, kind)
+    return _usable(groups, kind, len(inputs.zoo.tasks))
+
+
+def hold_out_group(
+    inputs: StudyInputs,
+    kind: str,
+    group: TaskGroup,
+    *,
+    generator_seeds: Sequence[int] = (0,),
+    most_tasks: int = 12,
+    samples: int = 4,
+    seed: int = 0,
+) -> HeldOutGroup:
+    """Fit everything to the tasks of the other groups and score it on this one's test images.
+
+    The zoo's own final adapters are the fine-tuned reference. The pretrained and the fine-tuned are scored on the same
+    tasks, so that gains are comparable.
+
+    Args:
+        inputs: suite, backbone, zoo, labelled images of the seen tasks, and what is fitted.
+        kind: name of a field of categories, or :data:`REGION`.
+        group: one of that kind, as :func:`choose_groups` gives them.
+        generator_seeds: one generator each.
+        most_tasks: of the group that are scored, drawn by the seed; all of them are held out.
+        samples: adapters a task and generator; all of them count.
+        seed: of the draws and the samples.
+
+    Raises:
+        DataError: no task is to be scored.
+        TrainingError: a training diverged.
+    """
+    if most_tasks < 1:
+        raise DataError(f"{most_tasks} tasks of each group are to be scored; at least 1 is needed.")
+    split = f"held-out {kind}"
+    seen = {task.name: task for task in inputs.suite.tasks("seen")}
+    rest = inputs.zoo.only([name for name in inputs.zoo.tasks if name not in group.tasks])
+    fitted = fit_sources(inputs, rest, generator_seeds)
+    scored = tuple(seen[name] for name in _drawn(group, kind, most_tasks, seed))
+    sampling = sub_seed(seed, split, group.value)
+    found = evaluate(
+        inputs.suite.name,
+        {split: [test_set(inputs.backbone, task) for task in scored]},
+        inputs.backbone,
+        (
+            Entrant(PretrainedSource(inputs.zoo.initial), "none"),
+            *fitted.entrants,
+            Entrant(FinetunedSource(inputs.zoo.final_adapters()), "own"),
+        ),
+        samples=samples,
+        seed=sampling,
+    )
+    few = f"{split}, {group.value}: {len(scored)} of its {len(group.tasks)} tasks are scored."
+    notes = (few,) if len(scored) < len(group.tasks) else ()
+    return HeldOutGroup(
+        HeldOutGroups(found.rows, dict(found.seconds), dict(fitted.seconds), notes), rest, fitted, scored, sampling
+    )
+
+
+def join_groups(parts: Sequence[HeldOutGroups], notes: Sequence[str] = ()) -> HeldOutGroups:
+    """Several groups of one kind as one: all rows, costs as their mean over groups, and the notes after those given."""
+    return HeldOutGroups(
+        tuple(row for part in parts for row in part.rows),
+        _mean([part.seconds for part in parts]),
+        _mean([part.training for part in parts]),
+        (*notes, *(note for part in parts for note in part.notes)),
+    )
+
+
 def held_out_groups(
     inputs: StudyInputs,
     kind: str,
@@ -100,57 +217,31 @@ def held_out_groups(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> HeldOutGroups:
-    """Hold each group out in turn: fit everything to the tasks of the others, score it on the group's test images.
-
-    The zoo's own final adapters are the fine-tuned reference. The pretrained and the fine-tuned are scored on the same
-    tasks, so that gains are comparable.
+    """Hold out each group of one kind in turn; arguments and errors are those of :func:`hold_out_group`.
 
     Args:
-        inputs: suite, backbone, zoo, labelled images of the seen tasks, and what is fitted.
-        kind: name of a field of categories, or :data:`REGION`.
-        generator_seeds: one generator each, for every group.
-        most_tasks: of a group that are scored, drawn by the seed; all of them are held out.
-        samples: adapters a task and generator; all of them count.
-        seed: of the draws and the samples.
         progress: called with (groups done, in all).
 
     Raises:
         DataError: the suite cannot be grouped by this, no group can be held out, or no task is to be scored.
         TrainingError: a training diverged.
     """
-    if most_tasks < 1:
-        raise DataError(f"{most_tasks} tasks of each group are to be scored; at least 1 is needed.")
-    seen = {task.name: task for task in inputs.suite.tasks("seen")}
-    groups = task_groups([seen[name] for name in inputs.zoo.tasks], inputs.suite.metadata_schema, kind)
-    kept, notes = _usable(groups, kind, len(inputs.zoo.tasks))
-    references = (
-        Entrant(PretrainedSource(inputs.zoo.initial), "none"),
-        Entrant(FinetunedSource(inputs.zoo.final_adapters()), "own"),
-    )
-    split = f"held-out {kind}"
-    rows: list[ResultRow] = []
-    seconds: list[Mapping[str, float]] = []
-    training: list[Mapping[str, float]] = []
-    for number, group in enumerate(kept):
-        rest = inputs.zoo.only([name for name in inputs.zoo.tasks if name not in group.tasks])
-        fitted = fit_sources(inputs, rest, generator_seeds)
-        scored = _drawn(group, kind, most_tasks, seed)
-        if len(scored) < len(group.tasks):
-            notes.append(f"{split}, {group.value}: {len(scored)} of its {len(group.tasks)} tasks are scored.")
-        found = evaluate(
-            inputs.suite.name,
-            {split: [test_set(inputs.backbone, seen[name]) for name in scored]},
-            inputs.backbone,
-            (references[0], *fitted.entrants, references[1]),
+    chosen = choose_groups(inputs, kind)
+    parts = []
+    for number, group in enumerate(chosen.groups):
+        held_out = hold_out_group(
+            inputs,
+            kind,
+            group,
+            generator_seeds=generator_seeds,
+            most_tasks=most_tasks,
             samples=samples,
-            seed=sub_seed(seed, split, group.value),
+            seed=seed,
         )
-        rows += found.rows
-        seconds.append(found.seconds)
-        training.append(fitted.seconds)
+        parts.append(held_out.found)
         if progress is not None:
-            progress(number + 1, len(kept))
-    return HeldOutGroups(tuple(rows), _mean(seconds), _mean(training), tuple(notes))
+            progress(number + 1, len(chosen.groups))
+    return join_groups(parts, chosen.notes)
 
 
 def add_groups(results: Results, found: HeldOutGroups, *, seed: int = 0) -> Results:
@@ -180,7 +271,7 @@ def _coordinates(schema: MetadataSchema) -> tuple[MetadataField, MetadataField] 
     return (latitude[0], longitude[0]) if len(latitude) == 1 and len(longitude) == 1 else None
 
 
-def _usable(groups: Sequence[TaskGroup], kind: str, tasks: int) -> tuple[list[TaskGroup], list[str]]:
+def _usable(groups: Sequence[TaskGroup], kind: str, tasks: int) -> GroupChoice:
     """The groups that are large enough and leave enough, and a sentence on each of the others."""
     kept, notes = [], []
     for group in groups:
@@ -196,7 +287,7 @@ def _usable(groups: Sequence[TaskGroup], kind: str, tasks: int) -> tuple[list[Ta
             f"No {kind} can be held out: each has fewer than {FEWEST_TASKS} of the {tasks} seen tasks, or leaves so "
             "few. Group the tasks by something else, or give the suite more of them."
         )
-    return kept, notes
+    return GroupChoice(tuple(kept), tuple(notes))
 
 
 def _drawn(group: TaskGroup, kind: str, most: int, seed: int) -> list[str]:

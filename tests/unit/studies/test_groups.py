@@ -6,12 +6,12 @@ import pytest
 
 import toys
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import BackboneInfo, Results, SuiteInfo
 from wildpdiff.studies.grid import FittedSources, StudyInputs, fit_sources
 from wildpdiff.studies.groups import HeldOutGroups, add_groups, group_kinds, held_out_groups, task_groups
-from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema, MetadataValue
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 from wildpdiff.zoo.build import build_zoo

@@ -1,0 +1,300 @@
+"""What was asked of unseen tasks, row by row, against what the worlds' results say: words and numbers from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.statistics import Estimate, recovered_gain
+from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
+from wildpdiff.evaluate.trust_points import TrustPoint, summarise_trust, summarise_worlds
+from wildpdiff.report.findings import SplitFindings, findings
+from wildpdiff.report.wording import (
+    count,
+    interval_text,
+    listed,
+    number,
+    number_range,
+    percentage,
+    signed,
+    signed_points,
+)
+
+__all__ = ["Bar", "judge_worlds"]
+
+RIVALS = ("multi-task adapter with description", "hypernetwork, task loss", "top-K merge", "nearest task")
+KERNELS = ("kernel ridge regression", "additive kernel regression")
+REFINED = "generated, refined on 5 labels a class"
+FEW = "fine-tuned, "
+LABELS_A_CLASS = " labels a class"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of what was asked.
+
+    Attributes:
+        what: the world or the property.
+        asked: the bar in words; empty where a row is told for comparison only.
+        measured: what was measured, in words.
+        met: whether it is reached; None where nothing was asked or it was not measured.
+    """
+
+    what: str
+    asked: str
+    measured: str
+    met: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed``, ``not measured``, or nothing where no bar was set."""
+        if self.met is None:
+            return "not measured" if self.asked else ""
+        return "met" if self.met else "missed"
+
+
+def judge_worlds(found: Mapping[str, Results]) -> tuple[Bar, ...]:
+    """Every row that can be judged by these worlds, in a fixed order; worlds that are missing are told as not measured.
+
+    Args:
+        found: results by the name of the world.
+    """
+    both, points = _split(found.get("both"), "unseen"), _points(found)
+    held_out = found.get("extrapolation")
+    return (
+        _gain("both: recovered gain on unseen tasks", 0.95, both),
+        *(_against_kernel(name, both) for name in KERNELS),
+        _rivals(both),
+        _gain("metadata only: recovered gain", None, _split(found.get("metadata only"), "unseen")),
+        _gain("backgrounds only: recovered gain", 0.60, _split(found.get("backgrounds only"), "unseen")),
+        _extrapolation("habitat", held_out, asked=True),
+        *(_extrapolation(kind, held_out, asked=False) for kind in ("region", "camera_model")),
+        _shuffled(both),
+        *_nothing_told(_split(found.get("nothing told"), "unseen"), _of(points, "nothing told")),
+        _ranking(points),
+        _coverage(points),
+        _selective_use(points),
+        _few_labels(both),
+    )
+
+
+def _split(results: Results | None, split: str) -> SplitFindings | None:
+    """One split of a world; None where it was not measured or no generator took part."""
+    if results is None:
+        return None
+    part = next((entry for entry in findings(results) if entry.split == split), None)
+    return part if part is not None and part.generated is not None else None
+
+
+def _points(found: Mapping[str, Results]) -> list[TrustPoint]:
+    """Trust on all tasks that no generator was fitted to."""
+    kept = [results.trust.points for results in found.values() if results.trust is not None]
+    return [point for part in kept for point in part if point.split != "seen"]
+
+
+def _of(points: Sequence[TrustPoint], world: str) -> list[TrustPoint]:
+    return [point for point in points if point.world == world]
+
+
+def _missing(what: str, asked: str, why: str = "this world was not run") -> Bar:
+    return Bar(what, asked, f"not measured: {why}", None)
+
+
+NO_TRUST = "no trust was assessed"
+
+
+def _basis(part: SplitFindings) -> str:
+    line = part.generated
+    seeds = 0 if line is None else line.seeds
+    return f"{count(len(part.tasks), 'task')}, {count(seeds, 'generator')}"
+
+
+def _gain_text(part: SplitFindings) -> str:
+    line = part.generated
+    if line is None or line.recovered_gain is None:
+        return "fine-tuning gains nothing here, so there is no gain to recover"
+    return f"{percentage(line.recovered_gain, 0)}{interval_text(line.recovered_gain_interval, 0)} ({_basis(part)})"
+
+
+def _gain(what: str, least: float | None, part: SplitFindings | None) -> Bar:
+    asked = "" if least is None else f"at least {percentage(least, 0)}"
+    if part is None or part.generated is None:
+        return _missing(what, asked)
+    value = part.generated.recovered_gain
+    return Bar(what, asked, _gain_text(part), None if least is None or value is None else value >= least)
+
+
+def _against_kernel(name: str, part: SplitFindings | None) -> Bar:
+    what, asked = f"both: generated {_DASH} {name}", "paired interval not below zero"
+    line = None if part is None else part.of(name)
+    lead = None if part is None or line is None else part.difference(line)
+    if lead is None:
+        return _missing(what, asked)
+    text = f"{signed_points(lead.value)} points{_signed_interval(lead.interval)}; "
+    text += f"better on {lead.wins}, worse on {lead.losses} of {count(lead.tasks, 'task')}"
+    return Bar(what, asked, text, None if lead.interval is None else lead.interval[1] >= 0)
+
+
+def _rivals(part: SplitFindings | None) -> Bar:
+    what, asked = "both: generated against what else reads the description", f"above {listed(RIVALS)}"
+    lines = {} if part is None else {name: part.of(name) for name in RIVALS}
+    leads = {
+        name: lead
+        for name, line in lines.items()
+        if part is not None and line is not None and (lead := part.difference(line)) is not None
+    }
+    if len(leads) < len(RIVALS):
+        return _missing(what, asked, "not every rival was scored")
+    told = [f"{name} {signed_points(lead.value)}{_signed_interval(lead.interval)}" for name, lead in leads.items()]
+    text = f"points ahead of {'; '.join(told)}"
+    return Bar(what, asked, text, all(lead.value > 0 for lead in leads.values()))
+
+
+def _extrapolation(kind: str, results: Results | None, asked: bool) -> Bar:
+    what = f"extrapolation: a {kind.replace('_', ' ')} never seen"
+    bar = "recovered gain at least 40 %, or trust keeps it back on at least 90 % of the tasks" if asked else ""
+    part = _split(results, f"held-out {kind}")
+    if part is None or part.generated is None or results is None:
+        return _missing(what, bar, "it was not held out")
+    points = [point for point in _points({"": results}) if point.split == part.split]
+    text, refused = _gain_text(part), False
+    if points:
+        summary = summarise_trust(points)
+        refused = summary.used_share.value <= 0.1
+        text += f"; trust keeps back {percentage(1 - summary.used_share.value, 0)}, and with it "
+        text += f"{_points_text(summary.gain_with)} points are gained, without {_points_text(summary.gain_without)}"
+    else:
+        text += f"; {NO_TRUST}"
+    value = part.generated.recovered_gain
+    return Bar(what, bar, text, (refused or (value is not None and value >= 0.4)) if asked else None)
+
+
+def _shuffled(part: SplitFindings | None) -> Bar:
+    what, asked = "both: gain with shuffled descriptions", "at most 30 % of the unshuffled gain"
+    lines = [] if part is None else [part.of(GENERATED, "shuffled"), part.of(PRETRAINED), part.generated]
+    columns = None if part is None else part.columns(lines)
+    if columns is None:
+        return _missing(what, asked)
+    share = recovered_gain(*columns.accuracy)
+    if share.value is None:
+        text = "the generator gains nothing with the tasks' own descriptions, so there is no share of it"
+        return Bar(what, asked, text, None)
+    return Bar(what, asked, f"{percentage(share.value, 0)}{interval_text(share.interval, 0)}", share.value <= 0.3)
+
+
+def _nothing_told(part: SplitFindings | None, points: Sequence[TrustPoint]) -> tuple[Bar, Bar]:
+    first = ("nothing told: generated with trust, against pretrained", "within 0.5 points")
+    second = ("nothing told: tasks with trust below its threshold", "at least 90 %")
+    if part is None:
+        return _missing(*first), _missing(*second)
+    raw = _gain_text(part)
+    line = part.of(PRETRAINED)
+    lead = None if line is None else part.difference(line)
+    if lead is not None:
+        raw = f"{signed_points(lead.value)} points without trust"
+    if not points:
+        return _missing(*first, f"{NO_TRUST}; {raw}"), _missing(*second, NO_TRUST)
+    summary = summarise_trust(points)
+    kept_back = 1 - summary.used_share.value
+    text = f"{_points_text(summary.gain_with)} points{_point_range(summary.gain_with)}; {raw}"
+    low = summary.used_share
+    ends = None if low.interval is None else (1 - low.interval[1], 1 - low.interval[0])
+    share = f"{percentage(kept_back, 0)}{interval_text(ends, 0)} of {count(summary.tasks, 'task')}"
+    return (
+        Bar(*first, text, abs(summary.gain_with.value) <= 0.5),
+        Bar(*second, share, kept_back >= 0.9 - _ROUNDING),
+    )
+
+
+def _ranking(points: Sequence[TrustPoint]) -> Bar:
+    what, asked = 'trust: area under the curve for "generated beats pretrained", all worlds', "at least 0.85"
+    if not points:
+        return _missing(what, asked, NO_TRUST)
+    area = summarise_trust(points).auroc
+    if area is None:
+        return _missing(what, asked, "the generated adapter helped on all tasks, or on none")
+    text = f"{number(area.value)}{number_range(area.interval)} over {_over(points)}"
+    return Bar(what, asked, text, area.value >= 0.85)
+
+
+def _coverage(points: Sequence[TrustPoint]) -> Bar:
+    what, asked = "trust: measured gains inside the 90 % intervals", "85 to 95 %"
+    if not points:
+        return _missing(what, asked, NO_TRUST)
+    held = summarise_trust(points).coverage
+    worlds = [f"{world} {percentage(entry.coverage.value, 0)}" for world, entry in summarise_worlds(points).items()]
+    text = f"{percentage(held.value, 0)}{interval_text(held.interval, 0)}; {', '.join(worlds)}"
+    return Bar(what, asked, text, 0.85 - _ROUNDING <= held.value <= 0.95 + _ROUNDING)
+
+
+def _selective_use(points: Sequence[TrustPoint]) -> Bar:
+    what = "selective use: unseen tasks that lose more than a point with trust on"
+    asked = "at most 5 %"
+    unseen = [point for point in points if point.split == "unseen"]
+    if not unseen:
+        return _missing(what, asked, NO_TRUST)
+    summary = summarise_trust(unseen)
+    text = f"{percentage(summary.harmed_with.value)}{interval_text(summary.harmed_with.interval)}, without trust "
+    text += f"{percentage(summary.harmed_without.value)}, over {_over(unseen)}"
+    worlds = [f"{world} {percentage(entry.harmed_with.value)}" for world, entry in summarise_worlds(unseen).items()]
+    held_out = [point for point in points if point.split != "unseen"]
+    if held_out:
+        worlds.append(f"held-out groups {percentage(summarise_trust(held_out).harmed_with.value)}")
+    return Bar(what, asked, f"{text}; {', '.join(worlds)}", summary.harmed_with.value <= 0.05 + _ROUNDING)
+
+
+def _few_labels(part: SplitFindings | None) -> Bar:
+    what = "both: labels a class from the pretrained model to reach generated + 5 labels a class"
+    asked = "at least 20"
+    own = None if part is None else part.of(REFINED)
+    if part is None or own is None:
+        return _missing(what, asked, "nothing was refined")
+    counts = {
+        int(line.source.removeprefix(FEW).removesuffix(LABELS_A_CLASS)): line
+        for line in part.summary
+        if line.source.startswith(FEW) and line.source.endswith(LABELS_A_CLASS)
+    }
+    if not any(labels < 20 for labels in counts):
+        return _missing(what, asked, "no fine-tuning on fewer than 20 labels a class was scored")
+    reaching = [labels for labels in sorted(counts) if _reaches(part, counts[labels].source, REFINED)]
+    told = [f"{labels}: {percentage(counts[labels].accuracy)}" for labels in sorted(counts)]
+    needed = f"{reaching[0]} reach it" if reaching else f"more than {max(counts)}"
+    text = f"{needed}; generated + 5: {percentage(own.accuracy)}, fine-tuned on {', '.join(told)}"
+    return Bar(what, asked, text, not reaching or reaching[0] >= 20)
+
+
+def _reaches(part: SplitFindings, source: str, other: str) -> bool:
+    columns = part.columns([part.of(source), part.of(other)])
+    return columns is not None and bool(np.subtract(*columns.accuracy.mean(1)) >= -_ROUNDING)
+
+
+_ROUNDING = 1e-9
+"""Shares that are equal but for the order of a sum."""
+_DASH = "\N{MINUS SIGN}"
+
+
+def _over(points: Sequence[TrustPoint]) -> str:
+    tasks = {(point.world, point.split, point.task) for point in points}
+    worlds = dict.fromkeys(point.world for point in points)
+    generators = len({point.generator for point in points})
+    return f"{count(len(tasks), 'task')} of {count(len(worlds), 'world')}, {count(generators, 'generator')}"
+
+
+def _signed_interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{signed_points(interval[0])}, {signed_points(interval[1])}]"
+
+
+def _signed(value: float) -> str:
+    return signed(number(value, 1))
+
+
+def _points_text(estimate: Estimate) -> str:
+    return _signed(estimate.value)
+
+
+def _point_range(estimate: Estimate) -> str:
+    ends = estimate.interval
+    return "" if ends is None else f" [{_signed(ends[0])}, {_signed(ends[1])}]"

@@ -1,0 +1,236 @@
+"""Unseen tasks in harder worlds: what a description tells is taken away piece by piece, and once altogether.
+
+Each world is a run of its own: zoo, fine-tuned reference, generators, their trust, and everything simpler beside them.
+What was asked of each is held against what was measured (:mod:`wildpdiff.studies.world_bars`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.baselines.few_labels import FewLabelsSource
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
+from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.roster import SOURCE_NAMES
+from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.trust_points import TrustSection
+from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
+from wildpdiff.report.html import write_report
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
+from wildpdiff.studies.grid import StudyInputs
+from wildpdiff.studies.groups import REGION
+from wildpdiff.studies.world_groups import GroupsStudy, measure_groups
+from wildpdiff.tasks.registry import load_suite
+from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.store import Zoo
+
+__all__ = [
+    "BASE",
+    "EXTRAPOLATION",
+    "OPPONENTS",
+    "WORLDS",
+    "WORLD_NAMES",
+    "World",
+    "WorldsConfig",
+    "folder_name",
+    "measure_world",
+]
+
+
+@dataclass(frozen=True)
+class World:
+    """A variant of savanna: its name, and the options of the suite that make it."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+BASE = "both"
+"""The world in which metadata and backgrounds each tell a part, and out of which groups are held."""
+
+WORLDS = (
+    World(BASE, {}),
+    World("metadata only", {"background_shift": 0.0}),
+    World("backgrounds only", {"metadata_shift": 0.0}),
+    World("nothing told", {"told": "foreign"}),
+)
+
+EXTRAPOLATION = "extrapolation"
+"""No suite of its own: groups of like tasks held out of :data:`BASE`."""
+
+WORLD_NAMES = (*(world.name for world in WORLDS), EXTRAPOLATION)
+
+OPPONENTS = (
+    "mean adapter",
+    "nearest task",
+    "kernel ridge regression",
+    "additive kernel regression",
+    "top-K merge",
+    "multi-task adapter with description",
+    "hypernetwork, task loss",
+    "fine-tuned, 5 labels a class",
+    "fine-tuned, 20 labels a class",
+    "generated, refined on 5 labels a class",
+)
+"""What stands beside the generator by default; pretrained, fine-tuned and shuffled descriptions always do."""
+
+
+@dataclass(frozen=True)
+class WorldsConfig:
+    """What is run in every world.
+
+    Attributes:
+        run: suite options beside a world's own, backbone, zoo, generators and their seeds.
+        seen_tasks: seen tasks that are scored, drawn by the seed.
+        opponents: what stands beside the generator, by the names of :data:`~wildpdiff.evaluate.roster.SOURCE_NAMES`.
+        labels: labels a class of further fine-tuned references, beside 5 and 20.
+        groups: what is held out of :data:`BASE`.
+    """
+
+    run: PipelineConfig = field(default_factory=lambda: PipelineConfig(generator_seeds=3))
+    seen_tasks: int = 30
+    opponents: tuple[str, ...] = OPPONENTS
+    labels: tuple[int, ...] = (10, 40)
+    groups: GroupsStudy = field(default_factory=lambda: GroupsStudy(("habitat", REGION, "camera_model")))
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {
+            **self.run.to_json(),
+            "seen_tasks": self.seen_tasks,
+            "opponents": list(self.opponents),
+            "labels": list(self.labels),
+            "groups": self.groups.to_json(),
+        }
+
+
+def measure_world(config: WorldsConfig, name: str, out: Path, *, command: str, reporter: Reporter = silent) -> Results:
+    """One world, measured in a folder of its own below ``out``. Interrupted and called again, it goes on.
+
+    :data:`EXTRAPOLATION` rests on the zoo of :data:`BASE`, which is measured first where it was not.
+
+    Args:
+        config: of the study.
+        name: one of :data:`WORLD_NAMES`.
+        out: folder of the study.
+        command: what the user typed, for the record.
+        reporter: is told of every stage and its progress.
+
+    Raises:
+        DataError: no such world, or the configuration asks for what the suite does not have.
+        ArtifactError: the folder holds something else, or the disk is full.
+        WildpdiffError: whatever a stage raises.
+    """
+    if name not in WORLD_NAMES:
+        raise DataError(f"There is no world {name!r}; there are {', '.join(WORLD_NAMES)}.")
+    path = out / folder_name(name) / "results.json"
+    if path.is_file():
+        results = read_results(path)
+    elif name == EXTRAPOLATION:
+        base = measure_world(config, BASE, out, command=command, reporter=reporter)
+        results = _extrapolated(config, out, base, command, _prefixed(name, reporter))
+        write_results(path, results)
+    else:
+        world = next(world for world in WORLDS if world.name == name)
+        results = _measured(config, world, out, command, _prefixed(name, reporter))
+        write_results(path, results)
+    if not (path.parent / "report.html").is_file():
+        _prefixed(name, reporter)("report")
+        write_report(results, path.parent)
+    return results
+
+
+def folder_name(world: str) -> str:
+    """The folder of a world below that of the study."""
+    return world.replace(" ", "-")
+
+
+def _prefixed(name: str, reporter: Reporter) -> Reporter:
+    return lambda stage: reporter(f"{name}: {stage}")
+
+
+def _run_of(config: WorldsConfig, world: World) -> PipelineConfig:
+    return replace(config.run, suite_options={**config.run.suite_options, **world.options})
+
+
+def _measured(config: WorldsConfig, world: World, out: Path, command: str, reporter: Reporter) -> Results:
+    run = _run_of(config, world)
+    folder = RunFolder(out / folder_name(world.name), reporter)
+    folder.claim(run.to_json())
+    made = prepare(run, folder)
+    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
+    if results.trust is None:
+        note = "Trust was not assessed: it is switched off, or there are too few seen tasks to calibrate it on."
+        return replace(results, notes=(*results.notes, note), stages=folder.stages)
+    points = tuple(replace(point, world=world.name) for point in results.trust.points)
+    return replace(results, trust=TrustSection(points), stages=folder.stages)
+
+
+def _evaluated(
+    config: WorldsConfig, run: PipelineConfig, made: Prepared, folder: RunFolder, command: str, tick: Tick
+) -> Results:
+    comparison = Comparison(
+        made.suite,
+        made.backbone,
+        made.zoo,
+        made.reference,
+        made.generators,
+        run.suite_options,
+        made.features,
+        baselines="all",
+        without=[name for name in SOURCE_NAMES if name not in config.opponents],
+        seen_tasks=config.seen_tasks,
+        further=_more_labels(config, run, made),
+        trust=made.trust,
+    )
+    recorded = provenance(command, run.seed)
+    return compare_sources(comparison, made=recorded, samples=run.samples, stages=folder.stages, progress=tick)
+
+
+def _more_labels(config: WorldsConfig, run: PipelineConfig, made: Prepared) -> list[tuple[Entrant, SourceInfo]]:
+    """Fine-tuning from the pretrained model on other numbers of labels, to tell how many are needed."""
+    unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"), run.finetune.batch)
+    names = [task.name for task in made.suite.tasks("unseen")]
+    found = []
+    for count in config.labels:
+        source = FewLabelsSource(
+            lambda name: unseen(name) if name in names else made.features(name),
+            made.backbone,
+            made.zoo.initial,
+            count,
+            seed=run.seed,
+        )
+        source.prepare([*scored_seen_tasks(made.zoo.tasks, config.seen_tasks, run.seed), *names])
+        note = f"fine-tuned on {count} labelled images of each class of the task"
+        found.append((Entrant(source), SourceInfo(source.name, "labels", None, note)))
+    return found
+
+
+def _extrapolated(config: WorldsConfig, out: Path, base: Results, command: str, reporter: Reporter) -> Results:
+    run = _run_of(config, WORLDS[0])
+    backbone = load_backbone(run.backbone)
+    known = {"seed": run.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(run.suite, **{**known, **run.suite_options})
+    features = FeatureCache(backbone, suite.tasks("seen"), run.finetune.batch)
+    inputs = StudyInputs(suite, backbone, Zoo.open(out / folder_name(BASE) / "zoo"), features, run.generator)
+    folder = RunFolder(out / folder_name(EXTRAPOLATION), reporter)
+    folder.claim({**run.to_json(), "groups": config.groups.to_json()})
+    empty = Results(
+        provenance=provenance(command, run.seed),
+        suite=base.suite,
+        backbone=base.backbone,
+        generator=base.generator,
+        autoencoder=None,
+        rows=(),
+        summary=(),
+        sources=base.sources,
+    )
+    found = measure_groups(config.groups, run, inputs, folder, empty, world=EXTRAPOLATION)
+    return replace(found, stages=folder.stages)
