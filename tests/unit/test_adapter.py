@@ -202,7 +202,9 @@ def test_the_configuration_survives_json() -> None:
     assert config.scaling == 2.0
 
 
-@pytest.mark.parametrize(("provenance", "sentence"), [({}, "not trained on labels"), ({"labels": 12}, "on 12 labelled")])
+@pytest.mark.parametrize(
+    ("provenance", "sentence"), [({}, "not trained on labels"), ({"labels": 12}, "on 12 labelled")]
+)
 def test_the_model_card_says_whether_labels_were_used(
     backbone: Backbone, tmp_path: Path, provenance: dict[str, int], sentence: str
 ) -> None:
