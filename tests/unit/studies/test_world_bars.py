@@ -178,13 +178,26 @@ def test_intervals_are_neither_too_narrow_nor_too_wide(held: int, verdict: str) 
 @pytest.mark.parametrize(
     ("refined", "verdict", "needed"),
     [
-        (0.898, "met", "40 reach it"),
-        (0.88, "met", "20 reach it"),
-        (0.86, "missed", "10"),
-        (0.91, "met", "more than 40"),
+        (0.898, "met", "40 reach it, 20 do not"),
+        (0.88, "met", "20 reach it, 10 do not"),
+        (0.86, "missed", "10 reach it, 5 do not"),
+        (0.80, "missed", "5 reach it; generated"),
+        (0.91, "met", "40 do not; generated"),
     ],
 )
 def test_labels_that_a_generated_start_saves(refined: float, verdict: str, needed: str) -> None:
     found = bar({"both": results({("generated, refined on 5 labels a class", "own"): refined})}, "labels a class from")
     assert found.verdict == verdict
     assert found.measured.startswith(needed)
+
+
+def test_too_few_labels_decide_nothing() -> None:
+    fewer = {(f"fine-tuned, {labels} labels a class", "own"): None for labels in (20, 40)}
+    found = bar({"both": results(fewer)}, "labels a class from")
+    assert found.met is None
+    assert found.measured.startswith("10 do not")
+
+
+def test_what_the_mean_adapter_gains_where_nothing_is_told_is_said() -> None:
+    found = bar({"nothing told": results({("mean adapter", "none"): 0.715})}, "generated with trust")
+    assert found.measured.endswith("+19.6 points without trust, mean adapter +1.5")
