@@ -1,12 +1,14 @@
 """LoRA's gauge: which zoo, and which form of its adapters? On held-out *seen* tasks; the unseen are never read.
 
-    python benchmarks/experiments/gauge/run.py --zoo ZOO --suite-seed 0 --out results.json [--only ZOO_NAME …]
+    python benchmarks/experiments/gauge/run.py --zoo ZOO --suite-seed 0 --out results.json
 
-``ZOO`` has its A factors frozen. The other zoos of ``experiment.json`` are fine-tuned as its plan says (its first
-tasks), but for the A factors. For every form of the adapters, kernel ridge regression and additive kernel regression
-from descriptions are fitted on four fifths of the tasks and scored on the validation images of the rest, in five splits
-in which every task is held out once; and principal components fitted on the same four fifths are asked to reconstruct
-the held-out tasks' own adapters. What is predicted or reconstructed in ΔW is cut to the rank of an adapter.
+Every zoo of ``experiment.json`` is fine-tuned as ``ZOO``'s plan says (its first tasks), but for the A factors and for
+what the adapters hold: a classifier has no freedom of basis, and where it does most of the work, the LoRA factors could
+be anything. The learning rate of LoRA alone was chosen on other tasks than these. For every form of the adapters,
+kernel ridge regression and additive kernel regression from descriptions are fitted on four fifths of the tasks and
+scored on the validation images of the rest, in five splits in which every task is held out once; and principal
+components fitted on the same four fifths are asked to reconstruct the held-out tasks' own adapters. What is predicted
+or reconstructed in ΔW is cut to the rank of an adapter.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from wildpdiff.evaluate.statistics import mean_interval, paired_difference, reco
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, finetune
+from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures, finetune
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent
@@ -92,6 +94,19 @@ def as_adapter(form: str, adapter: Adapter, like: Tensors) -> Adapter:
 
 
 @dataclass(frozen=True)
+class Material:
+    """What every zoo is made from and measured with."""
+
+    backbone: Backbone
+    zoo: Zoo
+    names: Sequence[str]
+    data: Callable[[str], TaskFeatures]
+    encoders: Sequence[FusionEncoder]
+    tests: Sequence[TestSet]
+    pretrained: np.ndarray
+
+
+@dataclass(frozen=True)
 class Measured:
     """One zoo."""
 
@@ -103,21 +118,20 @@ class Measured:
     own: np.ndarray
 
 
-def fine_tuned(
-    backbone: Backbone, zoo: Zoo, names: Sequence[str], data: Any, variant: Mapping[str, Any]
-) -> list[Adapter]:
-    """The mean of the last checkpoints of every task. The zoo that is there has its A factors frozen."""
-    if not variant["train_factor_a"] and not variant["own_start"] and not zoo.plan.finetune["train_factor_a"]:
-        means = zoo.only(names).mean_adapters(LAST)
-        return [means[name] for name in names]
-    config = FinetuneConfig(**{**zoo.plan.finetune, "train_factor_a": variant["train_factor_a"]})
+def fine_tuned(material: Material, backbone: Backbone, variant: Mapping[str, Any]) -> list[Adapter]:
+    """The mean of the last checkpoints of every task."""
+    names, zoo = material.names, material.zoo
+    changed = {"train_factor_a": variant["train_factor_a"], "learning_rate": variant["learning_rate"]}
+    config = FinetuneConfig(**{**zoo.plan.finetune, **changed})
+    shared = {name: value for name, value in zoo.initial.tensors.items() if name in backbone.shapes}
     found = []
     for low in range(0, len(names), TASKS_AT_ONCE):
         group = names[low : low + TASKS_AT_ONCE]
-        starts = [zoo.initial.tensors for _ in group]
+        starts = [shared for _ in group]
         if variant["own_start"]:
             starts = [backbone.initial_adapter(sub_seed(zoo.plan.seed, "own start", n)).tensors for n in group]
-        run = finetune(backbone, [data(n) for n in group], starts, config, sub_seed(zoo.plan.seed, "finetune"))
+        features = [material.data(n) for n in group]
+        run = finetune(backbone, features, starts, config, sub_seed(zoo.plan.seed, "finetune"))
         means = {name: value[:, -LAST:].mean(1) for name, value in run.tensors.items()}
         found += [
             Adapter({name: value[i].clone() for name, value in means.items()}, backbone.adapter_config)
@@ -126,13 +140,26 @@ def fine_tuned(
     return found
 
 
-def reconstructed(form: str, train: Sequence[Adapter], held: Sequence[Adapter], components: int) -> list[Adapter]:
-    """Held-out adapters behind principal components of the others, one scale a tensor as in a generator."""
+def reconstructed(train: Sequence[Adapter], held: Sequence[Adapter], like: Tensors, components: int) -> list[Adapter]:
+    """Held-out adapters behind principal components of the others, one scale a tensor as in a generator.
+
+    A tensor counts as much as the parameters of an adapter that stand behind it: ΔW has many more entries than factors.
+    """
     layout = Layout.of(train[0].tensors)
     vectors, asked = (torch.stack([layout.flatten(entry.tensors) for entry in part]) for part in (train, held))
     codec = Codec.fit(layout, vectors, "tensor")
-    model = PCAAutoencoder.fit(codec.encode(vectors), components)
-    tensors = layout.unflatten(codec.decode(model.decode(model.encode(codec.encode(asked)))))
+    behind = {name: value.numel() for name, value in like.items()}
+    for name_a, name_b in factor_pairs(like):
+        behind[name_a.replace(".lora_A.", CHANGE)] = behind[name_a] + behind[name_b]
+    weights = torch.cat(
+        [
+            torch.full((size,), (behind[name] / size) ** 0.5)
+            for name, size in zip(layout.names, layout.sizes, strict=True)
+        ]
+    )
+    model = PCAAutoencoder.fit(codec.encode(vectors) * weights, components)
+    decoded = model.decode(model.encode(codec.encode(asked) * weights)) / weights
+    tensors = layout.unflatten(codec.decode(decoded))
     return [Adapter({n: v[i].clone() for n, v in tensors.items()}, held[0].config) for i in range(len(held))]
 
 
@@ -159,7 +186,8 @@ def scored(
             source = kind(encoder, told, train)
             note(kind.name, [source.sample(zoo.descriptions[i], 1, 0)[0] for i in held])
         for size in components:
-            note(f"{size} components", reconstructed(form, train, [forms[i] for i in held], size))
+            answers = reconstructed(train, [forms[i] for i in held], zoo.adapters[0].tensors, size)
+            note(f"{size} components", answers)
     return scores
 
 
@@ -177,7 +205,9 @@ def summarised(scores: Mapping[str, np.ndarray], zoo: Measured, first: Mapping[s
     return row
 
 
-def prepare(folder: Path, suite_seed: int, experiment: Mapping[str, Any], data: Any = None) -> dict[str, Any]:
+def prepare(
+    folder: Path, suite_seed: int, experiment: Mapping[str, Any], data: Callable[[str], TaskFeatures] | None = None
+) -> Material:
     backbone = load_backbone("savanna-cnn")
     suite = load_suite("savanna", seed=suite_seed)
     zoo = Zoo.open(folder)
@@ -190,48 +220,57 @@ def prepare(folder: Path, suite_seed: int, experiment: Mapping[str, Any], data: 
         rest = [told[n] for n in names if n not in held]
         encoders.append(fit_fusion(rest, suite.metadata_schema, backbone.image_features, components=8, whiten=False))
     tests = [TestSet(n, told[n], data(n).validation, data(n).validation_labels) for n in names]
-    return {"backbone": backbone, "zoo": zoo, "names": names, "data": data, "encoders": encoders, "tests": tests}
+    pretrained = np.array([accuracies(backbone, test, [zoo.initial])[0] for test in tests])
+    return Material(backbone, zoo, names, data, encoders, tests, pretrained)
 
 
-def compare(material: Mapping[str, Any], experiment: Mapping[str, Any], only: Sequence[str], out: Path | None) -> None:
-    backbone, names, tests = material["backbone"], material["names"], material["tests"]
-    report: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.is_file() else {}
-    pretrained = np.array([accuracies(backbone, test, [material["zoo"].initial])[0] for test in tests])
-    report["pretrained"] = float(pretrained.mean())
-    zoos = report.setdefault("zoos", {})
-    first = next(iter(zoos.values()))["forms"]["raw factors"] if zoos else {}
-    base = {method: np.array(entry["accuracies"]) for method, entry in first.items()}
-    for name in only:
-        started = time.process_time()
-        adapters = fine_tuned(backbone, material["zoo"], names, material["data"], experiment["zoos"][name])
-        own = np.array([accuracies(backbone, test, [a])[0] for test, a in zip(tests, adapters, strict=True)])
-        told = [test.description for test in tests]
-        zoo = Measured(names, adapters, tests, told, pretrained, own)
-        mean = mean_interval(own)
-        seconds = time.process_time() - started
-        zoos[name] = {"own": [mean.value, mean.low, mean.high], "processor seconds": seconds, "forms": {}}
-        print(f"{name}: own {mean.value:.4f}, {seconds:.0f} s", flush=True)
-        for form in experiment["forms"]:
-            scores = scored(backbone, zoo, form, material["encoders"], experiment["components"])
-            base = base or scores
-            zoos[name]["forms"][form] = row = summarised(scores, zoo, base)
-            told_rows = {m: [round(v, 3) for v in entry["gain"]] for m, entry in row.items()}
-            print(f"  {form}: {told_rows}  {time.process_time() - started:.0f} s", flush=True)
-            if out is not None:
-                out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
+def measured(material: Material, backbone: Backbone, variant: Mapping[str, Any]) -> Measured:
+    adapters = fine_tuned(material, backbone, variant)
+    own = np.array([accuracies(backbone, t, [a])[0] for t, a in zip(material.tests, adapters, strict=True)])
+    told = [test.description for test in material.tests]
+    return Measured(material.names, adapters, material.tests, told, material.pretrained, own)
+
+
+def compare(material: Material, experiment: Mapping[str, Any], report: dict[str, Any], out: Path | None) -> None:
+    """Fill the report with what it does not have yet."""
+    report["pretrained"] = float(material.pretrained.mean())
+    for held, settings in experiment["adapters"].items():
+        lora = material.backbone.lora
+        saved = lora.modules_to_save if settings["classifier"] else ()
+        backbone = material.backbone.with_lora(replace(lora, modules_to_save=saved))
+        zoos = report.setdefault("adapters", {}).setdefault(held, {})
+        for name, variant in experiment["zoos"].items():
+            row = zoos.setdefault(name, {"forms": {}})
+            missing = [form for form in experiment["forms"] if form not in row["forms"]]
+            if not missing:
+                continue
+            zoo = measured(material, backbone, {**variant, **settings})
+            own = mean_interval(zoo.own)
+            row["own"] = [own.value, own.low, own.high]
+            print(f"{held}, {name}: own {own.value:.4f}", flush=True)
+            for form in missing:
+                started = time.process_time()
+                scores = scored(backbone, zoo, form, material.encoders, experiment["components"])
+                first = next(iter(zoos.values()))["forms"].get(experiment["forms"][0])
+                base = {method: np.array(entry["accuracies"]) for method, entry in first.items()} if first else scores
+                row["forms"][form] = summarised(scores, zoo, base)
+                told = {m: [round(v, 3) for v in entry["gain"]] for m, entry in row["forms"][form].items()}
+                print(f"  {form}: {told}  {time.process_time() - started:.0f} s", flush=True)
+                if out is not None:
+                    out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", required=True, type=Path)
     parser.add_argument("--suite-seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     experiment = json.loads((HERE / "experiment.json").read_text())
-    material = prepare(arguments.zoo, arguments.suite_seed, experiment)
-    compare(material, experiment, arguments.only or list(experiment["zoos"]), arguments.out)
+    known = arguments.out is not None and arguments.out.is_file()
+    report = json.loads(arguments.out.read_text()) if known else {}
+    compare(prepare(arguments.zoo, arguments.suite_seed, experiment), experiment, report, arguments.out)
 
 
 if __name__ == "__main__":

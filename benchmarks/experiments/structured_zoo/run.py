@@ -30,8 +30,8 @@ from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters
-from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.evaluate.alignment import connectivity, cosine
 from wildpdiff.evaluate.interpolation import TaskPair, choose_pairs, gainful_tasks
 from wildpdiff.evaluate.score import TestSet, accuracies
