@@ -77,7 +77,7 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     fitted = run("fit", "--zoo", zoo, *common, *fit, "--out", generator, "--json").json
     assert fitted["parts"] == ["metadata", "backgrounds"]
     assert fitted["latent_size"] == 6
-    assert fitted["task_loss"] > 0
+    assert fitted["task_loss"] is None  # six tasks are too few to hold a part out: regression alone
     assert len(run("inspect", generator, "--json").json["config"]["conditions"]["encoders"]) == 2
 
     evaluate = ["--zoo", zoo, "--reference", world.run / "reference", "--generator", generator, "--samples", "2"]
