@@ -220,9 +220,10 @@ def prepare(folder: Path, suite_seed: int, fold: int, folds: int = 4, data: Feat
     return Material(backbone, zoo, seen, data, descriptions, held_out, pairs, pretrained, finetuned)
 
 
-def compare(material: Material, names: Sequence[str], variants: Mapping[str, Any], out: Path | None) -> None:
-    known = out is not None and out.is_file()
-    report: dict[str, Any] = json.loads(out.read_text()) if out is not None and known else {}
+def compare(material: Material, fold: int, names: Sequence[str], variants: Mapping[str, Any], out: Path | None) -> None:
+    """Measure variants on one fold; what the file already has of others stays."""
+    folds: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.is_file() else {}
+    report = folds.setdefault(f"fold {fold}", {})
     report["pretrained"] = float(np.mean([material.pretrained[n] for n in material.held_out]))
     report["finetuned"] = float(np.mean([material.finetuned[n] for n in material.held_out]))
     rows = report.setdefault("variants", {})
@@ -238,7 +239,7 @@ def compare(material: Material, names: Sequence[str], variants: Mapping[str, Any
                 row[kind.name] |= {"over independent": [paired.value, paired.low, paired.high]}
         print(name, json.dumps({k: v for k, v in row.items() if k != "accuracies"}), flush=True)
         if out is not None:
-            out.write_text(json.dumps(report, indent=1))
+            out.write_text(json.dumps(folds, indent=1))
 
 
 def main() -> None:
@@ -253,7 +254,7 @@ def main() -> None:
     experiment = json.loads((HERE / "experiment.json").read_text())
     fold = experiment["fold"] if arguments.fold is None else arguments.fold
     material = prepare(arguments.zoo, arguments.suite_seed, fold)
-    compare(material, arguments.only or list(experiment["variants"]), experiment["variants"], arguments.out)
+    compare(material, fold, arguments.only or list(experiment["variants"]), experiment["variants"], arguments.out)
 
 
 if __name__ == "__main__":
