@@ -19,7 +19,7 @@ from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, silent
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
-from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
+from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
@@ -138,7 +138,7 @@ def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
     for number in range(config.generator_seeds):
         fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
         generators.append(folder.timed(f"{FIT_STAGE} {number + 1} of {config.generator_seeds}", fit))
-        if config.trust and generators[-1].mean is not None and len(zoo.tasks) >= FEWEST_TASKS:
+        if config.trust and can_calibrate(generators[-1], zoo):
             learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
             trust.append(folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn))
     return Prepared(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))

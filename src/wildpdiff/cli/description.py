@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from wildpdiff.errors import DescriptionError
 
@@ -12,9 +14,35 @@ if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
 
-__all__ = ["build_description", "description_file", "metadata_pairs"]
+__all__ = [
+    "BackgroundsOption",
+    "DescriptionOption",
+    "ExamplesOption",
+    "Images",
+    "MetadataOption",
+    "OfSuiteOption",
+    "OfTaskOption",
+    "OwnBackboneOption",
+    "build_description",
+    "description_file",
+    "metadata_pairs",
+]
 
 KEYS = ("metadata", "backgrounds", "examples", "text", "task_id")
+
+Images = list[Path] | None
+DescriptionOption = Annotated[
+    Path | None,
+    typer.Option("--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."),
+]
+MetadataOption = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")]
+BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty place: files, folder.")]
+ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folder.")]
+OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")]
+OfTaskOption = Annotated[str | None, typer.Option("--task", help="The task of the suite.")]
+OwnBackboneOption = Annotated[
+    str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
+]
 
 
 def metadata_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import fit_generator
-    from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
+    from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.finetune import FeatureCache
     from wildpdiff.zoo.store import Zoo
@@ -91,7 +91,7 @@ def fit(
             progress=tick,
         )
         fitted.generator.save_pretrained(out)
-        calibrated = trust and fitted.generator.mean is not None and len(opened_zoo.tasks) >= FEWEST_TASKS
+        calibrated = trust and can_calibrate(fitted.generator, opened_zoo)
         if calibrated:
             model = calibrate_generator(
                 fitted.generator,

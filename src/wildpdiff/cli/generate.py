@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wildpdiff.cli.description import build_description, description_file, metadata_pairs
+from wildpdiff.cli.description import (
+    BackgroundsOption,
+    DescriptionOption,
+    ExamplesOption,
+    Images,
+    MetadataOption,
+    OfSuiteOption,
+    OfTaskOption,
+    OwnBackboneOption,
+    build_description,
+    description_file,
+    metadata_pairs,
+)
 from wildpdiff.cli.folders import may_write_adapters
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
 from wildpdiff.cli.terminal import print_json, show
@@ -24,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MinTrustOption", "assessed", "described", "generate", "given_parts", "has_trust", "least_trust"]
 
-Images = list[Path] | None
 MinTrustOption = Annotated[
     str | None,
     typer.Option(
@@ -40,26 +51,15 @@ def generate(
     out: OutOption,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
     seed: SeedOption = 0,
-    description: Annotated[
-        Path | None,
-        typer.Option(
-            "--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."
-        ),
-    ] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")] = None,
-    backgrounds: Annotated[Images, typer.Option("--backgrounds", help="Images of the empty place: files, folder.")] = (
-        None
-    ),
-    examples: Annotated[
-        Images, typer.Option("--examples", help="Unlabelled images of the task: files, folder.")
-    ] = None,
+    description: DescriptionOption = None,
+    metadata: MetadataOption = None,
+    backgrounds: BackgroundsOption = None,
+    examples: ExamplesOption = None,
     text: Annotated[str | None, typer.Option("--text", help="The task in words.")] = None,
-    suite: Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")] = None,
+    suite: OfSuiteOption = None,
     option: SuiteSettings = None,
-    task: Annotated[str | None, typer.Option("--task", help="The task of the suite.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
-    ] = None,
+    task: OfTaskOption = None,
+    backbone: OwnBackboneOption = None,
     min_trust: MinTrustOption = None,
     as_json: JsonOption = False,
 ) -> None:

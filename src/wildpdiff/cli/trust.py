@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli.description import (
+    BackgroundsOption,
+    DescriptionOption,
+    ExamplesOption,
+    MetadataOption,
+    OfSuiteOption,
+    OfTaskOption,
+    OwnBackboneOption,
+)
 from wildpdiff.cli.generate import MinTrustOption, assessed, described, given_parts, least_trust
 from wildpdiff.cli.options import JsonOption, SeedOption, SuiteSettings
 from wildpdiff.cli.terminal import print_json, show
@@ -18,35 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["trust"]
 
-Images = list[Path] | None
 BAR = 30
 MOST_REASONS = 5
 
 
 def trust(
     generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")],
-    description: Annotated[
-        Path | None,
-        typer.Option(
-            "--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."
-        ),
-    ] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")] = None,
-    backgrounds: Annotated[Images, typer.Option("--backgrounds", help="Images of the empty place: files, folder.")] = (
-        None
-    ),
-    examples: Annotated[
-        Images, typer.Option("--examples", help="Unlabelled images of the task, the more the better: files, folder.")
-    ] = None,
-    suite: Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")] = None,
+    description: DescriptionOption = None,
+    metadata: MetadataOption = None,
+    backgrounds: BackgroundsOption = None,
+    examples: ExamplesOption = None,
+    suite: OfSuiteOption = None,
     option: SuiteSettings = None,
-    task: Annotated[str | None, typer.Option("--task", help="The task of the suite.")] = None,
+    task: OfTaskOption = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters are looked at.")] = 4,
     seed: SeedOption = 0,
     min_trust: MinTrustOption = None,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
-    ] = None,
+    backbone: OwnBackboneOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell how far the adapter that would be generated for this task may be relied on. Reads no label."""

@@ -67,6 +67,11 @@ class FusionEncoder:
         return tuple(found)
 
     @property
+    def featurise(self) -> Featuriser | None:
+        """What images are read by; ``None`` where no part is images."""
+        return next((entry.featurise for entry in self.encoders if isinstance(entry, ImageSetEncoder)), None)
+
+    @property
     def null(self) -> Float[Tensor, " e"]:
         """The embedding of a description of which nothing is known, for classifier-free guidance."""
         return torch.zeros(self.size)

@@ -174,7 +174,7 @@ def hold_out_group(
         raise DataError(f"{most_tasks} tasks of each group are to be scored; at least 1 is needed.")
     split = f"held-out {kind}"
     seen = {task.name: task for task in inputs.suite.tasks("seen")}
-    rest = inputs.zoo.only([name for name in inputs.zoo.tasks if name not in group.tasks])
+    rest = inputs.zoo.without(group.tasks)
     fitted = fit_sources(inputs, rest, generator_seeds)
     scored = tuple(seen[name] for name in _drawn(group, kind, most_tasks, seed))
     sampling = sub_seed(seed, split, group.value)

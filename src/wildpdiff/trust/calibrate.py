@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,16 +22,14 @@ from wildpdiff.trust.gain import GainPrediction, HeldOutGain, fit_gain_predictor
 from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
 from wildpdiff.trust.report import HeldOutSummary
 from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.trust.threshold import safe_threshold
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out", "safe_threshold"]
+__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]
 
 FitWithout = Callable[[Fold], Source]
 """Held-out seen tasks to a source that was fitted without them."""
-
-Truths = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -294,30 +291,6 @@ SPREADING = {
     "examples": ("changed", "distance", "unknown_categories"),
 }
 """Evidence on which the size of the prediction's error depends, by basis."""
-
-
-def safe_threshold(trust: Numbers, harmed: Truths, tasks: Sequence[str], risk: float) -> float:
-    """Smallest threshold at which at most a share ``risk`` of all tasks is used and harmed, in expectation.
-
-    Conformal risk control (Angelopoulos et al. 2022, theorem 1): a task's loss, the share of its rows that are used and
-    harmed, never rises with the threshold, so ``(sum of losses + 1) / (n + 1) <= risk`` on n exchangeable tasks bounds
-    its expectation.
-
-    Args:
-        trust: of every row.
-        harmed: whether the row's gain was below what is tolerated.
-        tasks: that the rows are of.
-        risk: that is tolerated.
-
-    Returns:
-        The threshold; 1, which nothing reaches, where the tasks are too few to promise anything.
-    """
-    names, places, counts = np.unique(np.array(tasks), return_inverse=True, return_counts=True)
-    weights = harmed / counts[places]
-    for threshold in (0.0, *np.sort(trust)):
-        if (float(weights[trust >= threshold].sum()) + 1) / (len(names) + 1) <= risk:
-            return float(threshold)
-    return float(np.nextafter(trust.max(), 1.0)) if 1 / (len(names) + 1) <= risk else 1.0
 
 
 def _thresholds(

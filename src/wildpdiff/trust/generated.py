@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +23,7 @@ from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FEWEST_TASKS", "MeanSource", "calibrate_generator"]
+__all__ = ["FEWEST_TASKS", "MeanSource", "calibrate_generator", "can_calibrate"]
 
 FEWEST_TASKS = 30
 """With fewer seen tasks there is too little held-out evidence for trust to rest on."""
@@ -70,6 +71,11 @@ class MeanSource:
         return [Adapter({name: value.clone() for name, value in tensors.items()}, self.config, told) for _ in range(n)]
 
 
+def can_calibrate(generator: Generator, zoo: Zoo) -> bool:
+    """Whether seen tasks can be left out of this generator, and are enough for trust to rest on."""
+    return generator.mean is not None and not zoo.plan.joint and len(zoo.tasks) >= FEWEST_TASKS
+
+
 def calibrate_generator(
     generator: Generator,
     zoo: Zoo,
@@ -99,13 +105,18 @@ def calibrate_generator(
         progress: called with (folds done, in all).
 
     Raises:
-        DataError: the generator has no conditional mean, or there are too few seen tasks.
+        DataError: the generator has no conditional mean, the zoo is a joint one, or there are too few seen tasks.
         TrainingError: a training diverged.
     """
     if generator.mean is None:
         raise DataError(
             "Trust rests on a conditional mean, of which the seen tasks can be left out, and this generator has none. "
             "Fit it with a kernel mean, or go without trust."
+        )
+    if zoo.plan.joint:
+        raise DataError(
+            f"The tasks of the zoo in {zoo.folder} were fine-tuned in one shared basis, so none of them can be held "
+            "out to calibrate trust. Use an independent zoo, or go without trust."
         )
     mean, backbone = generator.mean, generator.backbone
     told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
@@ -130,50 +141,40 @@ def calibrate_generator(
         if fold.name in place and mean.members:
             left = mean.without(place[fold.name])
             return MeanSource(left, generator.conditions, generator.codec, generator.adapter_config)
-        held = set(fold.held_out)
-        rest = zoo.only([name for name in zoo.tasks if name not in held])
-        material = SeenMaterial.of(rest, told, schema, backbone, config.reading)
+        rest = zoo.without(fold.held_out)
+        material = SeenMaterial.of(rest, told, schema, backbone, config.reading, generator.conditions.featurise)
         images = features if mean.members else None
         # One shorter training is enough to see how far the generator carries beyond what it has seen.
         short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
         fitted = fit_conditional_mean(material, short, images, seed, networks=1)
         return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
-    # Its many small tensors are slower on several threads than on one.
+    with _one_thread():
+        return calibrate(
+            zoo,
+            told,
+            schema,
+            backbone,
+            features,
+            fit_without,
+            parts=generator.conditions.parts,
+            folds=folds,
+            config=calibration,
+            seed=seed,
+            generator=generator.fingerprint,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small tensors are slower on several threads than on one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _calibrated(generator, zoo, told, schema, features, fit_without, folds, calibration, seed, progress)
+        yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _calibrated(
-    generator: Generator,
-    zoo: Zoo,
-    told: Mapping[str, Description],
-    schema: MetadataSchema,
-    features: Callable[[str], TaskFeatures],
-    fit_without: Callable[[Fold], MeanSource],
-    folds: Sequence[Fold],
-    calibration: CalibrationConfig,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> TrustModel:
-    return calibrate(
-        zoo,
-        told,
-        schema,
-        generator.backbone,
-        features,
-        fit_without,
-        parts=generator.conditions.parts,
-        folds=folds,
-        config=calibration,
-        seed=seed,
-        generator=generator.fingerprint,
-        progress=progress,
-    )
 
 
 def _named(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:

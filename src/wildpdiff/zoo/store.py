@@ -246,6 +246,20 @@ class Zoo:
         kept = tuple(name for name in self.tasks if name in keep)
         return Zoo(self.folder, replace(self.plan, tasks=kept), index)
 
+    def without(self, tasks: Sequence[str]) -> Zoo:
+        """The zoo of all other tasks, to hold these out. Nothing is copied.
+
+        Raises:
+            ArtifactError: no task is left, or the zoo is a joint one, whose basis every task had a part in.
+        """
+        if self.plan.joint:
+            raise ArtifactError(
+                f"The tasks of the zoo in {self.folder} were fine-tuned in one shared basis, so none of them can be "
+                "held out afterwards. Build a zoo without them, or an independent one."
+            )
+        held = set(tasks)
+        return self.only([name for name in self.tasks if name not in held])
+
     def last(self, checkpoints: int) -> Zoo:
         """The same zoo reduced to the last checkpoints of each run, as if no more had been kept. Nothing is copied.
 

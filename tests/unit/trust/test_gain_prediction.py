@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from wildpdiff.errors import DataError
-from wildpdiff.trust.calibrate import safe_threshold
 from wildpdiff.trust.gain import GainPredictor, HeldOutGain, fit_gain_predictor, held_out_predictions
+from wildpdiff.trust.threshold import safe_threshold
 
 
 def rows(count: int, seed: int, slope: float = 0.05) -> list[HeldOutGain]:
