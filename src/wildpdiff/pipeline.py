@@ -42,6 +42,7 @@ class PipelineConfig:
         generator: what is fitted to the zoo.
         generator_seeds: how many generators are fitted, with different seeds; published numbers need three.
         samples: adapters a task in the evaluation; all of them count.
+        seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
         trust: whether each generator's trust is calibrated on its seen tasks, where there are enough of them.
     """
 
@@ -54,6 +55,7 @@ class PipelineConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     generator_seeds: int = 1
     samples: int = 4
+    seen_tasks: int | None = None
     trust: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class PipelineConfig:
             "generator": self.generator.to_json(),
             "generator_seeds": self.generator_seeds,
             "samples": self.samples,
+            "seen_tasks": self.seen_tasks,
             "trust": self.trust,
         }
 
@@ -174,6 +177,7 @@ def run_pipeline(
         made.generators,
         config.suite_options,
         made.features,
+        seen_tasks=config.seen_tasks,
         trust=made.trust,
     )
     results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 Size = Literal["default", "tiny"]
+SEEN_TASKS = 60
+"""Seen places that are scored; scoring all of them took as long as fitting and calibrating the generator."""
 PICTURES = 6
 PICTURE_QUALITY = 95
 
@@ -80,7 +82,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     if size == "default":
-        return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds)
+        return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds, seen_tasks=SEEN_TASKS)
     return PipelineConfig(
         suite_options={"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
         backbone=backbone,

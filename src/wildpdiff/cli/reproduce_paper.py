@@ -92,6 +92,7 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
         ),
         generator_seeds=seeds,
         samples=2,
+        seen_tasks=6,
     )
     small = replace(PAPER_METHOD.diffusion, steps=30, batch=16)
     return PaperConfig(
@@ -107,7 +108,6 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
             several=3,
             several_method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
         ),
-        seen_tasks=6,
         pairs=2,
         middle_pairs=2,
         least_gain=-1.0,

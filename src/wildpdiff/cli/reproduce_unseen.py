@@ -114,5 +114,6 @@ def _tiny() -> WorldsConfig:
             task_loss=TaskLossConfig(steps=10, tasks=4, images=8),
         ),
         samples=2,
+        seen_tasks=2,
     )
-    return WorldsConfig(run=run, seen_tasks=2, labels=(2,), groups=GroupsStudy(("camera_model",), 2))
+    return WorldsConfig(run=run, labels=(2,), groups=GroupsStudy(("camera_model",), 2))

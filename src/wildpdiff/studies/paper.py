@@ -33,7 +33,7 @@ __all__ = ["PaperConfig", "PaperResult", "run_paper"]
 
 def _pipeline() -> PipelineConfig:
     # More test images than a demo's: a share of a gain is a noisy thing, and interpolation asks for one a pair.
-    return PipelineConfig(suite_options={"test": 500}, generator_seeds=3, trust=False)
+    return PipelineConfig(suite_options={"test": 500}, generator_seeds=3, seen_tasks=40, trust=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ class PaperConfig:
         run: suite, backbone, zoo, this package's generators and their seeds.
         method: the paper's generator for several tasks.
         few_tasks: the paper's first question, and the ablation of the saving interval.
-        seen_tasks: seen tasks that are scored, drawn by the seed.
         pairs: most alike and, as many, least alike pairs of tasks, for the second question.
         middle_pairs: pairs between.
         least_gain: what fine-tuning must gain on a task's own training and validation images to be in a pair.
@@ -53,7 +52,6 @@ class PaperConfig:
     run: PipelineConfig = field(default_factory=_pipeline)
     method: GeneratorConfig = PAPER_METHOD
     few_tasks: FewTasksStudy = field(default_factory=FewTasksStudy)
-    seen_tasks: int = 40
     pairs: int = 12
     middle_pairs: int = 12
     least_gain: float = 0.1
@@ -64,7 +62,6 @@ class PaperConfig:
             **self.run.to_json(),
             "method": self.method.to_json(),
             "few_tasks": self.few_tasks.to_json(),
-            "seen_tasks": self.seen_tasks,
             "pairs": self.pairs,
             "middle_pairs": self.middle_pairs,
             "least_gain": self.least_gain,
@@ -134,7 +131,7 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
         made.generators,
         run.suite_options,
         made.features,
-        seen_tasks=config.seen_tasks,
+        seen_tasks=run.seen_tasks,
         further=further,
     )
     results: Results = folder.timed(

@@ -88,14 +88,12 @@ class WorldsConfig:
 
     Attributes:
         run: suite options beside a world's own, backbone, zoo, generators and their seeds.
-        seen_tasks: seen tasks that are scored, drawn by the seed.
         opponents: what stands beside the generator, by the names of :data:`~wildpdiff.evaluate.roster.SOURCE_NAMES`.
         labels: labels a class of further fine-tuned references, beside 5 and 20.
         groups: what is held out of :data:`BASE`.
     """
 
-    run: PipelineConfig = field(default_factory=lambda: PipelineConfig(generator_seeds=3))
-    seen_tasks: int = 30
+    run: PipelineConfig = field(default_factory=lambda: PipelineConfig(generator_seeds=3, seen_tasks=30))
     opponents: tuple[str, ...] = OPPONENTS
     labels: tuple[int, ...] = (10, 40)
     groups: GroupsStudy = field(default_factory=lambda: GroupsStudy(("habitat", REGION, "camera_model")))
@@ -104,7 +102,6 @@ class WorldsConfig:
         """The configuration as plain JSON values."""
         return {
             **self.run.to_json(),
-            "seen_tasks": self.seen_tasks,
             "opponents": list(self.opponents),
             "labels": list(self.labels),
             "groups": self.groups.to_json(),
@@ -186,7 +183,7 @@ def _evaluated(
         made.features,
         baselines="all",
         without=[name for name in SOURCE_NAMES if name not in config.opponents],
-        seen_tasks=config.seen_tasks,
+        seen_tasks=run.seen_tasks,
         further=_more_labels(config, run, made),
         trust=made.trust,
     )
@@ -207,7 +204,7 @@ def _more_labels(config: WorldsConfig, run: PipelineConfig, made: Prepared) -> l
             count,
             seed=run.seed,
         )
-        source.prepare([*scored_seen_tasks(made.zoo.tasks, config.seen_tasks, run.seed), *names])
+        source.prepare([*scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed), *names])
         note = f"fine-tuned on {count} labelled images of each class of the task"
         found.append((Entrant(source), SourceInfo(source.name, "labels", None, note)))
     return found

@@ -60,9 +60,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> WorldsConfig:
         ),
         generator_seeds=2,
         samples=1,
+        seen_tasks=2,
     )
     groups = GroupsStudy(("camera_model",), most_tasks=2, generators=1, most_groups=1)
-    return WorldsConfig(run=run, seen_tasks=2, opponents=("nearest task",), labels=(1,), groups=groups)
+    return WorldsConfig(run=run, opponents=("nearest task",), labels=(1,), groups=groups)
 
 
 def no_page(results: Results, folder: Path) -> ReportFiles:
@@ -176,7 +177,7 @@ def test_what_is_not_there_is_refused(study: WorldsResult, config: WorldsConfig,
     with pytest.raises(DataError, match="No world was asked for"):
         run_worlds(config, (), tmp_path / "new", command="a test")
     with pytest.raises(ArtifactError, match="another seen_tasks"):
-        run_worlds(replace(config, seen_tasks=3), ("both",), study.folder, command="a test")
+        run_worlds(replace(config, run=replace(config.run, seen_tasks=3)), ("both",), study.folder, command="a test")
     with pytest.raises(DataError, match="most_tasks 0"):
         GroupsStudy(("region",), most_tasks=0)
 
