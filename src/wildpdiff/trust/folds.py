@@ -110,6 +110,8 @@ def _edges(
         sets = [getattr(descriptions[name], part) for name in tasks]
         if all(images is not None and len(images) for images in sets):
             means = np.stack([featurise(images).double().mean(0).numpy() for images in sets])
+            # What a set of images does not tell (nan: the light of a place by night) counts as the average.
+            means = np.where(np.isnan(means), _known_mean(means), means)
             spread = means.std(0)
             standardised = (means - means.mean(0)) / np.where(spread > 1e-9, spread, np.inf)
             along[f"end of {part}"] = np.linalg.svd(standardised, full_matrices=False)[0][:, 0]
@@ -120,6 +122,12 @@ def _edges(
         if len(members) >= 4 and np.ptp(values[known]) > 0:
             found.append(Fold(name, tuple(tasks[place] for place in sorted(members)), True))
     return found
+
+
+def _known_mean(rows: Numbers) -> Numbers:
+    """Mean of each column over the rows that know it; 0 where none does."""
+    known = ~np.isnan(rows)
+    return np.asarray(np.where(known, rows, 0.0).sum(0) / np.maximum(known.sum(0), 1))
 
 
 def _standardised(values: Numbers) -> Numbers:

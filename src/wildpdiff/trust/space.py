@@ -117,13 +117,16 @@ class DescriptionSpace:
                 continue
             width = len(known[0])
             table = torch.stack([row if row is not None else torch.full((width,), torch.nan).double() for row in rows])
-            present = table[~table[:, 0].isnan()]
+            present = torch.tensor([row is not None for row in rows])
             center[factor.name], scale[factor.name] = torch.zeros(width).double(), torch.ones(width).double()
             if factor.kind == "images":
-                spread = present.std(0, correction=0)
-                center[factor.name] = present.mean(0)
-                scale[factor.name] = torch.where(spread > 1e-6 * (1 + present.mean(0).abs()), spread, torch.inf)
+                average = table[present].nanmean(0).nan_to_num(0.0)
+                spread = (table[present] - average).square().nanmean(0).nan_to_num(0.0).sqrt()
+                center[factor.name] = average
+                scale[factor.name] = torch.where(spread > 1e-6 * (1 + average.abs()), spread, torch.inf)
             table = (table - center[factor.name]) / scale[factor.name]
+            # What images do not tell (nan: the light of a place by night) counts as the average, as in the conditions.
+            table[present] = table[present].nan_to_num(0.0)
             unit = _mean_of_pairs(_squared(factor, table, table))
             factors.append(factor)
             points[factor.name], units[factor.name] = table, unit if unit > 1e-12 else 1.0
@@ -147,7 +150,7 @@ class DescriptionSpace:
             found = _coordinates(factor, self.schema, description, featurise)
             if found is None:
                 continue
-            point = ((found - self.center[factor.name]) / self.scale[factor.name])[None]
+            point = ((found - self.center[factor.name]) / self.scale[factor.name]).nan_to_num(0.0)[None]
             squared[factor.name] = _squared(factor, point, self.points[factor.name])[0] / self.units[factor.name]
             if factor.kind == "category" and not bool((squared[factor.name] == 0).any()):
                 unknown[factor.name] = str((description.metadata or {})[factor.name])

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.trust.folds import calibration_folds
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
 SCHEMA = MetadataSchema(
@@ -121,3 +123,34 @@ def test_it_is_restored_as_it_was() -> None:
     again = DescriptionSpace.from_state(json.loads(json.dumps(SPACE.config)), SPACE.tensors)
     asked = description(np.random.default_rng(3), "Nyati")
     assert again.novelty(asked, featurise) == SPACE.novelty(asked, featurise)
+
+
+def by_day(images: np.ndarray) -> Tensor:
+    """The first feature is not known of dark images, as the light is not known by night."""
+    features = featurise(images)
+    features[features.mean(1) < 50, 0] = torch.nan
+    return features
+
+
+def test_what_images_do_not_tell_counts_as_average() -> None:
+    dark = description(np.random.default_rng(3), height=0.5)
+    assert dark.backgrounds is not None
+    dark = replace(dark, backgrounds=dark.backgrounds // 4)
+    space = DescriptionSpace.fit([dark, *SEEN], SCHEMA, by_day, torch.cat([ADAPTERS[:1], ADAPTERS]))
+    assert all(bool(points.isfinite().all()) for points in space.points.values())
+    assert space.points["backgrounds"][0, 0] == 0
+    found = space.novelty(dark, by_day)
+    assert found.missing == ()
+    assert all(math.isfinite(value) for value in found.evidence.values())
+    assert found.percentiles["backgrounds"] > 0.9, "the other features tell how dark it is"
+
+
+def test_images_that_tell_nothing_can_be_divided_into_edges() -> None:
+    names = [f"place {number}" for number in range(len(SEEN))]
+    told = dict(zip(names, SEEN, strict=True))
+    night = description(np.random.default_rng(3))
+    assert night.backgrounds is not None
+    told[names[0]] = replace(night, backgrounds=night.backgrounds // 4)
+    folds = calibration_folds(names, told, SCHEMA, by_day, groups=10, seed=0)
+    edge = next(fold for fold in folds if fold.name == "end of backgrounds")
+    assert len(edge.held_out) == 8
