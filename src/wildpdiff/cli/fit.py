@@ -19,11 +19,14 @@ from wildpdiff.cli.options import (
     ThreadsOption,
     open_suite,
 )
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
-from wildpdiff.errors import ArtifactError, DescriptionError
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
 
 if TYPE_CHECKING:
-    from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.backbones.backbone import Backbone
+    from wildpdiff.fit import FittedGenerator, GeneratorConfig
+    from wildpdiff.generator import Generator
+    from wildpdiff.zoo.store import Zoo
 
 __all__ = ["fit"]
 
@@ -55,7 +58,10 @@ def fit(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives."""
+    """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
+
+    Stopped while trust is calibrated and started again with the same options, it goes on there.
+    """
     may_write_artifact(out, "generator")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
@@ -78,23 +84,31 @@ def fit(
         settings = replace(settings, task_loss=replace(settings.task_loss, steps=task_steps))
     features = FeatureCache(loaded, opened.tasks("seen"), opened_zoo.plan.finetune["batch"])
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
+    measured: dict[str, Any] = {}
     with Stages() as stages:
-        tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
-        fitted = fit_generator(
-            opened_zoo,
-            descriptions,
-            opened.metadata_schema,
-            loaded,
-            settings,
-            features=features,
-            seed=seed,
-            progress=tick,
-        )
-        fitted.generator.save_pretrained(out)
-        calibrated = trust and can_calibrate(fitted.generator, opened_zoo)
+        generator = _unfinished(out, loaded, settings, seed, opened_zoo) if trust else None
+        if generator is None:
+            tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
+            fitted = fit_generator(
+                opened_zoo,
+                descriptions,
+                opened.metadata_schema,
+                loaded,
+                settings,
+                features=features,
+                seed=seed,
+                progress=tick,
+            )
+            generator, measured = fitted.generator, _measured(fitted)
+            generator.save_pretrained(out)
+        else:
+            remark(
+                f"{out} holds this generator from a call that was stopped before its trust was calibrated; going on."
+            )
+        calibrated = trust and can_calibrate(generator, opened_zoo)
         if calibrated:
             model = calibrate_generator(
-                fitted.generator,
+                generator,
                 opened_zoo,
                 descriptions,
                 opened.metadata_schema,
@@ -106,22 +120,47 @@ def fit(
             model.save(out / FOLDER)
     told = {
         "generator": str(out),
-        "fingerprint": fitted.generator.fingerprint,
-        "parts": list(fitted.generator.conditions.parts),
-        "latent_size": fitted.generator.autoencoder.latent_size,
-        "reconstruction_error": fitted.reconstruction_error,
-        "loss": float(fitted.losses[-100:].mean()),
-        "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
+        "fingerprint": generator.fingerprint,
+        "parts": list(generator.conditions.parts),
+        "latent_size": generator.autoencoder.latent_size,
         "trust": calibrated,
-        "seconds": round(fitted.seconds, 3),
+        **measured,
     }
     if as_json:
         print_json(told)
         return
-    show(
-        f"Generator in {out}: reads {', '.join(fitted.generator.conditions.parts)}; {told['latent_size']} latent "
-        f"values, reconstruction error {fitted.reconstruction_error:.3g}, {fitted.seconds:.1f} s."
+    how = (
+        f", reconstruction error {measured['reconstruction_error']:.3g}, {measured['seconds']:.1f} s"
+        if measured
+        else ""
     )
+    show(f"Generator in {out}: reads {', '.join(told['parts'])}; {told['latent_size']} latent values{how}.")
+
+
+def _unfinished(out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo) -> Generator | None:
+    """The generator that the same call has left in the folder without its trust; None where there is none."""
+    from wildpdiff.generator import Generator
+    from wildpdiff.trust.generated import can_calibrate
+    from wildpdiff.trust.model import FOLDER
+
+    if not (out / "manifest.json").is_file() or (out / FOLDER).exists():
+        return None
+    try:
+        found = Generator.from_pretrained(out, backbone)
+    except WildpdiffError:
+        return None  # another one, or one of an earlier version: it is replaced
+    wanted = {"config": settings.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    same = all(found.training.get(name) == value for name, value in wanted.items())
+    return found if same and can_calibrate(found, zoo) else None
+
+
+def _measured(fitted: FittedGenerator) -> dict[str, Any]:
+    return {
+        "reconstruction_error": fitted.reconstruction_error,
+        "loss": float(fitted.losses[-100:].mean()),
+        "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
+        "seconds": round(fitted.seconds, 3),
+    }
 
 
 def _settings(
