@@ -75,7 +75,7 @@ class GeneratorConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {**asdict(self), "parts": list(self.parts)}
+        return {**asdict(self), "parts": list(self.parts), "task_loss": self.task_loss.to_json()}
 
 
 PAPER_METHOD = GeneratorConfig(
@@ -168,7 +168,8 @@ def fit_generator(
     autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
     latents = autoencoder.model.encode(material.normalized).clone()
     task_of = material.task_of
-    task_steps = config.task_loss.steps * config.task_loss.members if features is not None and config.kernel_mean else 0
+    with_task_loss = features is not None and config.kernel_mean
+    task_steps = config.task_loss.steps * config.task_loss.networks if with_task_loss else 0
     total = config.diffusion.steps + task_steps
 
     def tick(base: int) -> Callable[[int, int], None]:

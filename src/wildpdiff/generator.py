@@ -261,7 +261,7 @@ class Generator:
 
 def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featuriser | None) -> Generator:
     config, tensors = artifact.config, artifact.tensors
-    if config["mean"] is not None and "members" not in config["mean"]:
+    if config["mean"] is not None and not isinstance(config["mean"].get("members"), list):
         raise ArtifactError(
             f"The generator in {artifact.folder} was fitted by an earlier version, whose conditional mean was made "
             "otherwise. Fit it again; its zoo can stay."

@@ -5,13 +5,16 @@ networks from descriptions to adapters are trained with it on the seen tasks' im
 they are put on is the *leave-one-out* regression of each seen task, known in closed form: so they learn to mend what
 regression gets wrong at a task that it has not seen, and not what it gets wrong at tasks that it knows (stacking,
 Wolpert 1992). Text-to-LoRA (2506.06105) trains a whole hypernetwork by the task loss; here it is half of one.
+
+As many networks stand on no regression at all. They are worse alone, and err in another way: the mean of both kinds is
+better than that of either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +31,10 @@ from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.zoo.finetune import TaskFeatures
 
-__all__ = ["Correction", "CorrectionProblem", "TaskLossConfig", "fit_correction", "task_losses"]
+__all__ = ["Basis", "Correction", "CorrectionProblem", "Member", "TaskLossConfig", "fit_correction", "task_losses"]
+
+Basis = Literal["regression", "nothing"]
+"""What a network stands on."""
 
 FEWEST_TASKS = 10
 """With fewer seen tasks a held-out part says nothing, and regression is left as it is."""
@@ -44,7 +50,8 @@ class TaskLossConfig:
         steps: most updates of each network; 0 leaves the mean to regression alone.
         tasks: seen tasks an update.
         images: training images a task and update.
-        members: networks; each is trained without another part of the seen tasks, which says when to stop.
+        parts: of the seen tasks; networks are trained without each of them, and it says when to stop.
+        bases: what the networks of each part stand on.
         learning_rate: of the networks, for AdamW.
         direction_rate: learning rate of their directions, in units of the adapters' normalised values.
         weight_decay: of the networks.
@@ -57,10 +64,11 @@ class TaskLossConfig:
         looked_at: training images of every held-out task that are looked at.
     """
 
-    steps: int = 400
+    steps: int = 800
     tasks: int = 16
-    images: int = 32
-    members: int = 4
+    images: int = 16
+    parts: int = 4
+    bases: tuple[Basis, ...] = ("regression", "nothing")
     learning_rate: float = 1e-3
     direction_rate: float = 1.5e-3
     weight_decay: float = 0.1
@@ -74,7 +82,12 @@ class TaskLossConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary of the attributes."""
-        return asdict(self)
+        return {**asdict(self), "bases": list(self.bases)}
+
+    @property
+    def networks(self) -> int:
+        """How many there are."""
+        return self.parts * len(self.bases)
 
     @property
     def training(self) -> NetworkTraining:
@@ -89,19 +102,40 @@ class TaskLossConfig:
 
 
 @dataclass(frozen=True)
+class Member:
+    """One of the networks whose predictions are averaged.
+
+    Attributes:
+        network: trained, frozen.
+        basis: what its values are added to.
+        part: of the seen tasks, that it was trained without.
+    """
+
+    network: DescriptionNetwork
+    basis: Basis
+    part: int
+
+    def normalized(self, embeddings: Float[Tensor, "n e"], regressed: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Normalised adapters, from what the regression says of the same descriptions."""
+        with torch.no_grad():
+            own = self.network.normalized(embeddings)
+        return own + regressed if self.basis == "regression" else own
+
+
+@dataclass(frozen=True)
 class Correction:
     """The trained networks.
 
     Attributes:
-        members: their mean is added to the regression; empty where nothing was trained.
-        held_out: for each seen task what the regression without it and the network without it say together, "t d": the
-            mean as if the task were unseen.
-        fold: for each seen task the network that was trained without it; -1 where there is none.
+        members: what they say is averaged; empty where nothing was trained.
+        held_out: for each seen task what the networks without it say on the regression without it, "t d": the mean as
+            if the task were unseen.
+        fold: for each seen task its part; -1 where no network was trained without it.
         losses: task loss of every update.
         steps: updates that each network has behind it.
     """
 
-    members: tuple[DescriptionNetwork, ...]
+    members: tuple[Member, ...]
     held_out: Float[Tensor, "t d"]
     fold: Int[Tensor, " t"]
     losses: Float[Tensor, " steps"] = field(repr=False)
@@ -120,7 +154,7 @@ def task_losses(
 
 @dataclass(frozen=True)
 class CorrectionProblem:
-    """A ``TaskProblem``: networks on top of the leave-one-out regression.
+    """A ``TaskProblem``: networks on top of the leave-one-out regression, or of nothing.
 
     Attributes:
         backbone: the frozen model.
@@ -131,7 +165,7 @@ class CorrectionProblem:
         sampler: random views of the seen tasks' descriptions.
         images: labelled images of the seen tasks.
         config: sizes and rates.
-        left_out: the leave-one-out regression for every subset of parts, "s t d".
+        left_out: the leave-one-out regression for every subset of parts, "s t d"; zero where they stand on nothing.
     """
 
     backbone: Backbone
@@ -183,7 +217,7 @@ def fit_correction(
     config: TaskLossConfig,
     seed: int,
     *,
-    networks: int | None = None,
+    trained_parts: int | None = None,
     progress: Progress | None = None,
 ) -> Correction:
     """Train the networks on top of a regression of normalised adapters.
@@ -199,7 +233,7 @@ def fit_correction(
             is at hand.
         config: how.
         seed: of everything random.
-        networks: how many of the members are trained; all by default.
+        trained_parts: without how many of the parts networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
 
     Without images, without updates, or with fewer than ten tasks, nothing is trained.
@@ -214,11 +248,18 @@ def fit_correction(
         return Correction((), left_out, torch.full((count,), -1), torch.zeros(0), ())
     table = torch.stack([kernel.leave_one_out(code) for code in range(2 ** len(kernel.parts))])
     images = TaskImages(tuple(features), seed)
-    problem = CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, table)
-    fitted = fit_ensemble(problem, count, config.members, config.training, seed, WHAT, networks, progress)
-    with torch.no_grad():
-        said = torch.stack([network.normalized(kernel.seen) for network in fitted.networks])
+    problems = [
+        CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, below)
+        for below in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
+    ]
+    fitted = fit_ensemble(problems, count, config.parts, config.training, seed, WHAT, trained_parts, progress)
+    kinds = len(config.bases)
+    members = tuple(
+        Member(network, config.bases[place % kinds], place // kinds) for place, network in enumerate(fitted.networks)
+    )
     held_out = table[kernel.code(kernel.seen), torch.arange(count)]
-    known = fitted.fold >= 0
-    held_out[known] += said[fitted.fold[known], known.nonzero()[:, 0]]
-    return Correction(fitted.networks, held_out, fitted.fold, fitted.losses, fitted.steps)
+    for part in range(len(members) // kinds):
+        rows = fitted.fold == part
+        said = [member.normalized(kernel.seen[rows], held_out[rows]) for member in members if member.part == part]
+        held_out[rows] = torch.stack(said).mean(0)
+    return Correction(members, held_out, fitted.fold, fitted.losses, fitted.steps)

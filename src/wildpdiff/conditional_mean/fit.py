@@ -146,7 +146,7 @@ def fit_conditional_mean(
     features: Callable[[str], TaskFeatures] | None,
     seed: int,
     *,
-    networks: int | None = None,
+    trained_parts: int | None = None,
     progress: Progress | None = None,
 ) -> FittedMean:
     """Regression of the tasks' adapters on their descriptions, then networks on top of it.
@@ -156,7 +156,7 @@ def fit_conditional_mean(
         config: of the networks.
         features: gives the labelled images of a seen task, by its name; ``None`` where no data is at hand.
         seed: of everything random.
-        networks: how many of the networks are trained; all by default.
+        trained_parts: without how many parts of the tasks networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
 
     Raises:
@@ -177,7 +177,7 @@ def fit_conditional_mean(
         images,
         config,
         seed,
-        networks=networks,
+        trained_parts=trained_parts,
         progress=progress,
     )
     return FittedMean(ConditionalMean.of(kernel, correction), correction.losses)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wildpdiff.conditional_mean.correction import Correction
+from wildpdiff.conditional_mean.correction import Correction, Member
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
 
@@ -21,19 +21,20 @@ __all__ = ["ConditionalMean"]
 class ConditionalMean:
     """Fused embeddings of descriptions to normalised adapter vectors.
 
-    ``m(c) = g(c) + Σ_j p_j(c) (a_j - g(c_j))`` with ``g(c) = k(c) + mean_i n_i(c)``: kernel regression ``k``, networks
-    ``n_i`` trained with the task loss, and weights ``p_j`` that are 1 at a seen task's own description and 0 away from
-    all of them, where ``a_j`` is that task's adapter. So unseen tasks get ``g``, and seen ones their own.
+    ``m(c) = g(c) + Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` the mean of networks trained with the task loss, some of them
+    on top of the kernel regression, and weights ``p_j`` that are 1 at a seen task's own description and 0 away from all
+    of them, where ``a_j`` is that task's adapter. So unseen tasks get ``g``, and seen ones their own. Without networks
+    ``g`` is the regression.
 
     Attributes:
-        kernel: the regression ``k``, which holds the seen tasks' embeddings and adapters.
-        members: the networks ``n_i``; none where nothing was trained with the task loss.
+        kernel: the regression, which holds the seen tasks' embeddings and adapters.
+        members: the networks; none where nothing was trained with the task loss.
         held_out: for each seen task ``g`` as if that task were unseen, "t d".
-        fold: for each seen task the network that was trained without it; -1 where there is none.
+        fold: for each seen task the part that it is in; -1 where no network was trained without it.
     """
 
     kernel: KernelMean
-    members: tuple[DescriptionNetwork, ...]
+    members: tuple[Member, ...]
     held_out: Float[Tensor, "t d"]
     fold: Int[Tensor, " t"]
     _own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -53,16 +54,20 @@ class ConditionalMean:
         """Normalised adapters of the seen tasks."""
         return self.kernel.targets
 
-    def without(self, member: int) -> ConditionalMean:
-        """The mean without the tasks that one network was trained without: that network on the regression of the rest.
+    @property
+    def parts(self) -> int:
+        """How many parts of the seen tasks there are networks without."""
+        return 1 + max((member.part for member in self.members), default=-1)
+
+    def without(self, part: int) -> ConditionalMean:
+        """The mean without one part of the seen tasks: the networks without it, on the regression of the rest.
 
         Exact but for the choice of the regression's terms, which saw all tasks.
         """
-        rows = self.fold == member
+        rows = self.fold == part
         kernel = self.kernel.without(rows)
-        return ConditionalMean(
-            kernel, (self.members[member],), self.held_out[~rows], torch.full((len(kernel.seen),), -1)
-        )
+        members = tuple(member for member in self.members if member.part == part)
+        return ConditionalMean(kernel, members, self.held_out[~rows], torch.full((len(kernel.seen),), -1))
 
     def smooth(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
         """``g``: what an unseen task gets, also at the seen ones."""
@@ -73,8 +78,7 @@ class ConditionalMean:
         regressed = self.kernel.smooth(embeddings)
         if not self.members:
             return regressed[None]
-        with torch.no_grad():
-            return torch.stack([regressed + network.normalized(embeddings) for network in self.members])
+        return torch.stack([member.normalized(embeddings, regressed) for member in self.members])
 
     def __call__(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
         """The mean; parts whose presence flag is 0 are not read."""
@@ -100,15 +104,16 @@ class ConditionalMean:
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore the mean."""
-        return {"kernel": self.kernel.config, "members": len(self.members)}
+        members = [{"basis": member.basis, "part": member.part} for member in self.members]
+        return {"kernel": self.kernel.config, "members": members}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The regression's tensors, ``network-N.…`` of every network, and what was held out."""
         networks = {
             f"network-{number}.{name}": value
-            for number, network in enumerate(self.members)
-            for name, value in network.state_dict().items()
+            for number, member in enumerate(self.members)
+            for name, value in member.network.state_dict().items()
         }
         return {**self.kernel.tensors, **networks, "held_out": self.held_out, "fold": self.fold}
 
@@ -116,9 +121,9 @@ class ConditionalMean:
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ConditionalMean:
         """Restore from :attr:`config` and :attr:`tensors`."""
         members = []
-        for number in range(config["members"]):
+        for number, told in enumerate(config["members"]):
             prefix = f"network-{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            members.append(DescriptionNetwork.restore(state))
+            members.append(Member(DescriptionNetwork.restore(state), told["basis"], told["part"]))
         kernel = KernelMean.from_state(config["kernel"], tensors)
         return cls(kernel, tuple(members), tensors["held_out"], tensors["fold"])

@@ -132,11 +132,12 @@ def fit_network(
 
 @dataclass(frozen=True)
 class FittedEnsemble(Generic[Network]):
-    """Networks of which each was trained without another part of the seen tasks (cross-validated committee).
+    """Networks of which each was trained without a part of the seen tasks (cross-validated committee).
 
     Attributes:
-        networks: one a part, with averaged weights from the look at which that part's loss was lowest, frozen.
-        fold: for each seen task the network that was trained without it; -1 where that one was not trained.
+        networks: one a part and problem, part by part, with averaged weights from the look at which the loss of that
+            part was lowest, frozen.
+        fold: for each seen task its part; -1 where nothing was trained without it.
         steps: updates that each network has behind it.
         losses: of all updates, one network after the other.
     """
@@ -147,63 +148,66 @@ class FittedEnsemble(Generic[Network]):
     losses: Float[Tensor, " steps"] = field(repr=False)
 
 
-def folds(count: int, members: int, seed: int, what: str) -> Int[Tensor, " t"]:
-    """A random part, 0 to ``members - 1``, for each of ``count`` tasks; the parts are of one size up to one task."""
+def folds(count: int, parts: int, seed: int, what: str) -> Int[Tensor, " t"]:
+    """A random part, 0 to ``parts - 1``, for each of ``count`` tasks; the parts are of one size up to one task."""
     order = torch.randperm(count, generator=torch_generator(seed, what, "folds"))
     fold = torch.empty(count, dtype=torch.long)
-    fold[order] = torch.arange(count) % members
+    fold[order] = torch.arange(count) % parts
     return fold
 
 
 def fit_ensemble(
-    problem: TaskProblem[Network],
+    problems: Sequence[TaskProblem[Network]],
     count: int,
-    members: int,
+    parts: int,
     config: NetworkTraining,
     seed: int,
     what: str,
-    networks: int | None = None,
+    trained: int | None = None,
     progress: Progress | None = None,
 ) -> FittedEnsemble[Network]:
-    """Train one network without each part of the seen tasks; that part says when to stop.
+    """Train one network of each kind without each part of the seen tasks; that part says when to stop.
 
-    The mean of the networks is steadier than one, every task counts in most of them, and for every seen task there
-    is one that never saw it: a prediction as for an unseen task, at no further cost (Krogh & Vedelsby 1995).
+    The mean of the networks is steadier than one, the more so the less alike they err (Krogh & Vedelsby 1995); every
+    task counts in most of them, and for every seen task there are some that never saw it: a prediction as for an
+    unseen task, at no further cost.
 
     Args:
-        problem: network and losses; ``config.held_out`` plays no part.
+        problems: network and losses of each kind; ``config.held_out`` plays no part.
         count: number of seen tasks.
-        members: how many parts.
+        parts: how many parts.
         config: how.
         seed: of everything random.
         what: name of the networks, for errors.
-        networks: how many of them are trained; one a part by default.
+        trained: without how many of the parts networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
 
     Raises:
         TrainingError: a loss is not finite.
     """
-    fold = folds(count, members, seed, what)
+    fold = folds(count, parts, seed, what)
     fitted: list[FittedNetwork[Network]] = []
-    trained = members if networks is None else min(networks, members)
+    trained = parts if trained is None else min(trained, parts)
+    total = trained * len(problems) * config.steps
     with flush_denormals():
-        for member in range(trained):
-            done = member * config.steps
-            fitted.append(
-                _train(
-                    problem,
-                    (fold != member).nonzero()[:, 0].tolist(),
-                    config,
-                    config.steps,
-                    sub_seed(seed, what, member),
-                    what,
-                    (fold == member).nonzero()[:, 0],
-                    keep_best=True,
-                    progress=None if progress is None else _offset(progress, done, trained * config.steps),
+        for part in range(trained):
+            for kind, problem in enumerate(problems):
+                done = len(fitted) * config.steps
+                fitted.append(
+                    _train(
+                        problem,
+                        (fold != part).nonzero()[:, 0].tolist(),
+                        config,
+                        config.steps,
+                        sub_seed(seed, what, part, kind),
+                        what,
+                        (fold == part).nonzero()[:, 0],
+                        keep_best=True,
+                        progress=None if progress is None else _offset(progress, done, total),
+                    )
                 )
-            )
-            if progress is not None:
-                progress(done + config.steps, trained * config.steps)
+                if progress is not None:
+                    progress(done + config.steps, total)
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
         torch.where(fold < trained, fold, -1),

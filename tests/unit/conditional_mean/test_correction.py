@@ -22,7 +22,7 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.zoo.finetune import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
 
-SHORT = TaskLossConfig(steps=30, tasks=6, images=8, members=3, hidden=12, directions=4, look_every=10)
+SHORT = TaskLossConfig(steps=30, tasks=6, images=8, parts=3, hidden=12, directions=4, look_every=10)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def world(toy_backbone: Backbone, toy_zoo: Zoo) -> World:
 
 def test_it_is_a_function_of_the_seed_and_of_nothing_else(world: World) -> None:
     first, second, other = world.fit(SHORT, 1), world.fit(SHORT, 1), world.fit(SHORT, 2)
-    assert len(first.members) == 3
+    assert [(member.basis, member.part) for member in first.members] == [
+        (basis, part) for part in range(3) for basis in ("regression", "nothing")
+    ]
     assert torch.equal(first.held_out, second.held_out)
     assert torch.equal(first.losses, second.losses)
     assert not torch.equal(first.losses, other.losses)
@@ -81,7 +83,7 @@ def test_it_is_a_function_of_the_seed_and_of_nothing_else(world: World) -> None:
 def test_it_only_moves_what_fine_tuning_moves(world: World) -> None:
     still = torch.arange(world.codec.size) < 10
     fitted = replace(world, trained=~still).fit(SHORT)
-    said = torch.stack([network.normalized(world.kernel.seen) for network in fitted.members])
+    said = torch.stack([member.network.normalized(world.kernel.seen) for member in fitted.members])
     assert bool((said[..., still] == 0).all())
     assert bool((said[..., ~still] != 0).any())
 
@@ -92,13 +94,13 @@ def test_moved_values_are_those_of_whole_tensors() -> None:
     assert moved_values(vectors, start, [2, 2]).tolist() == [False, False, True, True]
 
 
-def test_what_is_held_out_comes_from_the_network_that_never_saw_the_task(world: World) -> None:
+def test_what_is_held_out_comes_from_the_networks_that_never_saw_the_task(world: World) -> None:
     fitted = world.fit(SHORT)
     left_out = world.kernel.leave_one_out()
     for task in range(len(world.features)):
-        network = fitted.members[int(fitted.fold[task])]
-        expected = left_out[task] + network.normalized(world.kernel.seen[task : task + 1])[0]
-        assert torch.allclose(fitted.held_out[task], expected, atol=1e-5)
+        own = world.kernel.seen[task : task + 1]
+        first, second = (m.network.normalized(own)[0] for m in fitted.members if m.part == fitted.fold[task])
+        assert torch.allclose(fitted.held_out[task], left_out[task] / 2 + (first + second) / 2, atol=1e-5)
     assert torch.bincount(fitted.fold).max() - torch.bincount(fitted.fold).min() <= 1
 
 
@@ -136,6 +138,27 @@ def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_ow
     assert torch.allclose(table[-1], mean(mean.seen), atol=1e-5)
 
 
+def test_without_a_part_there_are_its_networks_on_the_regression_of_the_rest(world: World) -> None:
+    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    asked = mean.seen[:4] + 0.3
+    assert mean.parts == 3
+    for part in range(mean.parts):
+        kept = mean.fold != part
+        left = mean.without(part)
+        assert torch.equal(left.seen, mean.seen[kept])
+        first, second = (member.network.normalized(asked) for member in mean.members if member.part == part)
+        expected = (world.kernel.without(~kept).smooth(asked) + first + second) / 2
+        assert torch.allclose(left.smooth(asked), expected, atol=1e-5)
+
+
+def test_networks_of_one_basis_can_be_asked_for(world: World) -> None:
+    fitted = world.fit(replace(SHORT, bases=("nothing",)))
+    assert {member.basis for member in fitted.members} == {"nothing"}
+    mean = ConditionalMean.of(world.kernel, fitted)
+    said = torch.stack([member.network.normalized(mean.seen) for member in mean.members]).mean(0)
+    assert torch.allclose(mean.smooth(mean.seen), said, atol=1e-6)
+
+
 class Shift:
     """A ``TaskProblem`` with a known answer: one number that half of the tasks want at 1 and half at ``other``."""
 
@@ -143,7 +166,9 @@ class Shift:
         self.wanted = torch.tensor([1.0, other] * 10)
 
     def network(self, tasks: object) -> torch.nn.Linear:
-        return torch.nn.Linear(1, 1, bias=False)
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(network.weight)
+        return network
 
     def groups(self, network: torch.nn.Linear) -> list[dict[str, object]]:
         return [{"params": list(network.parameters()), "lr": 0.05, "weight_decay": 0.0}]
@@ -157,12 +182,24 @@ class Shift:
 
 def test_a_member_keeps_the_weights_of_its_best_look_and_not_the_last() -> None:
     config = NetworkTraining(steps=200, tasks=8, look_every=2, patience=50, averaging=0.0)
-    fitted = fit_ensemble(Shift(1.0), 20, 2, config, 0, "shift")  # type: ignore[arg-type]
+    fitted = fit_ensemble([Shift(1.0)], 20, 2, config, 0, "shift")  # type: ignore[arg-type]
     for network, steps in zip(fitted.networks, fitted.steps, strict=True):
         assert abs(float(network.weight) - 0.5) < 0.06
         assert steps < 200
     # Fifty looks, two updates apart, without a lower loss end a training.
     assert len(fitted.losses) == sum(fitted.steps) + 2 * 100
+
+
+def test_every_problem_is_trained_without_every_part() -> None:
+    config = NetworkTraining(steps=100, tasks=8, look_every=5, patience=50, averaging=0.0)
+    low = Shift(-9.0)
+    low.held_out_loss = lambda network, tasks: (network(torch.ones(1, 1))[0, 0] + 2).square()  # type: ignore
+    fitted = fit_ensemble([Shift(1.0), low], 20, 2, config, 0, "shift")  # type: ignore[list-item]
+    found = [float(network.weight) for network in fitted.networks]
+    assert [abs(value + 2) < 0.3 for value in found] == [False, True, False, True]
+    some = fit_ensemble([Shift(1.0), low], 20, 2, config, 0, "shift", 1)  # type: ignore[list-item]
+    assert [float(network.weight) for network in some.networks] == found[:2]
+    assert sorted(set(some.fold.tolist())) == [-1, 0]
 
 
 def test_folds_part_the_tasks_evenly_and_by_the_seed() -> None:
