@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wildpdiff.cli.evaluation_inputs import inputs_of_parts, inputs_of_run
+from wildpdiff.cli.generators import ClipOption
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -20,6 +21,7 @@ from wildpdiff.cli.options import (
     ThreadsOption,
 )
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
+from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
     from wildpdiff.evaluate.comparison import Comparison
@@ -64,6 +66,7 @@ def evaluate(
     suite: SuiteOption = "savanna",
     option: SuiteSettings = None,
     backbone: BackboneOption = "savanna-cnn",
+    clip: ClipOption = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
@@ -77,8 +80,13 @@ def evaluate(
     from wildpdiff.report.html import write_report
     from wildpdiff.report.terminal import results_table
 
+    if clip is not None and hold_out:
+        raise DataError(
+            "Without a group generators are fitted anew, with the backbone's features and not with --clip. Give "
+            "--clip or --hold-out."
+        )
     taken = (
-        inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed)
+        inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed, clip)
         if run is None
         else inputs_of_run(run)
     )

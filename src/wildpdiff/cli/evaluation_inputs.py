@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wildpdiff.cli.generators import open_generator
 from wildpdiff.cli.options import open_suite, suite_settings
 from wildpdiff.errors import ArtifactError, DataError
 
@@ -38,7 +39,6 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     from wildpdiff.artifact import read_json
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.generator import Generator
     from wildpdiff.run_folder import RunFolder
     from wildpdiff.tasks.registry import load_suite
     from wildpdiff.zoo.finetune import FeatureCache
@@ -62,7 +62,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         backbone,
         Zoo.open(run / "zoo"),
         Zoo.open(reference) if reference.is_dir() else None,
-        [Generator.from_pretrained(path, backbone) for path in generators],
+        [open_generator(path, backbone, None) for path in generators],
         told["suite_options"],
         FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
         trust=_trust(generators, backbone),
@@ -80,6 +80,7 @@ def inputs_of_parts(
     option: Sequence[str] | None,
     backbone: str,
     seed: int,
+    clip: Path | None = None,
 ) -> EvaluationInputs:
     """Everything named for itself.
 
@@ -89,7 +90,6 @@ def inputs_of_parts(
     """
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.generator import Generator
     from wildpdiff.zoo.store import Zoo
 
     if zoo is None or not generators:
@@ -110,7 +110,7 @@ def inputs_of_parts(
         loaded,
         zoos[0],
         zoos[1] if len(zoos) > 1 else None,
-        [Generator.from_pretrained(path, loaded) for path in generators],
+        [open_generator(path, loaded, clip) for path in generators],
         suite_settings(suite, option),
         trust=_trust(generators, loaded),
     )

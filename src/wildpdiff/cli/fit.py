@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli.folders import may_write_artifact
+from wildpdiff.cli.generators import ClipOption, image_reader, open_generator
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -54,6 +55,7 @@ def fit(
     trust: Annotated[
         bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
     ] = True,
+    clip: ClipOption = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -86,7 +88,7 @@ def fit(
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
     with Stages() as stages:
-        generator = _unfinished(out, loaded, settings, seed, opened_zoo) if trust else None
+        generator = _unfinished(out, loaded, settings, seed, opened_zoo, clip) if trust else None
         if generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
             fitted = fit_generator(
@@ -96,6 +98,7 @@ def fit(
                 loaded,
                 settings,
                 features=features,
+                featurise=image_reader(clip),
                 seed=seed,
                 progress=tick,
             )
@@ -118,35 +121,40 @@ def fit(
                 progress=stages("calibrate trust on held-out seen tasks"),
             )
             model.save(out / FOLDER)
-    told = {
-        "generator": str(out),
-        "fingerprint": generator.fingerprint,
-        "parts": list(generator.conditions.parts),
-        "latent_size": generator.autoencoder.latent_size,
-        "trust": calibrated,
-        **measured,
-    }
+    _tell(out, generator, calibrated, measured, as_json)
+
+
+def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], as_json: bool) -> None:
+    parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
     if as_json:
-        print_json(told)
+        print_json(
+            {
+                "generator": str(out),
+                "fingerprint": generator.fingerprint,
+                "parts": parts,
+                "latent_size": size,
+                "trust": trust,
+                **measured,
+            }
+        )
         return
-    how = (
-        f", reconstruction error {measured['reconstruction_error']:.3g}, {measured['seconds']:.1f} s"
-        if measured
-        else ""
-    )
-    show(f"Generator in {out}: reads {', '.join(told['parts'])}; {told['latent_size']} latent values{how}.")
+    how = ""
+    if measured:
+        how = f", reconstruction error {measured['reconstruction_error']:.3g}, {measured['seconds']:.1f} s"
+    show(f"Generator in {out}: reads {', '.join(parts)}; {size} latent values{how}.")
 
 
-def _unfinished(out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo) -> Generator | None:
+def _unfinished(
+    out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo, clip: Path | None
+) -> Generator | None:
     """The generator that the same call has left in the folder without its trust; None where there is none."""
-    from wildpdiff.generator import Generator
     from wildpdiff.trust.generated import can_calibrate
     from wildpdiff.trust.model import FOLDER
 
     if not (out / "manifest.json").is_file() or (out / FOLDER).exists():
         return None
     try:
-        found = Generator.from_pretrained(out, backbone)
+        found = open_generator(out, backbone, clip)
     except WildpdiffError:
         return None  # another one, or one of an earlier version: it is replaced
     wanted = {"config": settings.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}

@@ -24,6 +24,7 @@ from wildpdiff.cli.description import (
     metadata_pairs,
 )
 from wildpdiff.cli.folders import may_write_adapters
+from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
 from wildpdiff.cli.terminal import print_json, show
 from wildpdiff.errors import DescriptionError
@@ -60,6 +61,7 @@ def generate(
     option: SuiteSettings = None,
     task: OfTaskOption = None,
     backbone: OwnBackboneOption = None,
+    clip: ClipOption = None,
     min_trust: MinTrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,10 +72,7 @@ def generate(
 
     clock = time.perf_counter
     started = clock()
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.generator import Generator
-
-    loaded = Generator.from_pretrained(generator, None if backbone is None else load_backbone(backbone))
+    loaded = open_generator(generator, backbone, clip)
     fingerprint = loaded.fingerprint
     after_load = clock()
     told = described(loaded, parts, suite, option, task)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.predict import backbone_of
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
@@ -39,6 +40,7 @@ def refine(
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
     ] = None,
+    clip: ClipOption = None,
     strength: Annotated[
         float, typer.Option("--strength", min=1e-6, help="Strength of the generator's prior; above 1 moves less.")
     ] = 1.0,
@@ -57,7 +59,7 @@ def refine(
 
     started = time.perf_counter()
     loaded = Adapter.load(adapter)
-    model, points = _model(loaded, generator, backbone)
+    model, points = _model(loaded, generator, backbone, clip)
     model.check(loaded)
     loaded.check_finite()
     found = labelled_files(images, model.classes, task)
@@ -80,14 +82,14 @@ def refine(
     _tell(refined, out, len(more), points is not None, seconds, as_json)
 
 
-def _model(adapter: Adapter, generator: Path | None, backbone: str | None) -> tuple[Backbone, StartingPoints | None]:
+def _model(
+    adapter: Adapter, generator: Path | None, backbone: str | None, clip: Path | None
+) -> tuple[Backbone, StartingPoints | None]:
     if generator is None:
         return backbone_of(adapter, backbone), None
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.generator import Generator
     from wildpdiff.refine.starts import StartingPoints
 
-    made_by = Generator.from_pretrained(generator, load_backbone(backbone) if backbone else None)
+    made_by = open_generator(generator, backbone, clip)
     return made_by.backbone, StartingPoints.of_generator(made_by)
 
 

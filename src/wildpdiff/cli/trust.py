@@ -17,6 +17,7 @@ from wildpdiff.cli.description import (
     OwnBackboneOption,
 )
 from wildpdiff.cli.generate import MinTrustOption, assessed, described, given_parts, least_trust
+from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, SeedOption, SuiteSettings
 from wildpdiff.cli.terminal import print_json, show
 
@@ -44,15 +45,13 @@ def trust(
     seed: SeedOption = 0,
     min_trust: MinTrustOption = None,
     backbone: OwnBackboneOption = None,
+    clip: ClipOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell how far the adapter that would be generated for this task may be relied on. Reads no label."""
     least = least_trust(min_trust)
     parts = given_parts(description, metadata, backgrounds, examples, None, suite, task)
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.generator import Generator
-
-    loaded = Generator.from_pretrained(generator, None if backbone is None else load_backbone(backbone))
+    loaded = open_generator(generator, backbone, clip)
     told = described(loaded, parts, suite, option, task)
     report = assessed(generator, loaded, loaded.sample(told, n, seed), told, least)
     if as_json:

@@ -201,7 +201,8 @@ class ImageSetEncoder:
         if wanted and given != wanted:
             raise DescriptionError(
                 f"The condition reads {config['part']} by the features of {wanted!r}; those of "
-                f"{given or 'another function'!r} were given. Give the featuriser that it was fitted with."
+                f"{given or 'another function'!r} were given. Give the featuriser that it was fitted with; for CLIP "
+                "that is ClipFeaturiser(folder), or --clip FOLDER."
             )
         return cls(
             config["part"],
