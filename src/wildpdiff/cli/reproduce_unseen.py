@@ -105,7 +105,15 @@ def _tiny() -> WorldsConfig:
     from wildpdiff.zoo.finetune import FinetuneConfig
 
     run = PipelineConfig(
-        suite_options={"seen": 8, "unseen": 4, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
+        suite_options={
+            "pretraining": 40,
+            "seen": 8,
+            "unseen": 4,
+            "train": 40,
+            "validation": 10,
+            "test": 20,
+            "backgrounds": 4,
+        },
         finetune=FinetuneConfig(steps=20, batch=16, checkpoints=3, interval=2, warmup=2),
         generator=GeneratorConfig(
             components=4,
@@ -116,4 +124,4 @@ def _tiny() -> WorldsConfig:
         samples=2,
         seen_tasks=2,
     )
-    return WorldsConfig(run=run, labels=(2,), groups=GroupsStudy(("camera_model",), 2))
+    return WorldsConfig(run=run, labels=(2,), groups=GroupsStudy(("camera_model",), 2), epochs=1)

@@ -14,7 +14,7 @@ import torch
 from wildpdiff.adapter import Adapter
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import save_backbone
+from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
 from wildpdiff.baselines.few_labels import FewLabelsSource
 from wildpdiff.conditional_mean.correction import TaskLossConfig
@@ -180,6 +180,29 @@ def test_what_is_not_there_is_refused(study: WorldsResult, config: WorldsConfig,
         run_worlds(replace(config, run=replace(config.run, seen_tasks=3)), ("both",), study.folder, command="a test")
     with pytest.raises(DataError, match="most_tasks 0"):
         GroupsStudy(("region",), most_tasks=0)
+
+
+def test_a_world_with_other_causes_has_a_backbone_of_its_own(
+    config: WorldsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def stop(run: PipelineConfig, folder: RunFolder) -> Prepared:
+        used.append(run.backbone)
+        raise DataError("far enough")
+
+    monkeypatch.setattr(worlds, "prepare", stop)
+    options = {**config.run.suite_options, "pretraining": 60}
+    config = replace(config, run=replace(config.run, suite_options=options), epochs=1)
+    for world in ("both", "backgrounds only", "backgrounds only"):
+        with pytest.raises(DataError, match="far enough"):
+            worlds.measure_world(config, world, tmp_path, command="a test")
+    given, own, again = (load_backbone(folder) for folder in used)
+    assert used == [config.run.backbone, *[str(tmp_path / "backgrounds-only" / "backbone")] * 2]
+    assert own.backbone_hash == again.backbone_hash != given.backbone_hash
+    with pytest.raises(DataError, match="far enough"):
+        worlds.measure_world(replace(config, epochs=None), "metadata only", tmp_path, command="a test")
+    assert used[-1] == config.run.backbone, "without epochs the run's backbone is kept"
 
 
 class Says(TrustModel):
