@@ -29,6 +29,7 @@ from wildpdiff.conditional_mean.network import DescriptionNetwork, factor_reads,
 from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.errors import TrainingError
 from wildpdiff.zoo.finetune import TaskFeatures
 
 __all__ = ["Basis", "Correction", "CorrectionProblem", "Member", "TaskLossConfig", "fit_correction", "task_losses"]
@@ -50,8 +51,8 @@ class TaskLossConfig:
         steps: most updates of each network; 0 leaves the mean to regression alone.
         tasks: seen tasks an update.
         images: training images a task and update.
-        parts: of the seen tasks; networks are trained without each of them, and it says when to stop.
-        bases: what the networks of each part stand on.
+        folds: of the seen tasks; networks are trained without each of them, and it says when to stop.
+        bases: what the networks of each fold stand on.
         learning_rate: of the networks, for AdamW.
         direction_rate: learning rate of their directions, in units of the adapters' normalised values.
         weight_decay: of the networks.
@@ -67,7 +68,7 @@ class TaskLossConfig:
     steps: int = 800
     tasks: int = 16
     images: int = 16
-    parts: int = 4
+    folds: int = 4
     bases: tuple[Basis, ...] = ("regression", "nothing")
     learning_rate: float = 1e-3
     direction_rate: float = 1.5e-3
@@ -80,6 +81,13 @@ class TaskLossConfig:
     patience: int = 5
     looked_at: int = 32
 
+    def __post_init__(self) -> None:
+        if self.folds < 2 or not self.bases:
+            raise TrainingError(
+                f"The networks were given {self.folds} folds of the seen tasks and {len(self.bases)} bases. Give at least "
+                "two folds, since each network is trained without one, and one basis."
+            )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary of the attributes."""
         return {**asdict(self), "bases": list(self.bases)}
@@ -87,7 +95,7 @@ class TaskLossConfig:
     @property
     def networks(self) -> int:
         """How many there are."""
-        return self.parts * len(self.bases)
+        return self.folds * len(self.bases)
 
     @property
     def training(self) -> NetworkTraining:
@@ -108,12 +116,12 @@ class Member:
     Attributes:
         network: trained, frozen.
         basis: what its values are added to.
-        part: of the seen tasks, that it was trained without.
+        fold: of the seen tasks, that it was trained without.
     """
 
     network: DescriptionNetwork
     basis: Basis
-    part: int
+    fold: int
 
     def normalized(self, embeddings: Float[Tensor, "n e"], regressed: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Normalised adapters, from what the regression says of the same descriptions."""
@@ -130,7 +138,7 @@ class Correction:
         members: what they say is averaged; empty where nothing was trained.
         held_out: for each seen task what the networks without it say on the regression without it, "t d": the mean as
             if the task were unseen.
-        fold: for each seen task its part; -1 where no network was trained without it.
+        fold: for each seen task its fold; -1 where no network was trained without it.
         losses: task loss of every update.
         steps: updates that each network has behind it.
     """
@@ -217,7 +225,7 @@ def fit_correction(
     config: TaskLossConfig,
     seed: int,
     *,
-    trained_parts: int | None = None,
+    trained_folds: int | None = None,
     progress: Progress | None = None,
 ) -> Correction:
     """Train the networks on top of a regression of normalised adapters.
@@ -233,7 +241,7 @@ def fit_correction(
             is at hand.
         config: how.
         seed: of everything random.
-        trained_parts: without how many of the parts networks are trained; each of them by default.
+        trained_folds: without how many of the folds networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
 
     Without images, without updates, or with fewer than ten tasks, nothing is trained.
@@ -252,14 +260,14 @@ def fit_correction(
         CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, below)
         for below in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
     ]
-    fitted = fit_ensemble(problems, count, config.parts, config.training, seed, WHAT, trained_parts, progress)
+    fitted = fit_ensemble(problems, count, config.folds, config.training, seed, WHAT, trained_folds, progress)
     kinds = len(config.bases)
     members = tuple(
         Member(network, config.bases[place % kinds], place // kinds) for place, network in enumerate(fitted.networks)
     )
     held_out = table[kernel.code(kernel.seen), torch.arange(count)]
-    for part in range(len(members) // kinds):
-        rows = fitted.fold == part
-        said = [member.normalized(kernel.seen[rows], held_out[rows]) for member in members if member.part == part]
+    for fold in range(len(members) // kinds):
+        rows = fitted.fold == fold
+        said = [member.normalized(kernel.seen[rows], held_out[rows]) for member in members if member.fold == fold]
         held_out[rows] = torch.stack(said).mean(0)
     return Correction(members, held_out, fitted.fold, fitted.losses, fitted.steps)

@@ -146,7 +146,7 @@ def fit_conditional_mean(
     features: Callable[[str], TaskFeatures] | None,
     seed: int,
     *,
-    trained_parts: int | None = None,
+    trained_folds: int | None = None,
     progress: Progress | None = None,
 ) -> FittedMean:
     """Regression of the tasks' adapters on their descriptions, then networks on top of it.
@@ -156,7 +156,7 @@ def fit_conditional_mean(
         config: of the networks.
         features: gives the labelled images of a seen task, by its name; ``None`` where no data is at hand.
         seed: of everything random.
-        trained_parts: without how many parts of the tasks networks are trained; each of them by default.
+        trained_folds: without how many folds of the tasks networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
 
     Raises:
@@ -177,7 +177,7 @@ def fit_conditional_mean(
         images,
         config,
         seed,
-        trained_parts=trained_parts,
+        trained_folds=trained_folds,
         progress=progress,
     )
     return FittedMean(ConditionalMean.of(kernel, correction), correction.losses)

@@ -30,7 +30,7 @@ class ConditionalMean:
         kernel: the regression, which holds the seen tasks' embeddings and adapters.
         members: the networks; none where nothing was trained with the task loss.
         held_out: for each seen task ``g`` as if that task were unseen, "t d".
-        fold: for each seen task the part that it is in; -1 where no network was trained without it.
+        fold: for each seen task the fold that it is in; -1 where no network was trained without it.
     """
 
     kernel: KernelMean
@@ -55,18 +55,18 @@ class ConditionalMean:
         return self.kernel.targets
 
     @property
-    def parts(self) -> int:
-        """How many parts of the seen tasks there are networks without."""
-        return 1 + max((member.part for member in self.members), default=-1)
+    def folds(self) -> int:
+        """How many folds of the seen tasks there are networks without."""
+        return 1 + max((member.fold for member in self.members), default=-1)
 
-    def without(self, part: int) -> ConditionalMean:
-        """The mean without one part of the seen tasks: the networks without it, on the regression of the rest.
+    def without(self, fold: int) -> ConditionalMean:
+        """The mean without one fold of the seen tasks: the networks without it, on the regression of the rest.
 
         Exact but for the choice of the regression's terms, which saw all tasks.
         """
-        rows = self.fold == part
+        rows = self.fold == fold
         kernel = self.kernel.without(rows)
-        members = tuple(member for member in self.members if member.part == part)
+        members = tuple(member for member in self.members if member.fold == fold)
         return ConditionalMean(kernel, members, self.held_out[~rows], torch.full((len(kernel.seen),), -1))
 
     def smooth(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
@@ -104,7 +104,7 @@ class ConditionalMean:
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore the mean."""
-        members = [{"basis": member.basis, "part": member.part} for member in self.members]
+        members = [{"basis": member.basis, "fold": member.fold} for member in self.members]
         return {"kernel": self.kernel.config, "members": members}
 
     @property
@@ -124,6 +124,6 @@ class ConditionalMean:
         for number, told in enumerate(config["members"]):
             prefix = f"network-{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            members.append(Member(DescriptionNetwork.restore(state), told["basis"], told["part"]))
+            members.append(Member(DescriptionNetwork.restore(state), told["basis"], told["fold"]))
         kernel = KernelMean.from_state(config["kernel"], tensors)
         return cls(kernel, tuple(members), tensors["held_out"], tensors["fold"])

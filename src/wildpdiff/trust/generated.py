@@ -31,7 +31,7 @@ FEWEST_TASKS = 30
 RANDOM = "random"
 GROUP_STEPS = 200
 MOST_MEASURED = 30
-"""Tasks of each random part that are measured; each costs about a tenth of a second."""
+"""Tasks of each random fold that are measured; each costs about a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def calibrate_generator(
 ) -> TrustModel:
     """Learn on seen tasks when this generator helps.
 
-    Its random folds are the parts of the seen tasks that its networks were trained without: nothing is fitted for
+    Its random folds are those of the seen tasks that its networks were trained without: nothing is fitted for
     them. For groups of like tasks the conditional mean is fitted again, with fewer networks.
 
     Args:
@@ -131,11 +131,11 @@ def calibrate_generator(
     )
     if mean.members:
         own = [
-            Fold(f"{RANDOM} {part}", tuple(_named(zoo.tasks, (mean.fold == part).tolist())[:MOST_MEASURED]), False)
-            for part in range(mean.parts)
+            Fold(f"{RANDOM} {number}", tuple(_named(zoo.tasks, (mean.fold == number).tolist())[:MOST_MEASURED]), False)
+            for number in range(mean.folds)
         ]
         folds = (*own, *(fold for fold in folds if fold.extrapolation))
-    place = {fold.name: part for part, fold in enumerate(folds) if not fold.extrapolation}
+    place = {fold.name: number for number, fold in enumerate(folds) if not fold.extrapolation}
 
     def fit_without(fold: Fold) -> MeanSource:
         if fold.name in place and mean.members:
@@ -146,7 +146,7 @@ def calibrate_generator(
         images = features if mean.members else None
         # One shorter training is enough to see how far the generator carries beyond what it has seen.
         short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
-        fitted = fit_conditional_mean(material, short, images, seed, trained_parts=1)
+        fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1)
         return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
     with _one_thread():

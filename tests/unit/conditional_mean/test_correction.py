@@ -22,7 +22,7 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.zoo.finetune import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
 
-SHORT = TaskLossConfig(steps=30, tasks=6, images=8, parts=3, hidden=12, directions=4, look_every=10)
+SHORT = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def world(toy_backbone: Backbone, toy_zoo: Zoo) -> World:
 
 def test_it_is_a_function_of_the_seed_and_of_nothing_else(world: World) -> None:
     first, second, other = world.fit(SHORT, 1), world.fit(SHORT, 1), world.fit(SHORT, 2)
-    assert [(member.basis, member.part) for member in first.members] == [
-        (basis, part) for part in range(3) for basis in ("regression", "nothing")
+    assert [(member.basis, member.fold) for member in first.members] == [
+        (basis, fold) for fold in range(3) for basis in ("regression", "nothing")
     ]
     assert torch.equal(first.held_out, second.held_out)
     assert torch.equal(first.losses, second.losses)
@@ -99,7 +99,7 @@ def test_what_is_held_out_comes_from_the_networks_that_never_saw_the_task(world:
     left_out = world.kernel.leave_one_out()
     for task in range(len(world.features)):
         own = world.kernel.seen[task : task + 1]
-        first, second = (m.network.normalized(own)[0] for m in fitted.members if m.part == fitted.fold[task])
+        first, second = (m.network.normalized(own)[0] for m in fitted.members if m.fold == fitted.fold[task])
         assert torch.allclose(fitted.held_out[task], left_out[task] / 2 + (first + second) / 2, atol=1e-5)
     assert torch.bincount(fitted.fold).max() - torch.bincount(fitted.fold).min() <= 1
 
@@ -116,6 +116,12 @@ def test_without_what_it_needs_the_regression_is_left_as_it_is(world: World, why
     fitted = world.fit(config, with_images=why != "no images")
     assert fitted.members == ()
     assert torch.equal(fitted.held_out, world.kernel.leave_one_out())
+
+
+@pytest.mark.parametrize("bad", [{"folds": 1}, {"bases": ()}])
+def test_networks_need_folds_and_a_basis(bad: dict[str, object]) -> None:
+    with pytest.raises(TrainingError, match="two folds"):
+        replace(SHORT, **bad)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
@@ -141,12 +147,12 @@ def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_ow
 def test_without_a_part_there_are_its_networks_on_the_regression_of_the_rest(world: World) -> None:
     mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
     asked = mean.seen[:4] + 0.3
-    assert mean.parts == 3
-    for part in range(mean.parts):
-        kept = mean.fold != part
-        left = mean.without(part)
+    assert mean.folds == 3
+    for fold in range(mean.folds):
+        kept = mean.fold != fold
+        left = mean.without(fold)
         assert torch.equal(left.seen, mean.seen[kept])
-        first, second = (member.network.normalized(asked) for member in mean.members if member.part == part)
+        first, second = (member.network.normalized(asked) for member in mean.members if member.fold == fold)
         expected = (world.kernel.without(~kept).smooth(asked) + first + second) / 2
         assert torch.allclose(left.smooth(asked), expected, atol=1e-5)
 

@@ -29,7 +29,7 @@ CONFIG = GeneratorConfig(
     components=2,
     autoencoder_config=AutoencoderConfig(latent_size=4),
     diffusion=DiffusionConfig(size="tiny", steps=20, batch=16),
-    task_loss=TaskLossConfig(steps=30, tasks=6, images=8, parts=3, hidden=12, directions=4, look_every=10),
+    task_loss=TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10),
 )
 CALIBRATION = CalibrationConfig(group_folds=1, samples=1)
 
