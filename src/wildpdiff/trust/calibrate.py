@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import stdtrit
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
@@ -70,6 +71,7 @@ class HeldOutTask:
         partial: whether a part of its description was hidden.
         evidence: by basis, where the task has the images for it.
         gain: accuracy with the generated adapters, the mean over samples, minus that of the pretrained model.
+        over_mean: the same, minus that of the mean adapter of the tasks that were kept.
         images: that it was measured on.
     """
 
@@ -78,6 +80,7 @@ class HeldOutTask:
     partial: bool
     evidence: Mapping[str, Mapping[str, float]]
     gain: float
+    over_mean: float
     images: int
 
 
@@ -194,7 +197,8 @@ class SeenTasks:
         told = [self.descriptions[self.names[place]] for place in kept]
         vectors = self.vectors[kept]
         space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
-        return _Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
+        around = AdapterSpace.fit(self.layout, self.initial, vectors)
+        return _Spaces(space, around, self.priors[kept].mean(0), vectors.mean(0))
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ class _Spaces:
     descriptions: DescriptionSpace
     adapters: AdapterSpace
     prior: Tensor
+    mean: Tensor
 
 
 def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
@@ -231,9 +236,11 @@ def _measured(
     adapters = source.sample(told, seen.config.samples if source.stochastic else 1, sub_seed(seed, "trust", name))
     images = torch.cat([data.train, data.validation])
     labels = torch.cat([data.train_labels, data.validation_labels])
-    stacked = {key: torch.stack([adapter.tensors[key] for adapter in adapters]) for key in adapters[0].tensors}
+    center = seen.layout.unflatten(spaces.mean)
+    stacked = {key: torch.stack([*(adapter.tensors[key] for adapter in adapters), center[key]]) for key in center}
     before = (backbone.predict(images).argmax(1) == labels).double()
-    after = (backbone.predict_many(images, stacked).argmax(2) == labels).double().mean(0)
+    *right, without = (backbone.predict_many(images, stacked).argmax(2) == labels).double()
+    after = torch.stack(right).mean(0)
     novelty = spaces.descriptions.novelty(told, backbone.image_features)
     looked: dict[str, Tensor | None] = {"description": None}
     # The backgrounds may be looked at even where they were hidden from the generator: they are unlabelled images.
@@ -249,15 +256,16 @@ def _measured(
     rows = []
     for shown, measured in (halves, halves[::-1]):
         examples = gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, images[shown])
-        gain = float((after - before)[measured].mean())
+        gain, over_mean = (float((after - other)[measured].mean()) for other in (before, without))
         evidence = {**shared, "examples": examples}
-        rows.append(HeldOutTask(name, fold, False, evidence, gain, len(measured)))
+        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_mean, len(measured)))
     return rows
 
 
 def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
     """Fit predictors, thresholds and summaries to what was measured on held-out tasks."""
     spaces = seen.spaces()
+    over_mean = _over_mean(rows)
     predictors, thresholds, summaries = {}, {}, {}
     for basis in BASES:
         own = [
@@ -272,7 +280,7 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
         predictors[basis] = fit_gain_predictor(own, spreading)
         predictions = held_out_predictions(own, spreading)
         thresholds[basis] = _thresholds(own, predictions, seen.config)
-        summaries[basis] = _summary(own, predictions, seen.config.loss)
+        summaries[basis] = _summary(own, predictions, seen.config.loss, over_mean)
     return TrustModel(
         backbone=seen.backbone,
         space=spaces.descriptions,
@@ -312,7 +320,28 @@ def _thresholds(
     return {"near": near, "far": max(near, found[1])}
 
 
-def _summary(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], loss: float) -> HeldOutSummary:
+def _over_mean(rows: Sequence[HeldOutTask]) -> tuple[float, float, float]:
+    """By how many points generated adapters are ahead of the mean adapter on tasks held out at random, 95 % interval.
+
+    The interval is Student's, over tasks.
+    """
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.fold.extrapolation and not row.partial:
+            by_task.setdefault(row.task, []).append(row.over_mean)
+    points = 100 * np.array([np.mean(own) for own in by_task.values()])
+    middle, reach = float(points.mean()), 100.0
+    if len(points) > 1:
+        reach = float(stdtrit(len(points) - 1, 0.975) * points.std(ddof=1) / len(points) ** 0.5)
+    return middle, middle - reach, middle + reach
+
+
+def _summary(
+    rows: Sequence[HeldOutGain],
+    predictions: Sequence[GainPrediction],
+    loss: float,
+    over_mean: tuple[float, float, float],
+) -> HeldOutSummary:
     near = [row.gain for row in rows if not row.extrapolation and not row.partial]
     far = [row.gain for row in rows if row.extrapolation]
     covered = [entry.low <= row.gain <= entry.high for row, entry in zip(rows, predictions, strict=True)]
@@ -324,4 +353,5 @@ def _summary(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction],
         helped=float(np.mean([gain > 0 for gain in near])),
         harmed=float(np.mean([gain < -loss for gain in near])),
         coverage=float(np.mean(covered)),
+        over_mean=over_mean,
     )

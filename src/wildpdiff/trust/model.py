@@ -85,8 +85,9 @@ class TrustModel:
         kind = "far" if evidence["far"] > 0.5 else "near"
         least = self.min_trust[basis][kind] if min_trust is None else min_trust
         held_out = self.held_out[basis]
+        trust = held_out.most(predicted.probability)
         return TrustReport(
-            trust=predicted.probability,
+            trust=trust,
             gain=100 * predicted.gain,
             low=100 * predicted.low,
             high=100 * predicted.high,
@@ -94,7 +95,7 @@ class TrustModel:
             basis=basis,
             evidence=evidence,
             reasons=reasons(novelty, self.space, evidence, held_out),
-            recommendation=recommendation(predicted.probability, least, predicted),
+            recommendation=recommendation(trust, least, predicted),
         )
 
     def _basis(self, description: Description, images: Images | None) -> tuple[str, Images | None]:
@@ -162,7 +163,7 @@ class TrustModel:
                 prior=prior,
                 predictors={basis: GainPredictor.from_json(entry) for basis, entry in config["predictors"].items()},
                 min_trust=config["min_trust"],
-                held_out={basis: HeldOutSummary(**entry) for basis, entry in config["held_out"].items()},
+                held_out={basis: HeldOutSummary.from_json(entry) for basis, entry in config["held_out"].items()},
                 generator=config["generator"],
             )
         except (KeyError, TypeError, RuntimeError) as error:

@@ -27,6 +27,7 @@ class HeldOutSummary:
         helped: share of the tasks, in random folds, whose accuracy rose.
         harmed: share of them that lost more than one point.
         coverage: share of all held-out tasks whose gain lies in the interval predicted without them.
+        over_mean: how far generated adapters were ahead of the mean adapter, in random folds, and its 95 % interval.
     """
 
     tasks: int
@@ -36,10 +37,25 @@ class HeldOutSummary:
     helped: float
     harmed: float
     coverage: float
+    over_mean: tuple[float, float, float]
+
+    @property
+    def tells(self) -> bool:
+        """Whether descriptions were shown to tell tasks apart: generated adapters are ahead of the mean adapter."""
+        return self.over_mean[1] > 0
+
+    def most(self, trust: float) -> float:
+        """The trust that may be had: where descriptions tell nothing, no task is better known than the average."""
+        return trust if self.tells else min(trust, self.helped)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dict(vars(self))
+        return {**vars(self), "over_mean": list(self.over_mean)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> HeldOutSummary:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**data, "over_mean": tuple(data["over_mean"])})
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,14 @@ def reasons(
 ) -> tuple[str, ...]:
     """What speaks for and against, in words: what is unknown, what is far, what is missing, what changes."""
     found = [f"{name} {value!r} was in no seen task" for name, value in novelty.unknown.items()]
+    if not held_out.tells:
+        ahead, low, high = held_out.over_mean
+        found.insert(
+            0,
+            "descriptions were not shown to tell tasks apart: on held-out seen tasks generated adapters were "
+            f"{ahead:+.1f} points [{low:+.1f}, {high:+.1f}] ahead of the mean adapter, so no task is trusted "
+            f"more than the share of them that gained",
+        )
     far = {
         name: share
         for name, share in novelty.percentiles.items()
@@ -121,12 +145,12 @@ def reasons(
         else:
             found.append(f"the {name.replace('_', ' ')} lies farther from the seen ones than {_percent(share)} of them")
     overall = novelty.percentiles["overall"]
-    if not found and overall >= FAR:
+    if not (novelty.unknown or far) and overall >= FAR:
         found.append(f"this combination lies farther from the seen ones than {_percent(overall)} of them")
     missing = sorted(novelty.missing, key=lambda name: -space.weights[name])
     if missing:
         found.append(f"nothing is told of {_listed([name.replace('_', ' ') for name in missing[:4]])}")
-    if not found:
+    if not (novelty.unknown or far or missing) and overall < FAR:
         found.append("the description lies well among the seen ones")
     if "changed" in evidence:
         found.append(f"the adapter changes {100 * evidence['changed']:.0f} % of the predictions on the images given")

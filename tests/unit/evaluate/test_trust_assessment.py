@@ -51,7 +51,7 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
         prior=torch.full((3,), 1 / 3),
         predictors=dict.fromkeys(BASES, fit_gain_predictor(rows)),
         min_trust={basis: {"near": 0.6, "far": 0.95} for basis in BASES},
-        held_out=dict.fromkeys(BASES, HeldOutSummary(20, 60, 4.0, None, 0.8, 0.1, 0.9)),
+        held_out=dict.fromkeys(BASES, HeldOutSummary(20, 60, 4.0, None, 0.8, 0.1, 0.9, (3.0, 2.0, 4.0))),
     )
 
 

@@ -141,6 +141,41 @@ def test_a_source_that_helps_is_trusted_and_one_that_guesses_is_not(
     assert wrong.recommendation.startswith("Keep the pretrained model")
 
 
+@dataclass(frozen=True)
+class Center:
+    """The mean adapter of the tasks that were kept: reads no description."""
+
+    adapter: Adapter
+    name: str = "center"
+    stochastic: bool = False
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        return [self.adapter] * n
+
+
+def test_a_source_that_is_no_better_than_the_mean_adapter_is_not_trusted_beyond_the_share_that_gained(
+    good: TrustModel, zoo: Zoo, toy_backbone: Backbone
+) -> None:
+    assert all(summary.tells and summary.over_mean[0] > 0 for summary in good.held_out.values())
+    adapters = list(zoo.mean_adapters().values())
+    kinds = {name: torch.stack([adapter.tensors[name] for adapter in adapters]) for name in adapters[0].tensors}
+
+    def fit_without(fold: Fold) -> Center:
+        kept = [place for place, task in enumerate(TASKS) if task.name not in set(fold.held_out)]
+        return Center(Adapter({name: value[kept].mean(0) for name, value in kinds.items()}, adapters[0].config))
+
+    model = calibrated(zoo, toy_backbone, fit_without)
+    summary = model.held_out["examples"]
+    assert summary.over_mean == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    assert not summary.tells
+    told = replace(UNSEEN.description, examples=EXAMPLES)
+    report = model.assess(fit_without(NOTHING).sample(told, 1, 0), told)
+    assert report.trust <= summary.helped
+    assert report.reasons[0].startswith("descriptions were not shown to tell tasks apart")
+    assert summary.most(1.0) == summary.helped < 1
+    assert good.held_out["examples"].most(0.97) == 0.97
+
+
 def test_the_predicted_gain_is_near_the_measured_one(good: TrustModel, zoo: Zoo, toy_backbone: Backbone) -> None:
     inside = 0
     for level in np.linspace(65, 225, 8):
