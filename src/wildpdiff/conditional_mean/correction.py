@@ -58,6 +58,7 @@ class TaskLossConfig:
         weight_decay: of the networks.
         directions: shared directions K, started at the principal ones of the seen adapters.
         hidden: units of the hidden layer; each reads one factor of the description.
+        sharpness: of the hidden units at the start (:class:`DescriptionNetwork`).
         noise: standard deviation of what is added to the embedding in training, in its own units of about one.
         averaging: decay of the moving average of the weights.
         look_every: updates between two looks at the held-out part.
@@ -75,7 +76,8 @@ class TaskLossConfig:
     weight_decay: float = 0.1
     directions: int = 40
     hidden: int = 128
-    noise: float = 0.4
+    sharpness: float = 2.0
+    noise: float = 0.15
     averaging: float = 0.98
     look_every: int = 25
     patience: int = 5
@@ -191,7 +193,7 @@ class CorrectionProblem:
         config, encoder = self.config, self.encoder
         reads = factor_reads(encoder.groups, encoder.parts, encoder.size, config.hidden)
         directions = principal_directions(self.kernel.targets[list(tasks)], config.directions)
-        return DescriptionNetwork(directions, self.trained, reads)
+        return DescriptionNetwork(directions, self.trained, reads, sharpness=config.sharpness)
 
     def groups(self, network: DescriptionNetwork) -> list[dict[str, Any]]:
         """All parameters, the directions at their own rate."""

@@ -29,6 +29,7 @@ class DescriptionNetwork(nn.Module):
         trained: Bool[Tensor, " d"],
         reads: Bool[Tensor, "h e"],
         dropout: float = 0.0,
+        sharpness: float | None = None,
     ) -> None:
         """Start at zero.
 
@@ -37,6 +38,8 @@ class DescriptionNetwork(nn.Module):
             trained: which values may be other than zero: those that fine-tuning moves.
             reads: which columns of the embedding each hidden unit reads.
             dropout: of the hidden units.
+            sharpness: standard deviation of what a hidden unit starts with, on standardised columns; None leaves it to
+                torch, whose units are close to linear at first and in a few hundred updates hardly bend.
         """
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(directions.shape[1]))
@@ -48,6 +51,13 @@ class DescriptionNetwork(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(hidden, len(directions))
         self.linear = nn.Linear(size, len(directions), bias=False)
+        if sharpness is not None:
+            # Of the columns that a unit reads the last is the flag, which is the same for all.
+            read = (self.reads.sum(1) - 1).clamp_min(1.0)
+            nn.init.normal_(self.first.weight)
+            nn.init.uniform_(self.first.bias, -sharpness, sharpness)
+            with torch.no_grad():
+                self.first.weight.mul_(sharpness / read.sqrt()[:, None])
         for parameter in (self.last.weight, self.last.bias, self.linear.weight):
             nn.init.zeros_(parameter)
 

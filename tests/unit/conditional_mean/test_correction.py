@@ -14,7 +14,7 @@ from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fi
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
-from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.network import DescriptionNetwork, moved_values
 from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble, folds
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
@@ -86,6 +86,21 @@ def test_it_only_moves_what_fine_tuning_moves(world: World) -> None:
     said = torch.stack([member.network.normalized(world.kernel.seen) for member in fitted.members])
     assert bool((said[..., still] == 0).all())
     assert bool((said[..., ~still] != 0).any())
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+def test_hidden_units_start_as_sharp_as_asked(sharpness: float) -> None:
+    reads = torch.zeros(400, 9, dtype=torch.bool)
+    reads[:200, :1], reads[200:, 1:8], reads[:, 8] = True, True, True
+    torch.manual_seed(0)
+    network = DescriptionNetwork(torch.eye(3), torch.ones(3, dtype=torch.bool), reads, sharpness=sharpness)
+    columns = torch.randn(2000, 9)
+    columns[:, 8] = 0.0
+    started = (columns @ (network.first.weight * network.reads).T).std(0)
+    for own in (started[:200], started[200:]):  # however many columns a unit reads
+        assert float(own.square().mean().sqrt()) == pytest.approx(sharpness, rel=0.2)
+    assert float(network.first.bias.abs().max()) == pytest.approx(sharpness, rel=0.05)
+    assert torch.equal(network.normalized(columns), torch.zeros(2000, 3))
 
 
 def test_moved_values_are_those_of_whole_tensors() -> None:
