@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 Size = Literal["default", "tiny"]
-SEEN_TASKS = 60
+SEEN_TASKS = 40
 """Seen places that are scored; scoring all of them took as long as fitting and calibrating the generator."""
 PICTURES = 6
 PICTURE_QUALITY = 95
