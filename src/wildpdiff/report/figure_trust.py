@@ -85,7 +85,8 @@ def _draw(
     looks: Mapping[str, dict[str, Any]],
 ) -> None:
     left, below, gap, right = (52, 50, 30, 14) if canvas.narrow else (56, 48, 76, 14)
-    legend = 22 * (2 if canvas.narrow else 1) + 14
+    # Below the legend is room for the titles of the curves, which stand beside it where the figure is wide.
+    legend = 22 * 2 + 14
     if canvas.narrow:
         width, side, small = canvas.width - left - right, 300, 140.0
         boxes: list[tuple[float, float, float, float]] = [(left, legend, width, side)]
@@ -154,8 +155,9 @@ def _draw_curve(
     colour: str,
 ) -> None:
     axes.set_xlim(0, 1)
-    low, high = min(0.0, *values), max(0.0, *values)
-    room = 0.08 * max(high - low, 0.5)
+    # Where nothing happens the axis still has a scale that means something.
+    low, high = min(0.0, *values), max(1.0, *values)
+    room = 0.08 * (high - low)
     axes.set_ylim(low - room, high + room)
     axes.grid()
     axes.axhline(0, color=_MUTED, linewidth=1.0)
