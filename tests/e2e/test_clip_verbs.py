@@ -48,4 +48,7 @@ def test_it_is_fitted_generates_and_is_evaluated_with_clip_and_not_without(
     assert any(row["source"] == "generated" for row in found.json["rows"])
     refused = run(*compare, "--hold-out", "habitat", "--out", tmp_path / "table")
     assert refused.status == 2
-    assert "--clip or --hold-out" in refused.err
+    assert "without --run and --hold-out" in refused.err
+    refused = run("evaluate", "--run", world.run, "--clip", clip, "--out", tmp_path / "table")
+    assert refused.status == 2
+    assert "without --run and --hold-out" in refused.err

@@ -24,6 +24,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
+from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.evaluate.statistics import paired_difference
 from wildpdiff.tasks.description import Description
@@ -100,7 +101,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     settings = json.loads((HERE / "experiment.json").read_text(encoding="utf-8"))
-    report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    report: dict[str, Any] = read_json(arguments.out) if arguments.out.is_file() else {}
     backbone, suite = load_backbone("savanna-cnn"), load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     data = FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
@@ -121,7 +122,7 @@ def main() -> None:
                 started = time.process_time()
                 row["accuracies"][cell] = fold.scores(config, seed)
                 row["seconds"][cell] = time.process_time() - started
-                arguments.out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+                write_file(arguments.out, json_bytes(report))
                 print(name, cell, f"{100 * float(np.mean(row['accuracies'][cell])):.2f} %", flush=True)
     show(report, names)
 

@@ -31,6 +31,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, run_pipeline
 from wildpdiff.report.terminal import results_table
+from wildpdiff.run_folder import RunFolder
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.finetune import FinetuneConfig
 
@@ -117,8 +118,8 @@ def run(options: argparse.Namespace, settings: dict[str, Any], command: str) -> 
     show(results_table(result.results))
     show(f"\nBackbone: {backbone.name}, {result.results.backbone.adapter_parameters} parameters an adapter")
     show(f"Seconds: {prepared:.0f} sites and backbone, {time.perf_counter() - started:.0f} this call in all")
-    for name, seconds in read_json(options.out / "run" / "stages.json").items():
-        show(f"  {seconds:8.1f}  {name}")
+    for stage in RunFolder(options.out / "run").stages:
+        show(f"  {stage.seconds:8.1f}  {stage.name}")
     show(f"Report: {result.report}")
 
 

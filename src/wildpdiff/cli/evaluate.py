@@ -80,10 +80,10 @@ def evaluate(
     from wildpdiff.report.html import write_report
     from wildpdiff.report.terminal import results_table
 
-    if clip is not None and hold_out:
+    if clip is not None and (hold_out or run is not None):
         raise DataError(
-            "Without a group generators are fitted anew, with the backbone's features and not with --clip. Give "
-            "--clip or --hold-out."
+            "The generators of a run, and those fitted anew without a group, read images by the backbone. Give --clip "
+            "without --run and --hold-out, with --zoo and --generator."
         )
     taken = (
         inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed, clip)

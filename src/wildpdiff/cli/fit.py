@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli.folders import may_write_artifact
-from wildpdiff.cli.generators import ClipOption, image_reader, open_generator
+from wildpdiff.cli.generators import ClipOption, image_reader
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -25,6 +25,7 @@ from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
+    from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import FittedGenerator, GeneratorConfig
     from wildpdiff.generator import Generator
     from wildpdiff.zoo.store import Zoo
@@ -88,7 +89,8 @@ def fit(
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
     with Stages() as stages:
-        generator = _unfinished(out, loaded, settings, seed, opened_zoo, clip) if trust else None
+        reader = image_reader(clip)
+        generator = _unfinished(out, loaded, settings, seed, opened_zoo, reader) if trust else None
         if generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
             fitted = fit_generator(
@@ -98,16 +100,14 @@ def fit(
                 loaded,
                 settings,
                 features=features,
-                featurise=image_reader(clip),
+                featurise=reader,
                 seed=seed,
                 progress=tick,
             )
             generator, measured = fitted.generator, _measured(fitted)
             generator.save_pretrained(out)
         else:
-            remark(
-                f"{out} holds this generator from a call that was stopped before its trust was calibrated; going on."
-            )
+            remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; going on.")
         calibrated = trust and can_calibrate(generator, opened_zoo)
         if calibrated:
             model = calibrate_generator(
@@ -145,16 +145,17 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
 
 
 def _unfinished(
-    out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo, clip: Path | None
+    out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo, reader: Featuriser | None
 ) -> Generator | None:
     """The generator that the same call has left in the folder without its trust; None where there is none."""
+    from wildpdiff.generator import Generator
     from wildpdiff.trust.generated import can_calibrate
     from wildpdiff.trust.model import FOLDER
 
     if not (out / "manifest.json").is_file() or (out / FOLDER).exists():
         return None
     try:
-        found = open_generator(out, backbone, clip)
+        found = Generator.from_pretrained(out, backbone, reader)
     except WildpdiffError:
         return None  # another one, or one of an earlier version: it is replaced
     wanted = {"config": settings.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}

@@ -262,7 +262,9 @@ def fit_correction(
         CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, below)
         for below in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
     ]
-    fitted = fit_ensemble(problems, count, config.folds, config.training, seed, WHAT, trained_folds, progress)
+    fitted = fit_ensemble(
+        problems, count, min(config.folds, count), config.training, seed, WHAT, trained_folds, progress
+    )
     kinds = len(config.bases)
     members = tuple(
         Member(network, config.bases[place % kinds], place // kinds) for place, network in enumerate(fitted.networks)

@@ -26,6 +26,7 @@ from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
+from wildpdiff.report.wording import count
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
 from wildpdiff.studies.grid import StudyInputs
 from wildpdiff.studies.groups import REGION
@@ -187,6 +188,9 @@ def _measured(config: WorldsConfig, world: World, out: Path, command: str, repor
         run = folder.timed("pretrain the backbone", partial(_pretrained, run, folder.folder / "backbone", epochs))
     made = prepare(run, folder)
     results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
+    if run.backbone != config.run.backbone:
+        note = f"The backbone was pretrained on this world's own pretraining locations, {count(epochs or 0, 'epoch')}."
+        results = replace(results, notes=(*results.notes, note))
     if results.trust is None:
         note = "Trust was not assessed: it is switched off, or there are too few seen tasks to calibrate it on."
         return replace(results, notes=(*results.notes, note), stages=folder.stages)
@@ -235,16 +239,16 @@ def _more_labels(config: WorldsConfig, run: PipelineConfig, made: Prepared) -> l
     unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"), run.finetune.batch)
     names = [task.name for task in made.suite.tasks("unseen")]
     found = []
-    for count in config.labels:
+    for labels in config.labels:
         source = FewLabelsSource(
             lambda name: unseen(name) if name in names else made.features(name),
             made.backbone,
             made.zoo.initial,
-            count,
+            labels,
             seed=run.seed,
         )
         source.prepare([*scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed), *names])
-        note = f"fine-tuned on {count} labelled images of each class of the task"
+        note = f"fine-tuned on {labels} labelled images of each class of the task"
         found.append((Entrant(source), SourceInfo(source.name, "labels", None, note)))
     return found
 

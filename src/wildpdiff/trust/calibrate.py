@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import stdtrit
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
@@ -21,8 +20,8 @@ from wildpdiff.trust.evidence import AdapterSpace
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.gain import GainPrediction, HeldOutGain, fit_gain_predictor, held_out_predictions
 from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
-from wildpdiff.trust.report import HeldOutSummary
 from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.trust.summary import mean_over_tasks, summarise
 from wildpdiff.trust.threshold import safe_threshold
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -265,7 +264,11 @@ def _measured(
 def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
     """Fit predictors, thresholds and summaries to what was measured on held-out tasks."""
     spaces = seen.spaces()
-    over_mean = _over_mean(rows)
+    ahead: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.fold.extrapolation and not row.partial:
+            ahead.setdefault(row.task, []).append(row.over_mean)
+    over_mean = mean_over_tasks(ahead)
     predictors, thresholds, summaries = {}, {}, {}
     for basis in BASES:
         own = [
@@ -280,7 +283,7 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
         predictors[basis] = fit_gain_predictor(own, spreading)
         predictions = held_out_predictions(own, spreading)
         thresholds[basis] = _thresholds(own, predictions, seen.config)
-        summaries[basis] = _summary(own, predictions, seen.config.loss, over_mean)
+        summaries[basis] = summarise(own, predictions, seen.config.loss, over_mean)
     return TrustModel(
         backbone=seen.backbone,
         space=spaces.descriptions,
@@ -318,40 +321,3 @@ def _thresholds(
         found.append(safe_threshold(trust[kind], harmed[kind], tasks, config.risk) if tasks else 1.0)
     near = max(config.floor, found[0])
     return {"near": near, "far": max(near, found[1])}
-
-
-def _over_mean(rows: Sequence[HeldOutTask]) -> tuple[float, float, float]:
-    """By how many points generated adapters are ahead of the mean adapter on tasks held out at random, 95 % interval.
-
-    The interval is Student's, over tasks.
-    """
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        if not row.fold.extrapolation and not row.partial:
-            by_task.setdefault(row.task, []).append(row.over_mean)
-    points = 100 * np.array([np.mean(own) for own in by_task.values()])
-    middle, reach = float(points.mean()), 100.0
-    if len(points) > 1:
-        reach = float(stdtrit(len(points) - 1, 0.975) * points.std(ddof=1) / len(points) ** 0.5)
-    return middle, middle - reach, middle + reach
-
-
-def _summary(
-    rows: Sequence[HeldOutGain],
-    predictions: Sequence[GainPrediction],
-    loss: float,
-    over_mean: tuple[float, float, float],
-) -> HeldOutSummary:
-    near = [row.gain for row in rows if not row.extrapolation and not row.partial]
-    far = [row.gain for row in rows if row.extrapolation]
-    covered = [entry.low <= row.gain <= entry.high for row, entry in zip(rows, predictions, strict=True)]
-    return HeldOutSummary(
-        tasks=len({row.task for row in rows}),
-        images=int(np.median([row.images for row in rows])),
-        random_gain=100 * float(np.mean(near)),
-        group_gain=100 * float(np.mean(far)) if far else None,
-        helped=float(np.mean([gain > 0 for gain in near])),
-        harmed=float(np.mean([gain < -loss for gain in near])),
-        coverage=float(np.mean(covered)),
-        over_mean=over_mean,
-    )

@@ -63,7 +63,8 @@ class TrustReport:
     """How far a generated adapter may be relied on. Gains are in points of accuracy against the pretrained model.
 
     Attributes:
-        trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1.
+        trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1; never
+            above the share of held-out tasks that gained where descriptions were not shown to tell tasks apart.
         gain: expected gain.
         low, high: its 90 % interval (conformal, over held-out seen tasks).
         min_trust: below this the pretrained model is to be kept.

@@ -125,8 +125,7 @@ class DescriptionSpace:
                 center[factor.name] = average
                 scale[factor.name] = torch.where(spread > 1e-6 * (1 + average.abs()), spread, torch.inf)
             table = (table - center[factor.name]) / scale[factor.name]
-            # What images do not tell (nan: the light of a place by night) counts as the average, as in the conditions.
-            table[present] = table[present].nan_to_num(0.0)
+            table[present] = _known(factor, table[present])
             unit = _mean_of_pairs(_squared(factor, table, table))
             factors.append(factor)
             points[factor.name], units[factor.name] = table, unit if unit > 1e-12 else 1.0
@@ -150,7 +149,7 @@ class DescriptionSpace:
             found = _coordinates(factor, self.schema, description, featurise)
             if found is None:
                 continue
-            point = ((found - self.center[factor.name]) / self.scale[factor.name]).nan_to_num(0.0)[None]
+            point = _known(factor, (found - self.center[factor.name]) / self.scale[factor.name])[None]
             squared[factor.name] = _squared(factor, point, self.points[factor.name])[0] / self.units[factor.name]
             if factor.kind == "category" and not bool((squared[factor.name] == 0).any()):
                 unknown[factor.name] = str((description.metadata or {})[factor.name])
@@ -249,6 +248,11 @@ def _coordinates(
         angle = 2 * math.pi * numbers[0] / (fields[factor.fields[0]].period or 1.0)
         return torch.tensor([math.sin(angle), math.cos(angle)]).double()
     return torch.tensor(numbers).double()
+
+
+def _known(factor: Factor, standardised: Tensor) -> Tensor:
+    """What images do not tell (nan: the light of a place by night) counts as the average, as in the conditions."""
+    return standardised.nan_to_num(0.0) if factor.kind == "images" else standardised
 
 
 def _squared(factor: Factor, left: Tensor, right: Tensor) -> Tensor:

@@ -133,6 +133,12 @@ def test_without_what_it_needs_the_regression_is_left_as_it_is(world: World, why
     assert torch.equal(fitted.held_out, world.kernel.leave_one_out())
 
 
+def test_more_folds_than_tasks_leave_out_one_task_each(world: World) -> None:
+    fitted = world.fit(replace(SHORT, folds=50, steps=5, bases=("nothing",)))
+    assert len(fitted.members) == len(world.features)
+    assert sorted(fitted.fold.tolist()) == list(range(len(world.features)))
+
+
 @pytest.mark.parametrize("bad", [{"folds": 1}, {"bases": ()}])
 def test_networks_need_folds_and_a_basis(bad: dict[str, object]) -> None:
     with pytest.raises(TrainingError, match="two folds"):
