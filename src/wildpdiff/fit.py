@@ -51,6 +51,9 @@ class GeneratorConfig:
         kernel_mean: sample around a conditional mean by additive kernel regression
             (:mod:`wildpdiff.conditional_mean`); without it the denoiser alone carries the condition, as in
             the paper.
+        centering: centre predicted adapters on the images of their place
+            (:mod:`wildpdiff.conditional_mean.centering`), as strongly as helps on seen tasks held out; needs the
+            images of the seen tasks.
         task_loss: networks on top of the regression, trained with the task loss; ``steps=0`` leaves it alone.
         sampling: sampler, steps, guidance.
     """
@@ -65,13 +68,22 @@ class GeneratorConfig:
     autoencoder_config: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(latent_size=160))
     diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=1000))
     kernel_mean: bool = True
+    centering: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)
 
     @property
     def reading(self) -> Reading:
         """How descriptions and adapters are read."""
-        return Reading(self.parts, self.components, self.whiten, self.drop_part, self.drop_all, self.normalization)
+        return Reading(
+            self.parts,
+            self.components,
+            self.whiten,
+            self.drop_part,
+            self.drop_all,
+            self.normalization,
+            self.centering,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -87,6 +99,7 @@ PAPER_METHOD = GeneratorConfig(
     autoencoder_config=AutoencoderConfig(latent_size=64, steps=600),
     diffusion=DiffusionConfig(network="unet", size="tiny", steps=2500, batch=64, dropout=0.0),
     kernel_mean=False,
+    centering=False,
     task_loss=TaskLossConfig(steps=0),
     sampling=Sampling(sampler="ddim", steps=50),
 )

@@ -111,9 +111,13 @@ class Generator:
     # Sampling ----------------------------------------------------------------------------------------------------
 
     def sample_vectors(
-        self, embeddings: Float[Tensor, "n e"], noise: Float[Tensor, "n l"], generator: torch.Generator
+        self,
+        embeddings: Float[Tensor, "n e"],
+        noise: Float[Tensor, "n l"],
+        generator: torch.Generator,
+        shifts: Float[Tensor, "n f"] | None = None,
     ) -> Float[Tensor, "n d"]:
-        """Normalised adapter vectors from condition embeddings and start noise.
+        """Normalised adapter vectors from condition embeddings, start noise, and what the mean is centred on.
 
         The paper's way (section on inference) is condition to latent to vector. Around a conditional mean ``m`` it is
         ``decode(encode(m) + s z) + m - decode(encode(m))``: the autoencoder carries what varies, and what it would
@@ -126,7 +130,7 @@ class Generator:
             around = sampler(denoise, self.schedule, start, embeddings, self.sampling.steps, generator)
             if self.mean is None:
                 return self.autoencoder.decode(around)
-            mean = self.mean(embeddings)
+            mean = self.mean(embeddings, shifts)
             latents = self.autoencoder.encode(mean)
             return self.autoencoder.decode(latents + self.spread * around) + mean - self.autoencoder.decode(latents)
 
@@ -152,7 +156,9 @@ class Generator:
         embeddings = torch.stack([self.conditions.encode(entry).values for entry in descriptions])
         draws = torch_generator(seed, "sample")
         noise = standard_noise(draws, n, self.autoencoder.latent_size).repeat(len(descriptions), 1)
-        tensors = self.tensors(self.sample_vectors(embeddings.repeat_interleave(n, 0), noise, draws))
+        shifts = None if self.mean is None else self.mean.shifts(descriptions)
+        shifts = None if shifts is None else shifts.repeat_interleave(n, 0)
+        tensors = self.tensors(self.sample_vectors(embeddings.repeat_interleave(n, 0), noise, draws, shifts))
         config, fingerprint = self.adapter_config, self.fingerprint
         result = []
         for row, description in enumerate(descriptions):
@@ -290,14 +296,16 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
             modules_to_save=adapter.modules_to_save,
         )
     )
+    codec = Codec.from_state(tensors["codec"], config["codec"])
+    mean = config["mean"]
     return Generator(
         backbone=backbone,
-        codec=Codec.from_state(tensors["codec"], config["codec"]),
+        codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
         conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads),
         denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
         schedule=Schedule(**config["schedule"]),
-        mean=None if config["mean"] is None else ConditionalMean.from_state(config["mean"], tensors["mean"]),
+        mean=None if mean is None else ConditionalMean.from_state(mean, tensors["mean"], codec, backbone),
         spread=config["spread"],
         sampling=Sampling(**config["sampling"]),
         training=config["training"],

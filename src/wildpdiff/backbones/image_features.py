@@ -59,6 +59,15 @@ class ImageFeaturiser:
         blank = np.zeros((1, size, size, 3), dtype=np.uint8)
         return {name: values.shape[1] for name, values in self._compute(blank).items()}
 
+    def columns(self, block: str) -> slice | None:
+        """Where a block's features are; ``None`` where the backbone has no such block."""
+        start = 0
+        for name, width in self.blocks.items():
+            if name == block:
+                return slice(start, start + width)
+            start += width
+        return None
+
     @property
     def factors(self) -> tuple[str, ...]:
         """The light, and class probabilities: each is a cause of its own of how tasks differ."""

@@ -32,7 +32,16 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
 from wildpdiff.zoo.finetune import TaskFeatures
 
-__all__ = ["Basis", "Correction", "CorrectionProblem", "Member", "TaskLossConfig", "fit_correction", "task_losses"]
+__all__ = [
+    "FEWEST_TASKS",
+    "Basis",
+    "Correction",
+    "CorrectionProblem",
+    "Member",
+    "TaskLossConfig",
+    "fit_correction",
+    "task_losses",
+]
 
 Basis = Literal["regression", "nothing"]
 """What a network stands on."""

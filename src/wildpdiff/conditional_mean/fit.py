@@ -14,13 +14,17 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
-from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.centering import Centering, fit_centering
+from wildpdiff.conditional_mean.correction import FEWEST_TASKS, TaskLossConfig, fit_correction
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.training import TaskImages
 from wildpdiff.conditions.base import ConditionSampler, Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.finetune import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -39,6 +43,7 @@ class Reading:
         drop_part: probability of hiding a part in training, so that any may be missing later.
         drop_all: probability of hiding all, for classifier-free guidance.
         normalization: of the adapters.
+        centering: centre predicted adapters on the images of their place.
     """
 
     parts: tuple[str, ...]
@@ -47,6 +52,7 @@ class Reading:
     drop_part: float
     drop_all: float
     normalization: NormalizationMode
+    centering: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class SeenMaterial:
         normalized: all checkpoints.
         task_of: the task of each.
         moved: which values of an adapter fine-tuning moves.
+        centering: on the images of a place, of no strength yet; None where there are none to read.
     """
 
     backbone: Backbone
@@ -74,6 +81,7 @@ class SeenMaterial:
     normalized: Float[Tensor, "n d"]
     task_of: Int[Tensor, " n"]
     moved: Bool[Tensor, " d"]
+    centering: Centering | None
 
     @classmethod
     def of(
@@ -113,6 +121,7 @@ class SeenMaterial:
         vectors = layout.flatten_many(stacked)
         codec = Codec.fit(layout, vectors, reading.normalization)
         place = {task: number for number, task in enumerate(zoo.tasks)}
+        shift = FeatureShift.fit(told, backbone, conditions.parts) if reading.centering else None
         return cls(
             backbone=backbone,
             tasks=tuple(zoo.tasks),
@@ -123,6 +132,7 @@ class SeenMaterial:
             normalized=codec.encode(vectors),
             task_of=torch.tensor([place[task] for task in zoo.column("task")]),
             moved=moved_values(vectors, layout.flatten(zoo.initial.tensors), layout.sizes),
+            centering=Centering.of(shift, codec, told),
         )
 
     def of_tasks(self) -> Float[Tensor, "t d"]:
@@ -166,7 +176,8 @@ def fit_conditional_mean(
     own = material.of_tasks()
     # Errors are measured on raw adapters: normalised ones give small tensors as much weight as large ones.
     kernel = fit_kernel_mean(material.conditions, material.embeddings, own, material.codec.decode(own))
-    images = [features(task) for task in material.tasks] if features is not None and config.steps else None
+    wanted = config.steps or material.centering is not None
+    images = [features(task) for task in material.tasks] if features is not None and wanted else None
     correction = fit_correction(
         kernel,
         material.conditions,
@@ -180,4 +191,8 @@ def fit_conditional_mean(
         trained_folds=trained_folds,
         progress=progress,
     )
-    return FittedMean(ConditionalMean.of(kernel, correction), correction.losses)
+    centering = None
+    if material.centering is not None and images is not None and len(images) >= FEWEST_TASKS:
+        seen = TaskImages(tuple(images), sub_seed(seed, "centering"))
+        centering = fit_centering(material.centering, material.backbone, correction.held_out, seen, config.looked_at)
+    return FittedMean(ConditionalMean.of(kernel, correction, centering), correction.losses)

@@ -154,7 +154,10 @@ def interpolate(
         embeddings = seen.embeddings[[pair.first, pair.second]]
         ways: dict[Way, Float[Tensor, "2 p"]] = {
             "conditions": torch.stack(
-                [_scores(seen, both, _between_conditions(entry, embeddings, samples, seed)) for entry in generators]
+                [
+                    _scores(seen, both, _between_conditions(entry, embeddings, pair, samples, seed))
+                    for entry in generators
+                ]
             ).mean(0),
             "latents": _scores(seen, both, _between_latents(generators[0], ends)),
             "adapters": _scores(seen, both, _between_adapters(ends)),
@@ -214,15 +217,21 @@ def _between_latents(generator: Generator, ends: tuple[Adapter, Adapter]) -> lis
 
 
 def _between_conditions(
-    generator: Generator, embeddings: Float[Tensor, "2 e"], samples: int, seed: int
+    generator: Generator, embeddings: Float[Tensor, "2 e"], pair: TaskPair, samples: int, seed: int
 ) -> list[list[Adapter]]:
-    first, second = embeddings
-    asked = torch.stack([torch.lerp(first, second, t) for t in PLACES])
+    asked = _path(embeddings, samples)
+    shifts = None if generator.mean is None else generator.mean.seen_shifts()
+    between = None if shifts is None else _path(shifts[[pair.first, pair.second]], samples)
     draws = torch_generator(seed, "interpolation")
     # The same noise at every place: what changes along the path is the condition alone.
     noise = standard_noise(draws, samples, generator.autoencoder.latent_size).repeat(len(PLACES), 1)
-    vectors = generator.sample_vectors(asked.repeat_interleave(samples, 0), noise, draws)
-    return _adapters(generator, generator.tensors(vectors), samples)
+    return _adapters(generator, generator.tensors(generator.sample_vectors(asked, noise, draws, between)), samples)
+
+
+def _path(ends: Float[Tensor, "2 e"], samples: int) -> Float[Tensor, "n e"]:
+    """The places between two ends, each as often as it is sampled."""
+    first, second = ends
+    return torch.stack([torch.lerp(first, second, t) for t in PLACES]).repeat_interleave(samples, 0)
 
 
 def _adapters(generator: Generator, tensors: Mapping[str, Tensor], samples: int) -> list[list[Adapter]]:

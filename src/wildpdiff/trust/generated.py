@@ -65,7 +65,8 @@ class MeanSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
         with torch.no_grad():
-            vector = self.mean.smooth(self.conditions.encode(description).values[None])
+            embedding = self.conditions.encode(description).values[None]
+            vector = self.mean.smooth(embedding, self.mean.shifts([description]))
         tensors = {name: value[0] for name, value in self.codec.layout.unflatten(self.codec.decode(vector)).items()}
         told = {"source": self.name, "seed": seed, "task": description.task_id}
         return [Adapter({name: value.clone() for name, value in tensors.items()}, self.config, told) for _ in range(n)]

@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
 
 def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_own(world: World) -> None:
     mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
-    again = ConditionalMean.from_state(mean.config, mean.tensors)
+    again = ConditionalMean.from_state(mean.config, mean.tensors, world.codec, world.backbone)
     asked = torch.cat([mean.seen[:3], mean.seen[3:6] + 3.0])
     assert torch.equal(again(asked), mean(asked))
     assert torch.allclose(mean(mean.seen)[:4], mean.adapters[:4], atol=0.05 * float(mean.adapters.std()) + 0.02)

@@ -1,0 +1,87 @@
+"""How far a place's own images lie from those of the seen tasks, before the classifier of the frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.description import Description, Images
+
+__all__ = ["FeatureShift"]
+
+PARTS = ("backgrounds", "examples")
+"""Parts that are images; the first that the seen descriptions have is read."""
+
+
+@dataclass(frozen=True)
+class FeatureShift:
+    """Mean features of a description's images, less their mean over the seen tasks; zero where it has no images.
+
+    Unlike the embedding of a condition it keeps every feature: it is not learned from, only subtracted.
+
+    Attributes:
+        part: which images.
+        center: mean over the seen tasks, of each one's mean features.
+        embed: images to the features before the backbone's classifier.
+    """
+
+    part: str
+    center: Float[Tensor, " f"]
+    embed: Callable[[Images], Tensor]
+
+    @classmethod
+    def fit(cls, descriptions: Sequence[Description], backbone: Backbone, parts: Sequence[str]) -> FeatureShift | None:
+        """From the seen tasks; ``None`` where fewer than two have images, or the backbone tells no such features.
+
+        Args:
+            descriptions: of the seen tasks.
+            backbone: frozen.
+            parts: of the description that may be read.
+        """
+        embed = embedder(backbone)
+        for part in PARTS:
+            sets = [getattr(entry, part) for entry in descriptions]
+            known = [images for images in sets if images is not None and len(images)]
+            if embed is not None and part in parts and len(known) > 1:
+                return cls(part, torch.stack([embed(images).mean(0) for images in known]).mean(0), embed)
+        return None
+
+    @classmethod
+    def restore(cls, part: str, center: Float[Tensor, " f"], backbone: Backbone) -> FeatureShift:
+        """With the backbone that it was fitted with.
+
+        Raises:
+            DescriptionError: the backbone's module has no ``embed``.
+        """
+        embed = embedder(backbone)
+        if embed is None:
+            raise DescriptionError(
+                f"The generator reads features that {backbone.name!r} does not give: its module has no method embed. "
+                "Give the backbone that it was fitted with."
+            )
+        return cls(part, center, embed)
+
+    def of(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"]:
+        """One shift a description."""
+        return torch.stack([self._one(entry) for entry in descriptions])
+
+    def _one(self, description: Description) -> Tensor:
+        images: Images | None = getattr(description, self.part)
+        if images is None or not len(images):
+            return torch.zeros_like(self.center)
+        return self.embed(images).mean(0) - self.center
+
+
+def embedder(backbone: Backbone) -> Callable[[Images], Tensor] | None:
+    """What gives the features before the classifier; ``None`` for a module that has no ``embed``."""
+    features = backbone.image_features
+    columns = features.columns("embedding")
+    if columns is None:
+        return None
+    return lambda images: features(images)[:, columns]
