@@ -83,7 +83,7 @@ def main() -> None:
     for number, fold in enumerate(folds):
         rest = [name for name in zoo.tasks if name not in fold]
         told = [descriptions[name] for name in rest]
-        encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=8, whiten=False)
+        encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=16, whiten=False)
         seen = SeenTasks(backbone, zoo.only(rest), told, encoder, {}, data, seed=number)
         seen.embeddings  # noqa: B018 - computed here and not in the time of the first source
         materials.append(seen)

@@ -44,6 +44,7 @@ class HypernetworkConfig:
         additive: each hidden unit reads one factor of the description alone (the coordinates, one field of the
             metadata, a group of columns of an image set): the network is a sum of functions of one factor each.
         dropout: of the hidden units.
+        sharpness: of the hidden units at the start (:class:`DescriptionNetwork`); None leaves them almost linear.
         noise: standard deviation of what is added to the embedding, in its own units of about one.
         learning_rate: of the network, for AdamW.
         weight_decay: of the network.
@@ -60,6 +61,7 @@ class HypernetworkConfig:
     hidden: int = 128
     additive: bool = True
     dropout: float = 0.0
+    sharpness: float | None = None
     noise: float = 0.1
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -73,7 +75,7 @@ class HypernetworkConfig:
     def of(cls, loss: HypernetworkLoss) -> HypernetworkConfig:
         """The defaults for one loss."""
         if loss == "task":
-            return cls(NetworkTraining(steps=400, tasks=16, look_every=20))
+            return cls(NetworkTraining(steps=400, tasks=16, look_every=20), sharpness=2.0, noise=0.15)
         training = NetworkTraining(steps=1500, tasks=64, look_every=100, averaging=0.99)
         return cls(training, noise=0.5, learning_rate=1e-3)
 
@@ -100,9 +102,9 @@ class Hypernetwork(DescriptionNetwork):
             directions: scaled so that coefficients are about one, in normalised units.
             trained: which values fine-tuning moves; the others stay at the mean, which is their shared initialisation.
             reads: which columns of the embedding each hidden unit reads.
-            config: the dropout.
+            config: the dropout and how sharp the hidden units start.
         """
-        super().__init__(directions, trained, reads, config.dropout)
+        super().__init__(directions, trained, reads, config.dropout, config.sharpness)
         self.codec = codec
 
     def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
