@@ -17,6 +17,7 @@ from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
 from wildpdiff.baselines.evolution import EvolutionConfig, EvolutionSource, Space, latent_space, raw_space
 from wildpdiff.baselines.few_labels import FewLabelsSource
@@ -149,6 +150,7 @@ READS_DESCRIPTION: dict[str, Make] = {
     "multi-task adapter with description": lambda toy: MultiTaskSource(toy.material, True, MULTITASK),
     "hypernetwork, reconstruction": lambda toy: HypernetworkSource(toy.material, "reconstruction", HYPERNETWORK),
     "hypernetwork, task loss": lambda toy: HypernetworkSource(toy.material, "task", HYPERNETWORK),
+    "pretrained, centred": lambda toy: CentredPretrainedSource(toy.material),
     "prior from the description": lambda toy: PredictedPriorSource(toy.material),
 }
 READS_NAME: dict[str, Make] = {

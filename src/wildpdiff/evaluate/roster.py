@@ -10,6 +10,7 @@ from typing import Literal
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.checkpoints import (
     CheckpointAverageSource,
     CheckpointNoiseSource,
@@ -93,6 +94,13 @@ def _further(seen: SeenTasks) -> list[Candidate]:
             "description",
             "description to adapter, linear",
             lambda: LinearRidgeSource(*told, seen.features),
+            trained=True,
+        ),
+        Candidate(
+            "pretrained, centred",
+            "description",
+            "pretrained, its classifier centred on the images of the place",
+            lambda: CentredPretrainedSource(seen),
             trained=True,
         ),
         Candidate(
@@ -255,6 +263,7 @@ SOURCE_NAMES = (
     "additive kernel regression",
     "top-K merge",
     "linear ridge regression",
+    "pretrained, centred",
     "prior from the description",
     "prior by EM on unlabelled images",
     "multi-task adapter",

@@ -82,6 +82,7 @@ WORLD_NAMES = (*(world.name for world in WORLDS), EXTRAPOLATION)
 
 OPPONENTS = (
     "mean adapter",
+    "pretrained, centred",
     "nearest task",
     "kernel ridge regression",
     "additive kernel regression",
