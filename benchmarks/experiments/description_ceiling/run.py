@@ -129,6 +129,8 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = json.loads((HERE / "experiment.json").read_text(encoding="utf-8"))
     report: dict[str, Any] = read_json(arguments.out) if arguments.out.is_file() else {}
+    if any(len(row) != arguments.places for row in report.values()):
+        raise SystemExit(f"{arguments.out} is of another number of places. Give another file, or the number it is of.")
     study = Study(Zoo.open(arguments.zoo), SavannaConfig(seed=arguments.suite_seed), arguments.places)
     jobs = {"pretrained": study.pretrained, "fine-tuned": study.own}
     for twins in settings["twins"]:
