@@ -194,5 +194,7 @@ def fit_conditional_mean(
     centering = None
     if material.centering is not None and images is not None and len(images) >= FEWEST_TASKS:
         seen = TaskImages(tuple(images), sub_seed(seed, "centering"))
-        centering = fit_centering(material.centering, material.backbone, correction.held_out, seen, config.looked_at)
+        found = fit_centering(material.centering, material.backbone, correction.held_out, seen, config.looked_at)
+        # Where no share of the shift helps, nothing is read of a place's images for it.
+        centering = found if found.strength else None
     return FittedMean(ConditionalMean.of(kernel, correction, centering), correction.losses)

@@ -13,6 +13,7 @@ import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
+from wildpdiff.conditional_mean import centering
 from wildpdiff.conditional_mean.centering import Centering, classifier_of, fit_centering
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
@@ -187,9 +188,9 @@ def fitted(material: SeenMaterial, **changes: object) -> ConditionalMean:
 
 
 def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: SeenMaterial) -> None:
-    mean = fitted(material)
-    assert mean.centering is not None
-    strong = replace(mean, centering=replace(mean.centering, strength=1.0))
+    mean = replace(fitted(material), centering=None)
+    assert material.centering is not None
+    strong = replace(mean, centering=replace(material.centering, strength=1.0))
     shifts = strong.seen_shifts()
     asked = strong.seen[:5]
     assert shifts is not None
@@ -198,7 +199,7 @@ def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: Se
     assert not torch.allclose(centred, plain)
     assert torch.equal(strong.each(asked, shifts[:5]).mean(0), centred)
     # At a seen task's own description the mean is its adapter, centred or not.
-    torch.testing.assert_close(strong(asked, shifts[:5]), mean(asked, shifts[:5]), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(strong(asked, shifts[:5]), mean(asked), atol=0.05, rtol=0.05)
     table = strong.table()
     torch.testing.assert_close(table[-1], strong(strong.seen, shifts), atol=1e-5, rtol=1e-5)
     without_images = strong.kernel.code(torch.tensor([[*[0.0] * (strong.seen.shape[1] - 2), 1.0, 0.0]]))
@@ -206,8 +207,8 @@ def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: Se
 
 
 def test_it_is_restored_to_the_same_bytes(material: SeenMaterial) -> None:
-    mean = fitted(material)
-    mean = replace(mean, centering=replace(mean.centering, strength=0.35))  # type: ignore[type-var]
+    assert material.centering is not None
+    mean = replace(fitted(material), centering=replace(material.centering, strength=0.35))
     again = ConditionalMean.from_state(mean.config, mean.tensors, material.codec, material.backbone)
     told = [task.description for task in toys.ToySuite().tasks("unseen")]
     asked = torch.stack([material.conditions.encode(entry).values for entry in told])
@@ -224,6 +225,12 @@ def test_what_was_held_out_is_centred_too(material: SeenMaterial) -> None:
     assert mean.centering is not None
     left_out = mean.kernel.leave_one_out()
     torch.testing.assert_close(mean.held_out, mean.centering(left_out, mean.centering.seen))
+
+
+def test_where_no_strength_helps_no_centering_is_kept(material: SeenMaterial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(centering, "STRENGTHS", (0.0,))
+    assert material.centering is not None
+    assert fitted(material, steps=0).centering is None
 
 
 def test_without_images_of_the_tasks_or_with_few_tasks_nothing_is_centred(material: SeenMaterial, toy_zoo: Zoo) -> None:
