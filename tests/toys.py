@@ -15,7 +15,7 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 if TYPE_CHECKING:
     from wildpdiff.fit import GeneratorConfig

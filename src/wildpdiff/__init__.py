@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wildpdiff.tasks.registry import load_suite
     from wildpdiff.tasks.task import Suite, Task
     from wildpdiff.zoo.build import build_zoo
-    from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
 __all__ = [
@@ -54,7 +54,7 @@ _ROOMS = {
     "Adapter": "wildpdiff.adapter",
     "Backbone": "wildpdiff.backbones.backbone",
     "Description": "wildpdiff.tasks.description",
-    "FinetuneConfig": "wildpdiff.zoo.finetune",
+    "FinetuneConfig": "wildpdiff.zoo.steps",
     "Generator": "wildpdiff.generator",
     "GeneratorConfig": "wildpdiff.fit",
     "LoraSpec": "wildpdiff.backbones.backbone",

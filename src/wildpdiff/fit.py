@@ -21,7 +21,7 @@ from wildpdiff.conditions.base import Featuriser
 from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
 from wildpdiff.generator import Generator, Sampling
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = [

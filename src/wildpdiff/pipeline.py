@@ -22,7 +22,8 @@ from wildpdiff.tasks.task import Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
+from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["PipelineConfig", "PipelineResult", "Prepared", "prepare", "run_pipeline"]

@@ -48,7 +48,8 @@ from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
+from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.steps import FinetuneConfig
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))
 TASKS = 6

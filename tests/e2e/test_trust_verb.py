@@ -19,7 +19,7 @@ from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.trust.calibrate import calibrate
 from wildpdiff.trust.folds import Fold
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 SIZES = {"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}

@@ -10,7 +10,9 @@ from torch import Tensor
 import toys
 from wildpdiff.adapter import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 
 SGD = FinetuneConfig(steps=14, batch=8, learning_rate=0.02, warmup=4, shrinkage=0.7, checkpoints=4, interval=3)
 CONFIG = replace(SGD, optimizer="adam", train_factor_a=True)
@@ -82,12 +84,12 @@ def tasks(toy_backbone: Backbone) -> list[TaskFeatures]:
 def test_the_vectorised_pass_is_the_slow_one(
     toy_backbone: Backbone, tasks: list[TaskFeatures], config: FinetuneConfig
 ) -> None:
-    from wildpdiff.zoo.finetune import _batches
+    from wildpdiff.zoo.steps import image_order
 
     # From random tensors, for with B = 0 the gradient of A is zero and Adam's first step divides noise by noise.
     initial = toys.random_tensors(toy_backbone, 3, scale=0.3)
     fast = finetune(toy_backbone, tasks, initial, config, seed=5)
-    orders = _batches(tasks, config, 5)
+    orders = image_order(tasks, config, 5)
     assert fast.steps == (5, 8, 11, 14)
     for i, task in enumerate(tasks):
         checkpoints, losses = slow_finetune(toy_backbone, task, initial, list(orders[i]), config)
@@ -102,10 +104,10 @@ def test_the_vectorised_pass_is_the_slow_one(
 
 
 def test_every_task_walks_through_all_its_images_before_any_comes_again(tasks: list[TaskFeatures]) -> None:
-    from wildpdiff.zoo.finetune import _batches
+    from wildpdiff.zoo.steps import image_order
 
-    rows = _batches(tasks, CONFIG, 5)
+    rows = image_order(tasks, CONFIG, 5)
     assert rows.shape == (3, CONFIG.steps, CONFIG.batch)
     assert sorted(rows[0].flatten()[:48].tolist()) == list(range(48))
     assert rows[0].tolist() != rows[1].tolist()
-    assert torch.equal(_batches(tasks[1:2], CONFIG, 5)[0], rows[1])
+    assert torch.equal(image_order(tasks[1:2], CONFIG, 5)[0], rows[1])

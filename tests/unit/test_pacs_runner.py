@@ -13,7 +13,7 @@ from PIL import Image
 
 from wildpdiff.errors import ArtifactError
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments" / "pacs_sites"
 SETTINGS = json.loads((FOLDER / "experiment.json").read_text())

@@ -17,7 +17,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, PipelineResult, run_pipeline
 from wildpdiff.tasks.savanna.world import CLASSES
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 SUITE = {"seen": 4, "unseen": 2, "pretraining": 0, "train": 20, "validation": 5, "test": 8, "backgrounds": 3}
 STAGES = [

@@ -38,7 +38,7 @@ from wildpdiff.evaluate.statistics import paired_difference
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

@@ -29,7 +29,9 @@ from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.tasks.savanna import world
 from wildpdiff.tasks.savanna.locations import Location
 from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaTask
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

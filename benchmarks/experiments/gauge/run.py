@@ -40,7 +40,9 @@ from wildpdiff.evaluate.statistics import mean_interval, paired_difference, reco
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures, finetune
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

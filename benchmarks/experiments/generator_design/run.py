@@ -29,7 +29,7 @@ from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Sampling
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

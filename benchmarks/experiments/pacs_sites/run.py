@@ -33,7 +33,7 @@ from wildpdiff.pipeline import PipelineConfig, run_pipeline
 from wildpdiff.report.terminal import results_table
 from wildpdiff.run_folder import RunFolder
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 HERE = Path(__file__).parent
 NESTED = {

@@ -39,7 +39,9 @@ from wildpdiff.evaluate.statistics import paired_difference, recovered_gain
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, FinetuneRun
+from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.finetune import FinetuneRun
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.structured import StructuredConfig, finetune_structured, project_rows
 

@@ -29,7 +29,7 @@ from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

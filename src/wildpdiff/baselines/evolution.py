@@ -24,7 +24,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = [
     "EvolutionConfig",

@@ -16,7 +16,9 @@ from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["FEW_LABELS_FINETUNING", "FewLabelsSource", "few_labels", "labelled_task"]
 

@@ -15,7 +15,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["LabelledData", "SeenTasks"]

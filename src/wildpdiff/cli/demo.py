@@ -79,7 +79,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
 
     if size == "default":
         return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds, seen_tasks=SEEN_TASKS)

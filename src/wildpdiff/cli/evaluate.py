@@ -119,7 +119,7 @@ def _with_groups(
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.studies.grid import StudyInputs
     from wildpdiff.studies.groups import add_groups, held_out_groups
-    from wildpdiff.zoo.finetune import FeatureCache
+    from wildpdiff.zoo.features import FeatureCache
 
     generators, suite, zoo = comparison.generators, comparison.suite, comparison.zoo
     features = comparison.features or FeatureCache(

@@ -41,7 +41,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.run_folder import RunFolder
     from wildpdiff.tasks.registry import load_suite
-    from wildpdiff.zoo.finetune import FeatureCache
+    from wildpdiff.zoo.features import FeatureCache
     from wildpdiff.zoo.store import Zoo
 
     path = run / "run.json"

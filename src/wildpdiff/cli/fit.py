@@ -71,7 +71,7 @@ def fit(
     from wildpdiff.fit import fit_generator
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
-    from wildpdiff.zoo.finetune import FeatureCache
+    from wildpdiff.zoo.features import FeatureCache
     from wildpdiff.zoo.store import Zoo
 
     opened_zoo = Zoo.open(zoo)

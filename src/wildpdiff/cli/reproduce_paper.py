@@ -75,7 +75,7 @@ def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     from wildpdiff.pipeline import PipelineConfig
     from wildpdiff.studies.few_tasks import FewTasksStudy
     from wildpdiff.studies.paper import PaperConfig
-    from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
 
     finetune = FinetuneConfig(steps=30, batch=16, checkpoints=4, interval=2, warmup=2)
     latents = AutoencoderConfig(latent_size=8, steps=30)

@@ -102,7 +102,7 @@ def _tiny() -> WorldsConfig:
     from wildpdiff.pipeline import PipelineConfig
     from wildpdiff.studies.world_groups import GroupsStudy
     from wildpdiff.studies.worlds import WorldsConfig
-    from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
 
     run = PipelineConfig(
         suite_options={

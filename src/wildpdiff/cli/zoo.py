@@ -66,7 +66,7 @@ def build(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.zoo.build import build_zoo
-    from wildpdiff.zoo.finetune import FinetuneConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.structured import StructuredConfig
 
     config = FinetuneConfig(

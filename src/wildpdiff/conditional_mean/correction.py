@@ -30,7 +30,7 @@ from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, Tas
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = [
     "FEWEST_TASKS",

@@ -26,7 +26,7 @@ from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FittedMean", "Reading", "SeenMaterial", "fit_conditional_mean"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, seeded
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = [
     "FittedEnsemble",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = ["ALIGNMENTS", "connectivity", "cosine", "midpoint", "principal_angles"]
 

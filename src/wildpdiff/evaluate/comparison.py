@@ -42,7 +42,7 @@ from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.zoo.finetune import FeatureCache, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FIT_STAGE", "SEEN_STAGE", "Comparison", "compare_sources", "scored_seen_tasks", "seen_material"]

@@ -14,7 +14,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.table_rows import FOLDER_SPLITS, read_table
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = ["LabelledFiles", "labelled_features", "labelled_files", "unlabelled_features"]
 

@@ -15,7 +15,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
 from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.rng import torch_generator
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = ["PosteriorConfig", "most_probable"]
 

@@ -18,7 +18,9 @@ from wildpdiff.refine.frequencies import class_frequencies, label_offsets
 from wildpdiff.refine.posterior import PosteriorConfig, most_probable
 from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.refine.starts import StartingPoint, StartingPoints, StartName
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["LabelledTask", "RefineConfig", "Refined", "refine", "refine_tasks"]
 

@@ -22,7 +22,7 @@ from wildpdiff.rng import numpy_generator
 from wildpdiff.run_folder import Tick
 from wildpdiff.studies.paper_rows import PUBLISHED, paper_row
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FewTasksStudy", "run_few_tasks"]

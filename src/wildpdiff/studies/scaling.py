@@ -30,7 +30,8 @@ from wildpdiff.studies.grid import FEWEST_TASKS, Diversity, StudyInputs, TaskDra
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
+from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["GridPoint", "ScalingConfig", "ScalingResult", "run_scaling"]

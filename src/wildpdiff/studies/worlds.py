@@ -32,7 +32,7 @@ from wildpdiff.studies.grid import StudyInputs
 from wildpdiff.studies.groups import REGION
 from wildpdiff.studies.world_groups import GroupsStudy, measure_groups
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 __all__ = [

@@ -23,7 +23,7 @@ from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
 from wildpdiff.trust.space import DescriptionSpace
 from wildpdiff.trust.summary import mean_over_tasks, summarise
 from wildpdiff.trust.threshold import safe_threshold
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]

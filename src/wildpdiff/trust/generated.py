@@ -20,7 +20,7 @@ from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FEWEST_TASKS", "MeanSource", "calibrate_generator", "can_calibrate"]

@@ -12,7 +12,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
-from wildpdiff.zoo.finetune import FinetuneConfig, FinetuneRun, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.finetune import FinetuneRun, finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, STRUCTURED, Zoo, ZooPlan, shard_path, write_index, write_shard
 from wildpdiff.zoo.structured import StructuredConfig, finetune_structured
 

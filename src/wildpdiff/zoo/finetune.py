@@ -4,83 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError, TrainingError
-from wildpdiff.rng import torch_generator
-from wildpdiff.tasks.task import LabelledImages, Task
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.steps import FinetuneConfig, adam_step, image_order, learning_rate
 
-__all__ = ["FeatureCache", "FinetuneConfig", "FinetuneRun", "TaskFeatures", "finetune", "task_features"]
+__all__ = ["FinetuneRun", "Progress", "finetune", "validation_accuracies"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """How every task is fine-tuned.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: images a step and task.
-        optimizer: ``sgd`` with momentum 0.9, or ``adam``. Adam moves what the labels say little of as far as all else,
-            which makes the adapters of like tasks unlike; ``docs/log.md`` has the numbers.
-        train_factor_a: train LoRA's A too. Left at the shared initialisation (LoRA-FA, Zhang et al. 2023), adapters
-            differ in B alone: no GL(r) freedom is left, and differences and averages of adapters are those of ΔW.
-        learning_rate: peak of the learning rate, after ``warmup`` steps; decays along a half cosine to
-            ``final_rate`` times the peak.
-        final_rate: what is left of the learning rate at the end; above zero, so that late checkpoints still differ.
-        warmup: steps of linear warm-up.
-        shrinkage: rate at which parameters are pulled to the shared initialisation (decoupled L2, Loshchilov &
-            Hutter 2019, towards the pretrained model and not to zero). It keeps directions that the labels do not
-            speak of where all tasks share them.
-        checkpoints: how many checkpoints of a run are kept.
-        interval: steps between them; the last one is the end of the run.
-    """
-
-    steps: int = 200
-    batch: int = 32
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    train_factor_a: bool = False
-    learning_rate: float = 0.05
-    final_rate: float = 0.05
-    warmup: int = 20
-    shrinkage: float = 0.0
-    checkpoints: int = 13
-    interval: int = 2
-
-    def __post_init__(self) -> None:
-        first = self.steps - (self.checkpoints - 1) * self.interval
-        if self.checkpoints < 1 or self.interval < 1 or first < 1:
-            raise TrainingError(
-                f"{self.checkpoints} checkpoints every {self.interval} steps need "
-                f"{(self.checkpoints - 1) * self.interval + 1} steps; there are {self.steps}. Raise the steps."
-            )
-
-    @property
-    def saved_steps(self) -> tuple[int, ...]:
-        """The steps after which a checkpoint is kept, counted from 1."""
-        return tuple(self.steps - i * self.interval for i in reversed(range(self.checkpoints)))
-
-    def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return dict(self.__dict__)
-
-
-@dataclass(frozen=True)
-class TaskFeatures:
-    """A task's training and validation images behind the frozen stem, computed once."""
-
-    name: str
-    train: Tensor
-    train_labels: Int[Tensor, " n"]
-    validation: Tensor
-    validation_labels: Int[Tensor, " m"]
 
 
 @dataclass(frozen=True)
@@ -102,80 +39,8 @@ class FinetuneRun:
     validation_accuracy: Float[Tensor, "t k"]
 
 
-def _features(backbone: Backbone, task: Task, data: LabelledImages, least: int) -> tuple[Tensor, Tensor]:
-    labels = torch.from_numpy(data.labels)
-    if len(data) < least:
-        raise DataError(
-            f"Task {task.name!r} has {len(data)} training images, fewer than a batch of {least}. "
-            "Add images, lower the batch size, or leave the task out."
-        )
-    if len(data) and int(labels.max()) >= len(backbone.classes):
-        raise DataError(
-            f"Task {task.name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} classes. "
-            "Use the class list that the backbone was pretrained with."
-        )
-    return backbone.stem(data.images), labels
-
-
-def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
-    """Run a task's images through the frozen stem.
-
-    Raises:
-        DataError: fewer training images than a batch, only one class, no validation images, or a label that the
-            backbone does not know.
-    """
-    train, validation = task.data("train"), task.data("validation")
-    if len(train) and len(set(train.labels.tolist())) == 1:
-        raise DataError(
-            f"Task {task.name!r} has training images of one class only ({backbone.classes[int(train.labels[0])]!r}). "
-            "Add images of a second class, or leave the task out."
-        )
-    train_features, train_labels = _features(backbone, task, train, batch)
-    if not len(validation):
-        raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
-    held_out, held_out_labels = _features(backbone, task, validation, 1)
-    return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels)
-
-
-class FeatureCache:
-    """Features of tasks by name, each computed when first asked for and kept in memory."""
-
-    def __init__(self, backbone: Backbone, tasks: Sequence[Task], batch: int) -> None:
-        self._backbone = backbone
-        self._tasks = {task.name: task for task in tasks}
-        self._batch = batch
-        self._kept: dict[str, TaskFeatures] = {}
-
-    def __call__(self, name: str) -> TaskFeatures:
-        """The features of one task; raises as :func:`task_features`."""
-        if name not in self._kept:
-            self._kept[name] = task_features(self._backbone, self._tasks[name], self._batch)
-        return self._kept[name]
-
-
-def _rate(config: FinetuneConfig, step: int) -> float:
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    cosine = 0.5 * (1.0 + float(torch.cos(torch.tensor(progress * torch.pi))))
-    return config.learning_rate * (config.final_rate + (1.0 - config.final_rate) * cosine)
-
-
-def _batches(tasks: Sequence[TaskFeatures], config: FinetuneConfig, seed: int) -> Int[Tensor, "t s b"]:
-    """Row numbers of every step: each task walks through its own shuffled images again and again.
-
-    The order depends on the seed and the task's name alone, so it does not matter which tasks share a pass.
-    """
-    orders = []
-    for task in tasks:
-        generator = torch_generator(seed, "batches", task.name)
-        needed, rows = config.steps * config.batch, len(task.train_labels)
-        epochs = [torch.randperm(rows, generator=generator) for _ in range(-(-needed // rows))]
-        orders.append(torch.cat(epochs)[:needed].view(config.steps, config.batch))
-    return torch.stack(orders)
-
-
-def _accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
+def validation_accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
+    """Of adapters stacked as ``[k, …]`` on one task's validation images."""
     logits = backbone.predict_many(task.validation, tensors)
     return (logits.argmax(-1) == task.validation_labels).float().mean(-1)
 
@@ -224,7 +89,7 @@ def finetune(
     trained = {name for name in names if config.train_factor_a or ".lora_A." not in name}
     first = {name: torch.zeros_like(theta[name]) for name in names}
     second = {name: torch.zeros_like(theta[name]) for name in names}
-    rows = _batches(tasks, config, seed)
+    rows = image_order(tasks, config, seed)
     saved = set(config.saved_steps)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     losses: list[Tensor] = []
@@ -245,11 +110,11 @@ def finetune(
                 f"(now {config.learning_rate:g}) or look at the task's images."
             )
         running.append(loss.detach())
-        rate = _rate(config, step)
+        rate = learning_rate(config, step)
         for name in trained:
             theta[name].lerp_(start[name], rate * config.shrinkage)
             if config.optimizer == "adam":
-                _adam_step(theta[name], grads[name], first[name], second[name], step, rate)
+                adam_step(theta[name], grads[name], first[name], second[name], step, rate)
             else:
                 theta[name].sub_(first[name].mul_(0.9).add_(grads[name]), alpha=rate)
         if step + 1 in saved:
@@ -261,16 +126,7 @@ def finetune(
             progress(step + 1, config.steps)
     tensors = {name: torch.stack(kept[name], dim=1) for name in names}
     accuracy = torch.stack(
-        [_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
+        [validation_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
     )
     task_names = tuple(task.name for task in tasks)
     return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy)
-
-
-def _adam_step(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float) -> None:
-    """Adam (Kingma & Ba 2015) in place. All is elementwise, so stacked tasks do not touch each other."""
-    beta1, beta2, epsilon = 0.9, 0.99, 1e-8
-    first.lerp_(gradient, 1 - beta1)
-    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    denominator = (second / (1 - beta2 ** (step + 1))).sqrt_().add_(epsilon)
-    value.addcdiv_(first, denominator, value=-rate / (1 - beta1 ** (step + 1)))

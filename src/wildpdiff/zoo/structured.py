@@ -25,7 +25,9 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError, TrainingError
-from wildpdiff.zoo.finetune import FinetuneConfig, FinetuneRun, TaskFeatures, _accuracies, _adam_step, _batches, _rate
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.finetune import FinetuneRun, validation_accuracies
+from wildpdiff.zoo.steps import FinetuneConfig, adam_step, image_order, learning_rate
 
 __all__ = ["StructuredConfig", "finetune_structured", "project_rows"]
 
@@ -161,7 +163,7 @@ def finetune_structured(
     if not tasks:
         raise DataError("A structured zoo needs tasks; there are none.")
     vectors = _Vectors(initial, config.train_factor_a)
-    gradients = _Gradients(backbone, tasks, vectors, _batches(tasks, config, seed))
+    gradients = _Gradients(backbone, tasks, vectors, image_order(tasks, config, seed))
     shared, varied = vectors.start, torch.zeros(len(tasks), len(vectors.start))
     first, second = torch.zeros_like(varied), torch.zeros_like(varied)
     saved = set(config.saved_steps)
@@ -169,7 +171,7 @@ def finetune_structured(
     losses: list[Tensor] = []
     running: list[Tensor] = []
     for step in range(config.steps):
-        rate = _rate(config, step)
+        rate = learning_rate(config, step)
         adapters = shared + varied
         grads, loss = gradients(adapters, step)
         running.append(loss)
@@ -178,7 +180,7 @@ def finetune_structured(
             adapters = adapters + rate * (pull(step, varied) - varied)
         adapters = adapters.lerp(vectors.start, rate * config.shrinkage) - rate * structured.decay * varied
         if config.optimizer == "adam":
-            _adam_step(adapters, grads, first, second, step, rate)
+            adam_step(adapters, grads, first, second, step, rate)
         else:
             adapters.sub_(first.mul_(0.9).add_(grads), alpha=rate)
         # The projection would spread what diverged in one task to all of them.
@@ -193,7 +195,7 @@ def finetune_structured(
             progress(step + 1, config.steps)
     tensors = vectors.all_tensors(torch.stack(kept, dim=1))
     accuracy = torch.stack(
-        [_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
+        [validation_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
     )
     names = tuple(task.name for task in tasks)
     return FinetuneRun(names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy)

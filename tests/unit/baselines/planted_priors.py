@@ -17,7 +17,8 @@ from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import LabelledImages, SplitName
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig
+from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.steps import FinetuneConfig
 
 FINETUNE = FinetuneConfig(steps=30, batch=16, learning_rate=0.05, warmup=3, checkpoints=2, interval=2, optimizer="adam")
 

@@ -13,7 +13,7 @@ from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import task_features
+from wildpdiff.zoo.features import task_features
 from wildpdiff.zoo.store import Zoo
 
 BIAS = "base_model.model.classifier.bias"

@@ -17,7 +17,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 CONFIG = EvolutionConfig(generations=10, population=8)

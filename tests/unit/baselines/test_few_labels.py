@@ -10,7 +10,8 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.few_labels import FewLabelsSource, few_labels
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 FINETUNE = FinetuneConfig(

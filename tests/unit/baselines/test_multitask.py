@@ -14,7 +14,7 @@ from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 TRAINING = NetworkTraining(steps=60, tasks=6, warmup=5, look_every=10, averaging=0.9)
 CONFIG = MultiTaskConfig(TRAINING, images=8, learning_rate=5e-3, offset_rate=2e-2)

@@ -27,7 +27,7 @@ from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import INITIAL, Zoo, ZooPlan
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))

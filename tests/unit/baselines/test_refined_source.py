@@ -15,7 +15,7 @@ from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.refine.refining import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import FeatureCache, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 SHORT = RefineConfig(posterior=PosteriorConfig(steps=10, batch=8))

@@ -17,7 +17,7 @@ from wildpdiff.cli.folders import may_write_adapters, may_write_artifact
 from wildpdiff.cli.main import main
 from wildpdiff.cli.options import suite_settings
 from wildpdiff.errors import ArtifactError, DataError
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 HELP = """
 import contextlib, io, sys

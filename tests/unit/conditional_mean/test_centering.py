@@ -22,7 +22,7 @@ from wildpdiff.conditional_mean.training import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import TaskFeatures, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
 
 COUNT = 12

@@ -19,7 +19,7 @@ from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, Tas
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import TrainingError
-from wildpdiff.zoo.finetune import TaskFeatures, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
 
 SHORT = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10)

@@ -5,7 +5,7 @@ from torch import Tensor
 from toys import backbone, random_adapter
 from wildpdiff.adapter import Adapter
 from wildpdiff.evaluate.alignment import connectivity, cosine, midpoint, principal_angles
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 
 
 def changed(adapter: Adapter, change: dict[str, Tensor]) -> Adapter:

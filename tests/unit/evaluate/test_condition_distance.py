@@ -15,7 +15,7 @@ from wildpdiff.errors import DescriptionError
 from wildpdiff.evaluate.condition_distance import condition_distances
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.tasks.description import Description
-from wildpdiff.zoo.finetune import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 SUITE = toys.ToySuite()

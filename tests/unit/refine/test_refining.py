@@ -18,7 +18,8 @@ from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine, refine_tasks
 from wildpdiff.refine.starts import StartingPoint, StartingPoints, pretrained_adapter
 from wildpdiff.rng import torch_generator
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 SHORT = RefineConfig(posterior=PosteriorConfig(steps=30, batch=12))

@@ -15,7 +15,7 @@ from wildpdiff.studies.groups import HeldOutGroups, add_groups, group_kinds, hel
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema, MetadataValue
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 SCHEMA = MetadataSchema(

@@ -19,7 +19,8 @@ from wildpdiff.generator import Sampling
 from wildpdiff.studies.grid import StudyInputs, TaskDraws, fit_sources
 from wildpdiff.studies.scaling import ScalingConfig, ScalingResult, run_scaling
 from wildpdiff.tasks.savanna.world import CLASSES
-from wildpdiff.zoo.finetune import FeatureCache, FinetuneConfig, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 SUITE = {"seen": 9, "unseen": 2, "pretraining": 0, "train": 20, "validation": 5, "test": 8, "backgrounds": 3}

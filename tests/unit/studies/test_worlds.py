@@ -35,7 +35,7 @@ from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 
 SEEN, UNSEEN = 8, 4
 

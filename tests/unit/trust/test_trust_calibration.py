@@ -21,7 +21,7 @@ from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 LEVELS = [60.0 + 10 * place for place in range(18)]

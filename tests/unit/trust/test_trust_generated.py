@@ -20,7 +20,7 @@ from wildpdiff.trust.calibrate import CalibrationConfig
 from wildpdiff.trust.generated import MeanSource, calibrate_generator, can_calibrate
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FeatureCache
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", 60.0 + 10 * place) for place in range(18))

@@ -12,7 +12,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.zoo import build
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FinetuneConfig
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 CONFIG = FinetuneConfig(steps=4, batch=8, checkpoints=2, interval=1, warmup=1)

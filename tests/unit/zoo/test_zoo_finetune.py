@@ -7,7 +7,9 @@ import torch
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError, TrainingError
-from wildpdiff.zoo.finetune import FinetuneConfig, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 
 CONFIG = FinetuneConfig(
     steps=12, batch=8, learning_rate=0.02, warmup=2, checkpoints=3, interval=2, optimizer="adam", train_factor_a=True

@@ -16,7 +16,9 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.finetune import FinetuneConfig, FinetuneRun, TaskFeatures, finetune, task_features
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.finetune import FinetuneRun, finetune
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.structured import StructuredConfig, finetune_structured, project_rows
 
