@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Group:
-    """A heading and the lines of the table below it, in the order of the summary."""
+    """A heading and the lines of the table below it: in the order of the summary, numbers of labels ascending."""
 
     title: str
     lines: tuple[SummaryRow, ...]
@@ -38,7 +39,23 @@ def grouped(part: SplitFindings, lines: Sequence[SummaryRow] | None = None) -> l
         family: str = part.family(row)
         family = _GENERATED_GROUP if row.source == GENERATED else "labels" if row.source == FINETUNED else family
         by_title.setdefault(_TITLES[family], []).append(row)
-    return [Group(title, tuple(by_title[title])) for title in _TITLES.values() if title in by_title]
+    return [Group(title, _by_labels(by_title[title])) for title in _TITLES.values() if title in by_title]
+
+
+_LABELS = re.compile(r"\d+(?= labels a class)")
+
+
+def _by_labels(lines: Sequence[SummaryRow]) -> tuple[SummaryRow, ...]:
+    """Lines that differ in the number of labels alone one below the other, the fewest first."""
+    alike: dict[str, list[SummaryRow]] = {}
+    for row in lines:
+        alike.setdefault(_LABELS.sub("", row.source), []).append(row)
+
+    def labels(row: SummaryRow) -> int:
+        found = _LABELS.search(row.source)
+        return int(found.group()) if found else 0
+
+    return tuple(row for rows in alike.values() for row in sorted(rows, key=labels))
 
 
 def joined_groups(groups: Sequence[Group]) -> list[Group]:

@@ -102,6 +102,17 @@ def test_sources_with_labels_and_controls_never_win_but_are_told(build_results: 
     assert [row.source for row in grouped(part)[-1].lines] == ["copy"]
 
 
+def test_numbers_of_labels_rise_down_the_table(build_results: Callable[..., Results]) -> None:
+    names = [f"{kind} {count} labels a class" for count in (5, 20, 10) for kind in ("fine-tuned,", "refined on")]
+    results = build_results(
+        gains={(name, "own"): 1.1 for name in names},
+        sources=tuple(SourceInfo(name, "labels", None, "") for name in names),
+    )
+    (group,) = (group for group in grouped(findings(results)[-1]) if group.title.startswith("With labels"))
+    told = [row.source for row in group.lines if row.source != "fine-tuned"]
+    assert told == [f"{kind} {count} labels a class" for kind in ("fine-tuned,", "refined on") for count in (5, 10, 20)]
+
+
 def test_every_rival_that_is_ahead_is_named_with_what_the_tasks_decide(build_results: Callable[..., Results]) -> None:
     results = build_results(gains={KERNEL: 1.6, ("nearest task", "own"): 1.5, OWN: 0.4})
     told = ahead_sentence(findings(results)[-1]) or ""
