@@ -222,7 +222,10 @@ def _ranking(points: Sequence[TrustPoint]) -> Bar:
     area = summarise_trust(points).auroc
     if area is None:
         return _missing(what, asked, "the generated adapter helped on all tasks, or on none")
+    inside = {world: entry.auroc for world, entry in summarise_worlds(points).items()}
+    alone = [f"{world} {number(own.value)}" for world, own in inside.items() if own is not None and len(inside) > 1]
     text = f"{number(area.value)}{number_range(area.interval)} over {_over(points)}"
+    text += f"; by itself {', '.join(alone)}" if alone else ""
     return Bar(what, asked, text, area.value >= 0.85)
 
 

@@ -157,6 +157,10 @@ def test_trust_is_judged_over_all_worlds_together() -> None:
     assert area.verdict == "met"
     assert area.measured.startswith("1.00")
     assert "40 tasks of 2 worlds, 1 generator" in area.measured
+    assert "by itself" not in area.measured  # each world has tasks of one outcome alone
+    mixed = [point("both", task, 0.1 + task / 100, 5.0 if task % 2 else -5.0) for task in range(TASKS)]
+    apart = bar({**found, "both": results(trust=mixed)}, "area under the curve").measured
+    assert apart.endswith("by itself both 0.55")
     use = bar(found, "selective use")
     assert use.verdict == "met"
     assert use.measured.startswith("2.5\N{NO-BREAK SPACE}%")  # one of forty
