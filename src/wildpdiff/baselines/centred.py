@@ -37,7 +37,7 @@ class CentredPretrainedSource:
     stochastic = False
 
     def __init__(self, seen: SeenTasks) -> None:
-        """Choose the strength on the seen tasks' training images."""
+        """Choose the strength on the seen tasks' labelled images."""
         self._initial, self._parts = seen.zoo.initial, seen.encoder.parts
         layout = Layout.of(self._initial.tensors)
         vector = layout.flatten(self._initial.tensors)[None]

@@ -31,7 +31,7 @@ class MultiTaskConfig:
     Attributes:
         training: updates and how many of them.
         images: training images a task and update.
-        looked_at: training images of every held-out task on which the number of updates is chosen.
+        looked_at: images of every held-out task on which the number of updates is chosen.
         learning_rate: of the adapter, for AdamW.
         train_factor_a: train LoRA's A too. One model has no neighbours that it must stay comparable with.
         hidden: units between the description and the offset of the logits; 0 is a linear map.

@@ -121,7 +121,7 @@ def fit_centering(
         backbone: the frozen model.
         predicted: normalised adapters of the seen tasks, each made without that task.
         images: of the seen tasks.
-        looked_at: training images of each that are looked at.
+        looked_at: labelled images of each that are looked at, of those that no other task trains on.
     """
     strengths, losses = torch.tensor(STRENGTHS), torch.zeros(len(STRENGTHS))
     with torch.no_grad():

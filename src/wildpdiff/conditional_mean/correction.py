@@ -72,7 +72,7 @@ class TaskLossConfig:
         averaging: decay of the moving average of the weights.
         look_every: updates between two looks at the held-out part.
         patience: looks without a lower loss after which a training ends.
-        looked_at: training images of every held-out task that are looked at.
+        looked_at: labelled images of every held-out task that are looked at, of those that no other task trains on.
     """
 
     steps: int = 800

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, seeded
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
-from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures, unshared_rows
 
 __all__ = [
     "FittedEnsemble",
@@ -294,15 +294,18 @@ class TaskImages:
     Attributes:
         tasks: one a seen task.
         seed: of the images on which a network is looked at, the same at every look.
+        unshared: of each task the labelled images that no other of the tasks trains on, which are looked at.
     """
 
     tasks: tuple[TaskFeatures, ...]
     seed: int
+    unshared: tuple[Int[Tensor, " r"], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             if not len(task.train_labels):
                 raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
+        object.__setattr__(self, "unshared", unshared_rows(self.tasks))
 
     def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
         """``images`` random training images of each of these tasks, with replacement."""
@@ -315,5 +318,12 @@ class TaskImages:
         return ImageBatch(torch.stack(inputs), torch.stack(labels))
 
     def fixed(self, tasks: Int[Tensor, " b"], images: int) -> ImageBatch:
-        """The same training images at every call."""
-        return self.draw(tasks, images, torch_generator(self.seed, "looked at"))
+        """The same images at every call, of those that no other task trains on; where there are fewer, repeatedly."""
+        inputs, labels = [], []
+        for number in tasks.tolist():
+            rows = self.unshared[number]
+            order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", number))
+            shown, known = self.tasks[number].labelled(rows[order[torch.arange(images) % len(rows)]])
+            inputs.append(shown)
+            labels.append(known)
+        return ImageBatch(torch.stack(inputs), torch.stack(labels))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
@@ -23,7 +23,7 @@ from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
 from wildpdiff.trust.space import DescriptionSpace
 from wildpdiff.trust.summary import mean_over_tasks, summarise
 from wildpdiff.trust.threshold import safe_threshold
-from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures, unshared_rows
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]
@@ -144,7 +144,10 @@ def calibrate(
 
 @dataclass(frozen=True)
 class SeenTasks:
-    """What calibration needs of the seen tasks, in the zoo's order."""
+    """What calibration needs of the seen tasks, in the zoo's order.
+
+    Gains are measured on a task's ``unshared`` images: those that no other task trains on.
+    """
 
     names: tuple[str, ...]
     descriptions: Mapping[str, Description]
@@ -157,6 +160,7 @@ class SeenTasks:
     initial: Float[Tensor, " d"]
     vectors: Float[Tensor, "t d"]
     priors: Float[Tensor, "t c"]
+    unshared: tuple[Int[Tensor, " r"], ...]
 
     @classmethod
     def of(
@@ -173,8 +177,8 @@ class SeenTasks:
         initial = zoo.initial
         layout = Layout.of(initial.tensors)
         vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.mean_adapters().values()])
-        shown = [features(name).train for name in zoo.tasks]
-        priors = torch.stack([backbone.predict(images).softmax(1).mean(0) for images in shown])
+        images = [features(name) for name in zoo.tasks]
+        priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
         return cls(
             tuple(zoo.tasks),
             descriptions,
@@ -187,6 +191,7 @@ class SeenTasks:
             layout.flatten(initial.tensors),
             vectors,
             priors,
+            unshared_rows(images),
         )
 
     def spaces(self, without: Sequence[str] = ()) -> _Spaces:
@@ -233,8 +238,7 @@ def _measured(
     """Two rows: each half of the task's images is once what is looked at and once what the gain is measured on."""
     backbone, data = seen.backbone, seen.features(name)
     adapters = source.sample(told, seen.config.samples if source.stochastic else 1, sub_seed(seed, "trust", name))
-    images = torch.cat([data.train, data.validation])
-    labels = torch.cat([data.train_labels, data.validation_labels])
+    images, labels = data.labelled(seen.unshared[seen.names.index(name)])
     center = seen.layout.unflatten(spaces.mean)
     stacked = {key: torch.stack([*(adapter.tensors[key] for adapter in adapters), center[key]]) for key in center}
     before = (backbone.predict(images).argmax(1) == labels).double()

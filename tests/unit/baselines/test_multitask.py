@@ -122,5 +122,6 @@ def test_a_held_out_task_is_always_looked_at_through_the_same_images(seen: SeenT
     for row, task in enumerate(tasks.tolist()):
         for image, label in zip(first.inputs[row], first.labels[row], strict=True):
             own = images.tasks[task]
-            places = (own.train == image).flatten(1).all(1).nonzero()[:, 0]
-            assert own.train_labels[places[0]] == label
+            inputs = torch.cat([own.train, own.validation])
+            places = (inputs == image).flatten(1).all(1).nonzero()[:, 0]
+            assert torch.cat([own.train_labels, own.validation_labels])[places[0]] == label
