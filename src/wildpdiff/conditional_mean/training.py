@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, seeded
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
-from wildpdiff.zoo.features import TaskFeatures, unshared_rows
+from wildpdiff.zoo.features import ImageRows, TaskFeatures
 
 __all__ = [
     "FittedEnsemble",
@@ -294,36 +294,36 @@ class TaskImages:
     Attributes:
         tasks: one a seen task.
         seed: of the images on which a network is looked at, the same at every look.
-        unshared: of each task the labelled images that no other of the tasks trains on, which are looked at.
+        rows: of each task, which of its labelled images are learned from and which are looked at.
     """
 
     tasks: tuple[TaskFeatures, ...]
     seed: int
-    unshared: tuple[Int[Tensor, " r"], ...] = field(init=False, repr=False)
+    rows: tuple[ImageRows, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             if not len(task.train_labels):
                 raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
-        object.__setattr__(self, "unshared", unshared_rows(self.tasks))
+        object.__setattr__(self, "rows", ImageRows.of(self.tasks))
 
     def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
-        """``images`` random training images of each of these tasks, with replacement."""
-        inputs, labels = [], []
+        """``images`` random images of each of these tasks to learn from, with replacement."""
+        picked = []
         for number in tasks.tolist():
-            task = self.tasks[number]
-            rows = torch.randint(len(task.train_labels), (images,), generator=draws)
-            inputs.append(task.train[rows])
-            labels.append(task.train_labels[rows])
-        return ImageBatch(torch.stack(inputs), torch.stack(labels))
+            rows = self.rows[number].trained
+            picked.append(rows[torch.randint(len(rows), (images,), generator=draws)])
+        return self._batch(tasks, picked)
 
     def fixed(self, tasks: Int[Tensor, " b"], images: int) -> ImageBatch:
-        """The same images at every call, of those that no other task trains on; where there are fewer, repeatedly."""
-        inputs, labels = [], []
+        """The same images at every call, of those to look at; where there are fewer, some repeatedly."""
+        picked = []
         for number in tasks.tolist():
-            rows = self.unshared[number]
+            rows = self.rows[number].unshared
             order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", number))
-            shown, known = self.tasks[number].labelled(rows[order[torch.arange(images) % len(rows)]])
-            inputs.append(shown)
-            labels.append(known)
-        return ImageBatch(torch.stack(inputs), torch.stack(labels))
+            picked.append(rows[order[torch.arange(images) % len(rows)]])
+        return self._batch(tasks, picked)
+
+    def _batch(self, tasks: Int[Tensor, " b"], picked: Sequence[Int[Tensor, " m"]]) -> ImageBatch:
+        found = [self.tasks[number].labelled(rows) for number, rows in zip(tasks.tolist(), picked, strict=True)]
+        return ImageBatch(torch.stack([inputs for inputs, _ in found]), torch.stack([labels for _, labels in found]))

@@ -23,7 +23,7 @@ from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
 from wildpdiff.trust.space import DescriptionSpace
 from wildpdiff.trust.summary import mean_over_tasks, summarise
 from wildpdiff.trust.threshold import safe_threshold
-from wildpdiff.zoo.features import TaskFeatures, unshared_rows
+from wildpdiff.zoo.features import ImageRows, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]
@@ -146,7 +146,7 @@ def calibrate(
 class SeenTasks:
     """What calibration needs of the seen tasks, in the zoo's order.
 
-    Gains are measured on a task's ``unshared`` images: those that no other task trains on.
+    Gains are measured on a task's ``unshared`` images: those that no other task learns from.
     """
 
     names: tuple[str, ...]
@@ -191,7 +191,7 @@ class SeenTasks:
             layout.flatten(initial.tensors),
             vectors,
             priors,
-            unshared_rows(images),
+            tuple(rows.unshared for rows in ImageRows.of(images)),
         )
 
     def spaces(self, without: Sequence[str] = ()) -> _Spaces:

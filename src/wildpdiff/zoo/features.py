@@ -16,7 +16,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["FeatureCache", "TaskFeatures", "task_features", "unshared_rows"]
+__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "task_features"]
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,38 @@ class TaskFeatures:
         return inputs, labels
 
 
-def unshared_rows(tasks: Sequence[TaskFeatures]) -> tuple[Int[Tensor, " r"], ...]:
-    """For each task the labelled images that none of the others trains on.
+@dataclass(frozen=True)
+class ImageRows:
+    """What each labelled image of a task is for, as rows that :meth:`TaskFeatures.labelled` numbers.
 
-    What was trained on the others has never seen them, as it has not seen the images of an unseen task. Where tasks
-    draw their training images from common ones, these are the validation images.
-
-    Returns:
-        rows as :meth:`TaskFeatures.labelled` numbers them. Of a task that has fewer than two such images they are the
-        validation images, and all images where those are fewer than two as well.
+    Attributes:
+        trained: what is learned from: the training images, and the validation images that no other task has.
+        unshared: what a task that is held out is judged by: images that no other task learns from, so that what was
+            trained without the task has never seen them, as it has not seen the images of an unseen task.
     """
-    trained = Counter(key for task in tasks for key in set(task.keys[: len(task.train_labels)]))
-    found = []
-    for task in tasks:
-        first = len(task.train_labels)
-        own, every = set(task.keys[:first]), range(first + len(task.validation_labels))
-        alone = [row for row, key in enumerate(task.keys) if not trained[key] - (key in own)] if task.keys else every
-        found.append(torch.tensor(next((rows for rows in (alone, every[first:]) if len(rows) > 1), every)))
-    return tuple(found)
+
+    trained: Int[Tensor, " n"]
+    unshared: Int[Tensor, " m"]
+
+    @classmethod
+    def of(cls, tasks: Sequence[TaskFeatures]) -> tuple[ImageRows, ...]:
+        """Those of some tasks, one each.
+
+        Tasks may draw their images from common ones; their validation images are then left to judge by. A task that
+        has fewer than two unshared images is judged by its validation images, or by all where those are too few too.
+        """
+        splits = [(set(task.keys[: len(task.train_labels)]), set(task.keys)) for task in tasks]
+        learned = Counter(key for train, _ in splits for key in train)
+        held = Counter(key for _, every in splits for key in every)
+        found = []
+        for task, (train, _) in zip(tasks, splits, strict=True):
+            first, count = len(task.train_labels), len(task.train_labels) + len(task.validation_labels)
+            trained = [row for row in range(count) if row < first or not task.keys or held[task.keys[row]] == 1]
+            own = [row for row, key in enumerate(task.keys) if learned[key] == int(key in train)]
+            choices = (own if task.keys else range(count), range(first, count))
+            unshared = next((rows for rows in choices if len(rows) > 1), range(count))
+            found.append(cls(torch.tensor(trained), torch.tensor(unshared)))
+        return tuple(found)
 
 
 def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.errors import DataError
 from wildpdiff.tasks.task import LabelledImages, SplitName
-from wildpdiff.zoo.features import TaskFeatures, task_features, unshared_rows
+from wildpdiff.zoo.features import ImageRows, TaskFeatures, task_features
+
+letters = st.text("abcdefghij", min_size=1, max_size=6)
 
 
 def keyed(name: str, train: str, validation: str) -> TaskFeatures:
@@ -29,26 +34,47 @@ def shown(task: TaskFeatures, rows: torch.Tensor) -> str:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "expected"),
+    ("first", "second", "trained", "unshared"),
     [
-        (("abcd", "xy"), ("efgh", "zw"), "abcdxy"),
-        (("abcd", "xy"), ("cdef", "xy"), "abxy"),
-        (("abcd", "xy"), ("abcd", "zw"), "xy"),
-        (("abcd", "xy"), ("abcdx", "zw"), "xy"),
-        (("abcd", "x"), ("abcd", "z"), "abcdx"),
-        (("aabc", "bx"), ("cd", "x"), "aabbx"),
+        (("abcd", "xy"), ("efgh", "zw"), "abcdxy", "abcdxy"),
+        (("abcd", "xy"), ("cdef", "xy"), "abcd", "abxy"),
+        (("abcd", "xy"), ("cdef", "xz"), "abcdy", "abxy"),
+        (("abcd", "xy"), ("abcd", "zw"), "abcdxy", "xy"),
+        (("abcd", "xy"), ("abcdx", "zw"), "abcdy", "xy"),
+        (("abcd", "x"), ("abcd", "z"), "abcdx", "abcdx"),
+        (("aabc", "bx"), ("cd", "x"), "aabcb", "aabbx"),
     ],
 )
-def test_images_that_another_task_trains_on_are_left_out(
-    first: tuple[str, str], second: tuple[str, str], expected: str
+def test_what_is_learned_from_and_what_is_judged_by(
+    first: tuple[str, str], second: tuple[str, str], trained: str, unshared: str
 ) -> None:
     tasks = [keyed("first", *first), keyed("second", *second)]
-    assert shown(tasks[0], unshared_rows(tasks)[0]) == expected
+    rows = ImageRows.of(tasks)[0]
+    assert (shown(tasks[0], rows.trained), shown(tasks[0], rows.unshared)) == (trained, unshared)
+
+
+@given(st.lists(st.tuples(letters, letters), min_size=1, max_size=5))
+def test_nothing_that_a_task_is_judged_by_is_learned_from_in_another(drawn: list[tuple[str, str]]) -> None:
+    tasks = [keyed(str(number), *splits) for number, splits in enumerate(drawn)]
+    found = ImageRows.of(tasks)
+    learned = [set(shown(task, rows.trained)) for task, rows in zip(tasks, found, strict=True)]
+    for place, (task, rows) in enumerate(zip(tasks, found, strict=True)):
+        assert set(drawn[place][0]) <= learned[place]
+        judged = set(shown(task, rows.unshared))
+        others = set().union(*(entry for number, entry in enumerate(learned) if number != place))
+        enough = len([letter for letter in "".join(drawn[place]) if letter not in others]) > 1
+        assert not enough or not judged & others
 
 
 def test_without_keys_all_images_are_a_task_s_own() -> None:
     plain = [TaskFeatures("t", torch.zeros(3, 1), torch.arange(3), torch.ones(2, 1), torch.arange(2)) for _ in "ab"]
-    assert [rows.tolist() for rows in unshared_rows(plain)] == [[0, 1, 2, 3, 4]] * 2
+    for rows in ImageRows.of(plain):
+        assert rows.trained.tolist() == rows.unshared.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_keys_are_given_for_all_images_or_for_none() -> None:
+    with pytest.raises(DataError, match="Task 't' has 1 keys for 2 labelled images"):
+        TaskFeatures("t", torch.zeros(1, 1), torch.arange(1), torch.ones(1, 1), torch.arange(1), (b"a",))
 
 
 def test_labelled_images_keep_their_labels_in_any_order() -> None:
@@ -74,7 +100,7 @@ def test_the_images_themselves_tell_which_are_shared(toy_backbone: Backbone) -> 
     images, labels = toys.random_images(50), np.arange(50, dtype=np.int64) % 3
     pooled = [PooledTask(f"t{offset}", images, labels, offset=offset) for offset in (0, 15)]
     tasks = [task_features(toy_backbone, task, 8) for task in pooled]
-    first, second = (rows.tolist() for rows in unshared_rows(tasks))
+    first, second = (rows.unshared.tolist() for rows in ImageRows.of(tasks))
     assert first == [*range(15), *range(20, 25)]
     assert second == [*range(5, 20), *range(20, 25)]
 
