@@ -50,7 +50,7 @@ class HypernetworkConfig:
         weight_decay: of the network.
         direction_rate: learning rate of the directions and the mean, in units of the adapters' normalised values; the
             task loss alone moves them, since principal directions are already the best for reconstruction.
-        images: training images a task and update, for the task loss.
+        images: labelled images a task and update, for the task loss.
         looked_at: images of every held-out task on which the number of updates is chosen.
         drop_part: probability of hiding a part of the description, so that any may be missing later.
         smallest: the smallest subset of a description's images that is drawn.

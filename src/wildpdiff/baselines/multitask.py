@@ -30,7 +30,7 @@ class MultiTaskConfig:
 
     Attributes:
         training: updates and how many of them.
-        images: training images a task and update.
+        images: labelled images a task and update.
         looked_at: images of every held-out task on which the number of updates is chosen.
         learning_rate: of the adapter, for AdamW.
         train_factor_a: train LoRA's A too. One model has no neighbours that it must stay comparable with.

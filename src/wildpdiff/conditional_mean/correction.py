@@ -59,7 +59,7 @@ class TaskLossConfig:
     Attributes:
         steps: most updates of each network; 0 leaves the mean to regression alone.
         tasks: seen tasks an update.
-        images: training images a task and update.
+        images: labelled images a task and update.
         folds: of the seen tasks; networks are trained without each of them, and it says when to stop.
         bases: what the networks of each fold stand on.
         learning_rate: of the networks, for AdamW.

@@ -90,9 +90,8 @@ class PooledTask(toys.FixedTask):
     offset: int = 0
 
     def data(self, split: SplitName) -> LabelledImages:
-        rows = {"train": slice(self.offset, self.offset + 20), "validation": slice(40, 45), "test": slice(45, 50)}[
-            split
-        ]
+        first = {"train": self.offset, "validation": 40, "test": 45}[split]
+        rows = slice(first, first + (20 if split == "train" else 5))
         return LabelledImages(self.images[rows], self.labels[rows])
 
 
