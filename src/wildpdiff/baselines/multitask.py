@@ -152,7 +152,7 @@ class _Problem:
 
 
 class MultiTaskSource:
-    """One adapter for all tasks, trained on the pooled training images of the seen ones.
+    """One adapter for all tasks, trained on the pooled labelled images of the seen ones.
 
     Without the description it is the same for every task. With it, the description's embedding is a further input of
     the classifier: it moves the logits, which is a bias of the classifier that depends on the description, so that

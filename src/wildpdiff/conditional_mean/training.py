@@ -281,7 +281,7 @@ def _look(problem: TaskProblem[Network], network: Network, tasks: Tensor, step: 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some training images of some tasks, behind the stem, with their labels; ``inputs`` is ``[b, m, …]``."""
+    """Some labelled images of some tasks, behind the stem, with the labels; ``inputs`` is ``[b, m, …]``."""
 
     inputs: Tensor
     labels: Int[Tensor, "b m"]
