@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from wildpdiff.cli.reproduce_paper import paper
 from wildpdiff.cli.reproduce_unseen import unseen
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 from wildpdiff.errors import DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.studies.grid import Diversity
 
 __all__ = ["app", "scaling"]
 
@@ -41,6 +44,9 @@ def scaling(
     out: OutOption = Path("runs/scaling"),
     tasks: Annotated[str, typer.Option("--tasks", help="Numbers of seen tasks.")] = "5,10,20,40,80,160",
     checkpoints: Annotated[str, typer.Option("--checkpoints", help="Last checkpoints kept of each task.")] = "1,13",
+    drawn_from: Annotated[
+        str, typer.Option("--drawn-from", help="All seen tasks (wide), the half described most alike (narrow).")
+    ] = "narrow,wide",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of tasks, each with a fit of its own.")] = 3,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
     suite: SuiteOption = "savanna",
@@ -66,6 +72,7 @@ def scaling(
         backbone=backbone,
         seed=seed,
         tasks=_numbers("--tasks", tasks),
+        diversities=_pools(drawn_from),
         checkpoints=_numbers("--checkpoints", checkpoints),
         seeds=seeds,
         samples=samples,
@@ -88,3 +95,12 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     if not words or not all(word.isdigit() for word in words):
         raise DataError(f"{option} is {text!r}; give whole numbers separated by commas, for example 5,10,20.")
     return tuple(int(word) for word in words)
+
+
+def _pools(text: str) -> tuple[Diversity, ...]:
+    """``wide``, ``narrow`` or both, separated by commas, as they were typed."""
+    known: dict[str, Diversity] = {"narrow": "narrow", "wide": "wide"}
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or any(word not in known for word in words):
+        raise DataError(f"--drawn-from is {text!r}; give wide, narrow, or both separated by a comma.")
+    return tuple(known[word] for word in words)

@@ -43,12 +43,21 @@ def test_the_default_is_the_grid_of_the_documentation() -> None:
 
 
 def test_every_option_reaches_the_grid() -> None:
-    words = "--tasks 3,8 --checkpoints 2 --seeds 1 --samples 2 --seed 6 --out elsewhere -o seen=40 -o train=50"
+    words = (
+        "--tasks 3,8 --checkpoints 2 --drawn-from wide --seeds 1 --samples 2 --seed 6 --out elsewhere -o seen=40 "
+        "-o train=50"
+    )
     reached = asked(*words.split())
     assert isinstance(reached, Reached)
     assert reached.out == Path("elsewhere")
     expected = ScalingConfig(
-        suite_options={"seen": 40, "train": 50}, tasks=(3, 8), checkpoints=(2,), seeds=1, samples=2, seed=6
+        suite_options={"seen": 40, "train": 50},
+        tasks=(3, 8),
+        diversities=("wide",),
+        checkpoints=(2,),
+        seeds=1,
+        samples=2,
+        seed=6,
     )
     assert reached.config == expected
 
@@ -64,3 +73,10 @@ def test_numbers_that_are_none_are_refused(text: str) -> None:
     error = asked("--tasks", text)
     assert isinstance(error, DataError)
     assert "give whole numbers separated by commas" in str(error)
+
+
+@pytest.mark.parametrize("text", ["broad", "", "wide,broad"])
+def test_draws_from_nowhere_are_refused(text: str) -> None:
+    error = asked("--drawn-from", text)
+    assert isinstance(error, DataError)
+    assert "give wide, narrow, or both" in str(error)
