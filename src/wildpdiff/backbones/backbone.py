@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +15,12 @@ from torch import Tensor, nn
 from wildpdiff.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.feature_memory import FeatureMemory
+from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
 from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Images
 
-if TYPE_CHECKING:
-    from wildpdiff.backbones.image_features import ImageFeaturiser
-
 __all__ = ["BATCH", "Backbone", "LoraSpec"]
-
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -210,8 +206,6 @@ class Backbone:
     @cached_property
     def image_features(self) -> ImageFeaturiser:
         """Features of images for conditions; called with a set of images it gives ``[n, f]``."""
-        from wildpdiff.backbones.image_features import ImageFeaturiser
-
         return ImageFeaturiser(self)
 
     def with_lora(self, lora: LoraSpec) -> Backbone:

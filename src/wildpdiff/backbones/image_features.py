@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from wildpdiff.backbones.backbone import BATCH, Backbone
+from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.tasks.description import Images
 
-__all__ = ["ImageFeaturiser"]
+__all__ = ["BATCH", "FrozenModel", "ImageFeaturiser"]
+
+BATCH = 256
+"""Images that go through a frozen model at once."""
 
 LIGHT = "light"
 PROBABILITIES = "class probabilities"
@@ -23,6 +27,33 @@ DARKEST = 0.02
 """Added to values in [0, 1] before their logarithm, about the noise of a camera."""
 GREY = 0.02
 """Mean difference between the channels below which a frame is taken to be infrared."""
+
+
+@runtime_checkable
+class FrozenModel(Protocol):
+    """What image features need of a backbone, which stands above this room."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The pretrained module; its method ``embed``, where it has one, gives the embedding."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the inputs in pixels."""
+
+    @property
+    def split(self) -> bool:
+        """Whether :meth:`stem` computes anything."""
+
+    @property
+    def memory(self) -> FeatureMemory:
+        """Features of image sets seen before."""
+
+    def stem(self, images: Images) -> Tensor:
+        """What comes before any adapted layer, ``[n, …]``."""
+
+    def predict(self, features: Tensor) -> Float[Tensor, "n c"]:
+        """The pretrained model's logits from the stem's features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +72,10 @@ class ImageFeaturiser:
         backbone: whose frozen weights make the features.
     """
 
-    backbone: Backbone
+    backbone: FrozenModel
 
     def __call__(self, images: Images) -> Float[Tensor, "n f"]:
-        """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as :meth:`Backbone.preprocess`."""
+        """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as the backbone's ``preprocess``."""
         return self.backbone.memory(images, lambda new: torch.cat(list(self._compute(new).values()), dim=1))
 
     @property
