@@ -297,15 +297,18 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         )
     )
     codec = Codec.from_state(tensors["codec"], config["codec"])
-    mean = config["mean"]
+    conditions = FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads)
+    mean = None
+    if config["mean"] is not None:
+        mean = ConditionalMean.from_state(config["mean"], tensors["mean"], conditions.sizes, codec, backbone)
     return Generator(
         backbone=backbone,
         codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
-        conditions=FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads),
+        conditions=conditions,
         denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
         schedule=Schedule(**config["schedule"]),
-        mean=None if mean is None else ConditionalMean.from_state(mean, tensors["mean"], codec, backbone),
+        mean=mean,
         spread=config["spread"],
         sampling=Sampling(**config["sampling"]),
         training=config["training"],

@@ -101,6 +101,7 @@ class KernelMean:
 
     Attributes:
         parts: of the description, in the order of the embedding's presence flags.
+        sizes: columns of each part; they come first, in the same order.
         terms: of the additive kernel ``k``.
         ridge: that the leave-one-out error chose.
         width: length scale of the narrow kernel, in the embedding's units.
@@ -112,6 +113,7 @@ class KernelMean:
     """
 
     parts: tuple[str, ...]
+    sizes: tuple[int, ...]
     terms: tuple[KernelGroup, ...]
     ridge: float
     width: float
@@ -144,10 +146,11 @@ class KernelMean:
         }
 
     @classmethod
-    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> KernelMean:
-        """Restore from :attr:`config` and :attr:`tensors`."""
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: tuple[int, ...]) -> KernelMean:
+        """Restore from :attr:`config` and :attr:`tensors`, and the sizes of the encoder that gave the embeddings."""
         return cls(
             parts=tuple(config["parts"]),
+            sizes=sizes,
             terms=tuple(KernelGroup.from_json(term) for term in config["terms"]),
             ridge=config["ridge"],
             width=config["width"],
@@ -193,9 +196,8 @@ class KernelMean:
     def with_parts(self, code: int) -> Float[Tensor, "t e"]:
         """The seen tasks' embeddings as if only these parts were known, numbered as :meth:`code` does."""
         known = torch.tensor([bool(code >> place & 1) for place in range(len(self.parts))])
-        reduced = self.seen.clone()
-        reduced[:, -len(self.parts) :] = reduced[:, -len(self.parts) :] * known
-        return reduced
+        columns = torch.cat([known.repeat_interleave(torch.tensor(self.sizes)), known])
+        return torch.where(columns, self.seen, 0.0)
 
     def code(self, embeddings: Float[Tensor, "n e"]) -> Int[Tensor, " n"]:
         """The number of the subset of parts that each embedding has: its presence flags read as binary digits."""

@@ -98,6 +98,7 @@ def fit_kernel_mean(
     constant, coefficients = solve(kernel_sum(terms, values, values), targets.double().numpy(), ridge)
     return KernelMean(
         parts=encoder.parts,
+        sizes=encoder.sizes,
         terms=terms,
         ridge=ridge,
         width=_width(values, terms),

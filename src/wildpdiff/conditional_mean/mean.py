@@ -72,8 +72,9 @@ class ConditionalMean:
     def without(self, fold: int) -> ConditionalMean:
         """The mean without one fold of the seen tasks: the networks without it, on the regression of the rest.
 
-        Exact but for the choice of the regression's terms and the two statistics of the centering, mean and strength,
-        which saw all tasks.
+        Exact but for what is chosen or fitted on all tasks together: the codec, the encoder of descriptions, the terms
+        of the regression, mean and strength of the centering. The fold's own images also said when the training of
+        these networks was to stop, and on the other tasks they stand on a regression that has the fold in it.
         """
         rows = self.fold == fold
         kernel = self.kernel.without(rows)
@@ -153,15 +154,28 @@ class ConditionalMean:
 
     @classmethod
     def from_state(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], codec: Codec, backbone: Backbone
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        sizes: tuple[int, ...],
+        codec: Codec,
+        backbone: Backbone,
     ) -> ConditionalMean:
-        """Restore from :attr:`config` and :attr:`tensors`, with the codec and the backbone that it was fitted with."""
+        """Restore from :attr:`config` and :attr:`tensors`, with what it was fitted with.
+
+        Args:
+            config: its configuration.
+            tensors: its tensors.
+            sizes: columns of each part of the embeddings (``FusionEncoder.sizes``).
+            codec: of its adapters.
+            backbone: of its centering.
+        """
         members = []
         for number, told in enumerate(config["members"]):
             prefix = f"network-{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             members.append(Member(DescriptionNetwork.restore(state), told["basis"], told["fold"]))
-        kernel = KernelMean.from_state(config["kernel"], tensors)
+        kernel = KernelMean.from_state(config["kernel"], tensors, sizes)
         told = config.get("centering")
         centering = None if told is None else Centering.from_state(told, tensors, codec, backbone)
         return cls(kernel, tuple(members), tensors["held_out"], tensors["fold"], centering)

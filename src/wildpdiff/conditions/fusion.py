@@ -52,9 +52,14 @@ class FusionEncoder:
         return tuple(encoder.part for encoder in self.encoders)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Columns of each part."""
+        return tuple(encoder.size for encoder in self.encoders)
+
+    @property
     def size(self) -> int:
         """Length of the embedding."""
-        return sum(encoder.size for encoder in self.encoders) + len(self.encoders)
+        return sum(self.sizes) + len(self.encoders)
 
     @property
     def groups(self) -> tuple[tuple[str, tuple[int, ...]], ...]:

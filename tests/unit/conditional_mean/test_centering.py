@@ -209,7 +209,9 @@ def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: Se
 def test_it_is_restored_to_the_same_bytes(material: SeenMaterial) -> None:
     assert material.centering is not None
     mean = replace(fitted(material), centering=replace(material.centering, strength=0.35))
-    again = ConditionalMean.from_state(mean.config, mean.tensors, material.codec, material.backbone)
+    again = ConditionalMean.from_state(
+        mean.config, mean.tensors, material.conditions.sizes, material.codec, material.backbone
+    )
     told = [task.description for task in toys.ToySuite().tasks("unseen")]
     asked = torch.stack([material.conditions.encode(entry).values for entry in told])
     first, second = mean(asked, mean.shifts(told)), again(asked, again.shifts(told))

@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
 
 def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_own(world: World) -> None:
     mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
-    again = ConditionalMean.from_state(mean.config, mean.tensors, world.codec, world.backbone)
+    again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
     asked = torch.cat([mean.seen[:3], mean.seen[3:6] + 3.0])
     assert torch.equal(again(asked), mean(asked))
     assert torch.allclose(mean(mean.seen)[:4], mean.adapters[:4], atol=0.05 * float(mean.adapters.std()) + 0.02)
@@ -163,6 +163,21 @@ def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_ow
     assert torch.allclose(mean.each(far).mean(0), mean.smooth(far), atol=1e-5)
     table = mean.table()
     assert torch.allclose(table[-1], mean(mean.seen), atol=1e-5)
+
+
+def test_hidden_parts_are_read_by_nothing_so_that_seen_tasks_are_theirs_however_they_are_described(
+    world: World,
+) -> None:
+    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    tasks = list(toys.ToySuite().tasks("seen"))[:4]
+    for hidden in world.encoder.parts:
+        told = [replace(task.description, **{hidden: None}) for task in tasks]
+        asked = torch.stack([world.encoder.encode(entry).values for entry in told])
+        code = int(mean.kernel.code(asked)[0])
+        assert torch.equal(mean.kernel.with_parts(code)[:4], asked)
+        assert torch.allclose(mean.table()[code][:4], mean(asked), atol=1e-6)
+    nothing = mean(world.encoder.null[None])
+    assert torch.allclose(mean.table()[0], nothing.expand(len(mean.seen), -1), atol=1e-6)
 
 
 def test_without_a_part_there_are_its_networks_on_the_regression_of_the_rest(world: World) -> None:

@@ -75,6 +75,7 @@ def test_nothing_known_gives_the_constant_and_codes_number_the_parts() -> None:
     assert mean.code(null).tolist() == [0]
     assert mean.code(mean.seen[:2]).tolist() == [1, 1]
     assert torch.equal(mean.with_parts(1), mean.seen)
+    assert torch.equal(mean.with_parts(0), null.expand(60, -1))
     assert torch.allclose(mean.smooth(mean.with_parts(0)), mean.constant.expand(60, -1))
 
 
@@ -104,7 +105,7 @@ def test_descriptions_that_tell_nothing_leave_the_mean_of_the_tasks() -> None:
 
 def test_it_is_restored_to_the_same_bytes() -> None:
     encoder, mean, _ = fitted()
-    again = KernelMean.from_state(mean.config, mean.tensors)
+    again = KernelMean.from_state(mean.config, mean.tensors, mean.sizes)
     asked = embedded(encoder, described(5, 6))
     assert torch.equal(again.smooth(asked), mean.smooth(asked))
     assert torch.equal(again.pull(asked), mean.pull(asked))
