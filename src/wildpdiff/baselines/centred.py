@@ -20,7 +20,7 @@ from wildpdiff.tasks.description import Description
 __all__ = ["CentredPretrainedSource"]
 
 LOOKED_AT = 32
-"""Training images of every seen task on which the strength is chosen."""
+"""Labelled images of every seen task on which the strength is chosen."""
 
 
 class CentredPretrainedSource:

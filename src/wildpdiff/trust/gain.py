@@ -156,7 +156,10 @@ def fit_gain_predictor(rows: Sequence[HeldOutGain], spreading: Sequence[str] = (
 
 
 def held_out_predictions(rows: Sequence[HeldOutGain], spreading: Sequence[str] = ()) -> list[GainPrediction]:
-    """For every row what would have been predicted had its fold's tasks not been there; none of them is used."""
+    """For every row what would have been predicted had its fold's tasks not been there.
+
+    None of them is used, also not as part of another fold, unless fewer than twelve rows were left then.
+    """
     design = _Design.of(rows, spreading)
     found: list[GainPrediction | None] = [None] * len(rows)
     for fold in sorted(set(design.folds)):

@@ -16,6 +16,7 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import DataError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
+from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
@@ -132,7 +133,7 @@ def calibrate_generator(
     )
     if mean.members:
         own = [
-            Fold(f"{RANDOM} {number}", tuple(_named(zoo.tasks, (mean.fold == number).tolist())[:MOST_MEASURED]), False)
+            Fold(f"{RANDOM} {number}", _some(_named(zoo.tasks, (mean.fold == number).tolist()), seed, number), False)
             for number in range(mean.folds)
         ]
         folds = (*own, *(fold for fold in folds if fold.extrapolation))
@@ -144,7 +145,9 @@ def calibrate_generator(
             return MeanSource(left, generator.conditions, generator.codec, generator.adapter_config)
         rest = zoo.without(fold.held_out)
         material = SeenMaterial.of(rest, told, schema, backbone, config.reading, generator.conditions.featurise)
-        images = features if mean.members else None
+        # What these tasks are judged by teaches no other seen task; it must not teach these others alone either.
+        judged = {key for name in fold.held_out for key in features(name).keys}
+        images = (lambda name: features(name).without_validation(judged)) if mean.members else None
         # One shorter training is enough to see how far the generator carries beyond what it has seen.
         short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
         fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1)
@@ -176,6 +179,12 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _some(tasks: Sequence[str], seed: int, fold: int) -> tuple[str, ...]:
+    """At most :data:`MOST_MEASURED` of a fold's tasks, drawn at random and in their order: a zoo may be sorted."""
+    drawn = numpy_generator(seed, "trust", "measured", fold).permutation(len(tasks))[:MOST_MEASURED]
+    return tuple(tasks[place] for place in sorted(drawn.tolist()))
 
 
 def _named(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:

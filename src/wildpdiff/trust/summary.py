@@ -43,7 +43,11 @@ def summarise(
         loss: a task is harmed where it loses more than this, in accuracy.
         over_mean: how far generated adapters were ahead of the mean adapter (:func:`mean_over_tasks`).
     """
-    near = [row.gain for row in rows if not row.extrapolation and not row.partial]
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.extrapolation and not row.partial:
+            by_task.setdefault(row.task, []).append(row.gain)
+    near = np.array([np.mean(own) for own in by_task.values()])
     far = [row.gain for row in rows if row.extrapolation]
     covered = [entry.low <= row.gain <= entry.high for row, entry in zip(rows, predictions, strict=True)]
     return HeldOutSummary(
@@ -51,8 +55,8 @@ def summarise(
         images=int(np.median([row.images for row in rows])),
         random_gain=100 * float(np.mean(near)),
         group_gain=100 * float(np.mean(far)) if far else None,
-        helped=float(np.mean([gain > 0 for gain in near])),
-        harmed=float(np.mean([gain < -loss for gain in near])),
+        helped=float(np.mean(near > 0)),
+        harmed=float(np.mean(near < -loss)),
         coverage=float(np.mean(covered)),
         over_mean=over_mean,
     )

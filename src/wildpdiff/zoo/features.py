@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -16,7 +16,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "task_features"]
+__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "image_keys", "task_features"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,19 @@ class TaskFeatures:
         labelled = len(self.train_labels) + len(self.validation_labels)
         if len(self.keys) not in (0, labelled):
             raise DataError(f"Task {self.name!r} has {len(self.keys)} keys for {labelled} labelled images. Give all.")
+
+    def without_validation(self, keys: Container[bytes]) -> TaskFeatures:
+        """The same without the validation images of these keys."""
+        first = len(self.train_labels)
+        kept = [row for row, key in enumerate(self.keys[first:]) if key not in keys]
+        if not self.keys or len(kept) == len(self.validation_labels):
+            return self
+        return replace(
+            self,
+            validation=self.validation[kept],
+            validation_labels=self.validation_labels[kept],
+            keys=(*self.keys[:first], *(self.keys[first + row] for row in kept)),
+        )
 
     def labelled(self, rows: Int[Tensor, " r"]) -> tuple[Tensor, Int[Tensor, " r"]]:
         """Some labelled images with their labels, numbered with the training images first."""
@@ -106,12 +119,13 @@ def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
     if not len(validation):
         raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
     held_out, held_out_labels = _features(backbone, task, validation, 1)
-    keys = tuple(_key(image) for split in (train, validation) for image in split.images)
+    keys = (*image_keys(train.images), *image_keys(validation.images))
     return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels, keys)
 
 
-def _key(image: Images) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+def image_keys(images: Images) -> tuple[bytes, ...]:
+    """One a picture, equal for equal pictures."""
+    return tuple(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
 
 
 class FeatureCache:

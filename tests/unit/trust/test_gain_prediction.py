@@ -66,6 +66,23 @@ def test_predictions_for_a_fold_use_none_of_its_tasks() -> None:
     assert [before[place] for place in outside] != [after[place] for place in outside]
 
 
+def test_a_task_in_two_folds_is_left_out_with_either_of_them() -> None:
+    once = rows(80, 4)
+    given = [*once, *(HeldOutGain(row.task, "group", True, False, row.evidence, row.gain, 100) for row in once[:12])]
+    shared = {row.task for row in once[:12] if row.fold == "f1"}
+    assert shared
+    changed = [
+        row if row.task not in shared else HeldOutGain(row.task, row.fold, row.extrapolation, False, row.evidence, -0.9,
+                                                       100)
+        for row in given
+    ]  # fmt: skip
+    before, after = held_out_predictions(given, ("size",)), held_out_predictions(changed, ("size",))
+    for place, row in enumerate(given):
+        if row.fold in ("f1", "group"):
+            assert before[place] == after[place], "its tasks are in both folds, so their gains teach neither"
+    assert any(one != other for one, other in zip(before, after, strict=True))
+
+
 def test_it_is_restored_as_it_was() -> None:
     again = GainPredictor.from_json(json.loads(json.dumps(FITTED.to_json())))
     assert again.predict(FRESH[0].evidence) == FITTED.predict(FRESH[0].evidence)

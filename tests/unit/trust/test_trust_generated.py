@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,17 @@ import toys
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
+from wildpdiff.conditional_mean.fit import FittedMean, SeenMaterial, fit_conditional_mean
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.trust.calibrate import CalibrationConfig
-from wildpdiff.trust.generated import MeanSource, calibrate_generator, can_calibrate
+from wildpdiff.trust.generated import MOST_MEASURED, MeanSource, _some, calibrate_generator, can_calibrate
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", 60.0 + 10 * place) for place in range(18))
@@ -83,6 +85,44 @@ def test_trust_speaks_of_this_generator_and_is_a_function_of_the_seed(world: Wor
     assert report.low <= report.gain <= report.high
     assert 0 <= report.trust <= 1
     assert first.held_out["description"].tasks == len(TASKS)
+
+
+def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tasks are validated by the same images; nobody learns from them, nor do the others alone."""
+    common = world.features("seen-00")
+    pooled = {}
+    for task in TASKS:
+        own = world.features(task.name)
+        keys = (*own.keys[: len(own.train_labels)], *common.keys[len(common.train_labels) :])
+        pooled[task.name] = replace(
+            own, validation=common.validation, validation_labels=common.validation_labels, keys=keys
+        )
+    taught: list[tuple[TaskFeatures, ...]] = []
+
+    def spied(material: SeenMaterial, config: TaskLossConfig, features: object, *rest: Any, **named: Any) -> FittedMean:
+        taught.append(tuple(features(name) for name in material.tasks))  # type: ignore[operator]
+        return fit_conditional_mean(material, config, features, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("wildpdiff.trust.generated.fit_conditional_mean", spied)
+    calibrate_generator(
+        world.generator, world.zoo, TOLD, toys.SCHEMA, CONFIG, pooled.__getitem__, calibration=CALIBRATION, seed=3
+    )
+    assert len(taught) == CALIBRATION.group_folds
+    for tasks in taught:
+        assert 0 < len(tasks) < len(TASKS)
+        assert all(len(task.train_labels) and not len(task.validation_labels) for task in tasks)
+
+
+def test_the_tasks_that_are_measured_are_drawn_and_not_the_first_of_a_sorted_zoo() -> None:
+    names = [f"task-{place:03d}" for place in range(100)]
+    drawn = _some(names, 1, 0)
+    assert len(drawn) == MOST_MEASURED == len(set(drawn))
+    assert list(drawn) == sorted(drawn)
+    assert drawn == _some(names, 1, 0) != _some(names, 2, 0)
+    assert 15 < sum(int(name[-3:]) < 50 for name in _some(names, 1, 0) + _some(names, 1, 1)) < 45
+    assert _some(names[:7], 1, 0) == tuple(names[:7])
 
 
 def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(world: World) -> None:

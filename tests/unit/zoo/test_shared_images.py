@@ -66,6 +66,32 @@ def test_nothing_that_a_task_is_judged_by_is_learned_from_in_another(drawn: list
         assert not enough or not judged & others
 
 
+@given(st.lists(st.tuples(letters, letters), min_size=2, max_size=5), st.integers(1, 4))
+def test_what_held_out_tasks_are_judged_by_does_not_teach_the_others_either(
+    drawn: list[tuple[str, str]], count: int
+) -> None:
+    """The others alone no longer share their validation images with what was held out."""
+    tasks = [keyed(str(number), *splits) for number, splits in enumerate(drawn)]
+    together = ImageRows.of(tasks)
+    count = min(count, len(tasks) - 1)
+    keys = {key for task in tasks[:count] for key in task.keys}
+    rest = [task.without_validation(keys) for task in tasks[count:]]
+    taught = set().union(*(shown(task, rows.trained) for task, rows in zip(rest, ImageRows.of(rest), strict=True)))
+    for place, (train, validation) in enumerate(drawn[:count]):
+        others = set().union(*(set(splits[0]) for number, splits in enumerate(drawn) if number != place))
+        if len([letter for letter in train + validation if letter not in others]) > 1:
+            assert not set(shown(tasks[place], together[place].unshared)) & taught
+
+
+def test_validation_images_are_left_out_by_their_keys_alone() -> None:
+    task = keyed("t", "abc", "bxy")
+    left = task.without_validation({b"x", b"a", b"c"})
+    assert [shown(left, torch.arange(count)) for count in (3, 5)] == ["abc", "abcby"]
+    assert left.validation_labels.tolist() == [0, 2]
+    assert left.keys == (b"a", b"b", b"c", b"b", b"y")
+    assert task.without_validation({b"a"}) is task
+
+
 def test_without_keys_all_images_are_a_task_s_own() -> None:
     plain = [TaskFeatures("t", torch.zeros(3, 1), torch.arange(3), torch.ones(2, 1), torch.arange(2)) for _ in "ab"]
     for rows in ImageRows.of(plain):
