@@ -35,7 +35,7 @@ from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.spread import SpreadObserver
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
-from wildpdiff.evaluate.trust_assessment import assess_tasks, measured_gains, training_images
+from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator
@@ -180,14 +180,19 @@ def compare_sources(
         calibration=observers.calibration.result(),
         latent_map=observers.latent_map.result() if observers.latent_map else None,
         pictures=observers.pictures.result(),
-        trust=_trust(comparison, found.rows, samples, seed) if "unseen" in tests else None,
+        trust=_trust(comparison, seen, found.rows, samples, seed) if "unseen" in tests else None,
     )
 
 
-def _trust(comparison: Comparison, rows: Sequence[ResultRow], samples: int, seed: int) -> TrustSection | None:
-    """What the models of trust say of the unseen tasks, from their training images without labels."""
+def _trust(
+    comparison: Comparison, seen: SeenTasks, rows: Sequence[ResultRow], samples: int, seed: int
+) -> TrustSection | None:
+    """What the models of trust say of the unseen tasks, from images without labels that no seen task learned from."""
+    if not comparison.trust:
+        return None
+    fresh = FreshImages.of(seen.data(name) for name in comparison.zoo.tasks)
     points = []
-    for model, generator in zip(comparison.trust, comparison.generators, strict=bool(comparison.trust)):
+    for model, generator in zip(comparison.trust, comparison.generators, strict=True):
         number = int(generator.training["seed"])
         points += assess_tasks(
             model,
@@ -199,7 +204,7 @@ def _trust(comparison: Comparison, rows: Sequence[ResultRow], samples: int, seed
             generator_number=number,
             samples=samples,
             seed=seed,
-            images=training_images,
+            images=fresh,
         )
     return TrustSection(tuple(points)) if points else None
 

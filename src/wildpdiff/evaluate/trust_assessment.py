@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
+
+import numpy as np
 
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow, Split
@@ -15,8 +17,9 @@ from wildpdiff.source import Source
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
+from wildpdiff.zoo.features import ImageRows, TaskFeatures, image_keys
 
-__all__ = ["assess_tasks", "measured_gains", "training_images"]
+__all__ = ["FreshImages", "assess_tasks", "measured_gains"]
 
 
 def assess_tasks(
@@ -30,7 +33,7 @@ def assess_tasks(
     generator_number: int,
     samples: int,
     seed: int,
-    images: Callable[[Task], Images] | None = None,
+    images: Callable[[Task], Images | None] | None = None,
 ) -> list[TrustPoint]:
     """What a model of trust says of a generator's adapters on tasks, each beside its measured gain.
 
@@ -48,8 +51,8 @@ def assess_tasks(
         generator_number: the seed that the generator was trained with.
         samples: adapters a task, where the source is stochastic.
         seed: of the samples.
-        images: gives unlabelled images of a task beside its description, for example :func:`training_images`, never
-            test images; without them the description's examples are looked at, or else its backgrounds.
+        images: gives unlabelled images of a task beside its description, for example :class:`FreshImages`, never test
+            images; without them the description's examples are looked at, or else its backgrounds.
 
     Raises:
         DataError: a task has no measured gain.
@@ -109,9 +112,38 @@ def measured_gains(
     return {task: 100 * (after_means[task] - before_means[task]) for task in shared}
 
 
-def training_images(task: Task) -> Images:
-    """A task's training images without their labels: what its camera has taken."""
-    return task.data("train").images
+@dataclass(frozen=True)
+class FreshImages:
+    """What a task's camera has taken and no seen task learned from, without labels; never its test images.
+
+    Where tasks draw their images from common ones, a generated adapter knows most training images of an unseen task
+    too, and looks surer on them than it will be.
+
+    Attributes:
+        learned: keys of the images that seen tasks learn from.
+    """
+
+    learned: frozenset[bytes]
+
+    @classmethod
+    def of(cls, seen: Iterable[TaskFeatures]) -> FreshImages:
+        """For a generator that was fitted to these tasks."""
+        tasks = tuple(seen)
+        found = ImageRows.of(tasks)
+        return cls(
+            frozenset(
+                task.keys[row] for task, rows in zip(tasks, found, strict=True) if task.keys for row in rows.trained
+            )
+        )
+
+    def __call__(self, task: Task) -> Images | None:
+        """Training images, then the description's examples, each once; ``None`` where none is fresh."""
+        examples = task.description.examples
+        images = task.data("train").images
+        if examples is not None and len(examples):
+            images = np.concatenate([images, examples])
+        first = {key: place for place, key in reversed(list(enumerate(image_keys(images)))) if key not in self.learned}
+        return images[sorted(first.values())] if first else None
 
 
 def _task_means(rows: Sequence[ResultRow]) -> dict[str, float]:

@@ -130,8 +130,9 @@ def refine_tasks(
     """Refine one adapter a task, many tasks in one forward pass.
 
     Where a prior is known, the adapter is the most probable one given prior and labels (:func:`most_probable`), else
-    the end of a short fine-tuning. Each task starts where its labels are most probable beforehand: no start has seen
-    them, so that is a fair comparison. Raises as :func:`refine`.
+    the end of a short fine-tuning. Each task starts where its labels are most probable beforehand, a fair comparison
+    where no start has seen them: seen tasks that share images with this one favour what was made of them. Raises as
+    :func:`refine`.
     """
     config = config or RefineConfig()
     chosen = [_choose(backbone, task, config.choose_start) for task in tasks]

@@ -11,7 +11,7 @@ from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.decoding import decode, encode
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.trust_assessment import assess_tasks, measured_gains, training_images
+from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.pipeline import PipelineConfig
@@ -179,5 +179,5 @@ def _assessed(
         generator_number=seed,
         samples=run.samples,
         seed=held_out.seed,
-        images=training_images,
+        images=FreshImages.of(inputs.data(name) for name in names),
     )

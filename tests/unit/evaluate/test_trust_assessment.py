@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,17 +18,18 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow
 from wildpdiff.evaluate.run import Entrant, Scored, evaluate
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.trust_assessment import assess_tasks, measured_gains, training_images
+from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import contradiction
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import LabelledImages, SplitName
 from wildpdiff.trust.evidence import AdapterSpace
 from wildpdiff.trust.gain import HeldOutGain, fit_gain_predictor
 from wildpdiff.trust.model import BASES, TrustModel
 from wildpdiff.trust.report import HeldOutSummary
 from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.zoo.features import task_features
 from wildpdiff.zoo.store import Zoo
 
 UNSEEN = toys.ToySuite().tasks("unseen")
@@ -147,9 +149,47 @@ def test_no_test_image_is_looked_at_and_no_label_decides(model: TrustModel, toy_
     assert {point.basis for point in first} == {"backgrounds"}
     other = assess_tasks(model, toy_fit.generator, tasks, dict.fromkeys(gains, -9.0), **SETTINGS)
     assert [replace(point, gain=3.0) for point in other] == first
-    shown = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS, images=training_images)
+    shown = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS, images=FreshImages(frozenset()))
     assert all(task.looked == ["train"] for task in tasks)
     assert {point.basis for point in shown} == {"examples"}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A task of twelve pictures out of thirty, whose camera was left to run for some more."""
+
+    name: str
+    first: int
+    examples: Sequence[int] = ()
+
+    @property
+    def description(self) -> Description:
+        return Description(examples=POOL[list(self.examples)] if self.examples else None)
+
+    def data(self, split: SplitName) -> LabelledImages:
+        rows = range(self.first, self.first + 12) if split == "train" else range(28, 30)
+        return LabelledImages(POOL[list(rows)], np.arange(len(rows), dtype=np.int64) % 3)
+
+
+POOL = toys.random_images(30)
+
+
+def places(images: Images) -> list[int]:
+    return [next(place for place, other in enumerate(POOL) if np.array_equal(image, other)) for image in images]
+
+
+def test_trust_is_put_to_the_test_on_images_that_no_seen_task_learned_from(toy_backbone: Backbone) -> None:
+    seen = [task_features(toy_backbone, Pooled(f"seen-{first}", first), 8) for first in (0, 6)]
+    fresh = FreshImages.of(seen)
+    found = fresh(Pooled("unseen", 10, (3, 25, 19, 25)))
+    assert found is not None
+    assert places(found) == [18, 19, 20, 21, 25]
+    assert fresh(Pooled("known", 4)) is None
+    images = fresh(Pooled("new", 18))
+    assert images is not None
+    assert places(images) == [*range(18, 28), 28, 29], (
+        "both seen tasks are validated by them, so neither learns from them"
+    )
 
 
 def test_a_task_without_a_measured_gain_is_refused(model: TrustModel, toy_fit: FittedGenerator) -> None:
