@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,8 +39,8 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
     """Find labelled images.
 
     A folder holds one subfolder a class, named as the class; images in ``_unlabelled`` have no label. A CSV table has
-    columns ``path, label, task[, split]`` as for a suite of tasks; of a table with a column ``split``, rows that are
-    ``train``, ``validation`` and ``unlabelled`` are read, of one without it all.
+    columns ``path, label, task[, split]`` as for a suite of tasks; rows whose split is ``train``, ``validation``,
+    ``unlabelled`` or left open are read.
 
     Args:
         path: folder or table.
@@ -94,11 +93,8 @@ def _of_table(path: Path, task: str | None) -> LabelledFiles:
     name = task or next(iter(rows))
     if name not in rows:
         raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(sorted(rows))}.")
-    # Without a column split, one was drawn for every row; what the user lists as labels is then all meant as such.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        stated = "split" in [cell.strip() for cell in next(csv.reader(file))]
-    told = [row for row in rows[name] if row.split in (("train", "validation") if stated else
-            ("train", "validation", "test"))]  # fmt: skip
+    # Where the user left the split open one was drawn; what is listed as labelled is meant as such nevertheless.
+    told = [row for row in rows[name] if row.drawn or row.split in ("train", "validation")]
     return LabelledFiles(
         name,
         tuple(path.parent / row.path for row in told),

@@ -35,7 +35,10 @@ FOLDER_SPLITS: dict[str, RowSplit] = {"_unlabelled": "unlabelled", "_background"
 
 @dataclass(frozen=True)
 class Row:
-    """One image of one task. ``where`` names the row in messages; an empty split is still to be drawn."""
+    """One image of one task. ``where`` names the row in messages; an empty split is still to be drawn.
+
+    ``drawn`` tells of a split that was: the table left it open.
+    """
 
     where: str
     path: str
@@ -44,6 +47,7 @@ class Row:
     split: RowSplit | Literal[""]
     group: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def _with_splits(rows: Sequence[Row]) -> tuple[Row, ...]:
     sizes = (train, validation - train, len(waiting) - validation)
     splits = chain.from_iterable([name] * size for name, size in zip(SPLITS, sizes, strict=True))
     drawn = {row.path: split for row, split in zip(waiting, splits, strict=False)}
-    return tuple(row if row.split else replace(row, split=drawn[row.path]) for row in rows)
+    return tuple(row if row.split else replace(row, split=drawn[row.path], drawn=True) for row in rows)
 
 
 def _stated_groups(by_task: Mapping[str, Sequence[Row]]) -> dict[str, Group]:

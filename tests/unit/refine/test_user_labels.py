@@ -56,6 +56,12 @@ def test_a_table_without_splits_is_read_whole(tmp_path: Path) -> None:
     assert found.labels[:2] == ("bright", "dark")
 
 
+def test_labels_whose_split_is_left_open_are_read_too(tmp_path: Path) -> None:
+    rows = [f"{number}.png,{toys.CLASSES[number % 2]},a,{'train' if number < 2 else ''}" for number in range(20)]
+    found = labelled_files(table(tmp_path, "path,label,task,split", *rows), toys.CLASSES, "a")
+    assert len(found.files) == 20
+
+
 def test_a_table_with_splits_keeps_its_test_images_back(tmp_path: Path) -> None:
     rows = ["1.png,dark,a,train", "2.png,dark,a,validation", "3.png,bright,a,test", "4.png,,a,unlabelled"]
     found = labelled_files(table(tmp_path, "path,label,task,split", *rows, "5.png,dark,b,train"), toys.CLASSES, "a")
