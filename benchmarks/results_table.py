@@ -75,7 +75,10 @@ def _lead(part: SplitFindings, row: SummaryRow | None) -> str:
 def _seconds(known: Sequence[float | None]) -> str:
     """A time where there is one: fine-tuning counts its training, the pretrained model has none."""
     values = [value for value in known if value is not None]
-    return "–" if not values else "< 0.001" if max(values) < 0.001 else f"{max(values):.2g}"
+    if not values:
+        return "–"
+    longest = max(values)
+    return "< 0.001" if longest < 0.001 else f"{longest:.0f}" if longest >= 100 else f"{longest:.2g}"
 
 
 def _accuracy(row: SummaryRow | None) -> str:
