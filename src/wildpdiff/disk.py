@@ -91,6 +91,8 @@ def write_file(path: Path, data: bytes) -> None:
 def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool = True) -> None:
     """Fill a temporary sibling with ``fill(temporary)`` and rename it to ``folder``: all of it appears, or nothing.
 
+    Through a symbolic link the folder that it points to is written.
+
     Raises:
         ArtifactError: the target is a file, exists where ``overwrite`` is false, or the disk refuses.
     """
@@ -99,6 +101,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool 
             raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another path.")
         if folder.exists() and any(folder.iterdir()) and not overwrite:
             raise ArtifactError(f"{folder} exists and is not empty. Choose another path or remove it.")
+        folder = folder.resolve() if folder.is_symlink() else folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
         try:

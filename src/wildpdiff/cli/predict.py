@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli.folders import may_write_file
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import Stages, print_json, remark
 from wildpdiff.errors import AdapterMismatchError, DataError
@@ -45,6 +46,8 @@ def predict(
     model = backbone_of(loaded, backbone)
     unreadable: list[DataError] = []
     files = find_images(images)
+    if out is not None:
+        may_write_file(out, {file.resolve() for file in files})
     with Stages() as stages:
         rows = predict_images(
             loaded,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli.folders import may_write_adapters
 from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.predict import backbone_of
@@ -49,6 +50,7 @@ def refine(
     as_json: JsonOption = False,
 ) -> None:
     """Refine a generated adapter on a few labelled images. Best with --generator and --unlabelled."""
+    may_write_adapters(out, 1)
     prepare_torch(threads)
     from wildpdiff.adapter import Adapter
     from wildpdiff.prediction import find_images

@@ -13,7 +13,7 @@ import pytest
 
 import wildpdiff
 from wildpdiff.cli import report, zoo
-from wildpdiff.cli.folders import may_write_adapters, may_write_artifact
+from wildpdiff.cli.folders import may_write_adapters, may_write_artifact, may_write_file
 from wildpdiff.cli.main import main
 from wildpdiff.cli.options import suite_settings
 from wildpdiff.errors import ArtifactError, DataError
@@ -165,6 +165,48 @@ def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
     may_write_artifact(tmp_path, "generator")
     with pytest.raises(ArtifactError, match="is a file"):
         may_write_adapters(tmp_path / "manifest.json", 1)
+
+
+def test_what_lies_beside_an_older_result_is_not_lost(tmp_path: Path) -> None:
+    generator, adapter = tmp_path / "generator", tmp_path / "set" / "sample-0"
+    generator.mkdir()
+    adapter.mkdir(parents=True)
+    (generator / "manifest.json").write_text('{"kind": "generator", "files": {"mean.safetensors": {}}}')
+    (generator / "mean.safetensors").touch()
+    (generator / "trust").mkdir()
+    for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json"):
+        (adapter / name).touch()
+    may_write_artifact(generator, "generator")
+    may_write_adapters(adapter, 1)
+    may_write_adapters(adapter.parent, 3)
+    (generator / "notes.txt").touch()
+    (adapter / "thesis.txt").touch()
+    with pytest.raises(ArtifactError, match=r"'notes\.txt', which is no part of the generator"):
+        may_write_artifact(generator, "generator")
+    for folder, n in ((adapter, 1), (adapter.parent, 3)):
+        with pytest.raises(ArtifactError, match=r"'thesis\.txt', which is no part of the adapter"):
+            may_write_adapters(folder, n)
+
+
+def test_a_file_that_is_read_is_not_written(tmp_path: Path) -> None:
+    photograph = tmp_path / "a.jpg"
+    photograph.touch()
+    may_write_file(tmp_path / "species.csv", {photograph.resolve()})
+    with pytest.raises(ArtifactError, match="one of the files that are read"):
+        may_write_file(tmp_path / ".." / tmp_path.name / "a.jpg", {photograph.resolve()})
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    from wildpdiff.disk import write_folder
+
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    for content in (b"first", b"second"):
+        write_folder(link, lambda folder, content=content: (folder / "x").write_bytes(content))  # type: ignore[misc]
+        assert link.is_symlink()
+        assert (target / "x").read_bytes() == content
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "target"]
 
 
 def test_a_device_is_written_to_and_stays_one(capfd: pytest.CaptureFixture[str]) -> None:
