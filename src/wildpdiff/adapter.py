@@ -139,7 +139,7 @@ class Adapter:
 
     @classmethod
     def load(cls, folder: Path | str) -> Adapter:
-        """Read a folder written by :meth:`save`.
+        """Read a folder written by :meth:`save`; tensors in half precision become single, in which all is computed.
 
         Raises:
             ArtifactError: a file is missing, truncated or not of this package.
@@ -160,7 +160,8 @@ class Adapter:
             config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{folder / 'provenance.json'} lacks the adapter's configuration ({error}).") from None
-        return cls(read_safetensors(folder / "adapter_model.safetensors"), config, provenance)
+        tensors = read_safetensors(folder / "adapter_model.safetensors")
+        return cls({name: value.float() for name, value in tensors.items()}, config, provenance)
 
     def check_finite(self) -> None:
         """Raise :class:`ArtifactError` where a value is not finite."""

@@ -66,6 +66,18 @@ def test_only_schema_version_1_has_golden_bytes() -> None:
     assert json.loads((GOLDEN / "provenance.json").read_bytes())["schema_version"] == 1
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_adapters_of_any_precision_are_used_in_single(backbone: Backbone, tmp_path: Path, kind: torch.dtype) -> None:
+    adapter = toys.random_adapter(backbone, 0)
+    stored = dataclasses.replace(adapter, tensors={name: value.to(kind) for name, value in adapter.tensors.items()})
+    loaded = Adapter.load(stored.save(tmp_path / "stored"))
+    assert {value.dtype for value in loaded.tensors.values()} == {torch.float32}
+    features = backbone.stem(toys.random_images(4))
+    assert torch.allclose(
+        backbone.predict(features, loaded.tensors), backbone.predict(features, adapter.tensors), atol=0.1
+    )
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_peft_opens_the_folder_and_gives_the_same_logits(place: str, tmp_path: Path) -> None:
     from peft import PeftModel

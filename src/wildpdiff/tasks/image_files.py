@@ -33,13 +33,29 @@ def read_images(paths: Iterable[Path | str], image_size: int) -> Images:
     return np.stack(images)
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey pictures of more than eight bits in eight, which Pillow's conversion to RGB would cut off at white.
+
+    Whole numbers are taken as 16 bits; fractions as 0 to 1, where none is larger.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    largest = float(values.max(initial=0.0))
+    if image.mode.startswith("I"):
+        values = values / (257.0 if largest > 255 else 1.0)
+    elif largest <= 1:
+        values = values * 255.0
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
 def _read_image(path: Path, image_size: int) -> Images:
     if not path.is_file():
         what = "is a folder, not an image" if path.is_dir() else "does not exist"
         raise DataError(f"Image {path} {what}; correct the path.")
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file).convert("RGB")
+            upright = _eight_bits(ImageOps.exif_transpose(file)).convert("RGB")
             square = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow reports a broken file by any of these, and a picture too large to be meant by the last.

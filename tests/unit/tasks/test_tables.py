@@ -286,3 +286,15 @@ def test_pacs_sites_share_no_image_between_splits(tmp_path: Path) -> None:
         shares = [{label: n / found.total() for label, n in found.items()} for found in counts]
         assert all(abs(shares[0].get(c, 0) - shares[1].get(c, 0)) < 0.03 for c in suite.classes)
     assert suite.tasks("unseen")[0].data("validation").images.shape == (30, 32, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_grey_pictures_of_more_than_eight_bits_are_not_cut_off_at_white(tmp_path: Path, mode: str) -> None:
+    ramp = np.tile(np.arange(16, dtype=np.float64) * 17, (16, 1))
+    values = {"I;16": (ramp * 257).astype(np.uint16), "I": (ramp * 257).astype(np.int32), "F": (ramp / 255)}[mode]
+    name = tmp_path / ("deep.png" if mode == "I;16" else "deep.tif")
+    Image.fromarray(values.astype(np.float32) if mode == "F" else values).save(name)
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "plain.png")
+    deep, plain = read_images([name, tmp_path / "plain.png"], 16)
+    assert np.abs(deep.astype(int) - plain.astype(int)).max() <= 1
+    assert plain.max() == 255
