@@ -85,7 +85,7 @@ class TrustModel:
         kind = "far" if evidence["far"] > 0.5 else "near"
         least = self.min_trust[basis][kind] if min_trust is None else min_trust
         held_out = self.held_out[basis]
-        trust = held_out.most(predicted.probability)
+        trust = 0.0 if novelty.outside else held_out.most(predicted.probability)
         return TrustReport(
             trust=trust,
             gain=100 * predicted.gain,
@@ -95,7 +95,7 @@ class TrustModel:
             basis=basis,
             evidence=evidence,
             reasons=reasons(novelty, self.space, evidence, held_out),
-            recommendation=recommendation(trust, least, predicted),
+            recommendation=recommendation(trust, least, predicted, novelty.outside),
         )
 
     def _basis(self, description: Description, images: Images | None) -> tuple[str, Images | None]:

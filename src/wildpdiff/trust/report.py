@@ -64,7 +64,8 @@ class TrustReport:
 
     Attributes:
         trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1; never
-            above the share of held-out tasks that gained where descriptions were not shown to tell tasks apart.
+            above the share of held-out tasks that gained where descriptions were not shown to tell tasks apart, and 0
+            where a place or a number lies outside of all that was seen.
         gain: expected gain.
         low, high: its 90 % interval (conformal, over held-out seen tasks).
         min_trust: below this the pretrained model is to be kept.
@@ -108,9 +109,15 @@ class TrustReport:
         }
 
 
-def recommendation(trust: float, min_trust: float, prediction: GainPrediction) -> str:
-    """What to do, in one sentence."""
+def recommendation(trust: float, min_trust: float, prediction: GainPrediction, outside: Sequence[str] = ()) -> str:
+    """What to do, in one sentence; ``outside`` names what lies outside of all that was seen."""
     span = f"{100 * prediction.low:+.1f} to {100 * prediction.high:+.1f} points"
+    if outside:
+        named = _listed([name.replace("_", " ") for name in outside])
+        return (
+            f"Check the {named} of the description, or keep the pretrained model: so far from every seen task nothing "
+            "is known of a generated adapter."
+        )
     if trust >= min_trust:
         return f"Use the generated adapter: it beats the pretrained model with probability {trust:.2f} ({span})."
     if trust >= 0.5:
@@ -141,7 +148,9 @@ def reasons(
     }
     for name, share in sorted(far.items(), key=lambda item: -item[1] * space.weights[item[0]]):
         kind = next(factor.kind for factor in space.factors if factor.name == name)
-        if kind == "images":
+        if name in novelty.outside:
+            found.insert(0, f"the {name.replace('_', ' ')} lies far outside of all that was seen")
+        elif kind == "images":
             found.append(f"the {name} look less like those of the seen tasks than {_percent(share)} of these do")
         else:
             found.append(f"the {name.replace('_', ' ')} lies farther from the seen ones than {_percent(share)} of them")

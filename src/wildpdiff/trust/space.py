@@ -26,6 +26,9 @@ MOST_DISTANCE = 10.0
 """Distances are cut off here, where a description has nothing in common with the seen ones."""
 FAR = 0.97
 """Percentile among the seen tasks from which a description counts as far from them."""
+OUTSIDE = 3.0
+"""Distance in a place or a number, in root mean square differences between seen tasks, from which nothing that was
+held out says anything of a description: by then it is rather a slip of the pen than a new place."""
 SATURATION = 2.0
 """Squared distance in one factor, in units of the mean over seen pairs, beyond which farther counts no more."""
 
@@ -54,12 +57,14 @@ class Novelty:
         percentiles: by factor, which share of the seen tasks lies nearer to the other seen ones, 0 to 1.
         unknown: fields of which no seen task had the description's category, with that category.
         missing: factors that seen tasks have and the description lacks.
+        outside: places and numbers so far from all seen ones that no held-out task tells anything of them.
     """
 
     evidence: Mapping[str, float]
     percentiles: Mapping[str, float]
     unknown: Mapping[str, str]
     missing: tuple[str, ...]
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,14 @@ class DescriptionSpace:
             "missing_weight": sum(self.weights[name] for name in missing),
             "far": float(bool(unknown) or any(share >= FAR for share in self._telling(percentiles).values())),
         }
-        return Novelty(evidence, percentiles, unknown, missing)
+        outside = tuple(name for name, value in distances.items() if value >= OUTSIDE and self._measurable(name))
+        return Novelty(evidence, percentiles, unknown, missing, outside)
+
+    def _measurable(self, name: str) -> bool:
+        """Whether it is a place or a number in which seen tasks differ."""
+        kind = next(factor.kind for factor in self.factors if factor.name == name)
+        known = self.points[name][~self.points[name].isnan().any(1)]
+        return kind in ("place", "number") and bool((known != known[:1]).any())
 
     def _telling(self, percentiles: Mapping[str, float]) -> dict[str, float]:
         """Percentiles of the whole description, and of the factors that tell more of the adapters than their share."""

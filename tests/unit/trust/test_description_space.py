@@ -83,6 +83,29 @@ def test_a_far_value_is_told_of_its_own_factor_alone(factor: str, changes: dict[
         assert far.percentiles[other] == near.percentiles[other]
 
 
+@pytest.mark.parametrize(
+    ("changes", "outside"),
+    [
+        ({"height": 0.5}, ()),
+        ({"height": 1.3}, ()),
+        ({"height": 9.0}, ("height",)),
+        ({"height": -1e308}, ("height",)),
+        ({"latitude": 34.8, "longitude": -2.4}, ("place",)),
+        ({"season": 1e6}, ()),
+    ],
+)
+def test_slips_of_the_pen_lie_outside_and_new_places_do_not(
+    changes: dict[str, float], outside: tuple[str, ...]
+) -> None:
+    assert novelty(**changes).outside == outside
+
+
+def test_where_seen_tasks_are_all_alike_nothing_lies_outside() -> None:
+    rng = np.random.default_rng(3)
+    alike = DescriptionSpace.fit([description(rng, height=0.5) for _ in range(12)], SCHEMA, featurise, ADAPTERS[:12])
+    assert alike.novelty(description(rng, height=90.0), featurise).outside == ()
+
+
 def test_images_unlike_the_seen_ones_are_far() -> None:
     white = np.full((4, 3, 3, 3), 255, dtype=np.uint8)
     found = SPACE.novelty(Description(metadata=SEEN[0].metadata, backgrounds=white), featurise)

@@ -208,7 +208,7 @@ def test_the_most_telling_images_are_looked_at(good: TrustModel, zoo: Zoo, told:
 
 
 def test_reasons_name_what_is_far_and_what_is_missing(good: TrustModel, zoo: Zoo) -> None:
-    far = Description(metadata={"level": 900.0})
+    far = Description(metadata={"level": 350.0})
     report = good.assess(nearest(zoo)(NOTHING).sample(far, 1, 0), far)
     assert any("the level lies farther from the seen ones than all of them" in entry for entry in report.reasons)
     assert any("nothing is told of backgrounds" in entry for entry in report.reasons)

@@ -87,6 +87,17 @@ def test_trust_speaks_of_this_generator_and_is_a_function_of_the_seed(world: Wor
     assert first.held_out["description"].tasks == len(TASKS)
 
 
+def test_what_lies_outside_of_all_that_was_seen_is_not_trusted_whatever_the_images_say(world: World) -> None:
+    model = world.calibrate()
+    for level in (1e5, -1e300):
+        told = Description(metadata={"level": level}, backgrounds=TOLD["seen-03"].backgrounds)
+        report = model.assess(world.generator.sample(Description(metadata={"level": 117.0}), 2, 0), told)
+        assert report.trust == 0
+        assert not report.use_generated
+        assert report.recommendation.startswith("Check the level of the description")
+        assert report.reasons[0] == "the level lies far outside of all that was seen"
+
+
 def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
