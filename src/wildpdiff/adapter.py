@@ -149,7 +149,7 @@ class Adapter:
         if not (folder / "provenance.json").is_file():
             raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
         data = read_json(folder / "provenance.json")
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or not isinstance(data.get("schema_version", 0), int):
             raise ArtifactError(f"{folder / 'provenance.json'} is not of this package. Check the path.")
         if data.get("schema_version", 0) > PROVENANCE_VERSION:
             raise SchemaVersionError(

@@ -125,7 +125,7 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no {kind}: {MANIFEST} is missing. Check the path.")
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"schema_version", "kind", "config", "files"} <= set(manifest):
+    if not _is_manifest(manifest):
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of this package. Check the path.")
     if manifest["schema_version"] > SCHEMA_VERSION:
         raise SchemaVersionError(
@@ -150,6 +150,19 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
             raise ArtifactError(f"{path} is {state}. Copy or build the {kind} again.")
         tensors[name.removesuffix(".safetensors")] = read_safetensors(path)
     return Artifact(folder, kind, manifest["config"], tensors, manifest["fingerprint"])
+
+
+def _is_manifest(value: Any) -> bool:
+    """Whether it has the form of one; files lie in the folder itself."""
+    if not isinstance(value, dict) or not {"kind", "config"} <= set(value):
+        return False
+    files = value.get("files")
+    return (
+        isinstance(value.get("schema_version"), int)
+        and isinstance(files, dict)
+        and all(Path(name).name == name for name in files)
+        and all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values())
+    )
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def json_bytes(value: Any) -> bytes:
     """JSON with sorted keys and a final newline: the same value always gives the same bytes."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -55,7 +58,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if isinstance(error, FileNotFoundError):
             raise ArtifactError(f"{error.filename or path} does not exist. Check the path.") from error
-        raise ArtifactError(f"{path}: {error.strerror or error}.") from error
+        advice = " Choose another place, or change its permissions." if error.errno in REFUSED else ""
+        raise ArtifactError(f"{path}: {error.strerror or error}.{advice}") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

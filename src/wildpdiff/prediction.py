@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,15 @@ class Prediction:
 def find_images(paths: Iterable[Path | str]) -> list[Path]:
     """Files as they are, folders as the image files below them in the order of their names.
 
+    Links are followed; hidden files and folders are not looked at.
+
     Raises:
-        DataError: a path does not exist, or a folder holds no image.
+        DataError: a path does not exist, or a folder holds no image or cannot be read.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            inside = _images_below(path)
             if not inside:
                 raise DataError(f"Folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}). Check the path.")
             found += inside
@@ -49,6 +52,27 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
         else:
             raise DataError(f"Image {path} does not exist; correct the path.")
     return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    visited: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"Folder {error.filename} cannot be read ({error.strerror}). Change its permissions, or leave it out."
+        )
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found)
 
 
 def predict(

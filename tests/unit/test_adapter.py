@@ -142,6 +142,13 @@ def test_an_adapter_of_other_weights_is_refused(backbone: Backbone) -> None:
         backbone.check(toys.random_adapter(other, 0))
 
 
+def test_an_adapter_of_other_classes_is_refused(backbone: Backbone) -> None:
+    adapter = toys.random_adapter(backbone, 0)
+    for classes in (backbone.classes[::-1], backbone.classes[:2]):
+        with pytest.raises(AdapterMismatchError, match="those of the backbone 'toy' are dark, bright, striped"):
+            backbone.check(dataclasses.replace(adapter, config=dataclasses.replace(adapter.config, classes=classes)))
+
+
 def test_distance_is_euclidean_over_all_tensors(backbone: Backbone) -> None:
     one, two = toys.random_adapter(backbone, 0), toys.random_adapter(backbone, 1)
     flat = [torch.cat([value.flatten() for value in entry.tensors.values()]) for entry in (one, two)]

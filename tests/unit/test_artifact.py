@@ -169,7 +169,17 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
         read_artifact(folder, "thing")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"kind": "thing"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"kind": "thing"}',
+        '{"kind": "thing", "config": {}, "files": {}, "schema_version": "1"}',
+        '{"kind": "thing", "config": {}, "files": ["a"], "schema_version": 1}',
+        '{"kind": "thing", "config": {}, "files": {"a.safetensors": {"bytes": 1}}, "schema_version": 1}',
+        '{"kind": "thing", "config": {}, "files": {"../a": {"bytes": 1, "sha256": ""}}, "schema_version": 1}',
+    ],
+)
 def test_a_manifest_of_something_else_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text)
     with pytest.raises(ArtifactError, match="is not a manifest of this package"):

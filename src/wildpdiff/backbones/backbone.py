@@ -130,6 +130,12 @@ class Backbone:
                 f"{adapter.config.backbone_hash[:12]}; this is {self.name!r} with {self.backbone_hash[:12]}. "
                 "Load the backbone that the adapter was made for."
             )
+        if adapter.config.classes != self.classes:
+            raise AdapterMismatchError(
+                f"The adapter's classes are {', '.join(adapter.config.classes)}; those of the backbone "
+                f"{self.name!r} are {', '.join(self.classes)}. Its provenance.json was altered, or it belongs to "
+                "another backbone."
+            )
         found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
         expected = self.shapes
         for name in sorted(set(found) | set(expected)):

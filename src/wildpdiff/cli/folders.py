@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
 
 
 def _holds_something(folder: Path) -> bool:
+    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not os.access(above if above != folder.absolute() else above.parent, os.W_OK):
+        raise ArtifactError(f"{folder} cannot be written: {above} is read-only for you. Choose another --out.")
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another --out.")

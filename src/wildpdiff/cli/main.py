@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 where all went well; 2 for bad usage, bad input or a refusing machine; 1 for a bug; 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold bytes, and words letters, that the terminal's encoding does not know.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     remember_command(given)
     try:
         status = app(args=given or ["--help"], prog_name="wildpdiff", standalone_mode=False)
@@ -124,7 +129,7 @@ def _verb(arguments: Sequence[str]) -> str:
         "suite": ("ls", "show", "export"),
         "backbone": ("pretrain",),
         "zoo": ("build",),
-        "reproduce": ("paper", "scaling"),
+        "reproduce": ("paper", "unseen", "scaling"),
     }
     verbs = ("demo", "fit", "generate", "refine", "trust", "predict", "evaluate", "compare", "inspect", "report")
     if arguments and arguments[0] in verbs:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Decides everything random.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything random.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; by default OMP_NUM_THREADS, or all cores.")

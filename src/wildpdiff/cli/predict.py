@@ -58,7 +58,7 @@ def predict(
             progress=stages(f"look at {len(files)} images"),
         )
     if out is not None:
-        write_file(out, _csv(rows).encode())
+        write_file(out, _csv(rows).encode(errors="surrogateescape"))
     for error in unreadable:
         remark(f"Skipped: {error}")
     if as_json:

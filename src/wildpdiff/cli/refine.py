@@ -92,6 +92,12 @@ def _model(
     from wildpdiff.refine.starts import StartingPoints
 
     made_by = open_generator(generator, backbone, clip)
+    stated = adapter.provenance.get("generator")
+    if stated and stated != made_by.fingerprint:
+        remark(
+            f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {made_by.fingerprint[:12]}: how "
+            "far its own generator errs is not known there."
+        )
     return made_by.backbone, StartingPoints.of_generator(made_by)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,6 +52,8 @@ class FinetuneConfig:
     interval: int = 2
 
     def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf:
+            raise TrainingError(f"The learning rate of fine-tuning is {self.learning_rate}; give a number above 0.")
         first = self.steps - (self.checkpoints - 1) * self.interval
         if self.checkpoints < 1 or self.interval < 1 or first < 1:
             raise TrainingError(

@@ -188,6 +188,18 @@ def test_what_lies_beside_an_older_result_is_not_lost(tmp_path: Path) -> None:
             may_write_adapters(folder, n)
 
 
+def test_a_place_that_cannot_be_written_is_told_of_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    for check in (
+        lambda: may_write_adapters(tmp_path / "a" / "b", 1),
+        lambda: may_write_artifact(tmp_path / "c", "zoo"),
+    ):
+        with pytest.raises(ArtifactError, match="read-only for you"):
+            check()
+
+
 def test_a_file_that_is_read_is_not_written(tmp_path: Path) -> None:
     photograph = tmp_path / "a.jpg"
     photograph.touch()
@@ -216,3 +228,21 @@ def test_a_device_is_written_to_and_stays_one(capfd: pytest.CaptureFixture[str])
         pytest.skip("this system has no character device for nothing")
     write_file(Path(os.devnull), b"gone")
     assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-1", "0"])
+def test_a_learning_rate_that_is_none_is_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str
+) -> None:
+    status = main(["zoo", "build", "--learning-rate", rate, "--out", str(tmp_path / "zoo"), "-o", "seen=2"])
+    assert status == 2
+    assert "give a number above 0" in capsys.readouterr().err
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_seed_that_no_generator_of_numbers_takes_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["zoo", "build", "--seed", "9" * 23, "--out", str(tmp_path / "zoo")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "zoo").exists()
