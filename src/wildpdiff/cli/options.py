@@ -29,7 +29,16 @@ __all__ = [
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Decides everything random.")]
+
+
+def _seed(value: int) -> int:
+    """Refused here and not by a range, whose bounds every help page would spell out."""
+    if not 0 <= value < 2**63:
+        raise typer.BadParameter("give a whole number from 0 to 2⁶³ − 1")
+    return value
+
+
+SeedOption = Annotated[int, typer.Option("--seed", callback=_seed, help="Decides everything random.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; by default OMP_NUM_THREADS, or all cores.")
