@@ -139,7 +139,7 @@ class Adapter:
 
     @classmethod
     def load(cls, folder: Path | str) -> Adapter:
-        """Read a folder written by :meth:`save`; tensors in half precision become single, in which all is computed.
+        """Read a folder written by :meth:`save`; tensors of any precision become single, in which all is computed.
 
         Raises:
             ArtifactError: a file is missing, truncated or not of this package.
