@@ -19,6 +19,7 @@ from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditiona
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
+from wildpdiff.errors import TrainingError
 from wildpdiff.generator import Generator, Sampling
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.features import TaskFeatures
@@ -71,6 +72,14 @@ class GeneratorConfig:
     centering: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if self.components < 1 or not 0 <= self.drop_part < 1 or not 0 <= self.drop_all < 1:
+            raise TrainingError(
+                f"A generator was asked for with {self.components} components of an image part and parts hidden with "
+                f"probability {self.drop_part:g}, all with {self.drop_all:g}; give at least one component, and "
+                "probabilities from 0 to below 1."
+            )
 
     @property
     def reading(self) -> Reading:

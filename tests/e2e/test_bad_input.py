@@ -162,6 +162,8 @@ def test_generator_of_a_newer_version(world: World, run: Run, tmp_path: Path) ->
         (["--metadata", "elevation=high"], "'high'"),
         (["--text", "a dry valley"], "text"),
         (["--backgrounds", "nowhere.jpg"], "nowhere.jpg"),
+        (["--metadata", "elevation=1", "--metadata", "elevation=2"], "twice"),
+        (["--metadata", "elevation=1", "-o", "seen=6"], "option of a suite"),
         (["--suite", "savanna"], "--task"),
         (["--suite", "savanna", "--task", "nowhere"], "'nowhere'"),
         (["--suite", "savanna", "-o", "seen=many", "--task", "unseen-000"], "whole number"),
@@ -187,6 +189,8 @@ def test_descriptions_that_cannot_be_used(
         ('{"backgrounds": [1]}', "names"),
         ('{"backgrounds": []}', "nothing"),
         ('{"metadata": {"elevation": null}}', "None"),
+        (f'{{"metadata": {{"elevation": {"9" * 401}}}}}', "401 digits"),
+        (f'{{"metadata": {"[" * 100_000}{"]" * 100_000}}}', "JSON"),
     ],
 )
 def test_description_files_that_cannot_be_used(
@@ -260,3 +264,18 @@ def test_results_that_are_none(world: World, run: Run, tmp_path: Path) -> None:
     refused(run("report", tmp_path / "results.json"), "results.json")
     refused(run("inspect", tmp_path / "nothing"), "does not exist")
     refused(run("inspect", tmp_path.parent), "no adapter")
+
+
+def test_options_that_would_do_nothing(world: World, run: Run, tmp_path: Path) -> None:
+    refine = ["refine", world.adapter, "--images", world.images, "--out", tmp_path / "out"]
+    refused(run(*refine, "--strength", "3"), "--generator")
+    refused(run(*refine, "--strength", "inf"), "--strength")
+    verb = ["evaluate", "--run", world.run, "--zoo", world.run / "zoo", "--out", tmp_path / "out"]
+    refused(run(*verb), "Leave out --zoo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sentence_never_is_a_whole_file(world: World, run: Run, tmp_path: Path) -> None:
+    told = run("generate", world.generator, "--text", "x", "--metadata", "e" * 50_000, "--out", tmp_path / "out")
+    refused(told, "--metadata", "KEY=VALUE")
+    assert len(told.err) < 3000

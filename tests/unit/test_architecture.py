@@ -36,6 +36,7 @@ LAYERS = (
     {"pipeline"},
     {"studies"},
     {"serve", "cli"},
+    {"__main__"},
 )
 """Rooms from the ground up: each imports from itself and from those before its own line, never beside or above."""
 

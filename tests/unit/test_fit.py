@@ -8,7 +8,7 @@ import torch
 import toys
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.errors import AdapterMismatchError, DescriptionError, TrainingError
 from wildpdiff.fit import FittedGenerator, GeneratorConfig, fit_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.store import Zoo
@@ -100,3 +100,9 @@ def test_descriptions_without_the_parts_that_are_read_are_refused(toy_zoo: Zoo, 
 
 def test_the_configuration_is_plain_json() -> None:
     assert json.loads(json.dumps(short().to_json())) == short().to_json()
+
+
+@pytest.mark.parametrize("changes", [{"components": -3}, {"drop_part": 7.0}, {"drop_all": -0.1}])
+def test_a_configuration_that_cannot_be_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(TrainingError, match=r"at least one component, and probabilities from 0"):
+        GeneratorConfig(**changes)  # type: ignore[arg-type]

@@ -52,6 +52,8 @@ def metadata_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise DescriptionError(f"--metadata {pair!r} has no key or no value; write it as KEY=VALUE.")
+        if name.strip() in values:
+            raise DescriptionError(f"--metadata {name.strip()!r} is given twice; give one value.")
         values[name.strip()] = value.strip()
     return values
 
@@ -78,6 +80,10 @@ def description_file(path: Path) -> dict[str, Any]:
     for name, value in content.get("metadata", {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise DescriptionError(f"{path}: metadata {name!r} is {value!r}; a number or a text is needed.")
+        if isinstance(value, int) and abs(value) > 1e300:
+            raise DescriptionError(
+                f"{path}: metadata {name!r} is a number of {len(str(value))} digits. Give a measure."
+            )
     for key in ("backgrounds", "examples"):
         if key in content:
             if not all(isinstance(entry, str) for entry in content[key]):

@@ -85,6 +85,11 @@ def evaluate(
             "The generators of a run, and those fitted anew without a group, read images by the backbone. Give --clip "
             "without --run and --hold-out, with --zoo and --generator."
         )
+    if run is not None and (zoo or generator or reference or option):
+        raise DataError(
+            "A run brings its own zoo, reference, generators and suite. Leave out --zoo, --reference, --generator and "
+            "-o, or leave out --run."
+        )
     taken = (
         inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed, clip)
         if run is None

@@ -149,6 +149,10 @@ def described(
     generator: Generator, parts: dict[str, Any], suite: str | None, option: list[str] | None, task: str | None
 ) -> Description:
     """The description that the command line means, read for this generator."""
+    if option and suite is None:
+        raise DescriptionError(
+            f"-o {option[0]} is an option of a suite, and no suite is given. Add --suite and --task."
+        )
     if suite is not None and task is not None:
         return _of_task(generator, suite, option, task)
     return build_description(parts, generator)

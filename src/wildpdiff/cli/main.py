@@ -33,6 +33,9 @@ from wildpdiff.errors import WildpdiffError
 
 __all__ = ["app", "main"]
 
+LONGEST = 2000
+"""Characters of a refusal; the beginning says what was found, the end what to do."""
+
 RESUMABLE = ("demo", "zoo", "reproduce")
 
 app = typer.Typer(
@@ -119,7 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(sentence: str, status: int) -> int:
-    typer.echo("Error: " + " ".join(sentence.split()), err=True)
+    words = " ".join(sentence.split())
+    if len(words) > LONGEST:  # somebody's whole file may have got into it
+        words = f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
+    typer.echo(f"Error: {words}", err=True)
     return status
 
 

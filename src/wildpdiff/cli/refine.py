@@ -13,6 +13,7 @@ from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.predict import backbone_of
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
     from wildpdiff.adapter import Adapter
@@ -43,14 +44,19 @@ def refine(
     ] = None,
     clip: ClipOption = None,
     strength: Annotated[
-        float, typer.Option("--strength", min=1e-6, help="Strength of the generator's prior; above 1 moves less.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--strength", min=1e-6, max=1e6, help="Of the generator's prior; above 1, its default, moves less."
+        ),
+    ] = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refine a generated adapter on a few labelled images. Best with --generator and --unlabelled."""
     may_write_adapters(out, 1)
+    if strength is not None and generator is None:
+        raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
     prepare_torch(threads)
     from wildpdiff.adapter import Adapter
     from wildpdiff.prediction import find_images
@@ -67,7 +73,7 @@ def refine(
     found = labelled_files(images, model.classes, task)
     more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
     features = labelled_features(model, found)
-    config = RefineConfig(posterior=PosteriorConfig(strength=strength))
+    config = RefineConfig(posterior=PosteriorConfig() if strength is None else PosteriorConfig(strength=strength))
     with Stages() as stages:
         refined = refine_adapter(
             model,

@@ -15,7 +15,17 @@ from wildpdiff.tasks.task import Task
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
 from wildpdiff.zoo.steps import FinetuneConfig
-from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, STRUCTURED, Zoo, ZooPlan, shard_path, write_index, write_shard
+from wildpdiff.zoo.store import (
+    INITIAL,
+    PLAN,
+    STRUCTURED,
+    Zoo,
+    ZooPlan,
+    whole_index,
+    whole_shard,
+    write_index,
+    write_shard,
+)
 from wildpdiff.zoo.structured import StructuredConfig, finetune_structured
 
 __all__ = ["build_zoo"]
@@ -36,7 +46,12 @@ def _start(folder: Path, plan: ZooPlan) -> None:
     """Write the plan, or check that the unfinished zoo in the folder follows the same one."""
     if (folder / PLAN).is_file():
         found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
-        if found.fingerprint != plan.fingerprint:
+        if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*")):
+            # Nothing was built after it, for example since the tasks were refused: a corrected call may take its place.
+            with _exclusive(folder):
+                (folder / INITIAL).unlink(missing_ok=True)
+                write_file(folder / PLAN, json_bytes(plan.to_json()))
+        elif found.fingerprint != plan.fingerprint:
             left, right = found.to_json(), plan.to_json()
             changed = ", ".join(key for key in right if left.get(key) != right[key])
             raise ArtifactError(
@@ -103,7 +118,7 @@ def build_zoo(
             _fill(folder, plan, backbone, known, config, progress)
         else:
             _fill_together(folder, plan, backbone, known, config, structured, progress)
-        if not (folder / INDEX).is_file():
+        if not whole_index(folder):
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
 
@@ -119,7 +134,7 @@ def _fill(
     total, done = config.steps * len(plan.tasks), 0
     initial = read_safetensors(folder / INITIAL)
     for number, group in enumerate(plan.shards):
-        if not shard_path(folder, number).is_file():
+        if not whole_shard(folder, number):
             features = [known(name) for name in group]
 
             def advance(step: int, _: int, base: int = done, size: int = len(group)) -> None:
@@ -142,7 +157,7 @@ def _fill_together(
     structured: StructuredConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    missing = [number for number in range(len(plan.shards)) if not shard_path(folder, number).is_file()]
+    missing = [number for number in range(len(plan.shards)) if not whole_shard(folder, number)]
     if not missing:
         return
     count = len(plan.tasks)

@@ -28,7 +28,7 @@ from wildpdiff.artifact import (
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.zoo.finetune import FinetuneRun
 
-__all__ = ["Zoo", "ZooPlan", "read_rows", "shard_path", "write_index", "write_shard"]
+__all__ = ["Zoo", "ZooPlan", "read_rows", "shard_path", "whole_index", "whole_shard", "write_index", "write_shard"]
 
 PLAN = "plan.json"
 INDEX = "index.parquet"
@@ -158,6 +158,28 @@ def write_index(folder: Path, shards: int) -> None:
     write_file(folder / INDEX, _parquet_bytes(table))
 
 
+def whole_shard(folder: Path, number: int) -> bool:
+    """Whether a shard is there and complete, so that a build that goes on need not make it again."""
+    path, rows = shard_path(folder, number), shard_path(folder, number, "parquet")
+    if not path.is_file() or not rows.is_file():
+        return False
+    try:
+        with disk_errors(path), safe_open(path, framework="pt"):  # compares the header's lengths with the file's
+            parquet.read_metadata(rows)
+    except (SafetensorError, pa.ArrowInvalid):
+        return False
+    return True
+
+
+def whole_index(folder: Path) -> bool:
+    """Whether the index is there and complete."""
+    try:
+        parquet.read_metadata(folder / INDEX)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return False
+    return True
+
+
 def read_rows(path: Path, rows: Sequence[int]) -> dict[str, Tensor]:
     """Some rows of a shard, by memory map: only the pages that are asked for are read."""
     try:
@@ -168,7 +190,10 @@ def read_rows(path: Path, rows: Sequence[int]) -> dict[str, Tensor]:
             picks = torch.tensor([row - low for row in rows])
             return {name: handle.get_slice(name)[low:high][picks] for name in handle.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ArtifactError(f"{path} is not a whole safetensors file ({error}). Build the zoo again.") from error
+        raise ArtifactError(
+            f"{path} is not a whole safetensors file ({error}). Run the `wildpdiff zoo build` that made the zoo again: "
+            "it makes this shard anew."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -197,7 +222,10 @@ class Zoo:
         try:
             index = parquet.read_table(folder / INDEX)
         except pa.ArrowInvalid as error:
-            raise ArtifactError(f"{folder / INDEX} is not a whole parquet file ({error}). Build it again.") from error
+            raise ArtifactError(
+                f"{folder / INDEX} is not a whole parquet file ({error}). Run the `wildpdiff zoo build` that "
+                "made the zoo again: it joins the index anew."
+            ) from error
         return cls(folder, plan, index)
 
     def __len__(self) -> int:

@@ -200,3 +200,31 @@ def test_the_plan_says_what_decided_the_bytes(undisturbed: dict[str, bytes], toy
     assert plan["tasks"] == [task.name for task in TASKS]
     assert plan["adapter"]["backbone_hash"] == toy_backbone.backbone_hash
     assert plan["finetune"]["steps"] == 4
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "shards/shard-00001.safetensors", "shards/shard-00002.parquet"])
+def test_a_truncated_file_is_made_again(
+    tmp_path: Path, toy_backbone: Backbone, undisturbed: dict[str, bytes], name: str
+) -> None:
+    folder = tmp_path / "z"
+    make(folder, toy_backbone)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    make(folder, toy_backbone)
+    assert tree(folder) == undisturbed
+
+
+def test_a_plan_after_which_nothing_was_built_gives_way(
+    tmp_path: Path, toy_backbone: Backbone, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "z"
+
+    def refuse(*_: object) -> None:
+        raise DataError("too small")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "task_features", refuse)
+        with pytest.raises(DataError):
+            make(folder, toy_backbone, seed=5)
+    assert sorted(tree(folder)) == ["initial.safetensors", "plan.json"]
+    make(folder, toy_backbone)
+    assert tree(folder) == undisturbed
