@@ -144,6 +144,7 @@ class Adapter:
         Raises:
             ArtifactError: a file is missing, truncated or not of this package.
             SchemaVersionError: written by a newer version of the package.
+            AdapterMismatchError: PEFT's file beside it has another rank or scale.
         """
         folder = Path(folder)
         if not (folder / "provenance.json").is_file():
@@ -160,6 +161,7 @@ class Adapter:
             config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{folder / 'provenance.json'} lacks the adapter's configuration ({error}).") from None
+        _check_peft(folder / "adapter_config.json", config)
         tensors = read_safetensors(folder / "adapter_model.safetensors")
         return cls({name: value.float() for name, value in tensors.items()}, config, provenance)
 
@@ -168,6 +170,20 @@ class Adapter:
         bad = [name for name, value in self.tensors.items() if not bool(torch.isfinite(value).all())]
         if bad:
             raise ArtifactError(f"The adapter's tensor {bad[0]} holds values that are not finite; do not use it.")
+
+
+def _check_peft(path: Path, config: AdapterConfig) -> None:
+    """Refuse a folder that PEFT would read as another adapter than this package does."""
+    if not path.is_file():
+        return
+    stated, meant = read_json(path), config.peft_json()
+    for key in ("r", "lora_alpha"):
+        if not isinstance(stated, dict) or stated.get(key) != meant[key]:
+            found = stated.get(key) if isinstance(stated, dict) else None
+            raise AdapterMismatchError(
+                f"{path} has {key} {found!r}, and provenance.json beside it {meant[key]!r}: PEFT would read another "
+                "adapter there. Copy or generate the folder again."
+            )
 
 
 def _labels(provenance: Mapping[str, Any]) -> str:

@@ -132,3 +132,15 @@ def load_images(size: int) -> object:
     import numpy as np
 
     return np.zeros((1, size, size, 3), dtype=np.uint8)
+
+
+def test_inspect_looks_into_trust(world: World, run: Run, trusting: Path, tmp_path: Path) -> None:
+    assert "trust" not in run("inspect", world.generator, "--json").json
+    assert run("inspect", trusting, "--json").json["trust"]["fingerprint"]
+    broken = tmp_path / "generator"
+    shutil.copytree(trusting, broken)
+    file = next((broken / "trust").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-8])
+    outcome = run("inspect", broken)
+    assert outcome.status == 2
+    assert file.name in outcome.err

@@ -208,6 +208,15 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
         Adapter.load(folder)
 
 
+@pytest.mark.parametrize("changes", [{"lora_alpha": 64.0}, {"r": 4}])
+def test_a_folder_that_peft_reads_otherwise_is_refused(tmp_path: Path, changes: dict[str, float]) -> None:
+    folder = golden_adapter().save(tmp_path / "a")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+    with pytest.raises(AdapterMismatchError, match=rf"has {next(iter(changes))} .* PEFT would read another adapter"):
+        Adapter.load(folder)
+
+
 def test_missing_weights_are_refused(tmp_path: Path) -> None:
     folder = golden_adapter().save(tmp_path / "a")
     (folder / "adapter_model.safetensors").unlink()

@@ -110,6 +110,7 @@ def _artifact(path: Path) -> dict[str, Any]:
     manifest = read_json(path / "manifest.json")
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     artifact = read_artifact(path, str(kind))
+    trust = read_artifact(path / "trust", "trust") if (path / "trust" / "manifest.json").is_file() else None
     tensors = {f"{group}/{name}": value for group, part in artifact.tensors.items() for name, value in part.items()}
     return {
         "kind": artifact.kind,
@@ -119,6 +120,7 @@ def _artifact(path: Path) -> dict[str, Any]:
         "files": {name: entry["sha256"] for name, entry in manifest["files"].items()},
         "config": artifact.config,
         "tensors": _shapes(tensors),
+        **({} if trust is None else {"trust": {"fingerprint": trust.fingerprint, "config": trust.config}}),
     }
 
 
