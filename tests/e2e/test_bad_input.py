@@ -117,6 +117,9 @@ def test_adapter_of_another_backbone(world: World, run: Run, tmp_path: Path) -> 
     provenance = json.loads((odd / "provenance.json").read_bytes())
     provenance["adapter"]["rank"] = 2
     (odd / "provenance.json").write_text(json.dumps(provenance))
+    refused(run("predict", odd, world.images, "--backbone", world.backbone), "r 4", "PEFT would read another")
+    peft = json.loads((odd / "adapter_config.json").read_bytes())
+    (odd / "adapter_config.json").write_text(json.dumps({**peft, "r": 2}))
     refused(run("predict", odd, world.images, "--backbone", world.backbone), "(4, 96)", "(2, 96)")
 
 
