@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -173,3 +176,8 @@ def test_bundled_backbone_loads(name: str, run: Run) -> None:
     backbone = load_backbone(name)
     assert backbone.name == name
     assert len(backbone.classes) == 17
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "wildpdiff", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == version("wildpdiff")

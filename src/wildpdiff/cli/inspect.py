@@ -106,11 +106,12 @@ def _zoo(path: Path) -> dict[str, Any]:
 def _artifact(path: Path) -> dict[str, Any]:
     from wildpdiff.artifact import read_artifact
     from wildpdiff.disk import read_json
+    from wildpdiff.trust.model import FOLDER, KIND
 
     manifest = read_json(path / "manifest.json")
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     artifact = read_artifact(path, str(kind))
-    trust = read_artifact(path / "trust", "trust") if (path / "trust" / "manifest.json").is_file() else None
+    trust = read_artifact(path / FOLDER, KIND) if (path / FOLDER / "manifest.json").is_file() else None
     tensors = {f"{group}/{name}": value for group, part in artifact.tensors.items() for name, value in part.items()}
     return {
         "kind": artifact.kind,
