@@ -12,7 +12,7 @@ better than that of either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -146,16 +146,16 @@ class Correction:
     """The trained networks.
 
     Attributes:
-        members: what they say is averaged; empty where nothing was trained.
-        held_out: for each seen task what the networks without it say on the regression without it, "t d": the mean as
-            if the task were unseen.
+        members: the networks; empty where nothing was trained.
+        held_out: by basis, for each seen task the prediction of the networks that were trained without it, on the
+            regression without it, "t d"; empty where nothing was trained.
         fold: for each seen task its fold; -1 where no network was trained without it.
         losses: task loss of every update.
         steps: updates that each network has behind it.
     """
 
     members: tuple[Member, ...]
-    held_out: Float[Tensor, "t d"]
+    held_out: Mapping[Basis, Float[Tensor, "t d"]]
     fold: Int[Tensor, " t"]
     losses: Float[Tensor, " steps"] = field(repr=False)
     steps: tuple[int, ...]
@@ -263,8 +263,7 @@ def fit_correction(
     """
     count = len(kernel.seen)
     if features is None or not config.steps or count < FEWEST_TASKS:
-        left_out = kernel.leave_one_out()
-        return Correction((), left_out, torch.full((count,), -1), torch.zeros(0), ())
+        return Correction((), {}, torch.full((count,), -1), torch.zeros(0), ())
     table = torch.stack([kernel.leave_one_out(code) for code in range(2 ** len(kernel.parts))])
     images = TaskImages(tuple(features), seed)
     problems = [
@@ -278,9 +277,9 @@ def fit_correction(
     members = tuple(
         Member(network, config.bases[place % kinds], place // kinds) for place, network in enumerate(fitted.networks)
     )
-    held_out = table[kernel.code(kernel.seen), torch.arange(count)]
-    for fold in range(len(members) // kinds):
-        rows = fitted.fold == fold
-        said = [member.normalized(kernel.seen[rows], held_out[rows]) for member in members if member.fold == fold]
-        held_out[rows] = torch.stack(said).mean(0)
+    left_out = table[kernel.code(kernel.seen), torch.arange(count)]
+    held_out = {basis: left_out.clone() for basis in config.bases}
+    for member in members:
+        rows = fitted.fold == member.fold
+        held_out[member.basis][rows] = member.normalized(kernel.seen[rows], left_out[rows])
     return Correction(members, held_out, fitted.fold, fitted.losses, fitted.steps)

@@ -14,11 +14,14 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
-from wildpdiff.conditional_mean.centering import Centering, fit_centering
-from wildpdiff.conditional_mean.correction import FEWEST_TASKS, TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.centering import Centering
+from wildpdiff.conditional_mean.choice import Estimators, cross_validated, without_images
+from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.simple import fit_simple_estimators
 from wildpdiff.conditional_mean.training import TaskImages
 from wildpdiff.conditions.base import ConditionSampler, Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
@@ -69,6 +72,7 @@ class SeenMaterial:
         normalized: all checkpoints.
         task_of: the task of each.
         moved: which values of an adapter fine-tuning moves.
+        start: normalised adapter that leaves the pretrained model as it is.
         centering: on the images of a place, of no strength yet; None where there are none to read.
     """
 
@@ -81,6 +85,7 @@ class SeenMaterial:
     normalized: Float[Tensor, "n d"]
     task_of: Int[Tensor, " n"]
     moved: Bool[Tensor, " d"]
+    start: Float[Tensor, " d"]
     centering: Centering | None
 
     @classmethod
@@ -120,6 +125,7 @@ class SeenMaterial:
         layout = Layout.of({name: value[0] for name, value in stacked.items()})
         vectors = layout.flatten_many(stacked)
         codec = Codec.fit(layout, vectors, reading.normalization)
+        initial = layout.flatten(zoo.initial.tensors)
         place = {task: number for number, task in enumerate(zoo.tasks)}
         shift = FeatureShift.fit(told, backbone, conditions.parts) if reading.centering else None
         return cls(
@@ -131,7 +137,8 @@ class SeenMaterial:
             codec=codec,
             normalized=codec.encode(vectors),
             task_of=torch.tensor([place[task] for task in zoo.column("task")]),
-            moved=moved_values(vectors, layout.flatten(zoo.initial.tensors), layout.sizes),
+            moved=moved_values(vectors, initial, layout.sizes),
+            start=codec.encode(initial[None])[0],
             centering=Centering.of(shift, codec, told),
         )
 
@@ -144,10 +151,17 @@ class SeenMaterial:
 
 @dataclass(frozen=True)
 class FittedMean:
-    """A conditional mean with the task loss of every update; none where nothing was trained."""
+    """A conditional mean.
+
+    Attributes:
+        mean: fitted.
+        losses: task loss of every update; none where nothing was trained.
+        cross_validation: how good it is on seen tasks without themselves; None where they have no images.
+    """
 
     mean: ConditionalMean
     losses: Float[Tensor, " steps"] = field(repr=False)
+    cross_validation: CrossValidation | None
 
 
 def fit_conditional_mean(
@@ -176,8 +190,8 @@ def fit_conditional_mean(
     own = material.of_tasks()
     # Errors are measured on raw adapters: normalised ones give small tensors as much weight as large ones.
     kernel = fit_kernel_mean(material.conditions, material.embeddings, own, material.codec.decode(own))
-    wanted = config.steps or material.centering is not None
-    images = [features(task) for task in material.tasks] if features is not None and wanted else None
+    simple = fit_simple_estimators(material.conditions.sizes, material.start, material.embeddings, own)
+    labelled = [features(task) for task in material.tasks] if features is not None else None
     correction = fit_correction(
         kernel,
         material.conditions,
@@ -185,16 +199,15 @@ def fit_conditional_mean(
         material.backbone,
         material.codec,
         material.moved,
-        images,
+        labelled,
         config,
         seed,
         trained_folds=trained_folds,
         progress=progress,
     )
-    centering = None
-    if material.centering is not None and images is not None and len(images) >= FEWEST_TASKS:
-        seen = TaskImages(tuple(images), sub_seed(seed, "centering"))
-        found = fit_centering(material.centering, material.backbone, correction.held_out, seen, config.looked_at)
-        # Where no share of the shift helps, nothing is read of a place's images for it.
-        centering = found if found.strength else None
-    return FittedMean(ConditionalMean.of(kernel, correction, centering), correction.losses)
+    estimators = Estimators(material.backbone, material.codec, kernel, simple, correction)
+    if labelled is None:
+        return FittedMean(without_images(estimators), correction.losses, None)
+    images = TaskImages(tuple(labelled), sub_seed(seed, "cross-validation"))
+    mean, table = cross_validated(estimators, material.tasks, images, material.centering, config.looked_at)
+    return FittedMean(mean, correction.losses, table)

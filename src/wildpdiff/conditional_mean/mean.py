@@ -1,58 +1,67 @@
-"""The conditional mean that a generator samples around: a regression, the networks on top of it, and the seen tasks."""
+"""The conditional mean: the best estimate of an adapter from its description, a blend of several estimators."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.blend import Blend
 from wildpdiff.conditional_mean.centering import Centering
-from wildpdiff.conditional_mean.correction import Correction, Member
+from wildpdiff.conditional_mean.correction import Basis, Member
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
+from wildpdiff.conditional_mean.simple import SIMPLE, SimpleEstimators
 from wildpdiff.tasks.description import Description
 
-__all__ = ["ConditionalMean"]
+__all__ = ["ADDITIVE", "DIRECT", "NETWORKS", "RESIDUAL", "ConditionalMean"]
+
+ADDITIVE = "additive kernel regression"
+RESIDUAL = "residual networks"
+DIRECT = "direct networks"
+NETWORKS: Mapping[Basis, str] = {"regression": RESIDUAL, "nothing": DIRECT}
+"""Names of the network families by what they are trained on top of."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConditionalMean:
     """Fused embeddings of descriptions to normalised adapter vectors.
 
-    ``m(c) = g(c) + Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` the mean of networks trained with the task loss, some of them
-    on top of the kernel regression, and weights ``p_j`` that are 1 at a seen task's own description and 0 away from all
-    of them, where ``a_j`` is that task's adapter. So unseen tasks get ``g``, and seen ones their own. Without networks
-    ``g`` is the regression. Where a description has images, ``g`` is centred on them
+    ``m(c) = g(c) + α Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` a blend of estimators (pretrained model, mean adapter, nearest
+    task, kernel regressions, networks trained with the task loss) whose weights were chosen on held-out seen tasks,
+    ``a_j`` the adapters of the seen tasks and weights ``p_j`` that are 1 at a seen task's own description and 0 away from
+    all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as that helps on
+    images that it was not trained on. Where a description has images, ``g`` is aligned with their mean features
     (:mod:`wildpdiff.conditional_mean.centering`).
 
     Attributes:
-        kernel: the regression, which holds the seen tasks' embeddings and adapters.
+        kernel: the additive regression, which holds the seen tasks' embeddings and adapters.
+        simple: the estimators without training.
         members: the networks; none where nothing was trained with the task loss.
-        held_out: for each seen task ``g`` as if that task were unseen, "t d".
-        fold: for each seen task the fold that it is in; -1 where no network was trained without it.
-        centering: on the images of a place; None where there are none to read.
+        blend: the estimators' weights.
+        fold_blends: by fold, the weights as chosen without that fold's tasks.
+        held_out: for each seen task ``g`` without that task, "t d".
+        fold: of each seen task; -1 where no network was trained without it.
+        anchor: ``α``, 0 to 1.
+        centering: alignment with a site's images; None where there are none to read.
     """
 
     kernel: KernelMean
+    simple: SimpleEstimators
     members: tuple[Member, ...]
+    blend: Blend
+    fold_blends: tuple[Blend, ...]
     held_out: Float[Tensor, "t d"]
     fold: Int[Tensor, " t"]
+    anchor: float = 1.0
     centering: Centering | None = None
     _own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    @classmethod
-    def of(cls, kernel: KernelMean, correction: Correction, centering: Centering | None = None) -> ConditionalMean:
-        """A regression with what was trained on top of it, centred."""
-        held_out = correction.held_out
-        if centering is not None:
-            held_out = centering(held_out, centering.seen)
-        return cls(kernel, correction.members, held_out, correction.fold, centering)
 
     @property
     def seen(self) -> Float[Tensor, "t e"]:
@@ -66,49 +75,68 @@ class ConditionalMean:
 
     @property
     def folds(self) -> int:
-        """How many folds of the seen tasks there are networks without."""
+        """Number of folds of the seen tasks that networks were trained without."""
         return 1 + max((member.fold for member in self.members), default=-1)
 
     def without(self, fold: int) -> ConditionalMean:
-        """The mean without one fold of the seen tasks: the networks without it, on the regression of the rest.
+        """The mean without one fold of the seen tasks: the networks trained without it, on the regression of the rest.
 
         Exact but for what is chosen or fitted on all tasks together: the codec, the encoder of descriptions, the terms
-        of the regression, mean and strength of the centering. The fold's own images also said when the training of
-        these networks was to stop, and on the other tasks they stand on a regression that has the fold in it.
+        of the regressions, mean and strength of the alignment. The fold's own images also decided when the training of
+        these networks stopped.
         """
         rows = self.fold == fold
-        kernel = self.kernel.without(rows)
         members = tuple(member for member in self.members if member.fold == fold)
-        centering = None if self.centering is None else self.centering.without(rows)
-        return ConditionalMean(kernel, members, self.held_out[~rows], torch.full((len(kernel.seen),), -1), centering)
+        blend = self.fold_blends[fold] if fold < len(self.fold_blends) else self.blend
+        return replace(self.without_rows(rows), members=members, blend=blend)
+
+    def without_rows(self, rows: Bool[Tensor, " t"]) -> ConditionalMean:
+        """The mean without some seen tasks in everything but the networks."""
+        kernel = self.kernel.without(rows)
+        return ConditionalMean(
+            kernel,
+            self.simple.without(rows),
+            self.members,
+            self.blend,
+            (),
+            self.held_out[~rows],
+            torch.full((len(kernel.seen),), -1),
+            self.anchor,
+            None if self.centering is None else self.centering.without(rows),
+        )
 
     def shifts(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"] | None:
-        """What :meth:`smooth` centres on beside the embeddings of these descriptions; None without a centering."""
+        """Feature shift of each description's images; None without an alignment."""
         return None if self.centering is None else self.centering.reader.of(descriptions)
 
     def seen_shifts(self, code: int | None = None) -> Float[Tensor, "t f"] | None:
         """The same of the seen tasks, of descriptions cut to the parts of a code; of whole ones by default."""
         if self.centering is None:
             return None
-        told = self.kernel.seen if code is None else self.kernel.with_parts(code)
-        flags = told[:, told.shape[1] - len(self.kernel.parts) + self.kernel.parts.index(self.centering.reader.part)]
+        seen = self.kernel.seen if code is None else self.kernel.with_parts(code)
+        flags = seen[:, seen.shape[1] - len(self.kernel.parts) + self.kernel.parts.index(self.centering.reader.part)]
         return self.centering.seen * flags[:, None]
+
+    def estimate(self, name: str, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
+        """Normalised adapters of one estimator; raises ``KeyError`` where it is not part of this mean."""
+        if name in SIMPLE:
+            return self.simple.predict(name, embeddings)
+        regressed = self.kernel.smooth(embeddings)
+        if name == ADDITIVE:
+            return regressed
+        own = [member for member in self.members if NETWORKS[member.basis] == name]
+        if not own:
+            raise KeyError(name)
+        return torch.stack([member.normalized(embeddings, regressed) for member in own]).mean(0)
 
     def smooth(
         self, embeddings: Float[Tensor, "n e"], shifts: Float[Tensor, "n f"] | None = None
     ) -> Float[Tensor, "n d"]:
-        """``g``: what an unseen task gets, also at the seen ones; without shifts nothing is centred."""
-        return self.each(embeddings, shifts).mean(0)
-
-    def each(
-        self, embeddings: Float[Tensor, "n e"], shifts: Float[Tensor, "n f"] | None = None
-    ) -> Float[Tensor, "m n d"]:
-        """``g`` with each network by itself; how they differ tells how sure the mean is of a description."""
-        regressed = self.kernel.smooth(embeddings)
-        said = [member.normalized(embeddings, regressed) for member in self.members] or [regressed]
-        if self.centering is not None and shifts is not None:
-            said = [self.centering(entry, shifts) for entry in said]
-        return torch.stack(said)
+        """``g``: the estimate for an unseen task, also at the seen ones; without shifts nothing is aligned."""
+        result = torch.zeros(len(embeddings), self.adapters.shape[1])
+        for name, weight in self.blend.used.items():
+            result += weight * self.estimate(name, embeddings)
+        return result if self.centering is None or shifts is None else self.centering(result, shifts)
 
     def __call__(
         self, embeddings: Float[Tensor, "n e"], shifts: Float[Tensor, "n f"] | None = None
@@ -116,17 +144,12 @@ class ConditionalMean:
         """The mean; parts whose presence flag is 0 are not read."""
         result = self.smooth(embeddings, shifts)
         codes = self.kernel.code(embeddings)
-        for code in sorted(set(codes.tolist())):
+        for code in sorted(set(codes.tolist())) if self.anchor else ():
             rows = codes == code
             pull = self.kernel.pull(embeddings[rows])
             if pull.any():
-                result[rows] += pull @ self._missing(code)
+                result[rows] += self.anchor * (pull @ self._missing(code))
         return result
-
-    def table(self) -> Float[Tensor, "s t d"]:
-        """The mean of every seen task for every subset of its parts, numbered as :meth:`KernelMean.code` does."""
-        codes = range(2 ** len(self.kernel.parts))
-        return torch.stack([self(self.kernel.with_parts(code), self.seen_shifts(code)) for code in codes])
 
     def _missing(self, code: int) -> Tensor:
         """The seen tasks' own adapters less ``g`` of their descriptions with these parts; computed once."""
@@ -137,20 +160,28 @@ class ConditionalMean:
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore the mean."""
-        members = [{"basis": member.basis, "fold": member.fold} for member in self.members]
-        told = {"kernel": self.kernel.config, "members": members}
-        return told if self.centering is None else {**told, "centering": self.centering.config}
+        return {
+            "kernel": self.kernel.config,
+            "simple": self.simple.config,
+            "members": [{"basis": member.basis, "fold": member.fold} for member in self.members],
+            "estimators": list(self.blend.names),
+            "weights": list(self.blend.weights),
+            "fold_weights": [list(blend.weights) for blend in self.fold_blends],
+            "anchor": self.anchor,
+            **({} if self.centering is None else {"centering": self.centering.config}),
+        }
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The regression's tensors, ``network-N.…`` of every network, and what was held out and centred on."""
+        """The regression's tensors, ``network-N.…`` of every network, held-out estimates and the alignment's."""
         networks = {
             f"network-{number}.{name}": value
             for number, member in enumerate(self.members)
             for name, value in member.network.state_dict().items()
         }
         centering = {} if self.centering is None else self.centering.tensors
-        return {**self.kernel.tensors, **networks, **centering, "held_out": self.held_out, "fold": self.fold}
+        own = {"start": self.simple.start, "held_out": self.held_out, "fold": self.fold}
+        return {**self.kernel.tensors, **networks, **centering, **own}
 
     @classmethod
     def from_state(
@@ -168,14 +199,25 @@ class ConditionalMean:
             tensors: its tensors.
             sizes: columns of each part of the embeddings (``FusionEncoder.sizes``).
             codec: of its adapters.
-            backbone: of its centering.
+            backbone: of its alignment.
         """
         members = []
-        for number, told in enumerate(config["members"]):
+        for number, entry in enumerate(config["members"]):
             prefix = f"network-{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            members.append(Member(DescriptionNetwork.restore(state), told["basis"], told["fold"]))
+            members.append(Member(DescriptionNetwork.restore(state), entry["basis"], entry["fold"]))
         kernel = KernelMean.from_state(config["kernel"], tensors, sizes)
-        told = config.get("centering")
-        centering = None if told is None else Centering.from_state(told, tensors, codec, backbone)
-        return cls(kernel, tuple(members), tensors["held_out"], tensors["fold"], centering)
+        entry = config.get("centering")
+        names = tuple(config["estimators"])
+        return cls(
+            kernel=kernel,
+            simple=SimpleEstimators.from_state(config["simple"], sizes, tensors["start"], kernel.seen, kernel.targets),
+            members=tuple(members),
+            blend=Blend(names, tuple(config["weights"])),
+            fold_blends=tuple(Blend(names, tuple(weights)) for weights in config["fold_weights"]),
+            held_out=tensors["held_out"],
+            fold=tensors["fold"],
+            anchor=config["anchor"],
+            centering=None if entry is None else Centering.from_state(entry, tensors, codec, backbone),
+        )
+

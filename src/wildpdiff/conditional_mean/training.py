@@ -324,6 +324,21 @@ class TaskImages:
             picked.append(rows[order[torch.arange(images) % len(rows)]])
         return self._batch(tasks, picked)
 
+    def judged(self, task: int, most: int, *, validation: bool = False) -> tuple[Tensor, Int[Tensor, " n"]]:
+        """At most so many images of one task that no other task learns from, each once, with their labels.
+
+        Args:
+            task: its index.
+            most: how many at most.
+            validation: of the validation images alone, where there are any.
+        """
+        rows = self.rows[task].unshared
+        if validation:
+            late = rows[rows >= len(self.tasks[task].train_labels)]
+            rows = late if len(late) else rows
+        order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", task))
+        return self.tasks[task].labelled(rows[order[:most]])
+
     def _batch(self, tasks: Int[Tensor, " b"], picked: Sequence[Int[Tensor, " m"]]) -> ImageBatch:
         found = [self.tasks[number].labelled(rows) for number, rows in zip(tasks.tolist(), picked, strict=True)]
         return ImageBatch(torch.stack([inputs for inputs, _ in found]), torch.stack([labels for _, labels in found]))

@@ -1,0 +1,148 @@
+"""What the conditional mean is made of: weights, alignment and anchor, chosen on seen tasks by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.blend import SHARES, Blend, BlendSearch, Weights, start_weights
+from wildpdiff.conditional_mean.centering import Centering, fit_centering
+from wildpdiff.conditional_mean.correction import Correction
+from wildpdiff.conditional_mean.cross_validation import (
+    CrossValidation,
+    TEMPERATURES,
+    score_held_out,
+    tabulate,
+    tempered_losses,
+)
+from wildpdiff.conditional_mean.kernel import KernelMean
+from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, NETWORKS, RESIDUAL, ConditionalMean
+from wildpdiff.conditional_mean.simple import SimpleEstimators
+from wildpdiff.conditional_mean.training import TaskImages, folds
+
+__all__ = ["Estimators", "cross_validated", "without_images"]
+
+ANCHORS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Shares of the way from the estimate to a seen task's own adapter that are tried."""
+BLEND_FOLDS = 4
+"""Folds over which weights are cross-fitted where no networks were trained."""
+FEWEST_TO_ALIGN = 10
+"""With fewer seen tasks nothing is aligned."""
+
+
+@dataclass(frozen=True)
+class Estimators:
+    """Everything that predicts adapters, fitted to the seen tasks."""
+
+    backbone: Backbone
+    codec: Codec
+    kernel: KernelMean
+    simple: SimpleEstimators
+    correction: Correction
+
+    def held_out(self) -> dict[str, Float[Tensor, "t d"]]:
+        """By estimator, the prediction for each seen task without that task.
+
+        Estimators without training leave out the task alone, networks its whole fold.
+        """
+        networks = {NETWORKS[basis]: vectors for basis, vectors in self.correction.held_out.items()}
+        return {**self.simple.leave_one_out(), ADDITIVE: self.kernel.leave_one_out(), **networks}
+
+
+def without_images(estimators: Estimators) -> ConditionalMean:
+    """Additive regression alone: where tasks have no images, nothing can be scored and nothing is chosen."""
+    kernel = estimators.kernel
+    fold = torch.full((len(kernel.seen),), -1)
+    held_out = kernel.leave_one_out()
+    return ConditionalMean(kernel, estimators.simple, (), Blend((ADDITIVE,), (1.0,)), (), held_out, fold)
+
+
+def cross_validated(
+    estimators: Estimators, tasks: Sequence[str], images: TaskImages, centering: Centering | None, looked_at: int
+) -> tuple[ConditionalMean, CrossValidation]:
+    """The conditional mean whose parts were chosen on held-out seen tasks, and the table of its scores there.
+
+    The weights that predict a task were chosen without it and its fold, in the table as in ``held_out``.
+
+    Args:
+        estimators: fitted to the seen tasks.
+        tasks: their names.
+        images: of the seen tasks.
+        centering: of any strength; None where there are no images to align with.
+        looked_at: images a task on which blends are compared.
+    """
+    backbone, codec, correction = estimators.backbone, estimators.codec, estimators.correction
+    estimates = estimators.held_out()
+    names, count = tuple(estimates), len(tasks)
+    stacked = torch.stack(list(estimates.values()))
+    fold = correction.fold if correction.members else folds(count, min(BLEND_FOLDS, count), images.seed, "blend")
+    blends = _blends(estimators, names, stacked, fold, images, looked_at)
+    held_out = blends[-1](stacked)
+    for number, own in enumerate(blends[:-1]):
+        held_out[fold == number] = own(stacked[:, fold == number])
+    if centering is not None and count >= FEWEST_TO_ALIGN:
+        found = fit_centering(centering, backbone, held_out, images, looked_at)
+        centering = found if found.strength else None
+    else:
+        centering = None
+    if centering is not None:
+        held_out = centering(held_out, centering.seen)
+    mean = ConditionalMean(
+        estimators.kernel,
+        estimators.simple,
+        correction.members,
+        blends[-1],
+        blends[:-1],
+        held_out,
+        correction.fold,
+        centering=centering,
+    )
+    scored = (fold >= 0).nonzero()[:, 0].tolist()
+    scores = {name: score_held_out(backbone, codec, vectors, images, scored) for name, vectors in estimates.items()}
+    delivered = score_held_out(backbone, codec, held_out, images, scored)
+    table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered)
+    return replace(mean, anchor=_anchor(estimators, held_out, images)), table
+
+
+def _blends(
+    estimators: Estimators,
+    names: tuple[str, ...],
+    stacked: Float[Tensor, "m t d"],
+    fold: Int[Tensor, " t"],
+    images: TaskImages,
+    looked_at: int,
+) -> tuple[Blend, ...]:
+    """One blend without each fold, then one of all tasks."""
+    known = fold >= 0
+    scored = known.nonzero()[:, 0]
+
+    def losses(weights: Weights) -> Float[Tensor, "k t"]:
+        blended = Blend(names, tuple(count / SHARES for count in weights))(stacked)
+        result = torch.zeros(len(TEMPERATURES), len(fold))
+        backbone, codec = estimators.backbone, estimators.codec
+        result[:, scored] = tempered_losses(backbone, codec, blended, images, scored, looked_at)
+        return result
+
+    search = BlendSearch(names, losses)
+    start = start_weights(names, {RESIDUAL: 4, DIRECT: 4} if estimators.correction.members else {ADDITIVE: SHARES})
+    parts = int(fold.max()) + 1
+    own = tuple(search.search(start, known & (fold != part)) for part in range(parts)) if parts > 1 else ()
+    return (*own, search.search(start, known))
+
+
+def _anchor(estimators: Estimators, held_out: Float[Tensor, "t d"], images: TaskImages) -> float:
+    """How far seen tasks move to their own adapter, by the loss on validation images that it was not trained on."""
+    own = estimators.kernel.targets
+    losses = {}
+    for share in ANCHORS:
+        vectors = held_out + share * (own - held_out)
+        scores = score_held_out(estimators.backbone, estimators.codec, vectors, images, validation=True)
+        losses[share] = float(scores.loss.mean())
+    return min(losses, key=lambda share: losses[share])
+
