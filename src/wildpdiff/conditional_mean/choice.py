@@ -81,7 +81,7 @@ def cross_validated(
     estimates = estimators.held_out()
     names, count = tuple(estimates), len(tasks)
     stacked = torch.stack(list(estimates.values()))
-    fold = correction.fold if correction.members else folds(count, min(BLEND_FOLDS, count), images.seed, "blend")
+    fold = correction.fold if correction.members else folds(tasks, min(BLEND_FOLDS, count), images.seed, "blend")
     blends = _blends(estimators, names, stacked, fold, images, looked_at)
     held_out = blends[-1](stacked)
     for number, own in enumerate(blends[:-1]):

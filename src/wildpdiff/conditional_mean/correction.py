@@ -271,7 +271,7 @@ def fit_correction(
         for below in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
     ]
     fitted = fit_ensemble(
-        problems, count, min(config.folds, count), config.training, seed, WHAT, trained_folds, progress
+        problems, images.names, min(config.folds, count), config.training, seed, WHAT, trained_folds, progress
     )
     kinds = len(config.bases)
     members = tuple(

@@ -26,6 +26,7 @@ __all__ = [
     "fit_ensemble",
     "fit_network",
     "folds",
+    "train_network",
 ]
 
 FEWEST_TO_HOLD_OUT = 5
@@ -148,17 +149,35 @@ class FittedEnsemble(Generic[Network]):
     losses: Float[Tensor, " steps"] = field(repr=False)
 
 
-def folds(count: int, parts: int, seed: int, what: str) -> Int[Tensor, " t"]:
-    """A random part, 0 to ``parts - 1``, for each of ``count`` tasks; the parts are of one size up to one task."""
-    order = torch.randperm(count, generator=torch_generator(seed, what, "folds"))
-    fold = torch.empty(count, dtype=torch.long)
-    fold[order] = torch.arange(count) % parts
+def folds(names: Sequence[str], parts: int, seed: int, what: str) -> Int[Tensor, " t"]:
+    """A part, 0 to ``parts - 1``, for each task, by a hash of its name: further tasks change nobody's.
+
+    Where the tasks are so few that hashes would leave a part with less than half of its share, the tasks are dealt out
+    in the order of their hashes.
+    """
+    hashes = [sub_seed(seed, what, "fold", name) for name in names]
+    fold = torch.tensor([value % parts for value in hashes])
+    if int(torch.bincount(fold, minlength=parts).min()) < len(names) / parts / 2:
+        order = sorted(range(len(names)), key=lambda row: hashes[row])
+        fold[torch.tensor(order)] = torch.arange(len(names)) % parts
     return fold
+
+
+def train_network(
+    problem: TaskProblem[Network], tasks: Sequence[int], config: NetworkTraining, seed: int, what: str
+) -> Network:
+    """A network trained on some tasks for all updates, with averaged weights, frozen.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    with flush_denormals():
+        return _train(problem, tasks, config, config.steps, seed, what, None).network
 
 
 def fit_ensemble(
     problems: Sequence[TaskProblem[Network]],
-    count: int,
+    names: Sequence[str],
     parts: int,
     config: NetworkTraining,
     seed: int,
@@ -174,7 +193,7 @@ def fit_ensemble(
 
     Args:
         problems: network and losses of each kind; ``config.held_out`` plays no part.
-        count: number of seen tasks.
+        names: of the seen tasks, by which they are parted.
         parts: how many parts.
         config: how.
         seed: of everything random.
@@ -185,7 +204,7 @@ def fit_ensemble(
     Raises:
         TrainingError: a loss is not finite.
     """
-    fold = folds(count, parts, seed, what)
+    fold = folds(names, parts, seed, what)
     fitted: list[FittedNetwork[Network]] = []
     trained = parts if trained is None else min(trained, parts)
     total = trained * len(problems) * config.steps
@@ -299,13 +318,23 @@ class TaskImages:
 
     tasks: tuple[TaskFeatures, ...]
     seed: int
-    rows: tuple[ImageRows, ...] = field(init=False, repr=False)
+    rows: tuple[ImageRows, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             if not len(task.train_labels):
                 raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
-        object.__setattr__(self, "rows", ImageRows.of(self.tasks))
+        if len(self.rows) != len(self.tasks):
+            object.__setattr__(self, "rows", ImageRows.of(self.tasks))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks."""
+        return tuple(task.name for task in self.tasks)
+
+    def of(self, tasks: Sequence[int]) -> TaskImages:
+        """Those of some tasks, in this order; images that the others learn from stay out of what is looked at."""
+        return TaskImages(tuple(self.tasks[task] for task in tasks), self.seed, tuple(self.rows[task] for task in tasks))
 
     def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
         """``images`` random images of each of these tasks to learn from, with replacement."""

@@ -1,0 +1,196 @@
+"""Codes to adapters: shifts of the estimate along fixed directions, or a network of description and code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.correction import task_losses
+from wildpdiff.conditional_mean.network import principal_directions
+from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditions.base import ConditionSampler
+
+__all__ = ["CodeConfig", "CodeNetwork", "CodeProblem", "Decoder", "ShiftDecoder"]
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftDecoder:
+    """The estimate plus a code's multiples of fixed directions: what held-out errors look like.
+
+    Attributes:
+        directions: normalised, each as long as the standard deviation of the errors along it.
+        scale: of the codes.
+    """
+
+    directions: Float[Tensor, "k d"]
+    scale: float
+
+    def __call__(
+        self, embeddings: Float[Tensor, "n e"], estimates: Float[Tensor, "n d"], codes: Float[Tensor, "n k"]
+    ) -> Float[Tensor, "n d"]:
+        """Normalised adapters."""
+        return estimates + self.scale * codes @ self.directions
+
+
+class CodeNetwork(nn.Module):
+    """Embedding of a description and a code to a normalised adapter: ``(K₀(c) + Σ_q u_q K_q(c)) D``.
+
+    The coefficients ``K`` of the shared directions ``D`` are a linear map of the embedding plus a network of one hidden
+    layer whose units read one factor of the description each. The codes of the seen tasks are trained with it (an
+    auto-decoder; Park et al. 2019, "DeepSDF", section 4).
+    """
+
+    reads: Tensor
+    base: Tensor
+    trained: Tensor
+
+    def __init__(
+        self, directions: Float[Tensor, "k d"], trained: Bool[Tensor, " d"], reads: Bool[Tensor, "h e"],
+        codes: Float[Tensor, "t q"], sharpness: float = 2.0,
+    ) -> None:  # fmt: skip
+        """Start at the codes along the first directions, whatever the description.
+
+        Args:
+            directions: the first are those of the codes, in their order.
+            trained: which values of an adapter fine-tuning moves.
+            reads: columns of the embedding that each hidden unit reads.
+            codes: of the seen tasks.
+            sharpness: standard deviation of what a hidden unit starts with.
+        """
+        super().__init__()
+        (hidden, size), (tasks, dimensions), count = reads.shape, codes.shape, len(directions)
+        self.directions = nn.Parameter(directions.clone())
+        self.codes = nn.Parameter(codes.clone())
+        self.register_buffer("trained", trained.float())
+        self.register_buffer("reads", reads.float())
+        base = torch.zeros(dimensions + 1, count)
+        base[range(1, dimensions + 1), range(dimensions)] = 1.0
+        self.register_buffer("base", base)
+        self.first = nn.Linear(size, hidden)
+        self.last = nn.Linear(hidden, base.numel())
+        self.linear = nn.Linear(size, base.numel(), bias=False)
+        read = (self.reads.sum(1) - 1).clamp_min(1.0)
+        nn.init.normal_(self.first.weight)
+        nn.init.uniform_(self.first.bias, -sharpness, sharpness)
+        with torch.no_grad():
+            self.first.weight.mul_(sharpness / read.sqrt()[:, None])
+        for parameter in (self.last.weight, self.last.bias, self.linear.weight):
+            nn.init.zeros_(parameter)
+
+    @classmethod
+    def restore(cls, state: dict[str, Tensor]) -> CodeNetwork:
+        """From its ``state_dict``, in evaluation mode and frozen."""
+        network = cls(state["directions"], state["trained"] > 0.5, state["reads"] > 0.5, state["codes"])
+        network.load_state_dict(state)
+        return network.eval().requires_grad_(False)
+
+    def forward(self, embeddings: Float[Tensor, "n e"], codes: Float[Tensor, "n q"]) -> Float[Tensor, "n d"]:
+        """Normalised adapters."""
+        hidden = silu(linear(embeddings, self.first.weight * self.reads, self.first.bias))
+        coefficients = (self.linear(embeddings) + self.last(hidden)).view(-1, *self.base.shape) + self.base
+        padded = torch.cat([torch.ones(len(codes), 1), codes], 1)
+        result: Tensor = (torch.einsum("nq,nqk->nk", padded, coefficients) @ self.directions) * self.trained
+        return result
+
+    def __call__(self, embeddings: Tensor, codes: Tensor) -> Tensor:
+        """Normalised adapters."""
+        result: Tensor = super().__call__(embeddings, codes)
+        return result
+
+
+Decoder = ShiftDecoder | CodeNetwork
+
+
+@dataclass(frozen=True)
+class CodeConfig:
+    """How a network of description and code is trained with the task loss.
+
+    Attributes:
+        steps: updates.
+        images: labelled images a task and update.
+        learning_rate: of the network, for AdamW.
+        direction_rate: of the directions.
+        code_rate: of the codes.
+        weight_decay: of the network.
+        code_decay: weight of half the squared length of a code in the loss.
+        directions: principal directions of the seen adapters, beside those of the codes.
+        noise: standard deviation of what is added to the embedding.
+    """
+
+    steps: int = 300
+    images: int = 16
+    learning_rate: float = 2e-3
+    direction_rate: float = 1.5e-3
+    code_rate: float = 0.05
+    weight_decay: float = 0.1
+    code_decay: float = 0.05
+    directions: int = 40
+    noise: float = 0.15
+
+
+@dataclass(frozen=True)
+class CodeProblem:
+    """A ``TaskProblem``: adapters from descriptions and codes, by the task loss.
+
+    Attributes:
+        backbone: the frozen model.
+        codec: of the adapters.
+        images: labelled images of the seen tasks.
+        sampler: random views of their descriptions.
+        adapters: normalised, of the seen tasks.
+        trained: which values of an adapter fine-tuning moves.
+        reads: columns of the embedding that each hidden unit reads.
+        codes: at the start; rows of tasks that are not trained on are not read.
+        config: sizes and rates.
+    """
+
+    backbone: Backbone
+    codec: Codec
+    images: TaskImages
+    sampler: ConditionSampler
+    adapters: Float[Tensor, "t d"]
+    trained: Bool[Tensor, " d"]
+    reads: Bool[Tensor, "h e"]
+    codes: Float[Tensor, "t q"]
+    config: CodeConfig
+
+    def network(self, tasks: Sequence[int]) -> CodeNetwork:
+        """An untrained network that knows the adapters and codes of these tasks alone."""
+        rows = list(tasks)
+        own = torch.linalg.pinv(self.codes[rows]) @ self.adapters[rows]
+        directions = torch.cat([own, principal_directions(self.adapters[rows], self.config.directions)])
+        codes = torch.zeros_like(self.codes)
+        codes[rows] = self.codes[rows]
+        return CodeNetwork(directions, self.trained, self.reads, codes)
+
+    def groups(self, network: CodeNetwork) -> list[dict[str, Any]]:
+        """All parameters, codes and directions at their own rates."""
+        config = self.config
+        shared = {id(network.codes), id(network.directions)}
+        own = [parameter for parameter in network.parameters() if id(parameter) not in shared]
+        return [
+            {"params": own, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": [network.directions], "lr": config.direction_rate, "weight_decay": 0.0},
+            {"params": [network.codes], "lr": config.code_rate, "weight_decay": 0.0},
+        ]
+
+    def loss(self, network: CodeNetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Float[Tensor, ""]:
+        """Mean task loss on a random view of each description and random images, plus the codes' decay."""
+        cond = self.sampler(tasks, draws)
+        cond = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
+        batch = self.images.draw(tasks, self.config.images, draws)
+        codes = network.codes[tasks]
+        losses = task_losses(self.backbone, self.codec, network(cond, codes), batch)
+        return losses.mean() + 0.5 * self.config.code_decay * codes.square().sum(1).mean()
+
+    def held_out_loss(self, network: CodeNetwork, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Not defined: a task that is not trained on has no code. Raises ``NotImplementedError``."""
+        raise NotImplementedError

@@ -1,0 +1,90 @@
+"""Which seen tasks need like adapters though their descriptions do not tell: codes of what descriptions leave out.
+
+An adapter that serves one task and fails another with nearly the same description shows that something else tells them
+apart. Cross losses between tasks described alike, adapter of one on images of the other, make a signed graph; its leading
+eigenvectors are the start of the tasks' codes (spectral clustering; von Luxburg 2007, "A tutorial on spectral clustering").
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.rng import torch_generator
+
+__all__ = ["TaskRelations", "spectral_codes", "task_relations"]
+
+MOST_LOSS = 6.0
+"""Cross losses are cut off here: wrong is wrong."""
+IMAGES = 32
+NULLS = 20
+"""Random graphs that the leading eigenvalue is compared with."""
+LEAST_RATIO = 1.3
+"""Leading eigenvalue, in units of the largest of random graphs, from which there is something to code."""
+
+TaskRelations = Float[Tensor, "t t"]
+"""Signed and symmetric: positive where two tasks described alike serve each other better than usual, 0 where unlike."""
+
+
+def task_relations(
+    backbone: Backbone,
+    codec: Codec,
+    vectors: Float[Tensor, "t d"],
+    embeddings: Float[Tensor, "t e"],
+    images: TaskImages,
+) -> TaskRelations:
+    """Relations of the seen tasks, each with the quarter of them (4 to 12) that is described most alike.
+
+    Args:
+        backbone: the frozen model.
+        codec: of the adapters.
+        vectors: normalised adapters of the tasks themselves.
+        embeddings: of their descriptions.
+        images: of the tasks.
+    """
+    count = len(vectors)
+    neighbours = min(count - 1, max(4, min(12, count // 4)))
+    distances = torch.cdist(embeddings, embeddings).fill_diagonal_(torch.inf)
+    near = distances.argsort(1)[:, :neighbours]
+    losses = torch.zeros(count, neighbours)
+    with torch.no_grad():
+        for task in range(count):
+            inputs, labels = images.judged(task, IMAGES)
+            logits = backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(vectors[near[task]])))
+            each = cross_entropy(logits.flatten(0, 1), labels.repeat(neighbours), reduction="none")
+            losses[task] = each.view(neighbours, -1).mean(1).clamp_max(MOST_LOSS)
+    signed = torch.zeros(count, count).scatter_(1, near, torch.tanh(losses.median() - losses))
+    return (signed + signed.T) / 2
+
+
+def spectral_codes(
+    relations: TaskRelations, tasks: Int[Tensor, " s"], seed: int, dimensions: int = 1
+) -> Float[Tensor, "s q"] | None:
+    """Codes of unit mean square of some tasks; ``None`` where the relations are no more than chance makes them.
+
+    Args:
+        relations: of all tasks.
+        tasks: which are coded; the others are not read.
+        seed: of the random graphs.
+        dimensions: of a code.
+    """
+    own = relations[tasks][:, tasks]
+    values, vectors = torch.linalg.eigh(own)
+    draws = torch_generator(seed, "relations")
+    upper = own.triu(1)
+    chance = 0.0
+    for _ in range(NULLS):
+        signs = torch.randint(0, 2, own.shape, generator=draws) * 2.0 - 1.0
+        flipped = upper.abs() * signs
+        chance = max(chance, float(torch.linalg.eigvalsh(flipped + flipped.T)[-1]))
+    if len(tasks) < 2 * dimensions + 2 or float(values[-1]) < LEAST_RATIO * max(chance, 1e-9):
+        return None
+    codes = vectors[:, -dimensions:].flip(1)
+    # The sign of an eigenvector is free: the largest entry is made positive.
+    signs = codes.gather(0, codes.abs().argmax(0, keepdim=True)).sign()
+    return codes * signs * len(tasks) ** 0.5
