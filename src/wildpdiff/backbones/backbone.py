@@ -16,7 +16,7 @@ from wildpdiff.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
-from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
+from wildpdiff.backbones.lora import branch_parameters, expected_shapes, initial_adapter, with_branches
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Images
 
@@ -41,10 +41,21 @@ class _Part(nn.Module):
         self.module = module
         self._method = method
 
+    @classmethod
+    def of(cls, module: nn.Module) -> _Part:
+        """What comes after the stem; the whole module where it has none."""
+        # The bound __call__ and not the module: registered a second time under another name, its weights would count
+        # as tied, and functional_call would leave the adapter's in the frozen model.
+        return cls(module, module.head if _is_split(module) else module.__call__)  # type: ignore[arg-type]
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the part."""
         result: Tensor = self._method(inputs)
         return result
+
+
+def _is_split(module: nn.Module) -> bool:
+    return hasattr(module, "stem") and hasattr(module, "head")
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +174,12 @@ class Backbone:
     @property
     def split(self) -> bool:
         """Whether the module is run in two parts, of which the first is the same for every adapter."""
-        return hasattr(self.module, "stem") and hasattr(self.module, "head")
+        return _is_split(self.module)
+
+    @cached_property
+    def _adapted(self) -> _Part:
+        """What comes after the stem, with low-rank branches."""
+        return _Part.of(with_branches(self.module, self.adapter_config))
 
     def stem(self, images: Images) -> Tensor:
         """What comes before any adapted layer, ``[n, …]``, computed in batches without gradient. Worth caching."""
@@ -184,16 +200,10 @@ class Backbone:
             features: output of :meth:`stem`, ``[n, …]``.
             tensors: the adapter's tensors under PEFT's names; ``None`` is the pretrained model.
         """
-        module = self.module
-        # The bound __call__ and not the module: registered a second time under another name, its weights would count
-        # as tied, and functional_call would leave the adapter's in the frozen model.
-        part = _Part(module, module.head if self.split else module.__call__)  # type: ignore[arg-type]
-        merged: dict[str, Tensor] = {}
-        if tensors is not None:
-            merged = merged_parameters(dict(module.named_parameters()), tensors, self.adapter_config)
-        result: Tensor = torch.func.functional_call(
-            part, {f"module.{name}": value for name, value in merged.items()}, (features,)
-        )
+        if tensors is None:
+            return _Part.of(self.module)(features)  # type: ignore[no-any-return]
+        given = {f"module.{name}": value for name, value in branch_parameters(tensors, self.adapter_config).items()}
+        result: Tensor = torch.func.functional_call(self._adapted, given, (features,))
         return result
 
     def predict(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:

@@ -6,7 +6,8 @@ from torch import nn
 
 import toys
 from wildpdiff.adapter import PEFT_PREFIX, AdapterConfig
-from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.lora import branch_parameters, expected_shapes, initial_adapter, with_branches
 from wildpdiff.errors import AdapterMismatchError, TrainingError
 
 CONFIG = AdapterConfig("toy", "0" * 64, toys.CLASSES, 2, 3.0, ("conv3", "conv1", "body"), ("classifier",))
@@ -38,25 +39,115 @@ def test_layers_that_lora_cannot_take_are_refused(layer: nn.Module) -> None:
         expected_shapes(nn.Sequential(layer), config)
 
 
-def test_only_what_differs_is_merged() -> None:
-    backbone = toys.backbone()
-    merged = merged_parameters(
-        dict(backbone.module.named_parameters()), toys.random_tensors(backbone, 0), backbone.adapter_config
-    )
-    assert sorted(merged) == ["body.weight", "classifier.bias", "classifier.weight", "conv1.weight", "conv3.weight"]
+class Head(nn.Module):
+    """The head of a module as a module of its own, which ``functional_call`` takes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.module.head(inputs)
 
 
-@pytest.mark.parametrize("name", ["conv3", "conv1"])
-def test_the_update_of_a_convolution_is_the_two_convolutions_in_turn(name: str) -> None:
+def merged(backbone: Backbone, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The slow twin: every target's dense weight ``W + s B A``, and the saved modules as they are."""
+    base = dict(backbone.module.named_parameters())
+    found = {}
+    for name in backbone.lora.target_modules:
+        a, b = (tensors[f"{PEFT_PREFIX}{name}.lora_{factor}.weight"] for factor in "AB")
+        update = (b.flatten(1) @ a.flatten(1)).view_as(base[f"{name}.weight"])
+        found[f"{name}.weight"] = base[f"{name}.weight"] + backbone.adapter_config.scaling * update
+    for name in backbone.lora.modules_to_save:
+        own = {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items() if f".{name}." in key}
+        found |= own
+    return found
+
+
+def test_only_what_the_adapter_holds_is_given() -> None:
     backbone = toys.backbone()
     tensors = toys.random_tensors(backbone, 0)
-    base = dict(backbone.module.named_parameters())
-    merged = merged_parameters(base, tensors, backbone.adapter_config)[f"{name}.weight"]
-    maps = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    inner = nn.functional.conv2d(maps, tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"])
-    outer = nn.functional.conv2d(inner, tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"])
-    expected = nn.functional.conv2d(maps, base[f"{name}.weight"]) + 3.0 / 2 * outer
-    assert torch.allclose(nn.functional.conv2d(maps, merged), expected, atol=1e-5)
+    given = branch_parameters({**tensors, f"{PEFT_PREFIX}other.weight": torch.ones(1)}, backbone.adapter_config)
+    layers = ("body", "conv1", "conv3")
+    factors = [f"{layer}.{factor}" for layer in layers for factor in ("factor_a", "factor_b")]
+    assert sorted(given) == sorted([*factors, "classifier.bias", "classifier.weight"])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_branches_are_merged_weights_in_value_and_gradient(together: bool) -> None:
+    backbone = toys.backbone()
+    images = backbone.stem(toys.random_images(8)).view(2, 4, 4, 4, 4)
+    each = [toys.random_tensors(backbone, seed) for seed in (1, 2)]
+    stacked = {name: torch.stack([own[name] for own in each]).requires_grad_() for name in each[0]}
+
+    def dense(inputs: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        part = Head(backbone.module)
+        weights = {f"module.{name}": value for name, value in merged(backbone, tensors).items()}
+        return torch.func.functional_call(part, weights, (inputs,))
+
+    results = []
+    for logits in (dense, backbone.logits):
+        if together:
+            values = torch.func.vmap(logits)(images, stacked)
+        else:
+            own = [{name: value[place] for name, value in stacked.items()} for place in range(2)]
+            values = torch.stack([logits(x, tensors) for x, tensors in zip(images, own, strict=True)])
+        results.append((values, torch.autograd.grad(values.square().sum(), list(stacked.values()))))
+    (ours, gradients), (theirs, wanted) = results
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    for found, expected in zip(gradients, wanted, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, padding_mode="circular"),
+        nn.Conv2d(4, 6, (1, 3), dilation=2, bias=False),
+        nn.Linear(5, 3, bias=False),
+    ],
+)
+def test_any_layer_with_a_branch_is_the_layer_with_its_merged_weight(layer: nn.Module) -> None:
+    config = dataclasses.replace(CONFIG, target_modules=("0",), modules_to_save=())
+    module = nn.Sequential(layer).requires_grad_(False)
+    adapted = with_branches(module, config)
+    draws = torch.Generator().manual_seed(0)
+    for name, value in adapted[0].named_buffers():
+        value.copy_(torch.randn(value.shape, generator=draws))
+        assert name in ("factor_a", "factor_b")
+    inputs = torch.randn(2, *((5,) if isinstance(layer, nn.Linear) else (4, 7, 7)), generator=draws)
+    expected = torch.func.functional_call(module, {"0.weight": adapted[0].weight}, (inputs,))
+    assert torch.allclose(adapted(inputs), expected, atol=1e-5)
+    assert not torch.allclose(adapted(inputs), module(inputs), atol=1e-2)
+    assert adapted[0].frozen is layer.weight, "the pretrained weights are shared, not copied"
+
+
+def test_a_layer_whose_weight_is_read_and_a_layer_of_a_kind_of_its_own_are_adapted_too() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return 2.0 * super().forward(inputs)
+
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.doubled = nn.Linear(3, 3), Doubled(3, 3)
+            self.known = [self.doubled]  # also by a name that is no submodule's
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.known[0](inputs @ self.read.weight.T)
+
+    config = dataclasses.replace(CONFIG, target_modules=("read", "doubled"), modules_to_save=())
+    module = Reads().requires_grad_(False)
+    adapted = with_branches(module, config)
+    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(adapted(inputs), module(inputs))
+    for layer in (adapted.read, adapted.doubled):
+        before = adapted(inputs)
+        layer.factor_a.fill_(0.3)
+        layer.factor_b.fill_(0.3)
+        assert not torch.allclose(adapted(inputs), before, atol=1e-3)
+    by_hand = 2.0 * nn.functional.linear(inputs @ adapted.read.weight.T, adapted.doubled.weight, module.doubled.bias)
+    assert torch.allclose(adapted(inputs), by_hand, atol=1e-6)
 
 
 def test_the_initial_adapter_leaves_the_global_generator_alone() -> None:
