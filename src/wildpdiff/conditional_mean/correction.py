@@ -12,8 +12,9 @@ better than that of either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,10 +169,23 @@ class Correction:
 
 
 def task_losses(
-    backbone: Backbone, codec: Codec, normalized: Float[Tensor, "b d"], batch: ImageBatch
+    backbone: Backbone,
+    codec: Codec,
+    normalized: Float[Tensor, "b d"],
+    batch: ImageBatch,
+    constant: Collection[str] = (),
 ) -> Float[Tensor, " b"]:
-    """Cross-entropy of normalised adapters on some labelled images of each one's task."""
+    """Cross-entropy of normalised adapters on some labelled images of each one's task.
+
+    Args:
+        backbone: the frozen model.
+        codec: of the adapters.
+        normalized: the adapters.
+        batch: images of each adapter's task.
+        constant: names of tensors whose gradient is not computed.
+    """
     tensors = codec.layout.unflatten(codec.decode(normalized))
+    tensors = {name: value.detach() if name in constant else value for name, value in tensors.items()}
     return torch.func.vmap(lambda x, y, adapter: cross_entropy(backbone.logits(x, adapter), y))(
         batch.inputs, batch.labels, tensors
     )
@@ -203,6 +217,13 @@ class CorrectionProblem:
     config: TaskLossConfig
     left_out: Float[Tensor, "s t d"]
 
+    @cached_property
+    def constant(self) -> frozenset[str]:
+        """Tensors of an adapter that fine-tuning does not move: the network masks whatever gradient they have."""
+        layout = self.codec.layout
+        moved = [bool(part.any()) for part in torch.split(self.trained, list(layout.sizes))]
+        return frozenset(name for name, any_moved in zip(layout.names, moved, strict=True) if not any_moved)
+
     def network(self, tasks: Sequence[int]) -> DescriptionNetwork:
         """An untrained network that knows the adapters of these tasks alone."""
         config, encoder = self.config, self.encoder
@@ -221,7 +242,7 @@ class CorrectionProblem:
         below = self.left_out[self.kernel.code(cond), tasks]
         noisy = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
         batch = self.images.draw(tasks, self.config.images, draws)
-        return task_losses(self.backbone, self.codec, below + network.normalized(noisy), batch).mean()
+        return task_losses(self.backbone, self.codec, below + network.normalized(noisy), batch, self.constant).mean()
 
     def held_out_loss(self, network: DescriptionNetwork, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """Mean task loss on whole descriptions and the same images every time."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, one_thread, seeded
+from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, one_thread, seeded
 from wildpdiff.conditional_mean.network_store import NetworkStore
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
@@ -209,8 +209,7 @@ def fit_ensemble(
         for part in range(trained):
             rest, held_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
             for kind, problem in enumerate(problems):
-                done = len(fitted) * config.steps
-                tick = None if progress is None else _offset(progress, done, total)
+                tick = None if progress is None else _ahead(progress, fitted, config, total)
                 own = sub_seed(seed, what, part, kind)
                 found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
                 if found is None:
@@ -221,7 +220,7 @@ def fit_ensemble(
                         store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
                 fitted.append(found)
                 if progress is not None:
-                    progress(done + config.steps, total)
+                    progress(len(fitted) * config.steps, total)
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
         torch.where(fold < trained, fold, -1),
@@ -243,8 +242,13 @@ def _stored(
     return FittedNetwork(network.eval().requires_grad_(False), kept.steps, kept.losses, kept.held_out_losses)
 
 
-def _offset(progress: Progress, done: int, total: int) -> Progress:
-    return lambda step, _: progress(done + step, total)
+def _ahead(
+    progress: Progress, fitted: Sequence[FittedNetwork[Network]], config: NetworkTraining, total: int
+) -> Progress:
+    """The progress of the next network, which makes about as many updates as those before: most are stopped early."""
+    made = [len(entry.losses) for entry in fitted] or [min(config.steps, 2 * config.patience * config.look_every)]
+    expected, done = max(1, sum(made) / len(made)), len(fitted) * config.steps
+    return lambda step, _: progress(done + int(config.steps * min(0.95, step / expected)), total)
 
 
 def _train(
@@ -289,10 +293,9 @@ def _train(
                 progress(step + 1, steps)
             if held_out is not None and step + 1 in evaluated:
                 looks.append(_look(problem, averaged, held_out, step + 1, what))
-                since = len(looks) - 1 - looks.index(min(looks))
-                if keep_best and since == 0:
+                if keep_best and looks.index(min(looks)) == len(looks) - 1:
                     best.load_state_dict(averaged.state_dict())
-                if since >= config.patience:
+                if is_over(looks, config.patience):
                     break
     if keep_best:
         kept = config.evaluation_steps[looks.index(min(looks))]

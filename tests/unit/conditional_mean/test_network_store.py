@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,16 @@ def test_the_key_is_a_hash_of_tensors_and_settings(change: str, tmp_path: Path) 
     else:
         settings["seed"] = 1
     assert NetworkStore.of(tmp_path, tensors, settings).key != key
+
+
+def test_progress_runs_evenly_to_its_end_though_trainings_are_stopped_early() -> None:
+    told: list[tuple[int, int]] = []
+    config = NetworkTraining(steps=1000, tasks=4, look_every=2, patience=3)
+    fit_ensemble([Noisy()], 12, 3, config, 0, "noisy", progress=lambda *counts: told.append(counts))  # type: ignore
+    done = [entry[0] for entry in told]
+    assert {entry[1] for entry in told} == {3 * config.steps}
+    assert done == sorted(done)
+    assert done[-1] == 3 * config.steps
+    assert len(done) < 600
+    middle = done.index(2 * config.steps)
+    assert max(after - before for before, after in pairwise(done[:middle])) < 0.95 * config.steps
