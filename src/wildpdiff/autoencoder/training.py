@@ -11,7 +11,7 @@ import torch
 
 from wildpdiff.errors import TrainingError
 
-__all__ = ["Progress", "check_finite", "flush_denormals", "is_over", "one_thread", "seeded", "warmup_cosine"]
+__all__ = ["Progress", "check_finite", "flush_denormals", "is_over", "seeded", "warmup_cosine"]
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -83,18 +83,3 @@ def flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(was_on)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One CPU thread inside the block, and as many as before afterwards.
-
-    For trainings whose tensors are so small that handing them to other threads takes longer than the work. What is
-    computed inside does not depend on the number of threads that the user gave.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, one_thread, seeded
+from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, seeded
 from wildpdiff.conditional_mean.network_store import NetworkStore
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import ImageRows, TaskFeatures
 
 __all__ = [
@@ -103,8 +104,7 @@ class FittedNetwork(Generic[Network]):
         network: with averaged weights, in evaluation mode, frozen.
         steps: updates made, as chosen on held-out seen tasks.
         losses: of those updates.
-        held_out_losses: of the training in which the number was chosen, after its ``evaluation_steps``; empty where
-            there were too few tasks to hold any out.
+        held_out_losses: of the training that chose the number, after its ``evaluation_steps``; empty without any.
     """
 
     network: Network

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.autoencoder.training import Progress, one_thread
+from wildpdiff.autoencoder.training import Progress
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
@@ -19,6 +19,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.threads import one_thread
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
