@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,6 +163,7 @@ def fit_generator(
     featurise: Featuriser | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    store: Path | None = None,
 ) -> FittedGenerator:
     """Learn the distribution of a zoo's adapters given the descriptions of its tasks (paper, section on training).
 
@@ -179,6 +181,8 @@ def fit_generator(
         featurise: what images of descriptions are read by; the backbone's features by default.
         seed: decides everything random.
         progress: called with (training steps done, in all).
+        store: folder in which every network of the conditional mean is kept as it is finished. A call with the same
+            arguments takes them from there, and gives the same bytes; the caller removes the folder.
 
     Raises:
         AdapterMismatchError: the zoo is of another backbone.
@@ -199,7 +203,7 @@ def fit_generator(
 
     around = _Around(None, None, 1.0, torch.zeros(0))
     if config.kernel_mean:
-        fitted = fit_conditional_mean(material, config.task_loss, features, seed, progress=tick(0))
+        fitted = fit_conditional_mean(material, config.task_loss, features, seed, progress=tick(0), store=store)
         around = _around(fitted.mean, autoencoder.model, latents, task_of, fitted.losses)
     diffusion = fit_diffusion(
         latents / around.scale,

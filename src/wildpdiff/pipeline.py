@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -249,9 +250,16 @@ def _generator(
             features=features,
             seed=seed,
             progress=tick,
+            store=_store(out, number),
         )
         fitted.generator.save_pretrained(folder)
+        shutil.rmtree(_store(out, number), ignore_errors=True)
     return Generator.from_pretrained(folder, backbone)
+
+
+def _store(out: Path, number: int) -> Path:
+    """Where the networks of an unfinished fit are kept."""
+    return out / f".generator-{number}.unfinished"
 
 
 def _trust(
@@ -277,8 +285,10 @@ def _trust(
             features,
             seed=config.seed + 1000 * number,
             progress=tick,
+            store=_store(out, number),
         )
         model.save(folder)
+        shutil.rmtree(_store(out, number), ignore_errors=True)
     return TrustModel.load(folder, generator.backbone)
 
 

@@ -17,7 +17,7 @@ MAX_FUNCTION = 70
 
 LAYERS = (
     {"errors"},
-    {"disk", "rng"},
+    {"disk", "rng", "threads"},
     {"artifact"},
     {"adapter"},
     {"tasks"},

@@ -17,6 +17,7 @@ from wildpdiff.autoencoder.training import Progress, check_finite, flush_denorma
 from wildpdiff.autoencoder.vae import VariationalAutoencoder
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.threads import one_thread
 
 __all__ = [
     "AUTOENCODERS",
@@ -117,7 +118,7 @@ def fit_autoencoder(
     else:
         if vectors.shape[0] < 2:
             raise TrainingError(f"An autoencoder needs at least 2 vectors, found {vectors.shape[0]}.")
-        with flush_denormals(), seeded(sub_seed(seed, "autoencoder", "weights")):
+        with flush_denormals(), one_thread(), seeded(sub_seed(seed, "autoencoder", "weights")):
             vae = VariationalAutoencoder(vectors.shape[1], config.latent_size, config.hidden, config.convolutional)
             vae.start_from_principal_components(vectors)
             losses = _train(vae, vectors, config, seed, progress)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
 from wildpdiff.errors import TrainingError
 
-__all__ = ["Progress", "check_finite", "flush_denormals", "seeded", "warmup_cosine"]
+__all__ = ["Progress", "check_finite", "flush_denormals", "is_over", "seeded", "warmup_cosine"]
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
+
+RISES, RISE = 3, 0.1
+"""A held-out loss has turned upwards when it has risen so often in a row, to more than this share above its lowest."""
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
@@ -37,6 +41,20 @@ def check_finite(loss: float, step: int, what: str) -> None:
             f"The training of the {what} diverged at step {step} (loss {loss}); check the input for NaN, "
             "or lower the learning rate."
         )
+
+
+def is_over(losses: Sequence[float], patience: int) -> bool:
+    """Whether a training can end: its held-out loss has not fallen for long, or has clearly turned upwards.
+
+    Args:
+        losses: of all evaluations so far, at least one.
+        patience: evaluations without a lower loss after which it ends.
+    """
+    lowest = min(losses)
+    latest = losses[-RISES - 1 :]
+    rising = len(latest) > RISES and all(before < after for before, after in pairwise(latest))
+    turned = rising and latest[-1] > lowest + RISE * abs(lowest)
+    return turned or len(losses) - 1 - losses.index(lowest) >= patience
 
 
 @contextmanager

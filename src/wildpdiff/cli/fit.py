@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,15 +41,31 @@ def fit(
     option: SuiteSettings = None,
     backbone: BackboneOption = "savanna-cnn",
     parts: Annotated[
-        str | None, typer.Option("--parts", help="Parts of the description that are read: metadata,backgrounds,….")
+        str | None,
+        typer.Option(
+            "--parts", help="Parts of the description that are read.", show_default="metadata,backgrounds,examples"
+        ),
     ] = None,
-    autoencoder: Annotated[Literal["pca", "vae"] | None, typer.Option("--autoencoder")] = None,
-    network: Annotated[Literal["residual", "unet"] | None, typer.Option("--network", help="The denoiser.")] = None,
-    size: Annotated[Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.")] = None,
+    autoencoder: Annotated[
+        Literal["pca", "vae"] | None, typer.Option("--autoencoder", help="Of the adapters.", show_default="pca")
+    ] = None,
+    network: Annotated[
+        Literal["residual", "unet"] | None, typer.Option("--network", help="The denoiser.", show_default="residual")
+    ] = None,
+    size: Annotated[
+        Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.", show_default="tiny")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.", show_default="1000")
+    ] = None,
     task_steps: Annotated[
         int | None,
-        typer.Option("--task-steps", min=0, help="Steps with the task loss after it; 0 is the paper's training."),
+        typer.Option(
+            "--task-steps",
+            min=0,
+            help="Most steps of each network trained with the task loss; 0 is the paper's training.",
+            show_default="800",
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
@@ -63,7 +80,7 @@ def fit(
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
-    Stopped while trust is calibrated and started again with the same options, it goes on there.
+    Stopped or killed and started again with the same options, it goes on with what is finished.
     """
     may_write_artifact(out, "generator")
     prepare_torch(threads)
@@ -88,6 +105,9 @@ def fit(
     features = FeatureCache(loaded, opened.tasks("seen"), opened_zoo.plan.finetune["batch"])
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
+    store = out.with_name(f".{out.name}.unfinished")
+    if store.is_dir():
+        remark(f"{store} holds networks that a call which was stopped has finished; going on with those that fit.")
     with Stages() as stages:
         reader = image_reader(clip)
         generator = _unfinished(out, loaded, settings, seed, opened_zoo, reader) if trust else None
@@ -103,6 +123,7 @@ def fit(
                 featurise=reader,
                 seed=seed,
                 progress=tick,
+                store=store,
             )
             generator, measured = fitted.generator, _measured(fitted)
             generator.save_pretrained(out)
@@ -119,8 +140,10 @@ def fit(
                 features,
                 seed=seed,
                 progress=stages("calibrate trust on held-out seen tasks"),
+                store=store,
             )
             model.save(out / FOLDER)
+    shutil.rmtree(store, ignore_errors=True)
     _tell(out, generator, calibrated, measured, as_json)
 
 

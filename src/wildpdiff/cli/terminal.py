@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from types import TracebackType
@@ -77,8 +78,45 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+QUIET_SECONDS = (10.0, 30.0)
+"""Without a terminal: seconds until the first line about how far a stage is, and between later ones."""
+
+
+class TimeLeft:
+    """Seconds until a stage ends, from the mean rate since it began.
+
+    The mean and not the latest rate: a training that is stopped early leaps ahead. What is done in the first second
+    does not count: it is what an earlier call has left, or what is quick to set up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: float | None = None
+        self._start = (0.0, 0)
+
+    def __call__(self, done: int, total: int) -> float | None:
+        """Seconds, of a stage of which so much is done; None as long as nothing can be said."""
+        now = self._clock()
+        if self._first is None:
+            self._first = now
+        if now - self._first < 1.0:
+            self._start = (now, done)
+        since, before = self._start
+        if done <= before or now <= since:
+            return None
+        return max(0, total - done) * (now - since) / (done - before)
+
+
+def duration(seconds: float) -> str:
+    """About how long, as people say it: ``40 s``, ``3 min``, ``2 h 10 min``."""
+    if seconds < 55:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Stages:
-    """Tells of stages as they run: bars with the time left on a terminal, elsewhere one line a stage.
+    """Stages as they run, with the time left: bars on a terminal, elsewhere a line at the start and now and then.
 
     An instance is a :data:`wildpdiff.pipeline.Reporter`: called with the name of a stage as it starts, it returns
     what is called with (done, in all).
@@ -92,15 +130,14 @@ class Stages:
         """Start the display where stderr is a terminal."""
         if sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
                 console=Console(stderr=True),
             )
             self._progress.start()
@@ -117,15 +154,37 @@ class Stages:
 
     def __call__(self, name: str) -> Callable[[int, int], None]:
         """Begin a stage, and end the one before."""
+        left = TimeLeft()
         if self._progress is None:
             remark(f"{name} …")
-            return lambda done, total: None
+            return _lines(name, left)
         progress = self._progress
         self._finish()
-        task = self._task = progress.add_task(name, total=None)
-        return lambda done, total: progress.update(task, completed=done, total=total)
+        task = self._task = progress.add_task(name, total=None, left="")
+
+        def tick(done: int, total: int) -> None:
+            seconds = left(done, total)
+            about = "" if seconds is None or done >= total else f"about {duration(seconds)} left"
+            progress.update(task, completed=done, total=total, left=about)
+
+        return tick
 
     def _finish(self) -> None:
         if self._progress is not None and self._task is not None:
             total = self._progress.tasks[self._task].total or 1
-            self._progress.update(self._task, completed=total, total=total)
+            self._progress.update(self._task, completed=total, total=total, left="")
+
+
+def _lines(name: str, left: TimeLeft, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
+    """Progress in a pipe or a file: a line every half minute, the first one sooner."""
+    following = clock() + QUIET_SECONDS[0]
+
+    def tick(done: int, total: int) -> None:
+        nonlocal following
+        seconds = left(done, total)
+        if seconds is None or done >= total or clock() < following:
+            return
+        following = clock() + QUIET_SECONDS[1]
+        remark(f"{name}: {100 * done // total} %, about {duration(seconds)} left")
+
+    return tick

@@ -12,8 +12,10 @@ better than that of either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,10 +28,12 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, factor_reads, principal_directions
+from wildpdiff.conditional_mean.network_store import NetworkStore
 from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
+from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = [
@@ -50,6 +54,9 @@ FEWEST_TASKS = 10
 """With fewer seen tasks a held-out part says nothing, and regression is left as it is."""
 
 WHAT = "conditional mean"
+
+SAMPLER_DRAWS = 8
+"""Views of every description that go into the name of a stored network."""
 
 
 @dataclass(frozen=True)
@@ -162,10 +169,23 @@ class Correction:
 
 
 def task_losses(
-    backbone: Backbone, codec: Codec, normalized: Float[Tensor, "b d"], batch: ImageBatch
+    backbone: Backbone,
+    codec: Codec,
+    normalized: Float[Tensor, "b d"],
+    batch: ImageBatch,
+    constant: Collection[str] = (),
 ) -> Float[Tensor, " b"]:
-    """Cross-entropy of normalised adapters on some labelled images of each one's task."""
+    """Cross-entropy of normalised adapters on some labelled images of each one's task.
+
+    Args:
+        backbone: the frozen model.
+        codec: of the adapters.
+        normalized: the adapters.
+        batch: images of each adapter's task.
+        constant: names of tensors whose gradient is not computed.
+    """
     tensors = codec.layout.unflatten(codec.decode(normalized))
+    tensors = {name: value.detach() if name in constant else value for name, value in tensors.items()}
     return torch.func.vmap(lambda x, y, adapter: cross_entropy(backbone.logits(x, adapter), y))(
         batch.inputs, batch.labels, tensors
     )
@@ -197,6 +217,13 @@ class CorrectionProblem:
     config: TaskLossConfig
     left_out: Float[Tensor, "s t d"]
 
+    @cached_property
+    def constant(self) -> frozenset[str]:
+        """Tensors of an adapter that fine-tuning does not move: the network masks whatever gradient they have."""
+        layout = self.codec.layout
+        moved = [bool(part.any()) for part in torch.split(self.trained, list(layout.sizes))]
+        return frozenset(name for name, any_moved in zip(layout.names, moved, strict=True) if not any_moved)
+
     def network(self, tasks: Sequence[int]) -> DescriptionNetwork:
         """An untrained network that knows the adapters of these tasks alone."""
         config, encoder = self.config, self.encoder
@@ -215,7 +242,7 @@ class CorrectionProblem:
         below = self.left_out[self.kernel.code(cond), tasks]
         noisy = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
         batch = self.images.draw(tasks, self.config.images, draws)
-        return task_losses(self.backbone, self.codec, below + network.normalized(noisy), batch).mean()
+        return task_losses(self.backbone, self.codec, below + network.normalized(noisy), batch, self.constant).mean()
 
     def held_out_loss(self, network: DescriptionNetwork, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """Mean task loss on whole descriptions and the same images every time."""
@@ -238,6 +265,7 @@ def fit_correction(
     *,
     trained_folds: int | None = None,
     progress: Progress | None = None,
+    store: Path | None = None,
 ) -> Correction:
     """Train the networks on top of a regression of normalised adapters.
 
@@ -254,6 +282,8 @@ def fit_correction(
         seed: of everything random.
         trained_folds: without how many of the folds networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
+        store: folder in which every network is kept as it is finished, under a hash of all that decides it; networks
+            that are there are not trained again.
 
     Without images, without updates, or with fewer than ten tasks, nothing is trained.
 
@@ -270,8 +300,9 @@ def fit_correction(
         CorrectionProblem(backbone, codec, kernel, trained, encoder, sampler, images, config, below)
         for below in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
     ]
+    kept = None if store is None else _store(store, problems[0], table, seed)
     fitted = fit_ensemble(
-        problems, images.names, min(config.folds, count), config.training, seed, WHAT, trained_folds, progress
+        problems, images.names, min(config.folds, count), config.training, seed, WHAT, trained_folds, progress, kept
     )
     kinds = len(config.bases)
     members = tuple(
@@ -283,3 +314,33 @@ def fit_correction(
         rows = fitted.fold == member.fold
         held_out[member.basis][rows] = member.normalized(kernel.seen[rows], left_out[rows])
     return Correction(members, held_out, fitted.fold, fitted.losses, fitted.steps)
+
+
+def _store(folder: Path, problem: CorrectionProblem, table: Tensor, seed: int) -> NetworkStore:
+    """Where the networks are kept: under a hash of what :func:`fit_correction` reads of its arguments."""
+    kernel, codec, images = problem.kernel, problem.codec, problem.images
+    # The sampler has no tensors to read: some draws of it tell its descriptions and how often it hides a part.
+    draws = torch_generator(0, "stored networks")
+    drawn = torch.stack([problem.sampler(torch.arange(len(kernel.seen)), draws) for _ in range(SAMPLER_DRAWS)])
+    tensors = {
+        "seen": kernel.seen,
+        "targets": kernel.targets,
+        "left out": table,
+        "trained": problem.trained,
+        "drawn": drawn,
+        **{f"codec.{name}": value for name, value in codec.state().items()},
+    }
+    for number, (task, rows) in enumerate(zip(images.tasks, images.rows, strict=True)):
+        own = {"train": task.train, "train labels": task.train_labels, "trained rows": rows.trained}
+        own |= {"validation": task.validation, "validation labels": task.validation_labels, "unshared": rows.unshared}
+        tensors |= {f"{number}.{name}": value for name, value in own.items()}
+    settings = {
+        "config": problem.config.to_json(),
+        "seed": seed,
+        "codec": codec.config,
+        "adapter": problem.backbone.adapter_config.to_json(),
+        "groups": [[part, list(columns)] for part, columns in problem.encoder.groups],
+        "parts": list(problem.encoder.parts),
+        "tasks": list(images.names),
+    }
+    return NetworkStore.of(folder, tensors, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -172,6 +173,7 @@ def fit_conditional_mean(
     *,
     trained_folds: int | None = None,
     progress: Progress | None = None,
+    store: Path | None = None,
 ) -> FittedMean:
     """Regression of the tasks' adapters on their descriptions, then networks on top of it.
 
@@ -182,6 +184,7 @@ def fit_conditional_mean(
         seed: of everything random.
         trained_folds: without how many folds of the tasks networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
+        store: folder in which every network is kept as it is finished; see :func:`fit_correction`.
 
     Raises:
         TrainingError: a training diverged.
@@ -204,6 +207,7 @@ def fit_conditional_mean(
         seed,
         trained_folds=trained_folds,
         progress=progress,
+        store=store,
     )
     estimators = Estimators(material.backbone, material.codec, kernel, simple, correction)
     if labelled is None:

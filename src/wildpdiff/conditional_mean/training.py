@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, seeded
+from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, seeded
+from wildpdiff.conditional_mean.network_store import NetworkStore
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import ImageRows, TaskFeatures
 
 __all__ = [
@@ -46,7 +48,8 @@ class NetworkTraining:
             is the beginning of a longer one.
         averaging: decay of the moving average of the weights, which is what is kept (Polyak & Juditsky 1992).
         held_out: share of the seen tasks on which the number of updates is chosen.
-        look_every: updates between two looks at their loss.
+        look_every: updates between two looks at their loss; the first few are closer together
+            (:attr:`evaluation_steps`).
         patience: looks without a lower loss after which the choice is made.
     """
 
@@ -64,6 +67,17 @@ class NetworkTraining:
                 f"A training has {self.steps} updates of {self.tasks} tasks, with a look every {self.look_every}. "
                 "Give at least 1 of each."
             )
+
+    @property
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """Numbers of updates after which the held-out loss is evaluated.
+
+        0, an eighth, a quarter and a half of ``look_every``, and its multiples. With wide layers and few tasks the best
+        network is one of the first; multiples alone would miss it and end the training late.
+        """
+        early = {self.look_every // part for part in (8, 4, 2)} - {0}
+        regular = range(self.look_every, self.steps + 1, self.look_every)
+        return (0, *sorted(step for step in early if step <= self.steps), *regular)
 
 
 @runtime_checkable
@@ -91,8 +105,7 @@ class FittedNetwork(Generic[Network]):
         network: with averaged weights, in evaluation mode, frozen.
         steps: updates made, as chosen on held-out seen tasks.
         losses: of those updates.
-        held_out_losses: of the training in which the number was chosen: before the first update, then after every
-            ``look_every``; empty where there were too few tasks to hold any out.
+        held_out_losses: of the training that chose the number, after its ``evaluation_steps``; empty without any.
     """
 
     network: Network
@@ -118,7 +131,7 @@ def fit_network(
     """
     every = list(range(count))
     steps, looks = config.steps, torch.zeros(0)
-    with flush_denormals():
+    with flush_denormals(), one_thread():
         if count >= FEWEST_TO_HOLD_OUT:
             order = torch.randperm(count, generator=torch_generator(seed, what, "held out"))
             kept = max(1, round(config.held_out * count))
@@ -126,7 +139,7 @@ def fit_network(
             rest = order[kept:].sort().values.tolist()
             trial = _train(problem, rest, config, config.steps, seed, what, held)
             looks = trial.held_out_losses
-            steps = int(looks.argmin()) * config.look_every
+            steps = config.evaluation_steps[int(looks.argmin())]
         fitted = _train(problem, every, config, steps, seed, what, None)
     return FittedNetwork(fitted.network, steps, fitted.losses, looks)
 
@@ -184,6 +197,7 @@ def fit_ensemble(
     what: str,
     trained: int | None = None,
     progress: Progress | None = None,
+    store: NetworkStore | None = None,
 ) -> FittedEnsemble[Network]:
     """Train one network of each kind without each part of the seen tasks; that part says when to stop.
 
@@ -200,33 +214,32 @@ def fit_ensemble(
         what: name of the networks, for errors.
         trained: without how many of the parts networks are trained; each of them by default.
         progress: called with (updates done, most updates in all).
+        store: keeps every network as it is finished; those that it has are not trained again.
 
     Raises:
         TrainingError: a loss is not finite.
+        ArtifactError: the disk refuses a network.
     """
     fold = folds(names, parts, seed, what)
     fitted: list[FittedNetwork[Network]] = []
     trained = parts if trained is None else min(trained, parts)
     total = trained * len(problems) * config.steps
-    with flush_denormals():
+    with flush_denormals(), one_thread():
         for part in range(trained):
+            rest, held_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
             for kind, problem in enumerate(problems):
-                done = len(fitted) * config.steps
-                fitted.append(
-                    _train(
-                        problem,
-                        (fold != part).nonzero()[:, 0].tolist(),
-                        config,
-                        config.steps,
-                        sub_seed(seed, what, part, kind),
-                        what,
-                        (fold == part).nonzero()[:, 0],
-                        keep_best=True,
-                        progress=None if progress is None else _offset(progress, done, total),
+                tick = None if progress is None else _ahead(progress, fitted, config, total)
+                own = sub_seed(seed, what, part, kind)
+                found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
+                if found is None:
+                    found = _train(
+                        problem, rest, config, config.steps, own, what, held_out, keep_best=True, progress=tick
                     )
-                )
+                    if store is not None:
+                        store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
+                fitted.append(found)
                 if progress is not None:
-                    progress(done + config.steps, total)
+                    progress(len(fitted) * config.steps, total)
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
         torch.where(fold < trained, fold, -1),
@@ -235,8 +248,26 @@ def fit_ensemble(
     )
 
 
-def _offset(progress: Progress, done: int, total: int) -> Progress:
-    return lambda step, _: progress(done + step, total)
+def _stored(
+    store: NetworkStore, problem: TaskProblem[Network], tasks: Sequence[int], seed: int, what: str, *name: int
+) -> FittedNetwork[Network] | None:
+    """A network that an earlier call has finished."""
+    kept = store.load(*name)
+    if kept is None:
+        return None
+    with seeded(sub_seed(seed, what, "weights")):
+        network = problem.network(tasks)
+    network.load_state_dict(kept.state)
+    return FittedNetwork(network.eval().requires_grad_(False), kept.steps, kept.losses, kept.held_out_losses)
+
+
+def _ahead(
+    progress: Progress, fitted: Sequence[FittedNetwork[Network]], config: NetworkTraining, total: int
+) -> Progress:
+    """The progress of the next network, which makes about as many updates as those before: most are stopped early."""
+    made = [len(entry.losses) for entry in fitted] or [min(config.steps, 2 * config.patience * config.look_every)]
+    expected, done = max(1, sum(made) / len(made)), len(fitted) * config.steps
+    return lambda step, _: progress(done + int(config.steps * min(0.95, step / expected)), total)
 
 
 def _train(
@@ -254,6 +285,7 @@ def _train(
     """Train; with tasks held out stop once their loss has not fallen for long, and keep the best if asked to."""
     draws = torch_generator(seed, what, "batches")
     pool = torch.tensor(tasks)
+    evaluated = set(config.evaluation_steps)
     losses: list[float] = []
     with seeded(sub_seed(seed, what, "weights")):
         network = problem.network(tasks).train()
@@ -278,15 +310,14 @@ def _train(
             torch._foreach_lerp_(list(averaged.parameters()), [p.detach() for p in network.parameters()], 1.0 - decay)
             if progress is not None:
                 progress(step + 1, steps)
-            if held_out is not None and (step + 1) % config.look_every == 0:
+            if held_out is not None and step + 1 in evaluated:
                 looks.append(_look(problem, averaged, held_out, step + 1, what))
-                since = len(looks) - 1 - looks.index(min(looks))
-                if keep_best and since == 0:
+                if keep_best and looks.index(min(looks)) == len(looks) - 1:
                     best.load_state_dict(averaged.state_dict())
-                if since >= config.patience:
+                if is_over(looks, config.patience):
                     break
     if keep_best:
-        kept = looks.index(min(looks)) * config.look_every
+        kept = config.evaluation_steps[looks.index(min(looks))]
         return FittedNetwork(best, kept, torch.tensor(losses), torch.tensor(looks))
     return FittedNetwork(averaged, steps, torch.tensor(losses), torch.tensor(looks))
 

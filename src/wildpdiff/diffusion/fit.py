@@ -17,6 +17,7 @@ from wildpdiff.diffusion.networks import NetworkName, build_denoiser
 from wildpdiff.diffusion.schedule import Prediction, Schedule, ScheduleKind
 from wildpdiff.errors import TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.threads import one_thread
 
 __all__ = ["ConditionSampler", "DiffusionConfig", "FittedDiffusion", "fit_diffusion"]
 
@@ -123,7 +124,7 @@ def fit_diffusion(
     started = time.perf_counter()
     schedule = Schedule(config.schedule, config.prediction, config.train_steps)
     width = conditions(torch.zeros(1, dtype=torch.long), torch_generator(seed, "diffusion", "width")).shape[1]
-    with flush_denormals(), seeded(sub_seed(seed, "diffusion", "weights")):
+    with flush_denormals(), one_thread(), seeded(sub_seed(seed, "diffusion", "weights")):
         model = build_denoiser(_network_config(config, latents.shape[1], width)).train()
         batches = _batches(latents.float(), conditions, center, schedule, config, seed)
         losses = _train(model, batches, config, progress)

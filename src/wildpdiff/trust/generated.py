@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.autoencoder.training import Progress
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
@@ -18,6 +19,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.threads import one_thread
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
@@ -31,6 +33,9 @@ FEWEST_TASKS = 30
 
 RANDOM = "random"
 GROUP_STEPS = 200
+PARTS = 100
+"""In which a fold is told of as it is worked on."""
+
 MOST_MEASURED = 30
 """Tasks of each random fold that are measured; each costs about a tenth of a second."""
 
@@ -89,6 +94,7 @@ def calibrate_generator(
     calibration: CalibrationConfig = CalibrationConfig(),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    store: Path | None = None,
 ) -> TrustModel:
     """Learn on seen tasks when this generator helps.
 
@@ -104,7 +110,8 @@ def calibrate_generator(
         features: gives the labelled images of a seen task, behind the stem, by its name.
         calibration: numbers of folds and thresholds.
         seed: of folds and trainings.
-        progress: called with (folds done, in all).
+        progress: called with (hundredths of folds done, in all).
+        store: folder in which the networks of every group are kept as they are finished, for a call that goes on.
 
     Raises:
         DataError: the generator has no conditional mean, the zoo is a joint one, or there are too few seen tasks.
@@ -150,10 +157,11 @@ def calibrate_generator(
         images = (lambda name: features(name).without_validation(judged)) if mean.members else None
         # One shorter training is enough to see how far the generator carries beyond what it has seen.
         short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
-        fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1)
+        tick = None if progress is None else _within(progress, folds.index(fold), len(folds))
+        fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1, progress=tick, store=store)
         return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
-    with _one_thread():
+    with one_thread():
         return calibrate(
             zoo,
             told,
@@ -166,19 +174,13 @@ def calibrate_generator(
             config=calibration,
             seed=seed,
             generator=generator.fingerprint,
-            progress=progress,
+            progress=None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total),
         )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Many small tensors are slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _within(progress: Progress, fold: int, folds: int) -> Progress:
+    """The progress of a training, as that of the fold that it is a part of; measuring is about the other half."""
+    return lambda done, total: progress(PARTS * fold + PARTS * done // (2 * total), PARTS * folds)
 
 
 def _some(tasks: Sequence[str], seed: int, fold: int) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def test_a_description_that_tells_the_prior_helps_and_training_lowers_the_loss(
     assert losses[-10:].mean() < 0.8 * losses[:5].mean()
     assert told.fit.steps > 0
     assert looks.min() < 0.8 * looks[0]
-    assert told.fit.steps == int(looks.argmin()) * TRAINING.look_every
+    assert told.fit.steps == TRAINING.evaluation_steps[int(looks.argmin())]
 
 
 def test_the_description_moves_the_classifier_bias_alone(seen: SeenTasks, told: MultiTaskSource) -> None:

@@ -246,3 +246,22 @@ def test_a_seed_that_no_generator_of_numbers_takes_is_refused(
     assert main(["zoo", "build", "--seed", "9" * 23, "--out", str(tmp_path / "zoo")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "zoo").exists()
+
+
+def test_help_of_fit_names_the_defaults_of_the_configuration() -> None:
+    from typing import get_type_hints
+
+    from wildpdiff.cli.fit import fit
+    from wildpdiff.fit import GeneratorConfig
+
+    defaults = GeneratorConfig()
+    wanted = {
+        "parts": ",".join(defaults.parts),
+        "autoencoder": defaults.autoencoder,
+        "network": defaults.diffusion.network,
+        "size": defaults.diffusion.size,
+        "steps": str(defaults.diffusion.steps),
+        "task_steps": str(defaults.task_loss.steps),
+    }
+    hints = get_type_hints(fit, include_extras=True)
+    assert {name: hints[name].__metadata__[0].show_default for name in wanted} == wanted

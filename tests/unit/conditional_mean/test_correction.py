@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 import toys
+from wildpdiff.autoencoder.training import is_over
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
-from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fit_correction
+from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fit_correction, task_losses
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
@@ -228,8 +229,46 @@ def test_a_member_keeps_the_weights_of_its_best_look_and_not_the_last() -> None:
     for network, steps in zip(fitted.networks, fitted.steps, strict=True):
         assert abs(float(network.weight) - 0.5) < 0.06
         assert steps < 200
-    # Fifty looks, two updates apart, without a lower loss end a training.
-    assert len(fitted.losses) == sum(fitted.steps) + 2 * 100
+    # Three looks, two updates apart, at each of which the loss is higher than before, end a training.
+    assert len(fitted.losses) == sum(fitted.steps) + 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("losses", "over"),
+    [
+        ([1.0, 0.5, 0.6, 0.7, 0.8], True),
+        ([1.0, 0.5, 0.51, 0.52, 0.53], False),  # higher each time, but hardly
+        ([1.0, 0.5, 0.8, 0.7, 0.8], False),  # up and down
+        ([1.0, 0.5, 0.51, 0.5, 0.52, 0.51, 0.52], True),  # nothing lower for five looks
+        ([0.5], False),
+        ([0.5, 0.6, 0.7], False),
+    ],
+)
+def test_a_training_ends_where_the_held_out_loss_has_turned_or_falls_no_more(losses: list[float], over: bool) -> None:
+    assert is_over(losses, patience=5) is over
+    assert is_over([0.0, 1.0, 2.0, 3.0], patience=5)
+    assert not is_over([3.0, 2.0, 1.0, -1.0], patience=5)
+
+
+def test_the_first_evaluations_are_closer_together() -> None:
+    assert NetworkTraining(steps=60, look_every=25).evaluation_steps == (0, 3, 6, 12, 25, 50)
+    assert NetworkTraining(steps=5, look_every=25).evaluation_steps == (0, 3)
+    assert NetworkTraining(steps=3, look_every=1).evaluation_steps == (0, 1, 2, 3)
+
+
+def test_tensors_that_fine_tuning_leaves_alone_have_no_gradient_to_compute(world: World) -> None:
+    layout = world.codec.layout
+    batch = TaskImages(tuple(world.features), 0).fixed(torch.arange(3), 4)
+    vectors = world.kernel.targets[:3].clone().requires_grad_()
+    still = layout.names[0]
+    grads = []
+    for constant in ((), (still,)):
+        losses = task_losses(world.backbone, world.codec, vectors, batch, constant)
+        grads.append(layout.unflatten(torch.autograd.grad(losses.sum(), vectors)[0]))
+    assert bool(grads[0][still].any())
+    assert not bool(grads[1][still].any())
+    for name in layout.names[1:]:
+        assert torch.allclose(grads[0][name], grads[1][name], atol=1e-6)
 
 
 def test_every_problem_is_trained_without_every_part() -> None:

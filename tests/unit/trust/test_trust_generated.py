@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,40 @@ def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
     for tasks in taught:
         assert 0 < len(tasks) < len(TASKS)
         assert all(len(task.train_labels) and not len(task.validation_labels) for task in tasks)
+
+
+def test_a_calibration_that_goes_on_takes_finished_networks_and_counts_from_its_folds(
+    world: World, tmp_path: Path
+) -> None:
+    counts: list[list[tuple[int, int]]] = [[], []]
+    models = [
+        calibrate_generator(
+            world.generator,
+            world.zoo,
+            TOLD,
+            toys.SCHEMA,
+            CONFIG,
+            world.features,
+            calibration=CALIBRATION,
+            seed=3,
+            progress=lambda done, total, seen=calls: seen.append((done, total)),
+            store=tmp_path,
+        )
+        for calls in counts
+    ]
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(kept) == len(CONFIG.task_loss.bases) * CALIBRATION.group_folds, "nothing was trained twice"
+    saved = []
+    for number, model in enumerate((*models, world.calibrate())):
+        folder = tmp_path / f"trust-{number}"
+        model.save(folder)
+        saved.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert saved[0] == saved[1] == saved[2]
+    for calls in counts:
+        assert len({total for _, total in calls}) == 1
+        assert calls[-1][0] == calls[-1][1]
+        assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert len(counts[0]) > 10, "the training inside a fold counts"
 
 
 def test_the_tasks_that_are_measured_are_drawn_and_not_the_first_of_a_sorted_zoo() -> None:

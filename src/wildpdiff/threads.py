@@ -1,0 +1,29 @@
+"""How many CPU threads a stage uses, within what the user allows.
+
+Images behind a frozen stem are worth all threads. Trainings are not: their tensors are small, and on a busy machine the
+threads wait for each other at every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["one_thread"]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread inside the block, and as many as before afterwards.
+
+    For trainings whose tensors are so small that handing them to other threads takes longer than the work. What is
+    computed inside does not depend on the number of threads that the user gave.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
