@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, remark, show
 
@@ -39,6 +40,7 @@ def demo(
 
     Stopped and started again with the same options, it goes on where it was.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.pipeline import run_pipeline

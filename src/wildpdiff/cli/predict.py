@@ -42,12 +42,12 @@ def predict(
     from wildpdiff.prediction import find_images
     from wildpdiff.prediction import predict as predict_images
 
-    loaded = Adapter.load(adapter)
-    model = backbone_of(loaded, backbone)
-    unreadable: list[DataError] = []
     files = find_images(images)
     if out is not None:
         may_write_file(out, {file.resolve() for file in files})
+    loaded = Adapter.load(adapter)
+    model = backbone_of(loaded, backbone)
+    unreadable: list[DataError] = []
     with Stages() as stages:
         rows = predict_images(
             loaded,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wildpdiff.artifact import disk_errors, json_bytes, read_json, read_safetensors, safetensors_bytes, write_file
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import own_entries, remove_leftovers
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
@@ -58,7 +59,7 @@ def _start(folder: Path, plan: ZooPlan) -> None:
                 f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and own_entries(folder):
         raise ArtifactError(f"{folder} is not empty and holds no zoo. Choose another folder.")
     write_file(folder / PLAN, json_bytes(plan.to_json()))
 
@@ -107,8 +108,8 @@ def build_zoo(
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed)
     _start(folder, plan)
     with _exclusive(folder):
-        for leftover in (*folder.glob(".*.partial"), *(folder / "shards").glob(".*.partial")):
-            leftover.unlink(missing_ok=True)
+        for place in (folder, folder / "shards"):
+            remove_leftovers(place)
         if not (folder / INITIAL).is_file():
             initial = backbone.initial_adapter(sub_seed(seed, "initial"))
             write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
