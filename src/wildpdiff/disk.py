@@ -287,11 +287,16 @@ def _move_up(source: Path, folder: Path) -> None:
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
 
 
+def _no_constant(name: str) -> Any:
+    """JSON has no NaN and no infinity, though Python's reader takes them."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON."""
     with disk_errors(path):
         data = path.read_bytes()
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not readable as JSON ({error}). Copy or build it again.") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wildpdiff.cli.generators import open_generator
+from wildpdiff.cli.generators import open_generator, open_zoo
 from wildpdiff.cli.options import open_suite, suite_settings
 from wildpdiff.errors import ArtifactError, DataError
 
@@ -42,7 +42,6 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     from wildpdiff.run_folder import RunFolder
     from wildpdiff.tasks.registry import load_suite
     from wildpdiff.zoo.features import FeatureCache
-    from wildpdiff.zoo.store import Zoo
 
     path = run / "run.json"
     if not path.is_file():
@@ -60,8 +59,8 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     comparison = Comparison(
         suite,
         backbone,
-        Zoo.open(run / "zoo"),
-        Zoo.open(reference) if reference.is_dir() else None,
+        open_zoo(run / "zoo"),
+        open_zoo(reference) if reference.is_dir() else None,
         [open_generator(path, backbone, None) for path in generators],
         told["suite_options"],
         FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
@@ -90,13 +89,12 @@ def inputs_of_parts(
     """
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.zoo.store import Zoo
 
     if zoo is None or not generators:
         raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
     loaded = load_backbone(backbone)
     opened = open_suite(suite, option, loaded)
-    zoos = [Zoo.open(path) for path in (zoo, reference) if path is not None]
+    zoos = [open_zoo(path) for path in (zoo, reference) if path is not None]
     groups: tuple[Group, ...] = ("seen", "unseen")
     for found, group in zip(zoos, groups, strict=False):
         names = {task.name for task in opened.tasks(group)}
