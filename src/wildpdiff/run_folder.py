@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wildpdiff.disk import json_bytes, own_entries, read_json, remove_leftovers, write_file
-from wildpdiff.errors import ArtifactError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.results import Stage
 
-__all__ = ["Reporter", "RunFolder", "Tick", "silent"]
+__all__ = ["Reporter", "RunFolder", "Tick", "kept", "silent"]
 
 Result = TypeVar("Result")
 
@@ -28,6 +28,25 @@ Reporter = Callable[[str], Tick]
 def silent(stage: str) -> Tick:
     """A :data:`Reporter` that tells nobody."""
     return lambda done, total: None
+
+
+def kept(read: Callable[[], Result], belongs: Callable[[Result], bool]) -> Result | None:
+    """What an earlier call left, or None where it is missing, damaged or of another run, so that it is made again.
+
+    Args:
+        read: reads and checks it.
+        belongs: whether it is of this run.
+
+    Raises:
+        SchemaVersionError: it was written by a newer version of the package, and is not to be replaced.
+    """
+    try:
+        found = read()
+    except SchemaVersionError:
+        raise
+    except (ArtifactError, AdapterMismatchError):
+        return None
+    return found if belongs(found) else None
 
 
 class RunFolder:
@@ -65,9 +84,9 @@ class RunFolder:
         path = self.folder / "stages.json"
         if not path.is_file():
             return ()
-        kept = read_json(path)
+        found = read_json(path)
         # Runs of version 0.1 kept an object, which forgets the order.
-        entries = list(kept.items()) if isinstance(kept, dict) else kept
+        entries = list(found.items()) if isinstance(found, dict) else found
         if not isinstance(entries, list) or not all(map(_is_stage, entries)):
             raise ArtifactError(f"{path} is no list of stages with their seconds. Remove it: only times are lost.")
         return tuple(Stage(name, float(seconds)) for name, seconds in entries)

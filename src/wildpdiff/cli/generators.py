@@ -42,7 +42,7 @@ def open_zoo(folder: Path) -> Zoo:
     zoo = Zoo.open(folder)
     if not zoo.hashed:
         remark(
-            f"The zoo in {folder} is of an earlier version, which kept no hashes: whether its files were altered is not "
+            f"The zoo in {folder} is of an earlier version, which kept no hashes: whether files were altered is not "
             "known."
         )
     return zoo
