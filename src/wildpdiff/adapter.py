@@ -190,7 +190,7 @@ class Adapter:
         folder = Path(folder)
         if not (folder / PROVENANCE_FILE).is_file():
             raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
-        data = read_json(folder / PROVENANCE_FILE)
+        data = read_json(folder / PROVENANCE_FILE, finite=True)
         if not isinstance(data, dict) or not isinstance(data.get("schema_version", 0), int):
             raise ArtifactError(f"{folder / PROVENANCE_FILE} is not of this package. Check the path.")
         if data.get("schema_version", 0) > PROVENANCE_VERSION:

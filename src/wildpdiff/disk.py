@@ -288,15 +288,17 @@ def _move_up(source: Path, folder: Path) -> None:
 
 
 def _no_constant(name: str) -> Any:
-    """JSON has no NaN and no infinity, though Python's reader takes them."""
     raise ValueError(f"{name} is no number of JSON")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON."""
+def read_json(path: Path, *, finite: bool = False) -> Any:
+    """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON.
+
+    Python's reader takes NaN and infinities, which are not JSON; with ``finite`` they are refused here already.
+    """
     with disk_errors(path):
         data = path.read_bytes()
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(data, parse_constant=_no_constant if finite else None)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not readable as JSON ({error}). Copy or build it again.") from error

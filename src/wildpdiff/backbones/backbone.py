@@ -17,7 +17,7 @@ from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
 from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_parameters
-from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
 from wildpdiff.tasks.description import Images
 
 __all__ = ["BATCH", "Backbone", "LoraSpec"]
@@ -197,17 +197,21 @@ class Backbone:
         return result
 
     def predict(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
-        """Logits without gradient, in batches."""
+        """Logits without gradient, in batches; raises :class:`ArtifactError` where one is not finite."""
         with torch.inference_mode():
             parts = [self.logits(features[i : i + BATCH], tensors) for i in range(0, len(features), BATCH)]
-            return torch.cat(parts)
+            return _finite(torch.cat(parts), self.name, adapted=tensors is not None)
 
     def predict_many(self, features: Tensor, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n c"]:
-        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``)."""
+        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``).
+
+        Raises:
+            ArtifactError: a logit is not finite.
+        """
         many = torch.func.vmap(lambda tensors, inputs: self.logits(inputs, tensors), in_dims=(0, None))
         with torch.no_grad():
             parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-        return torch.cat(parts, dim=1)
+        return _finite(torch.cat(parts, dim=1), self.name, adapted=True)
 
     @cached_property
     def image_features(self) -> ImageFeaturiser:
@@ -220,3 +224,12 @@ class Backbone:
         expected_shapes(self.module, changed.adapter_config)
         object.__setattr__(changed, "memory", self.memory)
         return changed
+
+
+def _finite(logits: Tensor, name: str, *, adapted: bool) -> Tensor:
+    """The logits, refused where one is not finite: softmax and argmax would make a class of it all the same."""
+    if not bool(torch.isfinite(logits).all()):
+        cause = "an adapter: its values are out of all range. Do not use it; generate or train it again"
+        alone = "no adapter: its weights or the images are broken. Load another one"
+        raise ArtifactError(f"Logits of the backbone {name!r} are not finite with {cause if adapted else alone}.")
+    return logits

@@ -120,7 +120,7 @@ def _run_settings(path: Path) -> dict[str, Any]:
     """What is needed of a run.json; raises :class:`ArtifactError` where it is not there or of another kind."""
     from wildpdiff.artifact import read_json
 
-    told = read_json(path)
+    told = read_json(path, finite=True)
     kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}
     wrong = [key for key, kind in kinds.items() if not isinstance(told, dict) or not isinstance(told.get(key), kind)]
     if wrong or not 0 <= told["seed"] < 2**63 or told["generator_seeds"] < 1:

@@ -79,6 +79,7 @@ def generate(
     loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
     after_condition = clock()
     adapters = loaded.sample(told, n, seed)
+    _check_finite(loaded, adapters)
     after_sample = clock()
     report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
     if report is not None:
@@ -114,6 +115,17 @@ def generate(
         if least is not None and not report.use_generated:
             show("What was written is the pretrained model's adapter, which changes nothing.")
         show(report.recommendation)
+
+
+def _check_finite(generator: Generator, adapters: list[Adapter]) -> None:
+    """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
+    import numpy as np
+
+    backbone = generator.backbone
+    grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
+    for adapter in adapters:
+        adapter.check_finite()
+        backbone.predict(grey, adapter.tensors)
 
 
 def given_parts(

@@ -282,6 +282,11 @@ def _check(results: Results, where: str) -> None:
     if measured != set(shown) or len(shown) != len(measured):
         odd = sorted(measured.symmetric_difference(shown)) or sorted(key for key in shown if shown.count(key) > 1)
         raise ArtifactError(f"{where}: rows and summary disagree about {' / '.join(odd[0])}. Summarise the rows again.")
+    from wildpdiff.evaluate.summary import contradicted_summary
+
+    wrong = contradicted_summary(results.rows, results.summary, results.provenance.seed)
+    if wrong is not None:
+        raise ArtifactError(f"{where}: the summary contradicts the rows: {wrong}. Evaluate again, or restore the file.")
     for splits in results.autoencoder.ceiling if results.autoencoder else ():
         if splits not in ("seen", "unseen"):
             raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")

@@ -58,7 +58,7 @@ def _start(folder: Path, plan: ZooPlan) -> None:
         if _altered(folder, plan):
             with _exclusive(folder):
                 write_file(folder / PLAN, json_bytes(plan.to_json()))
-        found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        found = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
         if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*")):
             # Nothing was built after it, for example since the tasks were refused: a corrected call may take its place.
             with _exclusive(folder):

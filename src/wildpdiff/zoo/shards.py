@@ -85,7 +85,7 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
 
 def _shared_hashes(folder: Path) -> dict[str, Any]:
     """What all shards of a zoo have in common: its plan and its initialisation."""
-    plan = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+    plan = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
     return {"plan": plan.fingerprint, "initial": file_hash(folder / INITIAL)}
 
 

@@ -70,7 +70,7 @@ class Zoo:
         folder = Path(folder)
         if not (folder / PLAN).is_file():
             raise ArtifactError(f"{folder} holds no zoo: {PLAN} is missing. Build one with `wildpdiff zoo build`.")
-        plan = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        plan = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
         if not (folder / INDEX).is_file():
             raise ArtifactError(f"The zoo in {folder} is unfinished. Run `wildpdiff zoo build` again to go on.")
         index = read_hashed(folder / INDEX)
