@@ -114,9 +114,9 @@ def _key(line: SummaryRow) -> tuple[str, str, str, str]:
 
 
 def _far(found: tuple[float, float] | None, right: tuple[float, float] | None) -> bool:
-    """Whether two bootstrap intervals cannot be of the same values."""
+    """Whether two bootstrap intervals cannot be of the same values; one that could not be drawn decides nothing."""
     if found is None or right is None:
-        return (found is None) is not (right is None)
+        return False
     slack = 0.001 + (right[1] - right[0]) / 3
     return any(abs(one - other) > slack for one, other in zip(found, right, strict=True))
 
