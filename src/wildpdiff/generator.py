@@ -283,7 +283,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
     if backbone is None:
         beside = artifact.folder / BACKBONE_FOLDER if config.get("backbone_inside") else None
         if config.get("backbone"):
-            beside = artifact.folder.parent / str(config["backbone"])
+            beside = artifact.folder.absolute().parent / str(config["backbone"])
         if beside is None and adapter.backbone not in BUNDLED:
             raise ArtifactError(
                 f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
