@@ -46,7 +46,7 @@ def may_write_adapters(folder: Path, n: int) -> None:
 
 def may_write_file(path: Path, read: Container[Path] = ()) -> None:
     """Raise :class:`ArtifactError` unless the file can be written and is none of those that are read."""
-    if path.resolve() in read:
+    if Path(os.path.realpath(path)) in read:
         raise ArtifactError(f"{path} is one of the files that are read; it would be replaced. Choose another --out.")
     with disk_errors(path):
         if path.is_dir():

@@ -114,9 +114,9 @@ def _key(line: SummaryRow) -> tuple[str, str, str, str]:
 
 
 def _far(found: tuple[float, float] | None, right: tuple[float, float] | None) -> bool:
-    """Whether two bootstrap intervals cannot be of the same values; one that could not be drawn decides nothing."""
+    """Whether two bootstrap intervals cannot be of the same values; a missing one claims nothing."""
     if found is None or right is None:
-        return False
+        return found is not None
     slack = 0.001 + (right[1] - right[0]) / 3
     return any(abs(one - other) > slack for one, other in zip(found, right, strict=True))
 
