@@ -33,7 +33,7 @@ from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionErr
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 
-__all__ = ["Generator", "Sampling", "description_provenance"]
+__all__ = ["Generator", "Sampling", "description_provenance", "stored_fingerprint"]
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"
@@ -270,6 +270,13 @@ class Generator:
             return _restore(artifact, backbone, featurise)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"The generator in {folder} cannot be restored ({error}). Fit it again.") from error
+
+
+def stored_fingerprint(artifact: Artifact) -> str:
+    """The :attr:`Generator.fingerprint` of a generator on disk, which needs no backbone to be restored."""
+    config = {name: value for name, value in artifact.config.items() if name not in ("backbone", "backbone_inside")}
+    weights = {f"{part}.{name}": value for part, group in artifact.tensors.items() for name, value in group.items()}
+    return content_hash(json_bytes(config) + tensors_hash(weights).encode())
 
 
 def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featuriser | None) -> Generator:

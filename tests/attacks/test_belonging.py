@@ -222,3 +222,21 @@ def test_a_zoo_of_another_recipe_under_the_same_generator_is_refused(world: Worl
     build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config)
     words = ["--zoo", tmp_path / "zoo", "--generator", world.generator, *SUITE, "--backbone", world.backbone]
     refused(run("evaluate", *words, "--out", tmp_path / "out"), "fitted to zoo", "belong together")
+
+
+def test_inspect_refuses_trust_of_another_generator(world: World, run: Run, copy: Copy) -> None:
+    from wildpdiff.artifact import read_artifact, write_artifact
+    from wildpdiff.generator import stored_fingerprint
+
+    folder = copy(world.generator)
+    own = Generator.from_pretrained(world.generator).fingerprint
+    assert stored_fingerprint(read_artifact(folder, "generator")) == own
+    for fingerprint, status in ((own, 0), ("0" * 64, 2)):
+        write_artifact(folder / "trust", "trust", {"generator": fingerprint}, {})
+        assert run("inspect", folder).status == status
+
+
+def test_a_description_of_half_letters_is_refused(world: World, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "site.json").write_text('{"metadata": {"elevation": 1}, "task_id": "\\ud800"}')
+    words = ["--description", tmp_path / "site.json", "--backbone", world.backbone, "--out", tmp_path / "out"]
+    refused(run("generate", world.generator, *words), "site.json")

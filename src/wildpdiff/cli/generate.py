@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from wildpdiff.tasks.description import Description
     from wildpdiff.trust.report import TrustReport
 
-__all__ = ["MinTrustOption", "assessed", "described", "generate", "given_parts", "has_trust", "least_trust"]
+__all__ = [
+    "MinTrustOption",
+    "assessed",
+    "check_logits",
+    "described",
+    "generate",
+    "given_parts",
+    "has_trust",
+    "least_trust",
+]
 
 MinTrustOption = Annotated[
     str | None,
@@ -79,7 +88,7 @@ def generate(
     loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
     after_condition = clock()
     adapters = loaded.sample(told, n, seed)
-    _check_finite(loaded, adapters)
+    check_logits(loaded, adapters)
     after_sample = clock()
     report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
     if report is not None:
@@ -117,7 +126,7 @@ def generate(
         show(report.recommendation)
 
 
-def _check_finite(generator: Generator, adapters: list[Adapter]) -> None:
+def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
     """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
     import numpy as np
 

@@ -111,12 +111,18 @@ def _zoo(path: Path) -> dict[str, Any]:
 def _artifact(path: Path) -> dict[str, Any]:
     from wildpdiff.artifact import read_artifact
     from wildpdiff.disk import read_json
+    from wildpdiff.generator import stored_fingerprint
     from wildpdiff.trust.model import FOLDER, KIND
 
     manifest = read_json(path / "manifest.json")
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     artifact = read_artifact(path, str(kind))
     trust = read_artifact(path / FOLDER, KIND) if (path / FOLDER / "manifest.json").is_file() else None
+    if trust is not None and trust.config.get("generator") not in ("", None, stored_fingerprint(artifact)):
+        raise ArtifactError(
+            f"{path / FOLDER} is of generator {str(trust.config['generator'])[:12]}; the one in {path} is "
+            f"{stored_fingerprint(artifact)[:12]}. They do not belong together: fit the generator again."
+        )
     tensors = {f"{group}/{name}": value for group, part in artifact.tensors.items() for name, value in part.items()}
     return {
         "kind": artifact.kind,

@@ -277,6 +277,13 @@ def _check(results: Results, where: str) -> None:
         raise ArtifactError(
             f"{where}: a row has the split {odd_splits[0]!r}; seen, unseen or held-out NAME is needed. Evaluate again."
         )
+    for split, stated in (("seen", results.suite.seen), ("unseen", results.suite.unseen)):
+        tasks = {row.task for row in results.rows if (row.suite, row.split) == (results.suite.name, split)}
+        if len(tasks) > stated:
+            raise ArtifactError(
+                f"{where}: suite.{split} is {stated}; the rows have {len(tasks)} {split} tasks. Evaluate again, or "
+                "restore the file."
+            )
     measured = {key[:4] for key in seen}
     shown = [(row.suite, row.split, row.source, row.condition) for row in results.summary]
     if measured != set(shown) or len(shown) != len(measured):
