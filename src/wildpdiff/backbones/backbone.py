@@ -20,7 +20,7 @@ from wildpdiff.backbones.lora import expected_shapes, initial_adapter, merged_pa
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["BATCH", "Backbone", "LoraSpec"]
+__all__ = ["BATCH", "Backbone", "LoraSpec", "finite_logits"]
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,10 @@ class Backbone:
         return result
 
     def predict(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
-        """Logits without gradient, in batches; raises :class:`ArtifactError` where one is not finite."""
+        """Logits without gradient, in batches."""
         with torch.inference_mode():
             parts = [self.logits(features[i : i + BATCH], tensors) for i in range(0, len(features), BATCH)]
-            return _finite(torch.cat(parts), self.name, adapted=tensors is not None)
+            return torch.cat(parts)
 
     def predict_many(self, features: Tensor, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n c"]:
         """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``).
@@ -211,7 +211,7 @@ class Backbone:
         many = torch.func.vmap(lambda tensors, inputs: self.logits(inputs, tensors), in_dims=(0, None))
         with torch.no_grad():
             parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-        return _finite(torch.cat(parts, dim=1), self.name, adapted=True)
+        return finite_logits(torch.cat(parts, dim=1), self.name)
 
     @cached_property
     def image_features(self) -> ImageFeaturiser:
@@ -226,10 +226,19 @@ class Backbone:
         return changed
 
 
-def _finite(logits: Tensor, name: str, *, adapted: bool) -> Tensor:
-    """The logits, refused where one is not finite: softmax and argmax would make a class of it all the same."""
+def finite_logits(logits: Tensor, name: str) -> Tensor:
+    """Logits as they are; softmax and argmax would make a class even of those that are not finite.
+
+    Args:
+        logits: of any shape.
+        name: of the backbone, for the message.
+
+    Raises:
+        ArtifactError: one is not finite.
+    """
     if not bool(torch.isfinite(logits).all()):
-        cause = "an adapter: its values are out of all range. Do not use it; generate or train it again"
-        alone = "no adapter: its weights or the images are broken. Load another one"
-        raise ArtifactError(f"Logits of the backbone {name!r} are not finite with {cause if adapted else alone}.")
+        raise ArtifactError(
+            f"Logits of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
+            "use it; generate or train it again."
+        )
     return logits

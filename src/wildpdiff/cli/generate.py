@@ -130,11 +130,13 @@ def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
     """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
     import numpy as np
 
+    from wildpdiff.backbones.backbone import finite_logits
+
     backbone = generator.backbone
     grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
     for adapter in adapters:
         adapter.check_finite()
-        backbone.predict(grey, adapter.tensors)
+        finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
 def given_parts(
