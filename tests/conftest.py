@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,11 @@ from jaxtyping import install_import_hook
 # Installed before the package is imported anywhere, and never uninstalled: late imports must be checked too.
 install_import_hook("wildpdiff", "beartype.beartype")
 
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+
 if TYPE_CHECKING:
+    from tiny_world import Run, World
+
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.fit import FittedGenerator
     from wildpdiff.zoo.store import Zoo
@@ -55,3 +61,46 @@ def toy_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
 
     told = {task.name: task.description for task in toys.ToySuite().tasks("seen")}
     return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.generator_config())
+
+
+@pytest.fixture
+def machine_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Verbs that train set threads and denormals for their process, which is here that of all tests."""
+    import torch
+
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("WILDPDIFF_DEBUG", "1")  # an unexpected exception is a failure to look into
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line in this process."""
+    from tiny_world import Outcome
+
+    from wildpdiff.cli.main import main
+
+    def call(*words: str | Path) -> Outcome:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The demo of size tiny, run once; not to be written to."""
+    from tiny_world import World, tiny_backbone
+
+    from wildpdiff.cli.main import main
+
+    folder = tmp_path_factory.mktemp("world")
+    backbone = tiny_backbone(folder / "backbone")
+    demo = ["demo", "--size", "tiny", "--backbone", str(backbone), "--out", str(folder / "run"), "--threads", "1"]
+    assert main([*demo, "--json"]) == 0
+    return World(backbone, folder / "run")

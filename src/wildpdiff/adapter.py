@@ -10,15 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildpdiff.artifact import json_bytes, read_json, read_safetensors, safetensors_bytes, write_folder
+from wildpdiff.artifact import (
+    content_hash,
+    file_hash,
+    json_bytes,
+    read_json,
+    read_safetensors,
+    safetensors_bytes,
+    write_folder,
+)
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
-__all__ = ["PEFT_PREFIX", "Adapter", "AdapterConfig"]
+__all__ = ["PEFT_PREFIX", "Adapter", "AdapterConfig", "has_hashes"]
 
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before every tensor name in ``adapter_model.safetensors``."""
 
-PROVENANCE_VERSION = 1
+PROVENANCE_VERSION = 2
+"""Version 1 had no hashes; its adapters are still read."""
+
+CONFIG_FILE, TENSORS_FILE, PROVENANCE_FILE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
+
+PEFT_DEFAULTS: Mapping[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "init_lora_weights": True,
+    "use_rslora": False,
+    "use_dora": False,
+}
+"""What PEFT takes where its file lacks the key."""
+
+PEFT_WITHOUT_EFFECT = {
+    *("base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "lora_dropout"),
+    *("megatron_core", "qalora_group_size", "runtime_config", "loftq_config", "eva_config", "corda_config"),
+    "lora_ga_config",
+}
+"""Keys of PEFT's file that do not change the logits of an adapter that is loaded for use."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,17 @@ class AdapterConfig:
     def from_json(cls, data: Mapping[str, Any]) -> AdapterConfig:
         """The inverse of :meth:`to_json`."""
         names = ("classes", "target_modules", "modules_to_save")
+        for name in names:
+            if not isinstance(data[name], list) or not all(isinstance(entry, str) for entry in data[name]):
+                raise TypeError(f"{name} is {data[name]!r}, no list of texts")
+        for name in ("backbone", "backbone_hash"):
+            if not isinstance(data[name], str):
+                raise TypeError(f"{name} is {data[name]!r}, no text")
+        rank, alpha = data["rank"], data["alpha"]
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise TypeError(f"rank is {rank!r}, no whole number from 1")
+        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < 1e30:
+            raise TypeError(f"alpha is {alpha!r}, no number")
         return cls(**{**data, **{name: tuple(data[name]) for name in names}})
 
     def peft_json(self) -> dict[str, Any]:
@@ -118,17 +157,19 @@ class Adapter:
     def save(self, folder: Path | str) -> Path:
         """Write an ordinary PEFT folder, with a model card and ``provenance.json``; atomic. Returns the folder."""
         folder = Path(folder)
-        provenance = {
+        hashed = {
+            CONFIG_FILE: json_bytes(self.config.peft_json()),
+            TENSORS_FILE: safetensors_bytes(self.tensors),
+        }
+        body = {
             "schema_version": PROVENANCE_VERSION,
             "adapter": self.config.to_json(),
             "provenance": dict(self.provenance),
+            "files": {name: content_hash(data) for name, data in hashed.items()},
         }
-        files = {
-            "adapter_config.json": json_bytes(self.config.peft_json()),
-            "adapter_model.safetensors": safetensors_bytes(self.tensors),
-            "provenance.json": json_bytes(provenance),
-            "README.md": _model_card(self).encode(),
-        }
+        provenance = {**body, "fingerprint": content_hash(json_bytes(body))}
+        card = _model_card(self).encode(errors="backslashreplace")
+        files = {PROVENANCE_FILE: json_bytes(provenance), **hashed, "README.md": card}
 
         def fill(temporary: Path) -> None:
             for name, data in files.items():
@@ -142,16 +183,16 @@ class Adapter:
         """Read a folder written by :meth:`save`; tensors of any precision become single, in which all is computed.
 
         Raises:
-            ArtifactError: a file is missing, truncated or not of this package.
+            ArtifactError: a file is missing, truncated, altered (its hash differs) or not of this package.
             SchemaVersionError: written by a newer version of the package.
-            AdapterMismatchError: PEFT's file beside it has another rank or scale.
+            AdapterMismatchError: PEFT would read another adapter from its file beside it.
         """
         folder = Path(folder)
-        if not (folder / "provenance.json").is_file():
+        if not (folder / PROVENANCE_FILE).is_file():
             raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
-        data = read_json(folder / "provenance.json")
+        data = read_json(folder / PROVENANCE_FILE, finite=True)
         if not isinstance(data, dict) or not isinstance(data.get("schema_version", 0), int):
-            raise ArtifactError(f"{folder / 'provenance.json'} is not of this package. Check the path.")
+            raise ArtifactError(f"{folder / PROVENANCE_FILE} is not of this package. Check the path.")
         if data.get("schema_version", 0) > PROVENANCE_VERSION:
             raise SchemaVersionError(
                 f"{folder} has provenance version {data['schema_version']}; this package reads up to "
@@ -159,10 +200,11 @@ class Adapter:
             )
         try:
             config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{folder / 'provenance.json'} lacks the adapter's configuration ({error}).") from None
-        _check_peft(folder / "adapter_config.json", config)
-        tensors = read_safetensors(folder / "adapter_model.safetensors")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder / PROVENANCE_FILE} lacks the adapter's configuration ({error}).") from None
+        _check_peft(folder / CONFIG_FILE, config)
+        tensors = read_safetensors(folder / TENSORS_FILE)
+        _check_hashes(folder, data)
         return cls({name: value.float() for name, value in tensors.items()}, config, provenance)
 
     def check_finite(self) -> None:
@@ -177,12 +219,42 @@ def _check_peft(path: Path, config: AdapterConfig) -> None:
     if not path.is_file():
         return
     stated, meant = read_json(path), config.peft_json()
-    for key in ("r", "lora_alpha"):
-        if not isinstance(stated, dict) or stated.get(key) != meant[key]:
-            found = stated.get(key) if isinstance(stated, dict) else None
-            raise AdapterMismatchError(
-                f"{path} has {key} {found!r}, and provenance.json beside it {meant[key]!r}: PEFT would read another "
-                "adapter there. Copy or generate the folder again."
+    if not isinstance(stated, dict):
+        raise ArtifactError(f"{path} is no JSON object. Copy or generate the folder again.")
+    for key in (*meant, *sorted(set(stated) - set(meant))):
+        found, wanted = stated.get(key, PEFT_DEFAULTS.get(key)), meant.get(key)
+        if key in PEFT_WITHOUT_EFFECT or found == wanted or (not found and not wanted):
+            continue
+        if isinstance(found, list) and isinstance(wanted, list) and sorted(map(str, found)) == sorted(wanted):
+            continue  # PEFT's own order is that of a set
+        raise AdapterMismatchError(
+            f"{path} has {key} {found!r}, and provenance.json beside it {wanted!r}: PEFT would read another "
+            "adapter there. Copy or generate the folder again."
+        )
+
+
+def has_hashes(folder: Path | str) -> bool:
+    """Whether :meth:`Adapter.load` checks hashes of this folder; adapters of provenance version 1 have none."""
+    data = read_json(Path(folder) / PROVENANCE_FILE)
+    return isinstance(data, dict) and "files" in data
+
+
+def _check_hashes(folder: Path, data: Mapping[str, Any]) -> None:
+    """Refuse a folder whose files are not those that were written together; version 1 had no hashes."""
+    files = data.get("files")
+    if data.get("schema_version", 0) < 2 and files is None:
+        return
+    body = {key: value for key, value in data.items() if key != "fingerprint"}
+    if not isinstance(files, dict) or data.get("fingerprint") != content_hash(json_bytes(body)):
+        raise ArtifactError(
+            f"{folder / PROVENANCE_FILE} is altered: its fingerprint differs from its content. Copy or generate the "
+            "adapter again."
+        )
+    for name in (CONFIG_FILE, TENSORS_FILE):
+        if file_hash(folder / name) != files.get(name):
+            raise ArtifactError(
+                f"{folder / name} is altered: its hash differs from the one in provenance.json. Copy or generate the "
+                "adapter again."
             )
 
 

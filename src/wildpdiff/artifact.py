@@ -124,7 +124,7 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
     """
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no {kind}: {MANIFEST} is missing. Check the path.")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, finite=True)
     if not _is_manifest(manifest):
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of this package. Check the path.")
     if manifest["schema_version"] > SCHEMA_VERSION:

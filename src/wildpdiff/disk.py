@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,37 @@ __all__ = [
     "disk_errors",
     "file_hash",
     "json_bytes",
+    "own_entries",
     "read_json",
+    "remove_leftovers",
     "write_bytes",
     "write_file",
     "write_folder",
+    "written_in_place",
 ]
 
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
+UNMOVABLE = (errno.EBUSY, errno.EXDEV, errno.EINVAL, *REFUSED)
+"""What a rename says of a folder that is a mount point, or that may be written but not moved."""
+
+HASHED = ("manifest.json", "provenance.json")
+"""Files that hold the hashes of those beside them."""
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]+\.(partial|previous)", re.DOTALL)
+_LONGEST_NAME = 200
+_RESERVED = ("lost+found",)
+"""What a file system puts into its own root."""
+
 
 def json_bytes(value: Any) -> bytes:
-    """JSON with sorted keys and a final newline: the same value always gives the same bytes."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """JSON with sorted keys and a final newline: the same value always gives the same bytes.
+
+    Bytes of a file name that are no text are escaped, and read as they were.
+    """
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def content_hash(data: bytes) -> str:
@@ -73,7 +93,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
-    A device or a pipe is written to directly: a rename would replace it by an ordinary file.
+    A device, a pipe, a file that is mounted, and a file in a folder that cannot be written are written to directly: a
+    rename would replace them by an ordinary file, or is not allowed.
     """
     with disk_errors(path):
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -81,21 +102,27 @@ def write_file(path: Path, data: bytes) -> None:
                 stream.write(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        if path.is_file() and not os.access(path.parent, os.W_OK):
+            write_bytes(path, data)
+            return
+        remove_leftovers(path.parent, path.name)
+        with _temporary(path.parent, path.name, folder=False) as temporary:
             write_bytes(temporary, data)
             temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.EXDEV):
+                    raise
+                write_bytes(path, data)
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool = True) -> None:
     """Fill a temporary sibling with ``fill(temporary)`` and rename it to ``folder``: all of it appears, or nothing.
 
-    Through a symbolic link the folder that it points to is written.
+    Through a symbolic link the folder that it points to is written. A folder that exists and cannot be renamed (a
+    mount point, the working folder, one in a folder that is read-only) is written as it is: filled inside, then moved
+    up file by file, the file with the hashes first, so that a half-moved folder is refused by its readers.
 
     Raises:
         ArtifactError: the target is a file, exists where ``overwrite`` is false, or the disk refuses.
@@ -103,31 +130,175 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool 
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another path.")
-        if folder.exists() and any(folder.iterdir()) and not overwrite:
+        if folder.exists() and own_entries(folder) and not overwrite:
             raise ArtifactError(f"{folder} exists and is not empty. Choose another path or remove it.")
-        folder = folder.resolve() if folder.is_symlink() else folder
+        folder = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
+        if written_in_place(folder):
+            remove_leftovers(folder)
+            with _temporary(folder, folder.name, folder=True) as temporary:
+                fill(temporary)
+                _move_up(temporary, folder)
+            return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        try:
+        remove_leftovers(folder.parent, folder.name)
+        with _temporary(folder.parent, folder.name, folder=True) as temporary:
             temporary.chmod(0o755)
             fill(temporary)
             if folder.exists():
-                # A rename cannot replace a full folder: move the old one aside, so that a kill leaves one whole copy.
-                previous = temporary.with_suffix(".previous")
-                folder.rename(previous)
-                temporary.rename(folder)
-                shutil.rmtree(previous, ignore_errors=True)
+                _exchange(temporary, folder)
             else:
                 temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON."""
+def written_in_place(folder: Path) -> bool:
+    """Whether a folder exists that can be written but not renamed, as far as that is known before it is tried."""
+    if not folder.is_dir():
+        return False
+    real = folder.resolve()
+    with suppress(OSError):  # the working folder may have been removed
+        if real in (Path.cwd(), *Path.cwd().parents):
+            return True
+    return os.path.ismount(real) or not os.access(real.parent, os.W_OK)
+
+
+def own_entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, apart from what an interrupted writing left and what a file system puts there."""
+    entries = (entry for entry in folder.iterdir() if not _LEFTOVER.fullmatch(entry.name))
+    return sorted(entry for entry in entries if entry.name not in _RESERVED)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders that dead processes left in a folder.
+
+    What a living process writes is locked and stays. A folder that was moved aside to be replaced, and whose
+    replacement never came, is moved back.
+
+    Args:
+        folder: in which they lie; it need not exist.
+        name: only those of the file or folder of this name.
+    """
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.glob(".*")):
+        found = _LEFTOVER.fullmatch(entry.name)
+        if found is None or (name is not None and found["name"] != _stem(name)) or not _abandoned(entry):
+            continue
+        if entry.suffix == ".previous" and entry.is_dir() and not (folder / found["name"]).exists():
+            entry.rename(folder / found["name"])
+        elif entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """A name in that of its temporary file, which must not be longer than file systems allow."""
+    data = os.fsencode(name)
+    return name if len(data) <= _LONGEST_NAME else content_hash(data)[:32]
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether no process holds the lock of a temporary file or folder; where there are no locks, nobody can know."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(path: Path) -> int:
+    """Open a file or folder and lock it, so that nobody takes it for a leftover; any death of the process frees it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+@contextmanager
+def _temporary(parent: Path, name: str, *, folder: bool) -> Iterator[Path]:
+    """A new temporary file or folder, locked while it is in use, and removed at the end where it is still there."""
+    prefix, suffix, lock = f".{_stem(name)}.", ".partial", -1
+    while lock < 0:
+        if folder:
+            path = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        else:
+            handle, made = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
+            os.close(handle)
+            path = Path(made)
+        with suppress(FileNotFoundError):
+            lock = _lock(path)
+            if not path.exists():  # taken for a leftover before it was locked
+                os.close(lock)
+                lock = -1
+    try:
+        yield path
+    finally:
+        if folder:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _exchange(temporary: Path, folder: Path) -> None:
+    """Put a filled folder in the place of an older one.
+
+    A rename cannot replace a full folder: the old one is moved aside, so that a kill leaves one whole copy.
+    """
+    previous = temporary.with_suffix(".previous")
+    lock = _lock(folder)
+    try:
+        folder.rename(previous)
+    except OSError as error:
+        if error.errno not in UNMOVABLE:
+            raise
+        with _temporary(folder, folder.name, folder=True) as inside:
+            shutil.copytree(temporary, inside, dirs_exist_ok=True)
+            _move_up(inside, folder)
+    else:
+        temporary.rename(folder)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _move_up(source: Path, folder: Path) -> None:
+    """Move everything from a folder inside into a folder, and remove what was there before."""
+    entries = sorted(source.iterdir(), key=lambda entry: (entry.name not in HASHED, entry.name))
+    names = {entry.name for entry in entries}
+    for entry in entries:
+        goal = folder / entry.name
+        if entry.is_dir() and goal.is_dir() and not goal.is_symlink():
+            _move_up(entry, goal)
+            continue
+        if goal.is_dir() and not goal.is_symlink():
+            shutil.rmtree(goal)
+        elif entry.is_dir():
+            goal.unlink(missing_ok=True)
+        os.replace(entry, goal)
+    for old in own_entries(folder):
+        if old.name not in names:
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_json(path: Path, *, finite: bool = False) -> Any:
+    """Read a JSON file; raises :class:`ArtifactError` where it is missing or not JSON.
+
+    Python's reader takes NaN and infinities, which are not JSON; with ``finite`` they are refused here already.
+    """
     with disk_errors(path):
         data = path.read_bytes()
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_no_constant if finite else None)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not readable as JSON ({error}). Copy or build it again.") from error

@@ -28,11 +28,12 @@ from wildpdiff.diffusion.guidance import guided
 from wildpdiff.diffusion.networks import restore_denoiser
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
+from wildpdiff.disk import written_in_place
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 
-__all__ = ["Generator", "Sampling", "description_provenance"]
+__all__ = ["Generator", "Sampling", "description_provenance", "stored_fingerprint"]
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"
@@ -230,15 +231,21 @@ class Generator:
     def save_pretrained(self, folder: Path | str) -> Path:
         """Write the generator; atomic. Returns the folder.
 
-        A backbone that the package does not bundle is written beside it, where its weights alone can rebuild it; a
-        module of your own is to be given to :meth:`from_pretrained` again.
+        A backbone that the package does not bundle is written beside it, where its weights alone can rebuild it, or
+        inside, where the folder is a mount point or the working folder; a module of your own is to be given to
+        :meth:`from_pretrained` again.
         """
         folder = Path(folder)
-        extra = {}
-        if type(self.backbone.module).__name__ in ARCHITECTURES and not is_bundled(self.backbone):
-            save_backbone(self.backbone, folder.with_name(f"{folder.name}-{BACKBONE_FOLDER}"))
-            extra = {"backbone": f"{folder.name}-{BACKBONE_FOLDER}"}
+        own = type(self.backbone.module).__name__ in ARCHITECTURES and not is_bundled(self.backbone)
+        inside = own and written_in_place(folder)
+        extra: dict[str, Any] = {"backbone_inside": True} if inside else {}
+        if own and not inside:
+            beside = folder.absolute().with_name(f"{folder.absolute().name}-{BACKBONE_FOLDER}")
+            save_backbone(self.backbone, beside)
+            extra = {"backbone": beside.name}
         write_artifact(folder, KIND, {**self._config, **extra}, self._tensors)
+        if inside:  # after the generator, which takes the place of all that was in the folder
+            save_backbone(self.backbone, folder / BACKBONE_FOLDER)
         return folder
 
     @classmethod
@@ -265,6 +272,13 @@ class Generator:
             raise ArtifactError(f"The generator in {folder} cannot be restored ({error}). Fit it again.") from error
 
 
+def stored_fingerprint(artifact: Artifact) -> str:
+    """The :attr:`Generator.fingerprint` of a generator on disk, which needs no backbone to be restored."""
+    config = {name: value for name, value in artifact.config.items() if name not in ("backbone", "backbone_inside")}
+    weights = {f"{part}.{name}": value for part, group in artifact.tensors.items() for name, value in group.items()}
+    return content_hash(json_bytes(config) + tensors_hash(weights).encode())
+
+
 def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featuriser | None) -> Generator:
     config, tensors = artifact.config, artifact.tensors
     if config["mean"] is not None and not isinstance(config["mean"].get("members"), list):
@@ -274,13 +288,15 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         )
     adapter = AdapterConfig.from_json(config["adapter"])
     if backbone is None:
-        beside = config.get("backbone")
+        beside = artifact.folder / BACKBONE_FOLDER if config.get("backbone_inside") else None
+        if config.get("backbone"):
+            beside = artifact.folder.absolute().parent / str(config["backbone"])
         if beside is None and adapter.backbone not in BUNDLED:
             raise ArtifactError(
                 f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
                 "was not saved with it. Pass that Backbone to from_pretrained."
             )
-        backbone = load_backbone(artifact.folder.parent / beside if beside else adapter.backbone)
+        backbone = load_backbone(beside or adapter.backbone)
     if backbone.backbone_hash != adapter.backbone_hash:
         raise AdapterMismatchError(
             f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.disk import remove_leftovers
 from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, silent
+from wildpdiff.run_folder import Reporter, RunFolder, kept, silent
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
@@ -27,7 +29,10 @@ from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["PipelineConfig", "PipelineResult", "Prepared", "prepare", "run_pipeline"]
+__all__ = ["SEED_STEP", "PipelineConfig", "PipelineResult", "Prepared", "prepare", "run_pipeline"]
+
+SEED_STEP = 1000
+"""Between the seeds of a run's generators, of which the first has the run's own."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +243,14 @@ def _generator(
     tick: Callable[[int, int], None],
 ) -> Generator:
     folder = out / f"generator-{number}"
-    if not folder.is_dir():
+    seed = config.seed + SEED_STEP * number
+    wanted = {"config": config.generator.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    found = kept(
+        lambda: Generator.from_pretrained(folder, backbone),
+        lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
+    )
+    if found is None:
         descriptions = {task.name: task.description for task in suite.tasks("seen")}
-        seed = config.seed + 1000 * number
         fitted = fit_generator(
             zoo,
             descriptions,
@@ -254,7 +264,8 @@ def _generator(
         )
         fitted.generator.save_pretrained(folder)
         shutil.rmtree(_store(out, number), ignore_errors=True)
-    return Generator.from_pretrained(folder, backbone)
+        found = Generator.from_pretrained(folder, backbone)
+    return found
 
 
 def _store(out: Path, number: int) -> Path:
@@ -274,7 +285,10 @@ def _trust(
 ) -> TrustModel:
     """The generator's model of trust, inside its folder."""
     folder = out / f"generator-{number}" / FOLDER
-    if not folder.is_dir():
+    found = kept(
+        lambda: TrustModel.load(folder, generator.backbone), lambda model: model.generator == generator.fingerprint
+    )
+    if found is None:
         descriptions = {task.name: task.description for task in suite.tasks("seen")}
         model = calibrate_generator(
             generator,
@@ -283,23 +297,30 @@ def _trust(
             suite.metadata_schema,
             config.generator,
             features,
-            seed=config.seed + 1000 * number,
+            seed=config.seed + SEED_STEP * number,
             progress=tick,
             store=_store(out, number),
         )
         model.save(folder)
         shutil.rmtree(_store(out, number), ignore_errors=True)
-    return TrustModel.load(folder, generator.backbone)
+        found = TrustModel.load(folder, generator.backbone)
+    return found
 
 
 def _adapters(
     folder: Path, config: PipelineConfig, suite: Suite, generator: Generator, tick: Callable[[int, int], None]
 ) -> tuple[Path, ...]:
     tasks = suite.tasks("unseen")
+    wanted = {"generator": generator.fingerprint, "seed": config.seed}
+    remove_leftovers(folder)
     paths = []
     for number, task in enumerate(tasks):
         path = folder / task.name
-        if not (path / "provenance.json").is_file():
+        mine = kept(
+            partial(Adapter.load, path),
+            lambda adapter: all(adapter.provenance.get(name) == value for name, value in wanted.items()),
+        )
+        if mine is None:
             told = (
                 replace(task.description, task_id=task.name) if task.description.task_id is None else task.description
             )
@@ -317,8 +338,18 @@ def _results(
     tick: Callable[[int, int], None],
 ) -> Results:
     path = folder.folder / "results.json"
-    if path.is_file():
-        return read_results(path)
+    hashes = tuple(generator.fingerprint for generator in comparison.generators)
+    found = kept(
+        partial(read_results, path),
+        lambda results: (
+            results.suite.fingerprint == comparison.suite.fingerprint
+            and results.backbone.hash == comparison.backbone.backbone_hash
+            and results.generator is not None
+            and results.generator.hashes == hashes
+        ),
+    )
+    if found is not None:
+        return found
     made = provenance(command, config.seed)
     results = compare_sources(comparison, made=made, samples=config.samples, stages=folder.stages, progress=tick)
     write_results(path, results)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wildpdiff.adapter import Adapter
-from wildpdiff.backbones.backbone import BATCH, Backbone
+from wildpdiff.backbones.backbone import BATCH, Backbone, finite_logits
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 
@@ -99,6 +99,7 @@ def predict(
 
     Raises:
         AdapterMismatchError: the adapter belongs to another backbone.
+        ArtifactError: a value of the adapter, or a logit, is not finite.
         DataError: a file cannot be read, or there is none that can.
     """
     backbone.check(adapter)
@@ -134,7 +135,7 @@ def _batch(
             skipped(error)
     if not kept:
         return []
-    logits = backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors)
+    logits = finite_logits(backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors), backbone.name)
     best = logits.double().softmax(1).topk(top, dim=1)
     return [
         Prediction(file, backbone.classes[label], value)

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wildpdiff.disk import json_bytes, read_json, write_file
-from wildpdiff.errors import ArtifactError
+from wildpdiff.disk import json_bytes, own_entries, read_json, remove_leftovers, write_file
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.results import Stage
 
-__all__ = ["Reporter", "RunFolder", "Tick", "silent"]
+__all__ = ["Reporter", "RunFolder", "Tick", "kept", "silent"]
 
 Result = TypeVar("Result")
+
+MOST_SECONDS = 1e10
+"""Three centuries: what is above was not measured."""
 
 Tick = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -25,6 +28,25 @@ Reporter = Callable[[str], Tick]
 def silent(stage: str) -> Tick:
     """A :data:`Reporter` that tells nobody."""
     return lambda done, total: None
+
+
+def kept(read: Callable[[], Result], belongs: Callable[[Result], bool]) -> Result | None:
+    """What an earlier call left, or None where it is missing, damaged or of another run, so that it is made again.
+
+    Args:
+        read: reads and checks it.
+        belongs: whether it is of this run.
+
+    Raises:
+        SchemaVersionError: it was written by a newer version of the package, and is not to be replaced.
+    """
+    try:
+        found = read()
+    except SchemaVersionError:
+        raise
+    except (ArtifactError, AdapterMismatchError):
+        return None
+    return found if belongs(found) else None
 
 
 class RunFolder:
@@ -43,6 +65,7 @@ class RunFolder:
         """
         path = self.folder / "run.json"
         if path.is_file():
+            remove_leftovers(self.folder)
             found = read_json(path)
             changed = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
             if changed:
@@ -50,8 +73,9 @@ class RunFolder:
                     f"{self.folder} holds a run with another {changed[0]}. Choose another --out, or remove the folder."
                 )
             return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        if self.folder.is_dir() and own_entries(self.folder):
             raise ArtifactError(f"{self.folder} is not empty and holds no run. Choose another --out, or empty it.")
+        remove_leftovers(self.folder)
         write_file(path, json_bytes(dict(wanted)))
 
     @property
@@ -60,9 +84,12 @@ class RunFolder:
         path = self.folder / "stages.json"
         if not path.is_file():
             return ()
-        kept = read_json(path)
+        found = read_json(path)
         # Runs of version 0.1 kept an object, which forgets the order.
-        return tuple(Stage(*entry) for entry in (kept.items() if isinstance(kept, dict) else kept))
+        entries = list(found.items()) if isinstance(found, dict) else found
+        if not isinstance(entries, list) or not all(map(_is_stage, entries)):
+            raise ArtifactError(f"{path} is no list of stages with their seconds. Remove it: only times are lost.")
+        return tuple(Stage(name, float(seconds)) for name, seconds in entries)
 
     def timed(self, name: str, stage: Callable[[Tick], Result]) -> Result:
         """Run a stage and add its time to that of earlier runs, also where it is interrupted."""
@@ -73,3 +100,11 @@ class RunFolder:
             seconds = {entry.name: entry.seconds for entry in self.stages}
             seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
             write_file(self.folder / "stages.json", json_bytes([list(entry) for entry in seconds.items()]))
+
+
+def _is_stage(entry: Any) -> bool:
+    """Whether a JSON value is a name with a time."""
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
+        return False
+    seconds = entry[1]
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MOST_SECONDS

@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from tiny_world import SUITE, Outcome, Run, World, tiny_backbone
+
+from wildpdiff.adapter import Adapter
 
 Words = list[str | Path]
 
@@ -120,6 +123,9 @@ def test_adapter_of_another_backbone(world: World, run: Run, tmp_path: Path) -> 
     refused(run("predict", odd, world.images, "--backbone", world.backbone), "r 4", "PEFT would read another")
     peft = json.loads((odd / "adapter_config.json").read_bytes())
     (odd / "adapter_config.json").write_text(json.dumps({**peft, "r": 2}))
+    refused(run("predict", odd, world.images, "--backbone", world.backbone), "altered")
+    loaded = Adapter.load(world.adapter)
+    replace(loaded, config=replace(loaded.config, rank=2)).save(odd)
     refused(run("predict", odd, world.images, "--backbone", world.backbone), "(4, 96)", "(2, 96)")
 
 

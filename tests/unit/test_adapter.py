@@ -13,7 +13,8 @@ from wildpdiff.adapter import PEFT_PREFIX, Adapter, AdapterConfig
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "adapter-1"
+GOLDEN_1, GOLDEN_2 = (Path(__file__).parent.parent / "golden" / f"adapter-{version}" for version in (1, 2))
+"""Version 1 had no hashes."""
 PLACES = {
     "linear": LoraSpec(2, 3.0, ("body",)),
     "convolution 3x3": LoraSpec(2, 3.0, ("conv3",)),
@@ -50,20 +51,22 @@ def test_loaded_is_what_was_saved_and_saved_again_it_has_the_same_bytes(backbone
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "provenance.json"])
-def test_the_bytes_of_schema_version_1_stay(tmp_path: Path, name: str) -> None:
+def test_the_bytes_of_schema_version_2_stay(tmp_path: Path, name: str) -> None:
     golden_adapter().save(tmp_path / "adapter")
-    assert (tmp_path / "adapter" / name).read_bytes() == (GOLDEN / name).read_bytes()
+    assert (tmp_path / "adapter" / name).read_bytes() == (GOLDEN_2 / name).read_bytes()
 
 
-def test_the_golden_folder_is_still_read() -> None:
-    loaded = Adapter.load(GOLDEN)
+@pytest.mark.parametrize("golden", [GOLDEN_1, GOLDEN_2])
+def test_the_golden_folders_are_still_read(golden: Path) -> None:
+    loaded = Adapter.load(golden)
     assert loaded.config == golden_adapter().config
     assert loaded.provenance == golden_adapter().provenance
     assert loaded.distance(golden_adapter()) == 0.0
 
 
-def test_only_schema_version_1_has_golden_bytes() -> None:
-    assert json.loads((GOLDEN / "provenance.json").read_bytes())["schema_version"] == 1
+def test_every_schema_version_has_golden_bytes() -> None:
+    for version, golden in enumerate((GOLDEN_1, GOLDEN_2), 1):
+        assert json.loads((golden / "provenance.json").read_bytes())["schema_version"] == version
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -183,8 +186,8 @@ def edited(folder: Path, **changes: object) -> Path:
 
 
 def test_a_newer_provenance_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SchemaVersionError, match=r"provenance version 2; .* Update wildpdiff"):
-        Adapter.load(edited(tmp_path / "a", schema_version=2))
+    with pytest.raises(SchemaVersionError, match=r"provenance version 3; .* Update wildpdiff"):
+        Adapter.load(edited(tmp_path / "a", schema_version=3))
 
 
 @pytest.mark.parametrize("value", [{}, {"backbone": "toy"}, {"unknown": 1}, 3])

@@ -17,10 +17,10 @@ from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
 from wildpdiff.backbones.lora import branch_parameters, expected_shapes, initial_adapter, with_branches
-from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["BATCH", "Backbone", "LoraSpec"]
+__all__ = ["BATCH", "Backbone", "LoraSpec", "finite_logits"]
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,15 @@ class Backbone:
             return torch.cat(parts)
 
     def predict_many(self, features: Tensor, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n c"]:
-        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``)."""
+        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``).
+
+        Raises:
+            ArtifactError: a logit is not finite.
+        """
         many = torch.func.vmap(lambda tensors, inputs: self.logits(inputs, tensors), in_dims=(0, None))
         with torch.no_grad():
             parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-        return torch.cat(parts, dim=1)
+        return finite_logits(torch.cat(parts, dim=1), self.name)
 
     @cached_property
     def image_features(self) -> ImageFeaturiser:
@@ -230,3 +234,21 @@ class Backbone:
         expected_shapes(self.module, changed.adapter_config)
         object.__setattr__(changed, "memory", self.memory)
         return changed
+
+
+def finite_logits(logits: Tensor, name: str) -> Tensor:
+    """Logits as they are; softmax and argmax would make a class even of those that are not finite.
+
+    Args:
+        logits: of any shape.
+        name: of the backbone, for the message.
+
+    Raises:
+        ArtifactError: one is not finite.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise ArtifactError(
+            f"Logits of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
+            "use it; generate or train it again."
+        )
+    return logits

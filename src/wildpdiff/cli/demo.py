@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, remark, show
 
@@ -39,6 +40,7 @@ def demo(
 
     Stopped and started again with the same options, it goes on where it was.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.pipeline import run_pipeline
@@ -104,7 +106,7 @@ def _pictures(config: PipelineConfig, folder: Path) -> Path:
     from PIL import Image
 
     from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.disk import write_bytes, write_folder
+    from wildpdiff.disk import write_file
     from wildpdiff.tasks.registry import load_suite
 
     suite = load_suite(
@@ -112,15 +114,10 @@ def _pictures(config: PipelineConfig, folder: Path) -> Path:
     )
     task = suite.tasks("unseen")[0]
     target = folder / task.name
-    if target.is_dir():
-        return target
-    images = task.data("test").images[:PICTURES]
-
-    def fill(temporary: Path) -> None:
-        for number, image in enumerate(images):
-            stream = io.BytesIO()
-            Image.fromarray(image).save(stream, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
-            write_bytes(temporary / f"{task.name}-{number}.jpg", stream.getvalue())
-
-    write_folder(target, fill)
+    for number, image in enumerate(task.data("test").images[:PICTURES]):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=PICTURE_QUALITY, subsampling=0)
+        path = target / f"{task.name}-{number}.jpg"
+        if not path.is_file() or path.read_bytes() != stream.getvalue():  # missing, or cut
+            write_file(path, stream.getvalue())
     return target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +79,8 @@ def description_file(path: Path) -> dict[str, Any]:
             raise DescriptionError(f"{path} has the key {key!r}; known keys are {', '.join(KEYS)}.")
         if not isinstance(value, kinds[key]):
             raise DescriptionError(f"{path}: {key!r} is {value!r}; {needs[kinds[key]]} is needed.")
+    if re.search("[\ud800-\udfff]", json.dumps(content, ensure_ascii=False)):
+        raise DescriptionError(f"{path} holds a half of a Unicode pair, which is no letter. Write the text anew.")
     for name, value in content.get("metadata", {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise DescriptionError(f"{path}: metadata {name!r} is {value!r}; a number or a text is needed.")

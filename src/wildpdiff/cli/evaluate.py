@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wildpdiff.cli.evaluation_inputs import inputs_of_parts, inputs_of_run
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.generators import ClipOption
 from wildpdiff.cli.options import (
     BackboneOption,
@@ -73,6 +74,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare generated adapters with fine-tuning, baselines and controls; write results.json and a report."""
+    for folder in (out, *([] if pdiff is None else [pdiff])):
+        may_write_into(folder)
     prepare_torch(threads)
     from wildpdiff.evaluate.comparison import compare_sources
     from wildpdiff.evaluate.provenance import provenance

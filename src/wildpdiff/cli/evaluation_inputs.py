@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wildpdiff.cli.generators import open_generator
+from wildpdiff.cli.generators import open_generator, open_zoo
 from wildpdiff.cli.options import open_suite, suite_settings
 from wildpdiff.errors import ArtifactError, DataError
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.evaluate.results import Stage
-    from wildpdiff.tasks.task import Group
     from wildpdiff.trust.model import TrustModel
 
 __all__ = ["EvaluationInputs", "inputs_of_parts", "inputs_of_run"]
@@ -36,37 +35,45 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     Raises:
         ArtifactError: the folder holds no finished run.
     """
-    from wildpdiff.artifact import read_json
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.pipeline import SEED_STEP
     from wildpdiff.run_folder import RunFolder
     from wildpdiff.tasks.registry import load_suite
     from wildpdiff.zoo.features import FeatureCache
-    from wildpdiff.zoo.store import Zoo
 
     path = run / "run.json"
     if not path.is_file():
         raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
-    told: dict[str, Any] = read_json(path)
+    told = _run_settings(path)
     # Beside a generator may lie its backbone, in generator-N-backbone.
     found = (path for path in run.glob("generator-*") if path.name.removeprefix("generator-").isdigit())
     generators = sorted(found, key=lambda path: int(path.name.removeprefix("generator-")))
-    if not generators or not (run / "zoo").is_dir():
+    if len(generators) < told["generator_seeds"] or not (run / "zoo").is_dir():
         raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to go on, then evaluate.")
     backbone = load_backbone(told["backbone"])
     known = {"seed": told["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
     suite = load_suite(told["suite"], **{**known, **told["suite_options"]})
     reference = run / "reference"
+    zoo = open_zoo(run / "zoo")
+    opened = [open_generator(path, backbone, None) for path in generators]
     comparison = Comparison(
         suite,
         backbone,
-        Zoo.open(run / "zoo"),
-        Zoo.open(reference) if reference.is_dir() else None,
-        [open_generator(path, backbone, None) for path in generators],
+        zoo,
+        open_zoo(reference) if reference.is_dir() else None,
+        opened,
         told["suite_options"],
-        FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
+        FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"])),
         trust=_trust(generators, backbone),
     )
+    _check(comparison)
+    seeds = [generator.training.get("seed") for generator in opened]
+    if zoo.plan.seed != told["seed"] or seeds != [told["seed"] + SEED_STEP * number for number in range(len(seeds))]:
+        raise ArtifactError(
+            f"{path} has the seed {told['seed']}; the zoo beside it has {zoo.plan.seed} and the generators "
+            f"{', '.join(map(str, seeds))}. They do not belong together: restore the file, or run the demo again."
+        )
     # The run's own evaluation and page are not what this one rests on.
     stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
     return EvaluationInputs(comparison, told["seed"], stages)
@@ -90,21 +97,12 @@ def inputs_of_parts(
     """
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.zoo.store import Zoo
 
     if zoo is None or not generators:
         raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
     loaded = load_backbone(backbone)
     opened = open_suite(suite, option, loaded)
-    zoos = [Zoo.open(path) for path in (zoo, reference) if path is not None]
-    groups: tuple[Group, ...] = ("seen", "unseen")
-    for found, group in zip(zoos, groups, strict=False):
-        names = {task.name for task in opened.tasks(group)}
-        if found.plan.suite != opened.fingerprint or set(found.tasks) != names:
-            raise ArtifactError(
-                f"The zoo in {found.folder} was not built on the {group} tasks of this suite. Give the same --suite "
-                "and -o options as for the zoo, and zoos of the right groups."
-            )
+    zoos = [open_zoo(path) for path in (zoo, reference) if path is not None]
     comparison = Comparison(
         opened,
         loaded,
@@ -114,7 +112,31 @@ def inputs_of_parts(
         suite_settings(suite, option),
         trust=_trust(generators, loaded),
     )
+    _check(comparison)
     return EvaluationInputs(comparison, seed, ())
+
+
+def _run_settings(path: Path) -> dict[str, Any]:
+    """What is needed of a run.json; raises :class:`ArtifactError` where it is not there or of another kind."""
+    from wildpdiff.artifact import read_json
+
+    told = read_json(path, finite=True)
+    kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}
+    wrong = [key for key, kind in kinds.items() if not isinstance(told, dict) or not isinstance(told.get(key), kind)]
+    if wrong or not 0 <= told["seed"] < 2**63 or told["generator_seeds"] < 1:
+        raise ArtifactError(
+            f"{path} is not that of a demo: {wrong[0] if wrong else 'a number'!r} is missing or of a wrong kind. "
+            "Restore it, or give the folder of a demo."
+        )
+    return dict(told)
+
+
+def _check(comparison: Comparison) -> None:
+    """Refuse parts that do not belong together before anything else is done."""
+    from wildpdiff.evaluate.belonging import check_belonging
+
+    parts = (comparison.suite, comparison.backbone, comparison.zoo, comparison.reference)
+    check_belonging(*parts, comparison.generators, comparison.trust)
 
 
 def _trust(generators: Sequence[Path], backbone: Backbone) -> tuple[TrustModel, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli.folders import may_write_artifact
-from wildpdiff.cli.generators import ClipOption, image_reader
+from wildpdiff.cli.generators import ClipOption, image_reader, open_zoo
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -89,9 +89,8 @@ def fit(
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
-    from wildpdiff.zoo.store import Zoo
 
-    opened_zoo = Zoo.open(zoo)
+    opened_zoo = open_zoo(zoo)
     loaded = load_backbone(backbone)
     opened = open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:

@@ -1,53 +1,119 @@
-"""Folders that a verb may write: new, empty, or holding an older result of the same kind. Anything else is kept."""
+"""Where a verb may write, known before its work begins: new, empty, or holding an older result of the same kind."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Container
+import tempfile
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from wildpdiff.disk import disk_errors, read_json
+from wildpdiff.disk import REFUSED, disk_errors, own_entries, read_json, remove_leftovers
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["may_write_adapters", "may_write_artifact", "may_write_file"]
+__all__ = ["may_write_adapters", "may_write_artifact", "may_write_file", "may_write_into"]
 
 ADAPTER_FILES = ("README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json")
-SUBFOLDERS = {"generator": ("trust",)}
+SUBFOLDERS = {"generator": ("trust", "backbone")}
 
 
 def may_write_artifact(folder: Path, kind: str) -> None:
     """Raise :class:`ArtifactError` unless the folder is new, empty, or an artifact of this kind and nothing else."""
-    if not _holds_something(folder):
-        return
-    manifest = folder / "manifest.json"
-    found = read_json(manifest) if manifest.is_file() else None
-    if not isinstance(found, dict) or found.get("kind") != kind:
-        raise ArtifactError(f"{folder} is not empty and holds no {kind}. Choose another --out, or empty it.")
-    _refuse_others(folder, {"manifest.json", *(found.get("files") or ()), *SUBFOLDERS.get(kind, ())}, kind)
+    may_write_into(folder)
+    if _entries(folder):
+        manifest = folder / "manifest.json"
+        found = read_json(manifest) if manifest.is_file() else None
+        if not isinstance(found, dict) or found.get("kind") != kind:
+            raise ArtifactError(f"{folder} is not empty and holds no {kind}. Choose another --out, or empty it.")
+        _refuse_others(folder, {"manifest.json", *(found.get("files") or ()), *SUBFOLDERS.get(kind, ())}, kind)
+    remove_leftovers(folder)
 
 
 def may_write_adapters(folder: Path, n: int) -> None:
     """Raise :class:`ArtifactError` unless the folder is new, empty, or holds nothing but generated adapters."""
-    if not _holds_something(folder):
-        return
-    inside = [folder] if n == 1 else list(folder.iterdir())
+    may_write_into(folder)
+    inside = _entries(folder)
+    if inside and n == 1:
+        inside = [folder]
     if not all((entry / "provenance.json").is_file() for entry in inside):
         what = "adapter" if n == 1 else "set of adapters"
         raise ArtifactError(f"{folder} is not empty and holds no {what}. Choose another --out, or empty it.")
     for entry in inside:
         _refuse_others(entry, ADAPTER_FILES, "adapter")
+    remove_leftovers(folder)
 
 
-def may_write_file(path: Path, read: Container[Path]) -> None:
-    """Raise :class:`ArtifactError` where the file that is to be written is one of those that are read."""
-    if path.resolve() in read:
+def may_write_file(path: Path, read: Container[Path] = ()) -> None:
+    """Raise :class:`ArtifactError` unless the file can be written and is none of those that are read."""
+    if Path(os.path.realpath(path)) in read:
         raise ArtifactError(f"{path} is one of the files that are read; it would be replaced. Choose another --out.")
+    with disk_errors(path):
+        if path.is_dir():
+            raise ArtifactError(f"{path} is a folder; a file is to be written there. Choose another --out.")
+        if path.exists() and os.access(path, os.W_OK):
+            return
+        _refuse_lost_link(path)
+    may_write_into(path.parent)
+    with disk_errors(path):
+        if path.parent.is_dir() and not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            path.unlink()
+
+
+def may_write_into(folder: Path) -> None:
+    """Raise :class:`ArtifactError` unless files can be made in the folder, or the folder itself, where it is missing.
+
+    It is tried, and nothing is left of the attempt.
+    """
+    with disk_errors(folder):
+        if folder.is_dir():
+            with _named(folder, folder), tempfile.TemporaryFile(dir=folder):
+                return
+        _refuse_lost_link(folder)
+        if folder.exists():
+            raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another --out.")
+        missing = [folder.absolute()]
+        while not os.path.lexists(missing[-1].parent):
+            missing.append(missing[-1].parent)
+        above = missing[-1].parent
+        _refuse_lost_link(above)
+        if not above.is_dir():
+            raise ArtifactError(f"{folder} cannot be written: {above} is a file. Choose another --out.")
+        made: list[Path] = []
+        try:
+            with _named(folder, above):
+                for part in reversed(missing):
+                    part.mkdir()
+                    made.append(part)
+        finally:
+            for part in reversed(made):
+                part.rmdir()
+
+
+@contextmanager
+def _named(folder: Path, above: Path) -> Iterator[None]:
+    """Name the folder that is read-only, where that is why another one cannot be written."""
+    try:
+        if not os.access(above, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise ArtifactError(
+            f"{folder} cannot be written: {above} is read-only for you. Choose another --out."
+        ) from error
+
+
+def _refuse_lost_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ArtifactError(f"{path} is a link that leads nowhere. Choose another --out, or remove it.")
 
 
 def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
     """A result is replaced as a whole; what somebody put beside it would be lost."""
-    with disk_errors(folder):
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
+    others = [entry.name for entry in _entries(folder) if entry.name not in own]
     if others:
         raise ArtifactError(
             f"{folder} holds {others[0]!r}, which is no part of the {what} there and would be lost. Choose another "
@@ -55,11 +121,7 @@ def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
         )
 
 
-def _holds_something(folder: Path) -> bool:
-    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not os.access(above if above != folder.absolute() else above.parent, os.W_OK):
-        raise ArtifactError(f"{folder} cannot be written: {above} is read-only for you. Choose another --out.")
+def _entries(folder: Path) -> list[Path]:
+    """What lies in the folder, if it is there."""
     with disk_errors(folder):
-        if folder.exists() and not folder.is_dir():
-            raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another --out.")
-        return folder.is_dir() and any(folder.iterdir())
+        return own_entries(folder) if folder.is_dir() else []

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from wildpdiff.tasks.description import Description
     from wildpdiff.trust.report import TrustReport
 
-__all__ = ["MinTrustOption", "assessed", "described", "generate", "given_parts", "has_trust", "least_trust"]
+__all__ = [
+    "MinTrustOption",
+    "assessed",
+    "check_logits",
+    "described",
+    "generate",
+    "given_parts",
+    "has_trust",
+    "least_trust",
+]
 
 MinTrustOption = Annotated[
     str | None,
@@ -79,6 +88,7 @@ def generate(
     loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
     after_condition = clock()
     adapters = loaded.sample(told, n, seed)
+    check_logits(loaded, adapters)
     after_sample = clock()
     report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
     if report is not None:
@@ -114,6 +124,19 @@ def generate(
         if least is not None and not report.use_generated:
             show("What was written is the pretrained model's adapter, which changes nothing.")
         show(report.recommendation)
+
+
+def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
+    """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
+    import numpy as np
+
+    from wildpdiff.backbones.backbone import finite_logits
+
+    backbone = generator.backbone
+    grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
+    for adapter in adapters:
+        adapter.check_finite()
+        finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
 def given_parts(

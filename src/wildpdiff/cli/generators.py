@@ -1,4 +1,4 @@
-"""Opening a fitted generator: with a backbone of the user's own, and with CLIP where it reads images by that."""
+"""Opening a zoo, and a fitted generator with a backbone of the user's own, and with CLIP where it reads by that."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.generator import Generator
+    from wildpdiff.zoo.store import Zoo
 
-__all__ = ["ClipOption", "image_reader", "open_generator"]
+__all__ = ["ClipOption", "image_reader", "open_generator", "open_zoo"]
 
 ClipOption = Annotated[
     Path | None,
@@ -31,6 +32,20 @@ def image_reader(clip: Path | None) -> Featuriser | None:
     from wildpdiff.conditions.clip import ClipFeaturiser
 
     return ClipFeaturiser(clip)
+
+
+def open_zoo(folder: Path) -> Zoo:
+    """Read a zoo, with a remark where an earlier version built it; raises as :meth:`Zoo.open`."""
+    from wildpdiff.cli.terminal import remark
+    from wildpdiff.zoo.store import Zoo
+
+    zoo = Zoo.open(folder)
+    if not zoo.hashed:
+        remark(
+            f"The zoo in {folder} is of an earlier version, which kept no hashes: whether files were altered is not "
+            "known."
+        )
+    return zoo
 
 
 def open_generator(folder: Path, backbone: str | Backbone | None, clip: Path | None) -> Generator:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect"]
 
+CHECKED = "checked"
+UNKNOWN = "none (of an earlier version: whether its files were altered is not known)"
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Adapter, generator, backbone, zoo or results.json.")],
@@ -65,7 +68,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _adapter(path: Path) -> dict[str, Any]:
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapter import Adapter, has_hashes
     from wildpdiff.artifact import tensors_hash
 
     adapter = Adapter.load(path)
@@ -75,6 +78,7 @@ def _adapter(path: Path) -> dict[str, Any]:
         "kind": "adapter",
         "parameters": adapter.size,
         "sha256": tensors_hash(adapter.tensors),
+        "hashes": CHECKED if has_hashes(path) else UNKNOWN,
         **config,
         "tensors": _shapes(adapter.tensors),
         "provenance": dict(adapter.provenance),
@@ -86,13 +90,14 @@ def _zoo(path: Path) -> dict[str, Any]:
 
     zoo = Zoo.open(path)
     for number in range(len(zoo.plan.shards)):
-        read_rows(shard_path(path, number), [])  # refuses a truncated shard
+        read_rows(shard_path(path, number), [])  # a zoo of an earlier version has no hashes that Zoo.open checks
     plan = zoo.plan.to_json()
     accuracy = zoo.column("validation_accuracy")
     final = [accuracy[row] for row in zoo.final_rows().values()]
     return {
         "kind": "zoo",
         "fingerprint": zoo.plan.fingerprint,
+        "hashes": CHECKED if zoo.hashed else UNKNOWN,
         "tasks": len(zoo.tasks),
         "checkpoints": len(zoo),
         "shards": len(zoo.plan.shards),
@@ -106,12 +111,18 @@ def _zoo(path: Path) -> dict[str, Any]:
 def _artifact(path: Path) -> dict[str, Any]:
     from wildpdiff.artifact import read_artifact
     from wildpdiff.disk import read_json
+    from wildpdiff.generator import stored_fingerprint
     from wildpdiff.trust.model import FOLDER, KIND
 
     manifest = read_json(path / "manifest.json")
     kind = manifest.get("kind") if isinstance(manifest, dict) else None
     artifact = read_artifact(path, str(kind))
     trust = read_artifact(path / FOLDER, KIND) if (path / FOLDER / "manifest.json").is_file() else None
+    if trust is not None and trust.config.get("generator") not in ("", None, stored_fingerprint(artifact)):
+        raise ArtifactError(
+            f"{path / FOLDER} is of generator {str(trust.config['generator'])[:12]}; the one in {path} is "
+            f"{stored_fingerprint(artifact)[:12]}. They do not belong together: fit the generator again."
+        )
     tensors = {f"{group}/{name}": value for group, part in artifact.tensors.items() for name, value in part.items()}
     return {
         "kind": artifact.kind,

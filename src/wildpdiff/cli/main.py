@@ -28,7 +28,7 @@ from wildpdiff.cli import (
     trust,
     zoo,
 )
-from wildpdiff.cli.terminal import remember_command
+from wildpdiff.cli.terminal import remark, remember_command
 from wildpdiff.errors import WildpdiffError
 
 __all__ = ["app", "main"]
@@ -125,7 +125,7 @@ def _refuse(sentence: str, status: int) -> int:
     words = " ".join(sentence.split())
     if len(words) > LONGEST:  # somebody's whole file may have got into it
         words = f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
-    typer.echo(f"Error: {words}", err=True)
+    remark(f"Error: {words}")
     return status
 
 

@@ -12,7 +12,7 @@ import typer
 
 from wildpdiff.cli.folders import may_write_file
 from wildpdiff.cli.options import JsonOption
-from wildpdiff.cli.terminal import Stages, print_json, remark
+from wildpdiff.cli.terminal import Stages, print_json, remark, visible
 from wildpdiff.errors import AdapterMismatchError, DataError
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from wildpdiff.prediction import Prediction
 
 __all__ = ["backbone_of", "predict"]
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that a spreadsheet would run."""
 
 
 def predict(
@@ -36,18 +39,22 @@ def predict(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the species in images: CSV with file, species and probability."""
+    """Name the species in images: CSV with file, species and probability.
+
+    A file name that a spreadsheet would run as a formula gets ./ in front, a species an apostrophe; --json has both as
+    they are.
+    """
     from wildpdiff.adapter import Adapter
     from wildpdiff.disk import write_file
     from wildpdiff.prediction import find_images
     from wildpdiff.prediction import predict as predict_images
 
-    loaded = Adapter.load(adapter)
-    model = backbone_of(loaded, backbone)
-    unreadable: list[DataError] = []
     files = find_images(images)
     if out is not None:
         may_write_file(out, {file.resolve() for file in files})
+    loaded = Adapter.load(adapter)
+    model = backbone_of(loaded, backbone)
+    unreadable: list[DataError] = []
     with Stages() as stages:
         rows = predict_images(
             loaded,
@@ -64,7 +71,7 @@ def predict(
     if as_json:
         print_json([{"file": str(row.file), "species": row.species, "probability": row.probability} for row in rows])
     elif out is None:
-        sys.stdout.write(_csv(rows))
+        sys.stdout.write(visible(_csv(rows)))
     else:
         remark(f"{len(rows)} predictions in {out}")
 
@@ -102,5 +109,16 @@ def _csv(rows: list[Prediction]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("file", "species", "probability"))
-    writer.writerows((row.file, row.species, f"{row.probability:.6f}") for row in rows)
+    writer.writerows((_path_cell(row.file), _text_cell(row.species), f"{row.probability:.6f}") for row in rows)
     return stream.getvalue()
+
+
+def _path_cell(path: Path) -> str:
+    """A path that no spreadsheet takes for a formula, and that still leads to the file."""
+    text = str(path)
+    return f"./{text}" if text.startswith(FORMULA) else text
+
+
+def _text_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: with an apostrophe in front, which spreadsheets do not show."""
+    return f"'{text}" if text.startswith(FORMULA) else text

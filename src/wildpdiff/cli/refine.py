@@ -13,7 +13,7 @@ from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.predict import backbone_of
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
-from wildpdiff.errors import DataError
+from wildpdiff.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
     from wildpdiff.adapter import Adapter
@@ -100,9 +100,9 @@ def _model(
     made_by = open_generator(generator, backbone, clip)
     stated = adapter.provenance.get("generator")
     if stated and stated != made_by.fingerprint:
-        remark(
+        raise ArtifactError(
             f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {made_by.fingerprint[:12]}: how "
-            "far its own generator errs is not known there."
+            "far its own generator errs is not known there. Give that one, or generate the adapter again by this one."
         )
     return made_by.backbone, StartingPoints.of_generator(made_by)
 

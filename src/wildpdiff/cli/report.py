@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import Stages, print_json, show
 
@@ -28,6 +29,8 @@ def report(
     The table is that of the first file. Further files give the sections that it lacks, for example `wildpdiff reproduce
     paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and backbone where the section is.
     """
+    folder = results[0].parent if out is None else out
+    may_write_into(folder)
     from wildpdiff.evaluate.merge_results import NamedResults, merge_results
     from wildpdiff.evaluate.results import read_results
     from wildpdiff.report.html import write_report
@@ -36,7 +39,7 @@ def report(
     merged = merge_results(first.results, others)
     with Stages() as stages:
         stages("draw the report")
-        files = write_report(merged, results[0].parent if out is None else out)
+        files = write_report(merged, folder)
     if as_json:
         print_json({"report": str(files.page), "figures": [str(path) for path in files.figures]})
         return

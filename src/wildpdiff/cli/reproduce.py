@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -61,6 +62,7 @@ def scaling(
     Tasks are drawn from all seen ones (wide) and from the half that is described most alike (narrow). Stopped and
     started again with the same options, it goes on where it was.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.report.scaling_summary import scaling_sentences
     from wildpdiff.studies.scaling import ScalingConfig, run_scaling

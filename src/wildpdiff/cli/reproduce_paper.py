@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -34,6 +35,7 @@ def paper(
     The paper's method and this package's stand beside each other, with the paper's own numbers. Stopped and started
     again with the same options, it goes on where it was.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.report.paper_terminal import paper_table

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -49,6 +50,7 @@ def unseen(
     quarters of the map and camera models out of the first. Stopped and started again with the same options, it goes
     on where it was; the table judges all worlds that lie in the folder.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.studies.world_page import run_worlds

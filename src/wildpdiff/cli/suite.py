@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_file, may_write_into
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
 from wildpdiff.cli.terminal import Stages, print_json, show
 from wildpdiff.errors import DataError
@@ -47,6 +48,8 @@ def show_suite(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what is in a suite, or in one of its tasks."""
+    if image is not None:
+        may_write_file(image)
     opened = open_suite(suite, option, seed=seed)
     chosen = None if task is None else find_task(opened, task)
     if image is not None:
@@ -125,6 +128,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
+    may_write_into(out)
     from wildpdiff.tasks.savanna.export import export_camera_traps
     from wildpdiff.tasks.savanna.suite import SavannaSuite
 

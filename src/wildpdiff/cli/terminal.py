@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,34 +16,56 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress, TaskID
+    from rich.segment import Segment
 
-__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "remember_command", "show"]
+__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "remember_command", "show", "visible"]
 
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
 
 
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that command a terminal or turn the direction of writing; names of files and species may hold them."""
+
+
+def visible(text: str) -> str:
+    """The text with every character that would command a terminal written out, as ``\\x1b``; lines and tabs stay."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def print_json(value: Any) -> None:
     """A result as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    sys.stdout.write(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+class _Visible:
+    """A table whose cells cannot command the terminal; its own colours can."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def show(result: RenderableType) -> None:
     """A result for people on stdout: a text as it is, or a table."""
     if isinstance(result, str):
-        typer.echo(result)
+        typer.echo(visible(result))
         return
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
-    console.print(result)
+    console.print(_Visible(result))
 
 
 def remark(text: str) -> None:
     """A sentence beside the result, on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(visible(text), err=True)
 
 
 _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
@@ -160,7 +183,7 @@ class Stages:
             return _lines(name, left)
         progress = self._progress
         self._finish()
-        task = self._task = progress.add_task(name, total=None, left="")
+        task = self._task = progress.add_task(visible(name), total=None, left="")
 
         def tick(done: int, total: int) -> None:
             seconds = left(done, total)

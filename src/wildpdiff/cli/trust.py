@@ -16,7 +16,7 @@ from wildpdiff.cli.description import (
     OfTaskOption,
     OwnBackboneOption,
 )
-from wildpdiff.cli.generate import MinTrustOption, assessed, described, given_parts, least_trust
+from wildpdiff.cli.generate import MinTrustOption, assessed, check_logits, described, given_parts, least_trust
 from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, SeedOption, SuiteSettings
 from wildpdiff.cli.terminal import print_json, show
@@ -53,7 +53,9 @@ def trust(
     parts = given_parts(description, metadata, backgrounds, examples, None, suite, task)
     loaded = open_generator(generator, backbone, clip)
     told = described(loaded, parts, suite, option, task)
-    report = assessed(generator, loaded, loaded.sample(told, n, seed), told, least)
+    adapters = loaded.sample(told, n, seed)
+    check_logits(loaded, adapters)
+    report = assessed(generator, loaded, adapters, told, least)
     if as_json:
         print_json(report.to_json())
         return

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -63,6 +64,7 @@ def build(
 
     With --structured it starts its fine-tuning anew.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.zoo.build import build_zoo

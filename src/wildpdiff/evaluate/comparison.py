@@ -12,6 +12,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.belonging import check_belonging
 from wildpdiff.evaluate.calibration import CalibrationObserver
 from wildpdiff.evaluate.condition_distance import condition_distances
 from wildpdiff.evaluate.latent_map import LatentMapObserver
@@ -124,10 +125,12 @@ def compare_sources(
 
     Raises:
         DataError: no generator, or no unseen and no seen tasks.
+        ArtifactError: the parts do not belong together.
     """
     if not comparison.generators:
         raise DataError("There is no generator to compare. Fit one with `wildpdiff fit`.")
     suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
+    check_belonging(suite, backbone, zoo, comparison.reference, comparison.generators, comparison.trust)
     first = comparison.generators[0]
     seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))

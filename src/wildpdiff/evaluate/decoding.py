@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,6 +12,7 @@ from wildpdiff.errors import ArtifactError
 
 __all__ = ["decode", "encode"]
 
+_LARGEST = int(sys.float_info.max)
 _NAMES = {
     str: "a text",
     bool: "true or false",
@@ -70,7 +71,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
 
 def _decode_scalar(kind: type, value: Any, where: str) -> Any:
     # A bool is an int to Python and a different thing to JSON.
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         return float(value)
     if kind is not float and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value

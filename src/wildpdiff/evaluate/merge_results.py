@@ -101,6 +101,12 @@ def _refuse_foreign(main: Results, other: NamedResults, section: str, *, suite: 
             f"{other.results.suite.fingerprint[:12]}; the first file's is {main.suite.fingerprint[:12]}). Leave it "
             "out, or measure it on the same suite."
         )
+    ours, theirs = main.generator, other.results.generator
+    if suite and ours is not None and theirs is not None and not set(ours.hashes) & set(theirs.hashes):
+        raise ArtifactError(
+            f"{other.name} has {section} of other generators ({theirs.hashes[0][:12]}; the first file's is "
+            f"{ours.hashes[0][:12]}). Leave it out, or measure it with the same generator."
+        )
     if other.results.backbone.hash != main.backbone.hash:
         raise ArtifactError(
             f"{other.name} has {section} of another backbone ({other.results.backbone.name}, "

@@ -277,11 +277,23 @@ def _check(results: Results, where: str) -> None:
         raise ArtifactError(
             f"{where}: a row has the split {odd_splits[0]!r}; seen, unseen or held-out NAME is needed. Evaluate again."
         )
+    for split, stated in (("seen", results.suite.seen), ("unseen", results.suite.unseen)):
+        tasks = {row.task for row in results.rows if (row.suite, row.split) == (results.suite.name, split)}
+        if len(tasks) > stated:
+            raise ArtifactError(
+                f"{where}: suite.{split} is {stated}; the rows have {len(tasks)} {split} tasks. Evaluate again, or "
+                "restore the file."
+            )
     measured = {key[:4] for key in seen}
     shown = [(row.suite, row.split, row.source, row.condition) for row in results.summary]
     if measured != set(shown) or len(shown) != len(measured):
         odd = sorted(measured.symmetric_difference(shown)) or sorted(key for key in shown if shown.count(key) > 1)
         raise ArtifactError(f"{where}: rows and summary disagree about {' / '.join(odd[0])}. Summarise the rows again.")
+    from wildpdiff.evaluate.summary import contradicted_summary
+
+    wrong = contradicted_summary(results.rows, results.summary, results.provenance.seed)
+    if wrong is not None:
+        raise ArtifactError(f"{where}: the summary contradicts the rows: {wrong}. Evaluate again, or restore the file.")
     for splits in results.autoencoder.ceiling if results.autoencoder else ():
         if splits not in ("seen", "unseen"):
             raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")

@@ -182,7 +182,7 @@ def _pdiff(seen: SeenTasks, folder: Path) -> Candidate:
     """p-diff takes an hour of one core: trained once, it is kept."""
 
     def make() -> Source:
-        if not folder.is_dir():
+        if not (folder / "manifest.json").is_file():
             UnconditionalPDiffSource.fit(seen.zoo, seed=seen.seed).save(folder)
         return UnconditionalPDiffSource.load(folder)
 

@@ -15,6 +15,7 @@ __all__ = [
     "PRETRAINED",
     "SOURCE_ORDER",
     "accuracy_per_task",
+    "contradicted_summary",
     "display_label",
     "summarise",
 ]
@@ -25,6 +26,9 @@ GENERATED = "generated"
 
 SOURCE_ORDER = (PRETRAINED, "mean adapter", "nearest task", "kernel ridge regression", None, GENERATED, FINETUNED)
 """Order of every table; None stands for all further sources, in the order in which they were evaluated."""
+
+SAME_MEAN = 1e-9
+"""Largest difference of two means of the same scores."""
 
 _CONDITIONS = ("own", "none", "shuffled", "random")
 
@@ -75,6 +79,46 @@ def summarise(
             costs = (seconds.get(key[0]), (training or {}).get(key[0]))
             summary.append(_summary_row(sources[key], references, costs, seed))
     return summary
+
+
+def contradicted_summary(rows: Sequence[ResultRow], summary: Sequence[SummaryRow], seed: int) -> str | None:
+    """What the table says otherwise than its rows do, in words; None where both agree.
+
+    Means are recomputed and must agree but for rounding. Intervals come from random draws, which may have been others:
+    their ends may differ by a tenth of a point, and by a third of the interval.
+
+    Args:
+        rows: every score.
+        summary: the table that came with them.
+        seed: of the bootstrap.
+    """
+    again = {_key(line): line for line in summarise(rows, {}, seed=seed)}
+    for line in summary:
+        wanted = again[_key(line)]
+        where = f"{line.split} / {line.label}"
+        for name in ("label", "tasks", "samples", "seeds"):
+            if getattr(line, name) != getattr(wanted, name):
+                return f"{name} of {where} is {getattr(line, name)!r}, the rows give {getattr(wanted, name)!r}"
+        for name in ("accuracy", "recovered_gain"):
+            found, right = getattr(line, name), getattr(wanted, name)
+            if (found is None) is not (right is None) or abs((found or 0.0) - (right or 0.0)) > SAME_MEAN:
+                return f"{name} of {where} is {found}, the rows give {right}"
+            if _far(getattr(line, f"{name}_interval"), getattr(wanted, f"{name}_interval")):
+                found, right = getattr(line, f"{name}_interval"), getattr(wanted, f"{name}_interval")
+                return f"{name}_interval of {where} is {found}, the rows give {right}"
+    return None
+
+
+def _key(line: SummaryRow) -> tuple[str, str, str, str]:
+    return (line.suite, line.split, line.source, line.condition)
+
+
+def _far(found: tuple[float, float] | None, right: tuple[float, float] | None) -> bool:
+    """Whether two bootstrap intervals cannot be of the same values; a missing one claims nothing."""
+    if found is None or right is None:
+        return found is not None
+    slack = 0.001 + (right[1] - right[0]) / 3
+    return any(abs(one - other) > slack for one, other in zip(found, right, strict=True))
 
 
 def _rank(source: str) -> int:

@@ -48,7 +48,7 @@ def write_report(results: Results, folder: Path) -> ReportFiles:
         path = folder / "figures" / f"{figure.name}.png"
         write_file(path, figure.drawing.png)
         pictures.append(path)
-    write_file(folder / "report.html", page.encode())
+    write_file(folder / "report.html", page.encode(errors="backslashreplace"))
     return ReportFiles(folder / "report.html", tuple(pictures))
 
 

@@ -19,7 +19,7 @@ from wildpdiff.fit import PAPER_METHOD_ONE_TASK, PAPER_METHOD_SEVERAL_TASKS, Gen
 from wildpdiff.generator import Generator
 from wildpdiff.pipeline import Prepared
 from wildpdiff.rng import numpy_generator
-from wildpdiff.run_folder import Tick
+from wildpdiff.run_folder import Tick, kept
 from wildpdiff.studies.paper_rows import PUBLISHED, paper_row
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -158,8 +158,14 @@ def _several(
 
 def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: Prepared, seed: int) -> Generator:
     path = folder / f"generator-{seed}"
-    if not path.is_dir():
+    wanted = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    found = kept(
+        lambda: Generator.from_pretrained(path, made.backbone),
+        lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
+    )
+    if found is None:
         told = {task.name: task.description for task in made.suite.tasks("seen") if task.name in zoo.tasks}
         fitted = fit_generator(zoo, told, made.suite.metadata_schema, made.backbone, config, seed=seed)
         fitted.generator.save_pretrained(path)
-    return Generator.from_pretrained(path, made.backbone)
+        found = Generator.from_pretrained(path, made.backbone)
+    return found

@@ -22,7 +22,7 @@ from wildpdiff.fit import PAPER_METHOD, GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, silent
 from wildpdiff.source import RenamedSource
 from wildpdiff.studies.few_tasks import FewTasksStudy, run_few_tasks
 from wildpdiff.studies.paper_rows import PAPER_SOURCE, comparison_rows
@@ -149,14 +149,20 @@ PAPER_INFO = SourceInfo(PAPER_SOURCE, "description", None, "the paper's autoenco
 
 def _paper_generator(config: PaperConfig, out: Path, made: Prepared, number: int, tick: Tick) -> Generator:
     path = out / f"paper-generator-{number}"
-    if not path.is_dir():
+    seed = config.run.seed + 1000 * number
+    wanted = {"config": config.method.to_json(), "seed": seed, "zoo": made.zoo.plan.fingerprint}
+    found = kept(
+        lambda: Generator.from_pretrained(path, made.backbone),
+        lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
+    )
+    if found is None:
         told: dict[str, Description] = {task.name: task.description for task in made.suite.tasks("seen")}
-        seed = config.run.seed + 1000 * number
         fitted = fit_generator(
             made.zoo, told, made.suite.metadata_schema, made.backbone, config.method, seed=seed, progress=tick
         )
         fitted.generator.save_pretrained(path)
-    return Generator.from_pretrained(path, made.backbone)
+        found = Generator.from_pretrained(path, made.backbone)
+    return found
 
 
 def _interpolation(config: PaperConfig, made: Prepared, generators: Sequence[Generator], tick: Tick) -> Interpolation:

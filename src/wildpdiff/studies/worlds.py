@@ -27,7 +27,7 @@ from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
 from wildpdiff.report.wording import count
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, silent
 from wildpdiff.studies.grid import StudyInputs
 from wildpdiff.studies.groups import REGION
 from wildpdiff.studies.world_groups import GroupsStudy, measure_groups
@@ -204,7 +204,7 @@ def _pretrained(run: PipelineConfig, path: Path, epochs: int, tick: Tick) -> Pip
     given = load_backbone(run.backbone)
     if not isinstance(given.module, SavannaCNN):
         return run
-    if not path.is_dir():
+    if kept(lambda: load_backbone(path), lambda backbone: True) is None:
         known = {"seed": run.seed, "image_size": given.image_size}
         suite = load_suite(run.suite, **{**known, **run.suite_options})
         made = pretrain_savanna_cnn(

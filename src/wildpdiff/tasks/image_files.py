@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["IMAGE_SUFFIXES", "read_images"]
+__all__ = ["IMAGE_FORMATS", "IMAGE_SUFFIXES", "MOST_PIXELS", "read_images"]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Pillow's names of what is opened, whatever a file is called: no other decoder, some of which start programs."""
+
+MOST_PIXELS = 100_000_000
+"""Of one picture, width times height; decoded, it takes 3 bytes each."""
+
+ROWS = 256
+"""Rows of a deep picture that are converted at once."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation that a camera may note (Exif 2.3, tag 274)."""
 
 
 def read_images(paths: Iterable[Path | str], image_size: int) -> Images:
@@ -22,8 +43,11 @@ def read_images(paths: Iterable[Path | str], image_size: int) -> Images:
     The orientation that a camera noted in the file is applied. The largest centred square is cut out and resized
     bilinearly, so that shapes keep their proportions; what lies outside of the square is lost.
 
+    Memory is that of the largest decoded picture, and of the result.
+
     Raises:
-        DataError: there are no paths, or a file is missing, no image, or truncated.
+        DataError: there are no paths, or a file is missing, no image of :data:`IMAGE_FORMATS`, truncated, or of more
+            than :data:`MOST_PIXELS` pixels.
     """
     if image_size < 1:
         raise DataError(f"image_size is {image_size}; give 1 or more pixels.")
@@ -40,13 +64,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image, dtype=np.float64)
-    largest = float(values.max(initial=0.0))
-    if image.mode.startswith("I"):
-        values = values / (257.0 if largest > 255 else 1.0)
-    elif largest <= 1:
-        values = values * 255.0
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    largest = float(np.asarray(image.getextrema(), dtype=np.float64).max(initial=0.0))
+    whole = image.mode.startswith("I")
+    divisor = 257.0 if whole and largest > 255 else 1 / 255.0 if not whole and largest <= 1 else 1.0
+    result = Image.new("L", image.size)
+    for top in range(0, image.height, ROWS):  # all at once would take eight times the picture's memory
+        box = (0, top, image.width, min(top + ROWS, image.height))
+        values = np.nan_to_num(np.asarray(image.crop(box), dtype=np.float64) / divisor)
+        result.paste(Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)), box)
+    return result
 
 
 def _read_image(path: Path, image_size: int) -> Images:
@@ -54,10 +80,33 @@ def _read_image(path: Path, image_size: int) -> Images:
         what = "is a folder, not an image" if path.is_dir() else "does not exist"
         raise DataError(f"Image {path} {what}; correct the path.")
     try:
-        with Image.open(path) as file:
-            upright = _eight_bits(ImageOps.exif_transpose(file)).convert("RGB")
-            square = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports a broken file by any of these, and a picture too large to be meant by the last.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow has to say of odd files is no sentence for users
+            with Image.open(path, formats=IMAGE_FORMATS) as file:
+                if file.width * file.height <= MOST_PIXELS:
+                    return _centred_square(file, image_size)
+                size = f"{file.width}×{file.height}"
+    except Image.DecompressionBombError:
+        size = "far too many"
+    except UnidentifiedImageError:
+        raise DataError(
+            f"Image {path} cannot be read (it is none of {', '.join(IMAGE_FORMATS)}, or broken at its beginning); "
+            "replace the file or leave it out."
+        ) from None
+    except Exception as error:  # what a decoder raises on a broken file is anything
         raise DataError(f"Image {path} cannot be read ({error}); replace the file or leave it out.") from None
-    return np.asarray(square, dtype=np.uint8)
+    raise DataError(
+        f"Image {path} has {size} pixels; {MOST_PIXELS // 1_000_000} million are the most that are read. Scale it "
+        "down, or leave it out."
+    )
+
+
+def _centred_square(file: Image.Image, image_size: int) -> Images:
+    """Scaled down first, then turned upright and made RGB where that gives the same: nothing large is copied."""
+    file.load()
+    flat = _eight_bits(file)
+    flat = flat if flat.mode in ("L", "RGB") else flat.convert("RGB")
+    square = ImageOps.fit(flat, (image_size, image_size), Image.Resampling.BILINEAR)
+    method = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    upright = square if method is None else square.transpose(method)
+    return np.asarray(upright.convert("RGB"), dtype=np.uint8)

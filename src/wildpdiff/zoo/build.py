@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from wildpdiff.artifact import disk_errors, json_bytes, read_json, read_safetensors, safetensors_bytes, write_file
+from wildpdiff.artifact import (
+    disk_errors,
+    file_hash,
+    json_bytes,
+    read_json,
+    read_safetensors,
+    safetensors_bytes,
+    write_file,
+)
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import own_entries, remove_leftovers
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
@@ -21,6 +30,7 @@ from wildpdiff.zoo.store import (
     STRUCTURED,
     Zoo,
     ZooPlan,
+    shard_hashes,
     whole_index,
     whole_shard,
     write_index,
@@ -45,7 +55,10 @@ def _exclusive(folder: Path) -> Iterator[None]:
 def _start(folder: Path, plan: ZooPlan) -> None:
     """Write the plan, or check that the unfinished zoo in the folder follows the same one."""
     if (folder / PLAN).is_file():
-        found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        if _altered(folder, plan):
+            with _exclusive(folder):
+                write_file(folder / PLAN, json_bytes(plan.to_json()))
+        found = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
         if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*")):
             # Nothing was built after it, for example since the tasks were refused: a corrected call may take its place.
             with _exclusive(folder):
@@ -58,9 +71,25 @@ def _start(folder: Path, plan: ZooPlan) -> None:
                 f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and own_entries(folder):
         raise ArtifactError(f"{folder} is not empty and holds no zoo. Choose another folder.")
     write_file(folder / PLAN, json_bytes(plan.to_json()))
+
+
+def _altered(folder: Path, plan: ZooPlan) -> bool:
+    """Whether the file of the plan is not the one that the shards, which are of this plan, were built by."""
+    stated = [shard_hashes(folder, number) for number in range(len(plan.shards))]
+    built = {hashes["plan"] for hashes in stated if hashes is not None}
+    return built == {plan.fingerprint} and (folder / PLAN).read_bytes() != json_bytes(plan.to_json())
+
+
+def _write_initial(folder: Path, plan: ZooPlan, backbone: Backbone) -> None:
+    """Write the shared initialisation, unless it is the one that the shards started from."""
+    stated = [shard_hashes(folder, number) for number in range(len(plan.shards))]
+    built = {hashes["initial"] for hashes in stated if hashes is not None and hashes["plan"] == plan.fingerprint}
+    if not (folder / INITIAL).is_file() or file_hash(folder / INITIAL) not in built:
+        initial = backbone.initial_adapter(sub_seed(plan.seed, "initial"))
+        write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
 
 
 def build_zoo(
@@ -107,18 +136,16 @@ def build_zoo(
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed)
     _start(folder, plan)
     with _exclusive(folder):
-        for leftover in (*folder.glob(".*.partial"), *(folder / "shards").glob(".*.partial")):
-            leftover.unlink(missing_ok=True)
-        if not (folder / INITIAL).is_file():
-            initial = backbone.initial_adapter(sub_seed(seed, "initial"))
-            write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
+        for place in (folder, folder / "shards"):
+            remove_leftovers(place)
+        _write_initial(folder, plan, backbone)
         by_name = {task.name: task for task in tasks}
         known = features or (lambda name: task_features(backbone, by_name[name], config.batch))
         if structured is None:
             _fill(folder, plan, backbone, known, config, progress)
         else:
             _fill_together(folder, plan, backbone, known, config, structured, progress)
-        if not whole_index(folder):
+        if not whole_index(folder, len(plan.shards)):
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
 

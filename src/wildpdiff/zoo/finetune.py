@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig, adam_step, image_order, learning_rate
 
@@ -40,8 +40,11 @@ class FinetuneRun:
 
 
 def validation_accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
-    """Of adapters stacked as ``[k, …]`` on one task's validation images."""
-    logits = backbone.predict_many(task.validation, tensors)
+    """Of adapters stacked as ``[k, …]`` on one task's validation images; raises :class:`TrainingError`."""
+    try:
+        logits = backbone.predict_many(task.validation, tensors)
+    except ArtifactError as error:
+        raise TrainingError(f"Fine-tuning of task {task.name!r} diverged ({error}). Lower the learning rate.") from None
     return (logits.argmax(-1) == task.validation_labels).float().mean(-1)
 
 

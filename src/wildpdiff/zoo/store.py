@@ -2,198 +2,47 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as parquet
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.artifact import (
-    SCHEMA_VERSION,
-    content_hash,
-    disk_errors,
-    json_bytes,
-    read_json,
-    read_safetensors,
-    safetensors_bytes,
-    write_file,
-)
-from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.zoo.finetune import FinetuneRun
-
-__all__ = ["Zoo", "ZooPlan", "read_rows", "shard_path", "whole_index", "whole_shard", "write_index", "write_shard"]
-
-PLAN = "plan.json"
-INDEX = "index.parquet"
-INITIAL = "initial.safetensors"
-STRUCTURED = "structured"
-"""Key of the plan's fine-tuning under which a structured zoo has its basis."""
-COLUMNS = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("shard", pa.int32()),
-        ("row_in_shard", pa.int32()),
-        ("task", pa.string()),
-        ("step", pa.int32()),
-        ("seed", pa.int64()),
-        ("train_loss", pa.float32()),
-        ("validation_accuracy", pa.float32()),
-    ]
+from wildpdiff.adapter import Adapter
+from wildpdiff.artifact import read_json, read_safetensors
+from wildpdiff.errors import ArtifactError
+from wildpdiff.zoo.hashes import hashes_of, read_hashed
+from wildpdiff.zoo.plan import PLAN, STRUCTURED, ZooPlan
+from wildpdiff.zoo.shards import (
+    INDEX,
+    INITIAL,
+    check_belonging,
+    read_rows,
+    shard_hashes,
+    shard_path,
+    whole_index,
+    whole_shard,
+    write_index,
+    write_shard,
 )
 
-
-@dataclass(frozen=True)
-class ZooPlan:
-    """Everything that decides a zoo's bytes.
-
-    Attributes:
-        adapter: where the adapters attach; names the backbone and its weights.
-        suite: fingerprint of the suite.
-        tasks: task names in order.
-        per_shard: tasks a shard (they are fine-tuned together).
-        finetune: the fine-tuning's configuration as JSON values.
-        seed: the zoo's seed.
-    """
-
-    adapter: AdapterConfig
-    suite: str
-    tasks: tuple[str, ...]
-    per_shard: int
-    finetune: Mapping[str, Any]
-    seed: int
-
-    @property
-    def joint(self) -> bool:
-        """Whether the tasks were fine-tuned in one shared basis, so that none can be held out afterwards."""
-        return STRUCTURED in self.finetune
-
-    @property
-    def shards(self) -> tuple[tuple[str, ...], ...]:
-        """The tasks of each shard."""
-        return tuple(self.tasks[i : i + self.per_shard] for i in range(0, len(self.tasks), self.per_shard))
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "zoo",
-            "adapter": self.adapter.to_json(),
-            "suite": self.suite,
-            "tasks": list(self.tasks),
-            "per_shard": self.per_shard,
-            "finetune": dict(self.finetune),
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], path: Path) -> ZooPlan:
-        """The inverse of :meth:`to_json`; ``path`` is named in errors."""
-        if not isinstance(data, dict) or data.get("kind") != "zoo":
-            raise ArtifactError(f"{path} is not the plan of a zoo. Check the path.")
-        if data["schema_version"] > SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{path} has schema version {data['schema_version']}; this package reads up to {SCHEMA_VERSION}. "
-                "Update wildpdiff, or build the zoo again."
-            )
-        return cls(
-            AdapterConfig.from_json(data["adapter"]),
-            data["suite"],
-            tuple(data["tasks"]),
-            data["per_shard"],
-            data["finetune"],
-            data["seed"],
-        )
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the plan."""
-        return content_hash(json_bytes(self.to_json()))
-
-
-def shard_path(folder: Path, number: int, suffix: str = "safetensors") -> Path:
-    """Where a shard lies."""
-    return folder / "shards" / f"shard-{number:05d}.{suffix}"
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    stream = io.BytesIO()
-    parquet.write_table(table, stream, compression="zstd")
-    return stream.getvalue()
-
-
-def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
-    """Write the checkpoints of one group of tasks: first its index rows, then the tensors, which mark it as done."""
-    tasks, checkpoints = len(run.names), len(run.steps)
-    rows = {
-        "row": [0] * (tasks * checkpoints),
-        "shard": [number] * (tasks * checkpoints),
-        "row_in_shard": list(range(tasks * checkpoints)),
-        "task": [name for name in run.names for _ in run.steps],
-        "step": [step for _ in run.names for step in run.steps],
-        "seed": [seed] * (tasks * checkpoints),
-        "train_loss": run.train_loss.flatten().tolist(),
-        "validation_accuracy": run.validation_accuracy.flatten().tolist(),
-    }
-    write_file(shard_path(folder, number, "parquet"), _parquet_bytes(pa.table(rows, schema=COLUMNS)))
-    stacked = {name: value.flatten(0, 1) for name, value in run.tensors.items()}
-    write_file(shard_path(folder, number), safetensors_bytes(stacked))
-
-
-def write_index(folder: Path, shards: int) -> None:
-    """Join the shards' rows to one index."""
-    tables = []
-    for number in range(shards):
-        path = shard_path(folder, number, "parquet")
-        with disk_errors(path):
-            tables.append(parquet.read_table(path))
-    table = pa.concat_tables(tables)
-    table = table.set_column(0, "row", pa.array(range(len(table)), pa.int64()))
-    write_file(folder / INDEX, _parquet_bytes(table))
-
-
-def whole_shard(folder: Path, number: int) -> bool:
-    """Whether a shard is there and complete, so that a build that goes on need not make it again."""
-    path, rows = shard_path(folder, number), shard_path(folder, number, "parquet")
-    if not path.is_file() or not rows.is_file():
-        return False
-    try:
-        with disk_errors(path), safe_open(path, framework="pt"):  # compares the header's lengths with the file's
-            parquet.read_metadata(rows)
-    except (SafetensorError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-def whole_index(folder: Path) -> bool:
-    """Whether the index is there and complete."""
-    try:
-        parquet.read_metadata(folder / INDEX)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-def read_rows(path: Path, rows: Sequence[int]) -> dict[str, Tensor]:
-    """Some rows of a shard, by memory map: only the pages that are asked for are read."""
-    try:
-        with disk_errors(path), safe_open(path, framework="pt") as handle:
-            if not rows:
-                return {}
-            low, high = min(rows), max(rows) + 1
-            picks = torch.tensor([row - low for row in rows])
-            return {name: handle.get_slice(name)[low:high][picks] for name in handle.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ArtifactError(
-            f"{path} is not a whole safetensors file ({error}). Run the `wildpdiff zoo build` that made the zoo again: "
-            "it makes this shard anew."
-        ) from error
+__all__ = [
+    "INITIAL",
+    "PLAN",
+    "STRUCTURED",
+    "Zoo",
+    "ZooPlan",
+    "read_rows",
+    "shard_hashes",
+    "shard_path",
+    "whole_index",
+    "whole_shard",
+    "write_index",
+    "write_shard",
+]
 
 
 @dataclass(frozen=True)
@@ -212,21 +61,26 @@ class Zoo:
 
     @classmethod
     def open(cls, folder: Path | str) -> Zoo:
-        """Open a zoo; raises :class:`ArtifactError` where it is missing or unfinished."""
+        """Open a zoo and check every file of it once.
+
+        Raises:
+            ArtifactError: missing, unfinished, truncated or altered (a hash differs), or files of several zoos.
+            SchemaVersionError: written by a newer version of the package.
+        """
         folder = Path(folder)
         if not (folder / PLAN).is_file():
             raise ArtifactError(f"{folder} holds no zoo: {PLAN} is missing. Build one with `wildpdiff zoo build`.")
-        plan = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        plan = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
         if not (folder / INDEX).is_file():
             raise ArtifactError(f"The zoo in {folder} is unfinished. Run `wildpdiff zoo build` again to go on.")
-        try:
-            index = parquet.read_table(folder / INDEX)
-        except pa.ArrowInvalid as error:
-            raise ArtifactError(
-                f"{folder / INDEX} is not a whole parquet file ({error}). Run the `wildpdiff zoo build` that "
-                "made the zoo again: it joins the index anew."
-            ) from error
+        index = read_hashed(folder / INDEX)
+        check_belonging(folder, plan, index)
         return cls(folder, plan, index)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether its files were checked by their hashes; zoos of earlier versions have none."""
+        return hashes_of(self.index) is not None
 
     def __len__(self) -> int:
         return len(self.index)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.disk import own_entries, write_folder
+from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.savanna.suite import SavannaSuite, SavannaTask
 from wildpdiff.tasks.savanna.world import WORLD_VERSION
@@ -48,20 +47,9 @@ def export_camera_traps(
     folder = Path(folder)
     if not tasks or not splits:
         raise DataError("There is nothing to export; give at least one task and one split.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or own_entries(folder)):
         raise DataError(f"{folder} exists and is not an empty folder; give a new one, or empty it.")
-    partial: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        _write(suite, tasks, partial, splits)
-        partial.chmod(0o755)
-        partial.replace(folder)
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error}. Free some space or choose another place.") from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+    write_folder(folder, lambda partial: _write(suite, tasks, partial, splits))
     return folder
 
 
