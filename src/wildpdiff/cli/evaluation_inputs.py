@@ -64,7 +64,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         Zoo.open(reference) if reference.is_dir() else None,
         [open_generator(path, backbone, None) for path in generators],
         told["suite_options"],
-        FeatureCache(backbone, suite.tasks("seen"), int(told["finetune"]["batch"])),
+        FeatureCache(backbone, suite.tasks("seen")),
         trust=_trust(generators, backbone),
     )
     # The run's own evaluation and page are not what this one rests on.
