@@ -91,12 +91,15 @@ class ChosenRecipe:
     @property
     def remarks(self) -> tuple[str, ...]:
         """One sentence for each model without an adapter per task that beats the fine-tuned adapters."""
-        rivals = {"the pretrained model": self.pretrained, "one adapter trained on all of them": self.multi_task}
+        rivals = (
+            ("the pretrained model", self.pretrained, "fine-tuning on the labels of one task does harm here"),
+            ("one adapter for all of them", self.multi_task, "the labels of one task teach less than those of all"),
+        )
         return tuple(
             f"On the validation images of {len(self.tasks)} seen tasks, fine-tuned adapters reach "
-            f"{100 * self.accuracy:.1f} % accuracy and {name} {100 * accuracy:.1f} %: fine-tuning each task on its own "
-            "labels gains nothing here, and a generator learns from these adapters."
-            for name, accuracy in rivals.items()
+            f"{100 * self.accuracy:.1f} % accuracy and {name} {100 * accuracy:.1f} %: {reason}, and a generator "
+            "learns from these adapters."
+            for name, accuracy, reason in rivals
             if accuracy is not None and accuracy > self.accuracy
         )
 
