@@ -24,7 +24,7 @@ from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
-from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.build import build_zoo, recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
@@ -44,7 +44,8 @@ class PipelineConfig:
         suite_options: its options.
         backbone: a bundled name, or a folder.
         seed: decides everything random.
-        finetune: the zoo's fine-tuning.
+        finetune: the zoo's fine-tuning; None is the bundled recipe for savanna, which it was made on, and elsewhere one
+            that is chosen on some seen tasks (:mod:`wildpdiff.zoo.recipe`).
         per_shard: tasks fine-tuned in one pass; their adapters are merged side by side, so large backbones take few.
         generator: what is fitted to the zoo.
         generator_seeds: how many generators are fitted, with different seeds; published numbers need three.
@@ -57,13 +58,18 @@ class PipelineConfig:
     suite_options: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = "savanna-cnn"
     seed: int = 0
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    finetune: FinetuneConfig | None = None
     per_shard: int = 20
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     generator_seeds: int = 1
     samples: int = 4
     seen_tasks: int | None = None
     trust: bool = True
+
+    @property
+    def recipe(self) -> FinetuneConfig | None:
+        """The fine-tuning; None where it is to be chosen."""
+        return FinetuneConfig() if self.finetune is None and self.suite == "savanna" else self.finetune
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -72,7 +78,7 @@ class PipelineConfig:
             "suite_options": dict(self.suite_options),
             "backbone": self.backbone,
             "seed": self.seed,
-            "finetune": self.finetune.to_json(),
+            "finetune": None if self.recipe is None else self.recipe.to_json(),
             "per_shard": self.per_shard,
             "generator": self.generator.to_json(),
             "generator_seeds": self.generator_seeds,
@@ -135,13 +141,13 @@ def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
     backbone = load_backbone(config.backbone)
     known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
     suite = load_suite(config.suite, **{**known, **config.suite_options})
-    features = FeatureCache(backbone, suite.tasks("seen"), config.finetune.batch)
+    features = FeatureCache(backbone, suite.tasks("seen"))
     zoo = folder.timed(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
     reference = None
     if suite.tasks("unseen"):
         reference = folder.timed(
             "fine-tune unseen tasks, for comparison only",
-            lambda tick: _reference(out / "reference", config, suite, backbone, tick),
+            lambda tick: _reference(out / "reference", config, suite, backbone, zoo, tick),
         )
     generators: list[Generator] = []
     trust: list[TrustModel] = []
@@ -206,7 +212,7 @@ def _zoo(
         backbone,
         tasks,
         suite.fingerprint,
-        config.finetune,
+        config.recipe,
         seed=config.seed,
         per_shard=config.per_shard,
         features=features,
@@ -215,17 +221,16 @@ def _zoo(
 
 
 def _reference(
-    folder: Path, config: PipelineConfig, suite: Suite, backbone: Backbone, tick: Callable[[int, int], None]
+    folder: Path, config: PipelineConfig, suite: Suite, backbone: Backbone, zoo: Zoo, tick: Callable[[int, int], None]
 ) -> Zoo:
-    """The unseen tasks fine-tuned exactly as the seen ones, keeping only the end of each run."""
-    finetune = replace(config.finetune, checkpoints=1)
+    """The unseen tasks fine-tuned exactly as the seen ones."""
     tasks = suite.tasks("unseen")
     return build_zoo(
         folder,
         backbone,
         tasks,
         suite.fingerprint,
-        finetune,
+        recipe_of(zoo.plan),
         seed=config.seed,
         per_shard=config.per_shard,
         progress=tick,

@@ -49,7 +49,7 @@ def trusting(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = Generator.from_pretrained(folder, backbone)
     suite = load_suite("savanna", seed=0, image_size=backbone.image_size, classes=backbone.classes, **SIZES)
     zoo = Zoo.open(world.zoo)
-    adapters = zoo.mean_adapters()
+    adapters = zoo.task_adapters()
 
     def fit_without(fold: Fold) -> Source:
         kept = [adapter for name, adapter in adapters.items() if name not in set(fold.held_out)]

@@ -23,7 +23,7 @@ def test_a_zoo_of_one_task_gives_back_that_task(toy_zoo: Zoo, toy_backbone: Back
     samples = torch.stack([layout.flatten(entry.tensors) for entry in generator.sample(told["seen-2"], 8, seed=0)])
     assert float((samples - center).norm(dim=1).mean()) <= 2.0 * float(spread)
     # Another task is farther away than anything that was generated.
-    other = layout.flatten(toy_zoo.final_adapters()["seen-4"].tensors)
+    other = layout.flatten(toy_zoo.task_adapters()["seen-4"].tensors)
     assert float((samples - center).norm(dim=1).max()) < float((other - center).norm())
 
 
@@ -33,6 +33,6 @@ def test_a_zoo_of_one_task_predicts_what_that_task_predicts(toy_zoo: Zoo, toy_ba
     task = toys.ToySuite().tasks("seen")[2]
     generator = fit_generator(zoo, {task.name: task.description}, toys.SCHEMA, toy_backbone, config).generator
     features = toy_backbone.stem(task.data("test").images)
-    own = toy_backbone.predict(features, zoo.final_adapters()[task.name].tensors).argmax(1)
+    own = toy_backbone.predict(features, zoo.task_adapters()[task.name].tensors).argmax(1)
     for adapter in generator.sample(task.description, 4, seed=1):
         assert float((toy_backbone.predict(features, adapter.tensors).argmax(1) == own).float().mean()) >= 0.75

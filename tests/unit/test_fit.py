@@ -54,10 +54,7 @@ def test_the_same_seed_gives_the_same_generator_and_another_another(toy_zoo: Zoo
 def test_the_condition_decides_what_is_generated(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
     """Mean samples of a seen task lie nearer to its own checkpoints than to those of the most distant task."""
     layout = toy_fit.generator.codec.layout
-    centers = {
-        task: layout.flatten(adapter.tensors)
-        for task, adapter in toy_zoo.mean_adapters(toys.FINETUNE.checkpoints).items()
-    }
+    centers = {task: layout.flatten(adapter.tensors) for task, adapter in toy_zoo.task_adapters().items()}
     right = 0
     for name, description in told().items():
         samples = toy_fit.generator.sample(description, 4, seed=0)

@@ -102,11 +102,11 @@ class Study:
         return self.accuracies({name: value[:, -LAST:].mean(1) for name, value in run.tensors.items()})
 
     def own(self) -> list[float]:
-        return self.finetuned([task_features(self.backbone, place, 1) for place in self.places])
+        return self.finetuned([task_features(self.backbone, place) for place in self.places])
 
     def of_twins(self, kind: str, twins: int, **changes: int) -> list[float]:
         rows = [[Twin(self.config, place.index, kind, number) for number in range(twins)] for place in self.places]
-        parts = [joined([task_features(self.backbone, twin, 1) for twin in row]) for row in rows]
+        parts = [joined([task_features(self.backbone, twin) for twin in row]) for row in rows]
         return self.finetuned(parts, **changes)
 
 

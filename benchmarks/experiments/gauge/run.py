@@ -214,7 +214,7 @@ def prepare(
     suite = load_suite("savanna", seed=suite_seed)
     zoo = Zoo.open(folder)
     names = list(zoo.tasks)[: experiment["tasks"]]
-    data = data or FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+    data = data or FeatureCache(backbone, suite.tasks("seen"))
     told = {task.name: task.description for task in suite.tasks("seen")}
     encoders = []
     for number in range(experiment["splits"]):

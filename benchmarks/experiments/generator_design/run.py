@@ -64,13 +64,13 @@ def main() -> None:
     suite = load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     tasks = {task.name: task for task in suite.tasks("seen")}
-    features = FeatureCache(backbone, suite.tasks("seen"), 32)
+    features = FeatureCache(backbone, suite.tasks("seen"))
     tests = {}
     for name in zoo.tasks:
         found = features(name)
         tests[name] = TestSet(name, tasks[name].description, found.validation, found.validation_labels)
     descriptions = {name: task.description for name, task in tasks.items()}
-    finals = zoo.final_adapters()
+    finals = zoo.task_adapters()
     initial = zoo.initial
     pretrained = {n: accuracies(backbone, tests[n], [initial])[0] for n in zoo.tasks}
     finetuned = {n: accuracies(backbone, tests[n], [finals[n]])[0] for n in zoo.tasks}
@@ -95,7 +95,7 @@ def main() -> None:
             if name in BASELINES:
                 told = [descriptions[n] for n in rest]
                 encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=8, whiten=False)
-                source: Any = BASELINES[name](encoder, told, list(part.mean_adapters().values()))
+                source: Any = BASELINES[name](encoder, told, list(part.task_adapters().values()))
             else:
                 config = variant_config(json.loads(json.dumps(variants[name])))
                 source = fit_generator(

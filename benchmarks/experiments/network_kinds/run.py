@@ -104,7 +104,7 @@ def main() -> None:
     report: dict[str, Any] = read_json(arguments.out) if arguments.out.is_file() else {}
     backbone, suite = load_backbone("savanna-cnn"), load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
-    data = FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+    data = FeatureCache(backbone, suite.tasks("seen"))
     told = {task.name: task.description for task in suite.tasks("seen")}
     reading = Reading(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
     names = arguments.only or list(settings["variants"])

@@ -47,7 +47,6 @@ from wildpdiff.zoo.structured import StructuredConfig, finetune_structured, proj
 
 HERE = Path(__file__).parent
 REGRESSIONS = (KernelRegressionSource, AdditiveKernelSource)
-LAST = 10
 PAIRS = 12
 CHOSEN_AFTER = 60
 """Steps after which the description's kernel is chosen, for the variants that are pulled to a regression on it."""
@@ -119,22 +118,20 @@ def cut(adapters: Mapping[str, Adapter], components: int) -> dict[str, Adapter]:
 
 
 def adapters_of(run: FinetuneRun, zoo: Zoo) -> Adapters:
-    def take(pick: slice) -> dict[str, Adapter]:
-        means = {name: value[:, pick].mean(1) for name, value in run.tensors.items()}
-        return {
-            task: Adapter({name: value[i].clone() for name, value in means.items()}, zoo.plan.adapter)
-            for i, task in enumerate(run.names)
-        }
-
-    return Adapters(take(slice(-1, None)), take(slice(-LAST, None)))
+    means = {name: value.mean(1) for name, value in run.tensors.items()}
+    adapters = {
+        task: Adapter({name: value[i].clone() for name, value in means.items()}, zoo.plan.adapter)
+        for i, task in enumerate(run.names)
+    }
+    return Adapters(adapters, adapters)
 
 
 def trained(material: Material, variant: Mapping[str, Any]) -> Adapters:
     zoo = material.seen.zoo
     if not variant:
-        return Adapters(zoo.final_adapters(), zoo.mean_adapters(LAST))
+        return Adapters(zoo.task_adapters(), zoo.task_adapters())
     if "cut" in variant:
-        return Adapters(cut(zoo.final_adapters(), variant["cut"]), cut(zoo.mean_adapters(LAST), variant["cut"]))
+        return Adapters(cut(zoo.task_adapters(), variant["cut"]), cut(zoo.task_adapters(), variant["cut"]))
     pull = None
     if "pull" in variant:
         pull = DescriptionPull(material.encoder, material.seen.embeddings, variant["pull"])
@@ -203,7 +200,7 @@ def prepare(folder: Path, suite_seed: int, fold: int, folds: int = 4, data: Feat
     backbone = load_backbone("savanna-cnn")
     suite = load_suite("savanna", seed=suite_seed)
     zoo = Zoo.open(folder)
-    data = data or FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+    data = data or FeatureCache(backbone, suite.tasks("seen"))
     descriptions = {task.name: task.description for task in suite.tasks("seen")}
     held_out = list(zoo.tasks)[fold::folds]
     rest = [name for name in zoo.tasks if name not in set(held_out)]
@@ -215,7 +212,7 @@ def prepare(folder: Path, suite_seed: int, fold: int, folds: int = 4, data: Feat
     scale = kernel.diagonal().sqrt()
     similarity = (kernel / scale[:, None] / scale[None]).float()
     pairs = choose_pairs(similarity, gainful_tasks(seen), PAIRS, PAIRS, 0)
-    finals, initial = zoo.final_adapters(), zoo.initial
+    finals, initial = zoo.task_adapters(), zoo.initial
     material = Material(backbone, zoo, seen, data, descriptions, held_out, pairs, {}, {})
     pretrained = {n: accuracies(backbone, material.test(n), [initial])[0] for n in zoo.tasks}
     finetuned = {n: accuracies(backbone, material.test(n), [finals[n]])[0] for n in zoo.tasks}

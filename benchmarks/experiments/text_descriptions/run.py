@@ -51,12 +51,12 @@ def main() -> None:
     descriptions = {name: tasks[name].description for name in zoo.tasks}
     folds = [list(zoo.tasks)[number :: settings["folds"]] for number in range(settings["use"])]
     tests, pretrained, finetuned = {}, {}, {}
-    finals, means = zoo.final_adapters(), zoo.mean_adapters()
+    adapters = zoo.task_adapters()
     for name in [name for fold in folds for name in fold]:
         data = tasks[name].data("validation")
         tests[name] = TestSet(name, descriptions[name], backbone.stem(data.images), torch.from_numpy(data.labels))
         pretrained[name] = accuracies(backbone, tests[name], [zoo.initial])[0]
-        finetuned[name] = accuracies(backbone, tests[name], [finals[name]])[0]
+        finetuned[name] = accuracies(backbone, tests[name], [adapters[name]])[0]
     base = float(np.mean(list(pretrained.values())))
     gap = float(np.mean(list(finetuned.values()))) - base
     report: dict[str, Any] = {"pretrained": base, "fine-tuned": base + gap}
@@ -76,7 +76,7 @@ def main() -> None:
                     components=chosen["components"],
                     whiten=settings["whiten"],
                 )
-                source = kind(encoder, told, [means[name] for name in rest])
+                source = kind(encoder, told, [adapters[name] for name in rest])
                 errors.append(relative_error(source, chosen["parts"]))
                 for name in fold:
                     adapter = source.sample(descriptions[name], 1, 0)[0]

@@ -67,13 +67,13 @@ def main() -> None:
     suite = load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     tasks = {task.name: task for task in suite.tasks("seen")}
-    data = FeatureCache(backbone, suite.tasks("seen"), 32)
+    data = FeatureCache(backbone, suite.tasks("seen"))
     descriptions = {name: tasks[name].description for name in zoo.tasks}
     tests = {}
     for name in zoo.tasks:
         found = data(name)
         tests[name] = TestSet(name, descriptions[name], found.validation, found.validation_labels)
-    finals, initial = zoo.final_adapters(), zoo.initial
+    finals, initial = zoo.task_adapters(), zoo.initial
     folds = [list(zoo.tasks)[i :: arguments.folds] for i in range(arguments.use)]
     held_out = [name for fold in folds for name in fold]
     pretrained = np.mean([accuracies(backbone, tests[n], [initial])[0] for n in held_out])

@@ -48,8 +48,8 @@ class SeenTasks:
 
     @cached_property
     def adapters(self) -> tuple[Adapter, ...]:
-        """One adapter a task: the mean of its run's last checkpoints, the least noisy point of it."""
-        return tuple(self.zoo.mean_adapters().values())
+        """One fine-tuned adapter a task, see :meth:`Zoo.task_adapters`."""
+        return tuple(self.zoo.task_adapters().values())
 
     @cached_property
     def embeddings(self) -> Float[Tensor, "t e"]:

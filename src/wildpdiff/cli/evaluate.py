@@ -130,9 +130,7 @@ def _with_groups(
     from wildpdiff.zoo.features import FeatureCache
 
     generators, suite, zoo = comparison.generators, comparison.suite, comparison.zoo
-    features = comparison.features or FeatureCache(
-        comparison.backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"])
-    )
+    features = comparison.features or FeatureCache(comparison.backbone, suite.tasks("seen"))
     config: GeneratorConfig = decode(GeneratorConfig, dict(generators[0].training["config"]), "generator")
     inputs = StudyInputs(suite, comparison.backbone, zoo, features, config)
     seeds = [int(generator.training["seed"]) for generator in generators]

@@ -64,7 +64,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         open_zoo(reference) if reference.is_dir() else None,
         opened,
         told["suite_options"],
-        FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"])),
+        FeatureCache(backbone, suite.tasks("seen")),
         trust=_trust(generators, backbone),
     )
     _check(comparison)

@@ -101,7 +101,7 @@ def fit(
     settings = _settings(config, parts, autoencoder, network, size, steps)
     if task_steps is not None:
         settings = replace(settings, task_loss=replace(settings.task_loss, steps=task_steps))
-    features = FeatureCache(loaded, opened.tasks("seen"), opened_zoo.plan.finetune["batch"])
+    features = FeatureCache(loaded, opened.tasks("seen"))
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
     store = out.with_name(f".{out.name}.unfinished")

@@ -93,7 +93,6 @@ def _zoo(path: Path) -> dict[str, Any]:
         read_rows(shard_path(path, number), [])  # a zoo of an earlier version has no hashes that Zoo.open checks
     plan = zoo.plan.to_json()
     accuracy = zoo.column("validation_accuracy")
-    final = [accuracy[row] for row in zoo.final_rows().values()]
     return {
         "kind": "zoo",
         "fingerprint": zoo.plan.fingerprint,
@@ -102,8 +101,9 @@ def _zoo(path: Path) -> dict[str, Any]:
         "checkpoints": len(zoo),
         "shards": len(zoo.plan.shards),
         "parameters": zoo.initial.size,
-        "validation_accuracy": sum(final) / len(final),
+        "validation_accuracy": sum(accuracy) / len(accuracy),
         **{key: plan[key] for key in ("suite", "seed", "finetune", "adapter", "schema_version")},
+        **({} if zoo.plan.recipe is None else {"recipe": dict(zoo.plan.recipe)}),
         "tensors": _shapes(zoo.initial.tensors),
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +20,12 @@ from wildpdiff.cli.options import (
     open_suite,
 )
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.errors import DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.zoo.recipe import ChosenRecipe
+    from wildpdiff.zoo.steps import FinetuneConfig
+    from wildpdiff.zoo.store import Zoo
 
 __all__ = ["app"]
 
@@ -39,11 +46,20 @@ def build(
     group: Annotated[
         Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
     ] = "seen",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = 200,
-    checkpoints: Annotated[int, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = 13,
-    interval: Annotated[int, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = 2,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the learning rate.")] = 0.05,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a step and task.")] = 32,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="auto|bundled|ZOO",
+            help="How to fine-tune: chosen on a few seen tasks (the default; unseen ones have no part in it), the "
+            "bundled recipe (the default with any of the next five options), or that of the zoo in a folder.",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = None,
+    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = None,
+    interval: Annotated[int | None, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step and task.")] = None,
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
@@ -67,13 +83,18 @@ def build(
     may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.zoo.build import build_zoo
-    from wildpdiff.zoo.steps import FinetuneConfig
+    from wildpdiff.zoo.build import build_zoo, zoo_recipe
+    from wildpdiff.zoo.recipe import SEARCH_TASKS
     from wildpdiff.zoo.structured import StructuredConfig
 
-    config = FinetuneConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, checkpoints=checkpoints, interval=interval
-    )
+    given: dict[str, Any] = {
+        "steps": steps,
+        "checkpoints": checkpoints,
+        "interval": interval,
+        "learning_rate": learning_rate,
+        "batch": batch,
+    }
+    config = _given(recipe, {name: value for name, value in given.items() if value is not None})
     loaded = load_backbone(backbone)
     opened = open_suite(suite, option, loaded)
     tasks = opened.tasks(group)
@@ -81,6 +102,17 @@ def build(
     if resumed is not None:
         remark(f"{out} holds a zoo of {resumed} finished shards: going on.")
     with Stages() as stages:
+        if config is None:
+            seen = opened.tasks("seen")
+            config = zoo_recipe(
+                out,
+                loaded,
+                seen,
+                opened.fingerprint,
+                seed=seed,
+                per_shard=tasks_per_shard,
+                progress=stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks"),
+            )
         zoo = build_zoo(
             out,
             loaded,
@@ -93,8 +125,10 @@ def build(
             progress=stages(f"fine-tune {len(tasks)} {group} tasks"),
         )
     accuracies = zoo.column("validation_accuracy")
-    final = [accuracies[row] for row in zoo.final_rows().values()]
-    mean = sum(final) / len(final)
+    mean = sum(accuracies) / len(accuracies)
+    chosen = zoo.plan.recipe or {}
+    for text in chosen.get("remarks", []):
+        remark(text)
     if as_json:
         print_json(
             {
@@ -103,14 +137,45 @@ def build(
                 "checkpoints": len(zoo),
                 "resumed_shards": resumed or 0,
                 "validation_accuracy": mean,
+                "finetune": dict(zoo.plan.finetune),
+                "remarks": list(chosen.get("remarks", [])),
                 "fingerprint": zoo.plan.fingerprint,
             }
         )
         return
     show(
-        f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy at the end "
-        f"{100 * mean:.1f} % on average."
+        f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy "
+        f"{100 * mean:.1f} % on average; {_words(zoo)}."
     )
+
+
+def _given(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConfig | ChosenRecipe | None:
+    """The fine-tuning that the options name; None where it is to be chosen.
+
+    Raises:
+        DataError: settings beside a recipe that leaves none open.
+    """
+    from wildpdiff.zoo.build import recipe_of
+    from wildpdiff.zoo.steps import FinetuneConfig
+    from wildpdiff.zoo.store import Zoo
+
+    if recipe is None:
+        recipe = "bundled" if settings else "auto"
+    if recipe == "bundled":
+        return FinetuneConfig(**settings)
+    if settings:
+        name = next(iter(settings)).replace("_", "-")
+        raise DataError(f"--recipe {recipe} decides --{name} too. Leave one of them out, or give --recipe bundled.")
+    return None if recipe == "auto" else recipe_of(Zoo.open(Path(recipe)).plan)
+
+
+def _words(zoo: Zoo) -> str:
+    """How the zoo was fine-tuned, as the end of a sentence."""
+    config, recipe = zoo.plan.finetune, zoo.plan.recipe
+    settings = f"{config['steps']} steps, learning rate {config['learning_rate']:g}"
+    if config["shrinkage"]:
+        settings += f", shrinkage {config['shrinkage']:g}"
+    return settings if recipe is None else f"{settings}, chosen on {len(recipe['tasks'])} seen tasks"
 
 
 def _finished_shards(folder: Path) -> int | None:

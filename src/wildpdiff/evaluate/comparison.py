@@ -101,7 +101,7 @@ def seen_material(
     descriptions: list[Description] = [by_name[name] for name in zoo.tasks]
     images = generator.conditions.image_features(descriptions)
     if features is None:
-        features = FeatureCache(backbone, suite.tasks("seen"), int(zoo.plan.finetune["batch"]))
+        features = FeatureCache(backbone, suite.tasks("seen"))
     return SeenTasks(backbone, zoo, descriptions, generator.conditions, images, features, seed)
 
 
@@ -137,10 +137,10 @@ def compare_sources(
     tests: dict[Split, list[TestSet]] = {
         "seen": [test_set(backbone, task) for task in suite.tasks("seen") if task.name in scored]
     }
-    finetuned = zoo.final_adapters()
+    finetuned = zoo.task_adapters()
     if comparison.reference is not None:
         tests["unseen"] = [test_set(backbone, task) for task in suite.tasks("unseen")]
-        finetuned |= comparison.reference.final_adapters()
+        finetuned |= comparison.reference.task_adapters()
     asked = [test.task for part in tests.values() for test in part]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
     roster = assemble(
@@ -244,16 +244,14 @@ class _Observers:
         self.latent_map: LatentMapObserver | None = None
         if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
             self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
-            self.latent_map = LatentMapObserver(comparison.generators[0], zoo.final_adapters(), finetuned)
+            self.latent_map = LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned)
             self.all += [self.novelty, self.latent_map]
 
 
 def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:
     """Labelled images of seen and of unseen tasks, for the sources that are allowed labels."""
     unseen = {task.name for task in comparison.suite.tasks("unseen")}
-    cache = FeatureCache(
-        comparison.backbone, comparison.suite.tasks("unseen"), int(comparison.zoo.plan.finetune["batch"])
-    )
+    cache = FeatureCache(comparison.backbone, comparison.suite.tasks("unseen"))
     return lambda name: cache(name) if name in unseen else seen.data(name)
 
 

@@ -58,7 +58,7 @@ def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
     Where there is nothing to gain there is nothing to keep. Test images have no part in the choice.
     """
     chosen = []
-    finals, initial = seen.zoo.final_adapters(), seen.zoo.initial
+    finals, initial = seen.zoo.task_adapters(), seen.zoo.initial
     for place, name in enumerate(seen.zoo.tasks):
         data = seen.data(name)
         inputs, labels = (
@@ -143,7 +143,7 @@ def interpolate(
         seed: of the samples.
         progress: called with (pairs done, in all).
     """
-    finals, initial = seen.zoo.final_adapters(), seen.zoo.initial
+    finals, initial = seen.zoo.task_adapters(), seen.zoo.initial
     names = seen.zoo.tasks
     told: list[InterpolationPair] = []
     paths: list[InterpolationPath] = []

@@ -100,9 +100,11 @@ class NoveltyObserver:
         self._splits, self._conditions = splits, conditions
         self._most_tasks, self._most_images = most_tasks, most_images
         geometry = self._geometry
-        self._finetuned = {task: geometry.vectors[rows[-1]] for task, rows in geometry.rows.items()}
+        self._finetuned = {task: geometry.vectors[rows].mean(0) for task, rows in geometry.rows.items()}
         self._finals = {task: rows[-1] for task, rows in geometry.rows.items()}
-        others = [geometry.locate(self._finetuned[task], without=task).distance for task in geometry.tasks]
+        others = [
+            geometry.locate(geometry.vectors[self._finals[task]], without=task).distance for task in geometry.tasks
+        ]
         self._unit = sum(others) / len(others)
         if self._unit == 0:
             raise DataError("All fine-tuned adapters of the zoo are equal, so nothing can be new. Build the zoo again.")
@@ -206,7 +208,7 @@ class NoveltyObserver:
         if test.task in geometry.rows:
             number = geometry.tasks.index(test.task)
             others = torch.arange(len(finals)) != number
-            final = self._finetuned[test.task]
+            final = geometry.vectors[self._finals[test.task]]
             found = geometry.locate(final, without=test.task)
             own = (found.distance, largest_overlap(finals[number], finals[others]), math.sqrt(found.square))
             rest = geometry.rows[test.task][:-1]

@@ -10,7 +10,7 @@ import numpy as np
 from wildpdiff.evaluate.results import ResultRow, SummaryRow
 from wildpdiff.evaluate.statistics import Difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.report.findings import SplitFindings, compare
+from wildpdiff.report.findings import TIE, SplitFindings, compare
 from wildpdiff.report.wording import (
     count,
     interval_text,
@@ -24,6 +24,7 @@ __all__ = [
     "Headline",
     "ahead_sentence",
     "control_sentences",
+    "finetuned_sentence",
     "headline",
     "labels_sentence",
     "seeds_sentence",
@@ -142,6 +143,27 @@ def labels_sentence(part: SplitFindings) -> str | None:
     if behind:
         sentences.append(f"not ahead of it: {listed(behind)}")
     return f"With labels of the task, which the generator does without, {'; '.join(sentences)}."
+
+
+def finetuned_sentence(part: SplitFindings) -> str | None:
+    """Which sources without labels of the task pass the adapters fine-tuned on them, and why; None where none does."""
+    finetuned = part.of(FINETUNED)
+    if finetuned is None:
+        return None
+    lines = [row for row in part.summary if part.is_rival(row) or row is part.generated]
+    found = [(row, compare(part, row, finetuned)) for row in lines]
+    ahead = [(row, lead) for row, lead in found if lead is not None and lead.value > TIE]
+    if not ahead:
+        return None
+    ahead.sort(key=lambda entry: -entry[1].value)
+    names = listed(
+        [f"{source_name(row)} (by {points(lead.value)}{'' if lead.decided else ', undecided'})" for row, lead in ahead]
+    )
+    return (
+        f"Fine-tuned adapters are no ceiling here: without a label of the task they are passed by {names}. An adapter "
+        "fine-tuned on the few labels of one task also learns their chance errors, which sources that learn from all "
+        "seen tasks average out."
+    )
 
 
 def control_sentences(part: SplitFindings) -> list[str]:

@@ -107,7 +107,7 @@ def run_few_tasks(
         )
         spread = SpreadObserver(zoo.initial)
         scores: list[ResultRow] = []
-        finetuned = FinetunedSource(zoo.final_adapters())
+        finetuned = FinetunedSource(zoo.task_adapters())
         for test in tests:
             entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(finetuned)]
             for number in range(seeds):
@@ -143,7 +143,7 @@ def _several(
     names = [tasks[place].name for place in sorted(int(value) for value in drawn)]
     zoo = made.zoo.only(names)
     spread = SpreadObserver(zoo.initial)
-    entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(FinetunedSource(zoo.final_adapters()))]
+    entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(FinetunedSource(zoo.task_adapters()))]
     for number in range(seeds):
         generator = _generator(study.several_method, out, zoo, made, seed + 1000 * number)
         entrants.append(Entrant(generator, "own", seed + 1000 * number))

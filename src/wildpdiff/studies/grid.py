@@ -98,8 +98,7 @@ def fit_sources(inputs: StudyInputs, zoo: Zoo, seeds: Sequence[int]) -> FittedSo
     ]
     encoder = fits[0].generator.conditions
     features = encoder.image_features(descriptions)
-    # As everywhere: baselines get the mean of each run's last checkpoints, a stronger opponent than the last one.
-    adapters = list(zoo.mean_adapters().values())
+    adapters = list(zoo.task_adapters().values())
     makers = (
         lambda: MeanSource(adapters),
         lambda: NearestTaskSource(encoder, descriptions, adapters, features),

@@ -185,7 +185,7 @@ def hold_out_group(
         (
             Entrant(PretrainedSource(inputs.zoo.initial), "none"),
             *fitted.entrants,
-            Entrant(FinetunedSource(inputs.zoo.final_adapters()), "own"),
+            Entrant(FinetunedSource(inputs.zoo.task_adapters()), "own"),
         ),
         samples=samples,
         seed=sampling,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +182,7 @@ class _Study:
 
     @cached_property
     def data(self) -> FeatureCache:
-        return FeatureCache(self.backbone, self.suite.tasks("seen"), self.config.finetune.batch)
+        return FeatureCache(self.backbone, self.suite.tasks("seen"))
 
     @cached_property
     def tests(self) -> list[TestSet]:
@@ -206,8 +206,8 @@ class _Study:
         return self._build("zoo", "seen", self.config.finetune, tick)
 
     def reference(self, tick: Tick) -> Zoo:
-        """The unseen tasks fine-tuned likewise, keeping only the end of each run."""
-        return self._build("reference", "unseen", replace(self.config.finetune, checkpoints=1), tick)
+        """The unseen tasks fine-tuned likewise."""
+        return self._build("reference", "unseen", self.config.finetune, tick)
 
     def _build(self, folder: str, group: Literal["seen", "unseen"], finetune: FinetuneConfig, tick: Tick) -> Zoo:
         return build_zoo(
@@ -275,7 +275,7 @@ class _Study:
         suite, seed = self.suite, self.config.seed
         references = [
             Entrant(PretrainedSource(zoo.initial), "none"),
-            Entrant(FinetunedSource(reference.final_adapters()), "own"),
+            Entrant(FinetunedSource(reference.task_adapters()), "own"),
         ]
         rows = evaluate(suite.name, {"unseen": self.tests}, self.backbone, references, samples=1, seed=seed).rows
         names = [test.task for test in self.tests]

@@ -237,7 +237,7 @@ def _evaluated(
 
 def _more_labels(config: WorldsConfig, run: PipelineConfig, made: Prepared) -> list[tuple[Entrant, SourceInfo]]:
     """Fine-tuning from the pretrained model on other numbers of labels, to tell how many are needed."""
-    unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"), run.finetune.batch)
+    unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"))
     names = [task.name for task in made.suite.tasks("unseen")]
     found = []
     for labels in config.labels:
@@ -259,7 +259,7 @@ def _extrapolated(config: WorldsConfig, out: Path, base: Results, command: str, 
     backbone = load_backbone(run.backbone)
     known = {"seed": run.seed, "image_size": backbone.image_size, "classes": backbone.classes}
     suite = load_suite(run.suite, **{**known, **run.suite_options})
-    features = FeatureCache(backbone, suite.tasks("seen"), run.finetune.batch)
+    features = FeatureCache(backbone, suite.tasks("seen"))
     inputs = StudyInputs(suite, backbone, Zoo.open(out / folder_name(BASE) / "zoo"), features, run.generator)
     folder = RunFolder(out / folder_name(EXTRAPOLATION), reporter)
     folder.claim({**run.to_json(), "groups": config.groups.to_json()})

@@ -176,7 +176,7 @@ class SeenTasks:
         """Gather adapters and the pretrained model's mean probabilities."""
         initial = zoo.initial
         layout = Layout.of(initial.tensors)
-        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.mean_adapters().values()])
+        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
         images = [features(name) for name in zoo.tasks]
         priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
         return cls(

@@ -23,6 +23,7 @@ from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
+from wildpdiff.zoo.recipe import ChosenRecipe, choose_recipe, drawn_tasks, search_work
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import (
     INITIAL,
@@ -38,7 +39,10 @@ from wildpdiff.zoo.store import (
 )
 from wildpdiff.zoo.structured import StructuredConfig, finetune_structured
 
-__all__ = ["build_zoo"]
+__all__ = ["build_zoo", "recipe_of", "zoo_recipe"]
+
+DEFAULT = FinetuneConfig()
+"""What a recipe is searched around, and kept where it is as good as any."""
 
 
 @contextmanager
@@ -71,9 +75,66 @@ def _start(folder: Path, plan: ZooPlan) -> None:
                 f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
             )
         return
+    _refuse_foreign(folder)
+    write_file(folder / PLAN, json_bytes(plan.to_json()))
+
+
+def _refuse_foreign(folder: Path) -> None:
     if folder.is_dir() and own_entries(folder):
         raise ArtifactError(f"{folder} is not empty and holds no zoo. Choose another folder.")
-    write_file(folder / PLAN, json_bytes(plan.to_json()))
+
+
+def zoo_recipe(
+    folder: Path | str,
+    backbone: Backbone,
+    tasks: Sequence[Task],
+    suite_fingerprint: str,
+    *,
+    seed: int = 0,
+    per_shard: int = 20,
+    features: Callable[[str], TaskFeatures] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ChosenRecipe:
+    """The recipe of the zoo that is or will be in a folder: from its plan, or chosen now on some of the seen tasks.
+
+    A choice depends on backbone, tasks, seed and the number of threads alone, so a call that was killed ends with the
+    same one, and a zoo of unseen tasks gets that of the seen tasks.
+
+    Args:
+        folder: where the zoo goes; nothing is written yet.
+        backbone: the frozen model.
+        tasks: the seen tasks, whichever tasks the zoo is of.
+        suite_fingerprint: what decides the tasks' data.
+        seed, per_shard, features: as for :func:`build_zoo`.
+        progress: called with (optimiser steps × tasks done, at most).
+
+    Raises:
+        ArtifactError: the folder holds something else, or a zoo whose recipe was given.
+        DataError: no tasks, or one that cannot be trained on.
+        TrainingError: fine-tuning diverges however it is done.
+    """
+    folder = Path(folder)
+    if (folder / PLAN).is_file():
+        found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
+        built = any((folder / "shards").glob("*"))
+        same = (found.adapter, found.suite, found.seed) == (backbone.adapter_config, suite_fingerprint, seed)
+        if found.recipe is not None and (
+            built or same
+        ):  # of another zoo: what differs is named before anything is built
+            return ChosenRecipe.from_json(found.finetune, found.recipe, folder / PLAN)
+        if built:
+            raise ArtifactError(
+                f"{folder} holds a zoo whose recipe was given and not chosen. Give the same one, or another folder."
+            )
+    else:
+        _refuse_foreign(folder)
+    by_name = {task.name: task for task in tasks}
+    known = features or (lambda name: task_features(backbone, by_name[name]))
+    drawn = [known(name) for name in drawn_tasks(by_name)]
+    total = search_work(DEFAULT, len(drawn))
+    initial = backbone.initial_adapter(sub_seed(seed, "initial")).tensors
+    tick = None if progress is None else lambda done: progress(min(done, total), total)
+    return choose_recipe(backbone, drawn, initial, DEFAULT, seed, together=per_shard, progress=tick)
 
 
 def _altered(folder: Path, plan: ZooPlan) -> bool:
@@ -97,7 +158,7 @@ def build_zoo(
     backbone: Backbone,
     tasks: Sequence[Task],
     suite_fingerprint: str,
-    config: FinetuneConfig = FinetuneConfig(),
+    config: FinetuneConfig | ChosenRecipe | None = None,
     *,
     seed: int = 0,
     per_shard: int = 20,
@@ -115,7 +176,8 @@ def build_zoo(
         backbone: the frozen model.
         tasks: the tasks to fine-tune, in order.
         suite_fingerprint: what decides the tasks' data.
-        config: fine-tuning and checkpoints.
+        config: fine-tuning and checkpoints, given or chosen. Left out they are chosen on some of the tasks
+            (:func:`zoo_recipe`); for unseen tasks choose them on the seen ones.
         seed: decides initialisation and order of images.
         per_shard: tasks fine-tuned together and stored together.
         structured: fine-tune all tasks in one shared basis instead of each for itself. Interrupted before its end,
@@ -132,15 +194,20 @@ def build_zoo(
     names = tuple(task.name for task in tasks)
     if not names or len(set(names)) != len(names):
         raise DataError(f"A zoo needs tasks of different names; found {len(names)} tasks, {len(set(names))} names.")
+    by_name = {task.name: task for task in tasks}
+    known = features or (lambda name: task_features(backbone, by_name[name]))
+    if config is None:
+        config = zoo_recipe(folder, backbone, tasks, suite_fingerprint, seed=seed, per_shard=per_shard, features=known)
+    recipe = None
+    if isinstance(config, ChosenRecipe):
+        recipe, config = config.to_json(), config.config
     settings = config.to_json() | ({} if structured is None else {STRUCTURED: structured.to_json()})
-    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed)
+    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed, recipe)
     _start(folder, plan)
     with _exclusive(folder):
         for place in (folder, folder / "shards"):
             remove_leftovers(place)
         _write_initial(folder, plan, backbone)
-        by_name = {task.name: task for task in tasks}
-        known = features or (lambda name: task_features(backbone, by_name[name], config.batch))
         if structured is None:
             _fill(folder, plan, backbone, known, config, progress)
         else:
@@ -148,6 +215,20 @@ def build_zoo(
         if not whole_index(folder, len(plan.shards)):
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
+
+
+def recipe_of(plan: ZooPlan) -> FinetuneConfig | ChosenRecipe:
+    """How the tasks of a zoo were fine-tuned, to fine-tune others in the same way.
+
+    Raises:
+        ArtifactError: the plan's settings are damaged.
+    """
+    if plan.recipe is not None:
+        return ChosenRecipe.from_json(plan.finetune, plan.recipe, PLAN)
+    try:
+        return FinetuneConfig(**{name: plan.finetune[name] for name in FinetuneConfig.__dataclass_fields__})
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"The plan of the zoo has no {error} of its fine-tuning. Build the zoo again.") from error
 
 
 def _fill(

@@ -102,11 +102,16 @@ class ImageRows:
         return tuple(found)
 
 
-def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
+def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeatures:
     """Run a task's images through the frozen stem.
 
+    Args:
+        backbone: the frozen model.
+        task: its training and validation splits are read.
+        least: how many training images are wanted. A batch may be larger: images then come in it several times.
+
     Raises:
-        DataError: fewer training images than a batch, only one class, no validation images, or a label that the
+        DataError: too few training images, only one class, no validation images, or a label that the
             backbone does not know.
     """
     train, validation = task.data("train"), task.data("validation")
@@ -115,7 +120,7 @@ def task_features(backbone: Backbone, task: Task, batch: int) -> TaskFeatures:
             f"Task {task.name!r} has training images of one class only ({backbone.classes[int(train.labels[0])]!r}). "
             "Add images of a second class, or leave the task out."
         )
-    train_features, train_labels = _features(backbone, task, train, batch)
+    train_features, train_labels = _features(backbone, task, train, least)
     if not len(validation):
         raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
     held_out, held_out_labels = _features(backbone, task, validation, 1)
@@ -131,16 +136,16 @@ def image_keys(images: Images) -> tuple[bytes, ...]:
 class FeatureCache:
     """Features of tasks by name, each computed when first asked for and kept in memory."""
 
-    def __init__(self, backbone: Backbone, tasks: Sequence[Task], batch: int) -> None:
+    def __init__(self, backbone: Backbone, tasks: Sequence[Task], least: int = 2) -> None:
         self._backbone = backbone
         self._tasks = {task.name: task for task in tasks}
-        self._batch = batch
+        self._least = least
         self._kept: dict[str, TaskFeatures] = {}
 
     def __call__(self, name: str) -> TaskFeatures:
         """The features of one task; raises as :func:`task_features`."""
         if name not in self._kept:
-            self._kept[name] = task_features(self._backbone, self._tasks[name], self._batch)
+            self._kept[name] = task_features(self._backbone, self._tasks[name], self._least)
         return self._kept[name]
 
 
@@ -148,8 +153,8 @@ def _features(backbone: Backbone, task: Task, data: LabelledImages, least: int) 
     labels = torch.from_numpy(data.labels)
     if len(data) < least:
         raise DataError(
-            f"Task {task.name!r} has {len(data)} training images, fewer than a batch of {least}. "
-            "Add images, lower the batch size, or leave the task out."
+            f"Task {task.name!r} has {len(data)} training images, fewer than the {least} that it takes to "
+            "fine-tune. Add images, or leave the task out."
         )
     if len(data) and int(labels.max()) >= len(backbone.classes):
         raise DataError(

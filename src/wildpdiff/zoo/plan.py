@@ -29,6 +29,8 @@ class ZooPlan:
         per_shard: tasks a shard (they are fine-tuned together).
         finetune: the fine-tuning's configuration as JSON values.
         seed: the zoo's seed.
+        recipe: how ``finetune`` was chosen, see :meth:`wildpdiff.zoo.recipe.ChosenRecipe.to_json`; None where it was
+            given.
     """
 
     adapter: AdapterConfig
@@ -37,6 +39,7 @@ class ZooPlan:
     per_shard: int
     finetune: Mapping[str, Any]
     seed: int
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def joint(self) -> bool:
@@ -59,6 +62,7 @@ class ZooPlan:
             "per_shard": self.per_shard,
             "finetune": dict(self.finetune),
             "seed": self.seed,
+            **({} if self.recipe is None else {"recipe": dict(self.recipe)}),
         }
 
     @classmethod
@@ -81,6 +85,7 @@ class ZooPlan:
                 data["per_shard"],
                 dict(data["finetune"]),
                 data["seed"],
+                None if data.get("recipe") is None else dict(data["recipe"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not a whole plan of a zoo ({error}). Build the zoo again.") from None

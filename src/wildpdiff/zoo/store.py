@@ -163,29 +163,18 @@ class Zoo:
         """The rows of one task, in order of steps."""
         return [row for row, name in enumerate(self.column("task")) if name == task]
 
-    def final_rows(self) -> dict[str, int]:
-        """For each task the row of its last checkpoint: the fine-tuned adapter."""
-        return {task: row for row, task in enumerate(self.column("task"))}
-
-    def final_adapters(self) -> dict[str, Adapter]:
-        """For each task its fine-tuned adapter, the last checkpoint of its run."""
-        rows = self.final_rows()
-        stacked = self.tensors(list(rows.values()))
-        return {
-            task: Adapter(
-                {name: value[i].clone() for name, value in stacked.items()},
-                self.plan.adapter,
-                {"source": "fine-tuned", "task": task, "seed": self.plan.seed, "zoo": self.plan.fingerprint},
-            )
-            for i, task in enumerate(rows)
-        }
-
-    def mean_adapters(self, last: int = 10) -> dict[str, Adapter]:
-        """For each task the mean of its last checkpoints: a less noisy point of the same run, for baselines."""
+    def task_adapters(self) -> dict[str, Adapter]:
+        """For each task its fine-tuned adapter: the mean of all kept checkpoints of its run, a point less noisy than
+        any of them. Generator, baselines, trust and reference all mean this one."""
         result = {}
-        for task in self.tasks:
-            stacked = self.tensors(self.rows_of(task)[-last:])
-            tensors = {name: value.mean(0) for name, value in stacked.items()}
-            provenance = {"source": "checkpoint mean", "task": task, "zoo": self.plan.fingerprint}
+        for task, rows in self._rows_by_task().items():
+            tensors = {name: value.mean(0) for name, value in self.tensors(rows).items()}
+            provenance = {"source": "fine-tuned", "task": task, "seed": self.plan.seed, "zoo": self.plan.fingerprint}
             result[task] = Adapter(tensors, self.plan.adapter, provenance)
         return result
+
+    def _rows_by_task(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {task: [] for task in self.tasks}
+        for row, task in enumerate(self.column("task")):
+            rows[task].append(row)
+        return rows

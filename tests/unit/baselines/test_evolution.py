@@ -32,7 +32,7 @@ def data(toy_backbone: Backbone) -> FeatureCache:
 
 @pytest.fixture(scope="module")
 def spaces(toy_zoo: Zoo) -> dict[str, SearchSpace]:
-    seen = SeenAdapters.of(list(toy_zoo.mean_adapters().values()))
+    seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     codec = Codec.fit(seen.layout, seen.vectors)
     autoencoder = PCAAutoencoder.fit(codec.encode(seen.vectors), latent_size=4)
     return {"latent": latent_space(codec, autoencoder, seen), "raw": raw_space(toy_zoo.initial, seen)}
@@ -123,7 +123,7 @@ def test_it_lowers_its_objective_on_every_toy_task(
 
 @pytest.mark.parametrize("space", SPACES)
 def test_the_start_is_the_mean_or_the_initial_adapter(spaces: dict[str, SearchSpace], toy_zoo: Zoo, space: str) -> None:
-    seen = SeenAdapters.of(list(toy_zoo.mean_adapters().values()))
+    seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     expected = seen.vectors.mean(0) if space == "latent" else seen.layout.flatten(toy_zoo.initial.tensors)
     found = seen.layout.flatten_many(spaces[space].tensors(spaces[space].start[None]))[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

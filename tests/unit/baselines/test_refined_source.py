@@ -28,9 +28,9 @@ def data(toy_backbone: Backbone) -> FeatureCache:
 
 
 def source(data: LabelledData, backbone: Backbone, zoo: Zoo, k: int = 3, unlabelled: bool = True) -> RefinedSource:
-    seen = SeenAdapters.of(list(zoo.mean_adapters().values()))
+    seen = SeenAdapters.of(list(zoo.task_adapters().values()))
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors - seen.vectors.mean(0), "spread of the seen tasks")
-    inner = MeanSource(list(zoo.mean_adapters().values()))
+    inner = MeanSource(list(zoo.task_adapters().values()))
     points = StartingPoints(backbone, prior, ())
     return RefinedSource(inner, points, data, k, config=SHORT, unlabelled=unlabelled)
 

@@ -66,13 +66,19 @@ def test_unknown_public_name_is_refused() -> None:
         _ = wildpdiff.Adaptor
 
 
-def test_defaults_of_zoo_build_are_those_of_the_library() -> None:
+def test_options_of_zoo_build_make_the_recipe_an_explicit_one() -> None:
     shown = inspect.signature(zoo.build).parameters
-    config = FinetuneConfig()
-    compared = [field.name for field in fields(config) if field.name in shown]
-    assert len(compared) == 5
-    for name in compared:
-        assert shown[name].default == getattr(config, name)
+    options = [field.name for field in fields(FinetuneConfig) if field.name in shown]
+    assert len(options) == 5
+    assert {shown[name].default for name in (*options, "recipe")} == {None}
+    assert zoo._given(None, {}) is None
+    assert zoo._given("auto", {}) is None
+    assert zoo._given("bundled", {}) == FinetuneConfig()
+    assert zoo._given(None, {"steps": 40}) == zoo._given("bundled", {"steps": 40}) == FinetuneConfig(steps=40)
+    with pytest.raises(DataError, match="--recipe auto decides --learning-rate too"):
+        zoo._given("auto", {"learning_rate": 0.1})
+    with pytest.raises(ArtifactError, match="holds no zoo"):
+        zoo._given("/nowhere", {})
 
 
 def test_options_of_a_suite_get_their_kinds() -> None:

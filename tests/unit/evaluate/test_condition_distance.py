@@ -65,7 +65,7 @@ def test_several_parts_are_averaged_as_the_nearest_task_does(
     toy_backbone: Backbone, toy_zoo: Zoo, tests: dict[str, list[TestSet]]
 ) -> None:
     seen = material(toy_backbone, toy_zoo, ("metadata", "backgrounds"))
-    source = NearestTaskSource(seen.encoder, seen.descriptions, list(toy_zoo.mean_adapters().values()))
+    source = NearestTaskSource(seen.encoder, seen.descriptions, list(toy_zoo.task_adapters().values()))
     for entry, test in zip(condition_distances(seen, {"unseen": tests["unseen"]}), tests["unseen"], strict=True):
         nearest = source.nearest(test.description)
         squares = []

@@ -63,7 +63,7 @@ def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, t
     pairs = (TaskPair(0, 1, 0.9, "high"), TaskPair(0, 4, 0.1, "low"))
     found = interpolate([toy_fit.generator], seen, tests, pairs, samples=2, seed=0)
     assert [path.way for path in found.paths] == ["conditions", "latents", "adapters"] * 2
-    finals = toy_zoo.final_adapters()
+    finals = toy_zoo.task_adapters()
     for path in found.paths:
         assert path.places == PLACES
         if path.way == "adapters":
@@ -92,7 +92,7 @@ def test_gainful_tasks_are_those_that_fine_tuning_helps(
         )
         before, after = (
             float((toy_backbone.predict(inputs, adapter.tensors).argmax(1) == labels).double().mean())
-            for adapter in (toy_zoo.initial, toy_zoo.final_adapters()[name])
+            for adapter in (toy_zoo.initial, toy_zoo.task_adapters()[name])
         )
         gains.append(after - before)
     cut = float(np.median(gains))

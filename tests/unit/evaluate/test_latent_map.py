@@ -26,7 +26,7 @@ SUITE = toys.ToySuite()
 def unseen(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> dict[str, Adapter]:
     folder: Path = tmp_path_factory.mktemp("unseen") / "zoo"
     tasks = SUITE.tasks("unseen")[:2]
-    return build_zoo(folder, toy_backbone, tasks, SUITE.fingerprint, toys.FINETUNE).final_adapters()
+    return build_zoo(folder, toy_backbone, tasks, SUITE.fingerprint, toys.FINETUNE).task_adapters()
 
 
 def decoded(generator: Generator, adapter: Adapter) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_a_whitened_latent_does_not_hide_which_directions_matter(drawn: LatentMa
 @pytest.fixture(scope="module")
 def drawn(toy_fit: FittedGenerator, toy_backbone: Backbone, toy_zoo: Zoo, unseen: dict[str, Adapter]) -> LatentMap:
     generator = toy_fit.generator
-    observer = LatentMapObserver(generator, toy_zoo.final_adapters(), unseen)
+    observer = LatentMapObserver(generator, toy_zoo.task_adapters(), unseen)
     tests = {
         "seen": [test_set(toy_backbone, task) for task in SUITE.tasks("seen")[1:3]],
         "unseen": [test_set(toy_backbone, task) for task in SUITE.tasks("unseen")],
@@ -75,7 +75,7 @@ def test_the_axes_are_the_principal_components_of_all_seen_tasks(
     drawn: LatentMap, toy_fit: FittedGenerator, toy_zoo: Zoo
 ) -> None:
     generator = toy_fit.generator
-    finals = toy_zoo.final_adapters()
+    finals = toy_zoo.task_adapters()
     latents = np.array([decoded(generator, adapter) for adapter in finals.values()])
     values, vectors = np.linalg.eigh(np.cov(latents.T))
     assert drawn.explained == pytest.approx(tuple(values[::-1][:2] / values.sum()))
@@ -89,7 +89,7 @@ def test_a_generated_point_is_the_mean_of_the_samples(
     toy_fit: FittedGenerator, toy_backbone: Backbone, toy_zoo: Zoo
 ) -> None:
     generator = toy_fit.generator
-    finals = toy_zoo.final_adapters()
+    finals = toy_zoo.task_adapters()
     task = test_set(toy_backbone, SUITE.tasks("seen")[0])
 
     kept: list[Adapter] = []
@@ -109,7 +109,7 @@ def test_a_generated_point_is_the_mean_of_the_samples(
 
 
 def test_two_tasks_differ_along_one_axis(toy_fit: FittedGenerator, toy_backbone: Backbone, toy_zoo: Zoo) -> None:
-    two = dict(list(toy_zoo.final_adapters().items())[:2])
+    two = dict(list(toy_zoo.task_adapters().items())[:2])
     observer = LatentMapObserver(toy_fit.generator, two, {})
     task = test_set(toy_backbone, SUITE.tasks("seen")[0])
     evaluate("toy", {"seen": [task]}, toy_backbone, [Entrant(toy_fit.generator)], samples=1, observers=[observer])
@@ -119,7 +119,7 @@ def test_two_tasks_differ_along_one_axis(toy_fit: FittedGenerator, toy_backbone:
 
 
 def test_a_map_needs_tasks_that_differ(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
-    adapter = toy_zoo.final_adapters()["seen-0"]
+    adapter = toy_zoo.task_adapters()["seen-0"]
     with pytest.raises(DataError, match="at least two seen tasks, found 1"):
         LatentMapObserver(toy_fit.generator, {"seen-0": adapter}, {})
     with pytest.raises(DataError, match="are equal, so there is no map"):

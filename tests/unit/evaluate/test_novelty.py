@@ -157,8 +157,13 @@ def test_within_a_run_is_the_root_mean_square_over_pairs(toy_zoo: Zoo) -> None:
 def test_a_stored_checkpoint_is_a_copy_and_a_fine_tuned_one_of_an_unseen_task_is_not(
     toy_backbone: Backbone, toy_zoo: Zoo, reference: Zoo, tests: dict[str, list[TestSet]]
 ) -> None:
-    finals = {**toy_zoo.final_adapters(), **reference.final_adapters()}
-    observer = NoveltyObserver(toy_backbone, toy_zoo, finetuned=reference.final_adapters())
+    means, last = toy_zoo.task_adapters(), {task: max(toy_zoo.rows_of(task)) for task in toy_zoo.tasks}
+    stored = {
+        task: Adapter({name: value[0] for name, value in toy_zoo.tensors([row]).items()}, toy_zoo.plan.adapter)
+        for task, row in last.items()
+    }
+    finals = {**stored, **reference.task_adapters()}
+    observer = NoveltyObserver(toy_backbone, toy_zoo, finetuned=reference.task_adapters())
 
     def make(geometry: CheckpointGeometry, description: Description, draws: torch.Generator) -> Tensor:
         return geometry.layout.flatten(finals[str(description.task_id)].tensors)
@@ -168,7 +173,9 @@ def test_a_stored_checkpoint_is_a_copy_and_a_fine_tuned_one_of_an_unseen_task_is
     for point in found.points:
         by_split.setdefault(point.split, []).append(point)
     for point in by_split["seen"]:
-        assert (point.distance, point.overlap, point.nearest_own, point.finetuned_distance) == (0.0, 1.0, True, 0.0)
+        assert (point.distance, point.overlap, point.nearest_own) == (0.0, 1.0, True)
+        apart = stored[point.task].distance(means[point.task]) / found.unit
+        assert point.finetuned_distance == pytest.approx(apart, rel=1e-3)
         assert point.accuracy == point.nearest_accuracy
     for point in by_split["unseen"]:
         assert point.distance > 0.1
@@ -191,7 +198,7 @@ def test_the_numbers_of_one_point_are_those_of_a_slow_calculation(
     distances = [adapter.distance(other) for other in stored]
     wrong = [toy_backbone.predict(test.features, entry.tensors).argmax(-1) != test.labels for entry in stored]
     mine = toy_backbone.predict(test.features, adapter.tensors).argmax(-1) != test.labels
-    names, last = toy_zoo.column("task"), toy_zoo.final_rows()
+    names, last = toy_zoo.column("task"), {task: max(toy_zoo.rows_of(task)) for task in toy_zoo.tasks}
     compared = [row for row, task in enumerate(names) if row == last[task] or task == test.task]
     units = [
         min(stored[last[task]].distance(other) for other, owner in zip(stored, names, strict=True) if owner != task)

@@ -112,7 +112,7 @@ def test_rows_are_complete(toy_backbone: Backbone, tests: list[TestSet]) -> None
 def test_a_round_trip_is_the_projection_on_what_can_be_generated(
     toy_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone
 ) -> None:
-    final = toy_zoo.final_adapters()
+    final = toy_zoo.task_adapters()
 
     class Fixed:
         name = "fine-tuned"

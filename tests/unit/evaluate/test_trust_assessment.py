@@ -40,7 +40,7 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
     """Predicts a larger gain the farther the adapters move the pretrained model."""
     initial = toy_zoo.initial
     layout = Layout.of(initial.tensors)
-    vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in toy_zoo.mean_adapters().values()])
+    vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in toy_zoo.task_adapters().values()])
     told = [task.description for task in toys.ToySuite().tasks("seen")]
     rows = [
         HeldOutGain(f"t{place}", f"f{place % 4}", False, False, {"move": place / 10}, place / 100 - 0.05, 60)

@@ -34,7 +34,7 @@ def data(toy_backbone: Backbone) -> dict[str, TaskFeatures]:
 
 @pytest.fixture(scope="module")
 def points(toy_backbone: Backbone, toy_zoo: Zoo) -> StartingPoints:
-    seen = SeenAdapters.of(list(toy_zoo.final_adapters().values()))
+    seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     neighbours = seen.vectors.roll(1, 0)
     return StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
 
@@ -51,7 +51,7 @@ def random_prior(backbone: Backbone, scale: float = 0.1, count: int = 6) -> Refi
 
 def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, data: dict[str, TaskFeatures]) -> None:
     task = data["unseen-0"]
-    seen = SeenAdapters.of(list(toy_zoo.final_adapters().values()))
+    seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     wrong = seen.adapter(seen.vectors[4])  # of the brightest seen task; the asked for is dark
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors[:4] - seen.vectors[4], "test")
     config = RefineConfig(posterior=PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01))

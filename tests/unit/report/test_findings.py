@@ -13,6 +13,7 @@ from wildpdiff.report.groups import grouped
 from wildpdiff.report.sentences import (
     ahead_sentence,
     control_sentences,
+    finetuned_sentence,
     headline,
     labels_sentence,
     seeds_sentence,
@@ -100,6 +101,14 @@ def test_sources_with_labels_and_controls_never_win_but_are_told(build_results: 
     titles = [group.title for group in grouped(part)]
     assert titles.index("With labels of the task: no rivals of the above") > titles.index("From the description")
     assert [row.source for row in grouped(part)[-1].lines] == ["copy"]
+
+
+def test_what_passes_fine_tuning_without_labels_is_named(build_results: Callable[..., Results]) -> None:
+    plain = build_results(gains={("fine-tuned, 5 labels a class", "own"): 1.3, OWN: 0.9}, sources=LABELS[:1])
+    assert finetuned_sentence(findings(plain)[-1]) is None  # labels of the task are no news
+    told = finetuned_sentence(findings(build_results(gains={KERNEL: 1.6, OWN: 1.2}))[-1]) or ""
+    assert told.index("kernel ridge regression (by") < told.index("generated adapters (by")
+    assert "chance errors" in told
 
 
 def test_numbers_of_labels_rise_down_the_table(build_results: Callable[..., Results]) -> None:

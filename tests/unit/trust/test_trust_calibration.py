@@ -71,7 +71,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo
 
 
 def nearest(zoo: Zoo) -> Callable[[Fold], Nearest]:
-    adapters = zoo.mean_adapters()
+    adapters = zoo.task_adapters()
 
     def fit_without(fold: Fold) -> Nearest:
         return Nearest({task.level: adapters[task.name] for task in TASKS if task.name not in set(fold.held_out)})
@@ -157,7 +157,7 @@ def test_a_source_that_is_no_better_than_the_mean_adapter_is_not_trusted_beyond_
     good: TrustModel, zoo: Zoo, toy_backbone: Backbone
 ) -> None:
     assert all(summary.tells and summary.over_mean[0] > 0 for summary in good.held_out.values())
-    adapters = list(zoo.mean_adapters().values())
+    adapters = list(zoo.task_adapters().values())
     kinds = {name: torch.stack([adapter.tensors[name] for adapter in adapters]) for name in adapters[0].tensors}
 
     def fit_without(fold: Fold) -> Center:

@@ -97,8 +97,8 @@ def fixed(labels: list[int]) -> toys.FixedTask:
     ("labels", "sentence"),
     [
         ([1] * 12, r"'camera-7' has training images of one class only \('bright'\).*leave the task out"),
-        ([0, 1, 2], r"'camera-7' has 3 training images, fewer than a batch of 8"),
-        ([], r"'camera-7' has 0 training images, fewer than a batch of 8"),
+        ([0, 1, 2], r"'camera-7' has 3 training images, fewer than the 8 that it takes"),
+        ([], r"'camera-7' has 0 training images, fewer than the 8 that it takes"),
         ([0, 1, 3] * 4, r"'camera-7' has label 3; the backbone knows 3 classes"),
     ],
 )

@@ -60,13 +60,16 @@ def test_some_rows_of_a_shard(toy_zoo: Zoo) -> None:
 
 
 def test_adapters_of_the_zoo_fit_the_backbone_and_know_their_task(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
-    final = toy_zoo.final_adapters()
+    final = toy_zoo.task_adapters()
     assert tuple(final) == toy_zoo.tasks
     for task, adapter in final.items():
         toy_backbone.check(adapter)
         assert (adapter.provenance["task"], adapter.provenance["zoo"]) == (task, toy_zoo.plan.fingerprint)
-        last = toy_zoo.tensors([max(toy_zoo.rows_of(task))])
-        assert all(torch.equal(value, last[name][0]) for name, value in adapter.tensors.items())
+        rows = [row for row, name in enumerate(toy_zoo.column("task")) if name == task]
+        assert rows == toy_zoo.rows_of(task)
+        kept = toy_zoo.tensors(rows)
+        assert len(rows) == CHECKPOINTS
+        assert all(torch.equal(value, kept[name].mean(0)) for name, value in adapter.tensors.items())
 
 
 def test_the_fine_tuned_adapter_is_better_on_its_task_than_the_initial_one(
@@ -78,17 +81,9 @@ def test_the_fine_tuned_adapter_is_better_on_its_task_than_the_initial_one(
         return float((logits.argmax(1) == torch.from_numpy(data.labels)).float().mean())
 
     tasks = toys.ToySuite().tasks("seen")
-    final = toy_zoo.final_adapters()
+    final = toy_zoo.task_adapters()
     gains = [accuracy(t, final[t.name].tensors) - accuracy(t, toy_zoo.initial.tensors) for t in tasks]
     assert sum(gains) / len(gains) > 0.1
-
-
-def test_mean_adapters_average_the_last_checkpoints(toy_zoo: Zoo) -> None:
-    rows = toy_zoo.rows_of("seen-3")
-    assert rows == list(range(15, 20))
-    stacked = toy_zoo.tensors(rows[-2:])
-    mean = toy_zoo.mean_adapters(last=2)["seen-3"]
-    assert all(torch.allclose(value, stacked[name].mean(0)) for name, value in mean.tensors.items())
 
 
 def test_only_some_tasks(toy_zoo: Zoo) -> None:
@@ -98,7 +93,7 @@ def test_only_some_tasks(toy_zoo: Zoo) -> None:
     assert part.rows_of("seen-4") == list(range(CHECKPOINTS, 2 * CHECKPOINTS))
     assert part.plan.fingerprint != toy_zoo.plan.fingerprint
     for task in part.tasks:
-        assert part.final_adapters()[task].distance(toy_zoo.final_adapters()[task]) == 0.0
+        assert part.task_adapters()[task].distance(toy_zoo.task_adapters()[task]) == 0.0
     assert len(toy_zoo) == 5 * CHECKPOINTS
 
 
@@ -115,7 +110,8 @@ def test_only_the_last_checkpoints(toy_zoo: Zoo) -> None:
     assert part.column("task") == ["seen-1", "seen-1", "seen-4", "seen-4"]
     assert part.plan.finetune["checkpoints"] == 2
     for task in part.tasks:
-        assert part.final_adapters()[task].distance(toy_zoo.final_adapters()[task]) == 0.0
+        two = toy_zoo.tensors(toy_zoo.rows_of(task)[-2:])
+        assert all(torch.equal(v, two[name].mean(0)) for name, v in part.task_adapters()[task].tensors.items())
     stacked, whole = part.tensors(part.rows_of("seen-4")), toy_zoo.tensors(toy_zoo.rows_of("seen-4")[-2:])
     assert all(torch.equal(value, whole[name]) for name, value in stacked.items())
     assert toy_zoo.last(CHECKPOINTS).index.equals(toy_zoo.index)

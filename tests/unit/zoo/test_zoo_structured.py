@@ -127,7 +127,7 @@ def test_a_structured_zoo_is_a_zoo_of_another_plan(tmp_path: Path, toy_backbone:
     assert done[-1] == (CONFIG.steps * len(TASKS),) * 2
     assert zoo.plan.joint
     assert zoo.plan.finetune["structured"] == {"directions": 2, "decay": 0.0}
-    adapters = list(zoo.final_adapters().values())
+    adapters = list(zoo.task_adapters().values())
     assert all(isinstance(adapter, Adapter) for adapter in adapters)
     layout = Layout.of(adapters[0].tensors)
     vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in adapters])

@@ -1,0 +1,234 @@
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import ArtifactError, DataError, TrainingError
+from wildpdiff.rng import sub_seed
+from wildpdiff.zoo import build, recipe
+from wildpdiff.zoo.build import build_zoo, recipe_of, zoo_recipe
+from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.recipe import RATES, ChosenRecipe, RecipeTrial, choose_recipe, drawn_tasks, search_work
+from wildpdiff.zoo.steps import FinetuneConfig
+from wildpdiff.zoo.store import Zoo
+
+SUITE = toys.ToySuite()
+DEFAULT = FinetuneConfig(steps=24, batch=8, warmup=2, checkpoints=3, interval=2)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zoos whose recipe is chosen start from a default that is quick to run."""
+    monkeypatch.setattr(build, "DEFAULT", DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def tasks(toy_backbone: Backbone) -> list[TaskFeatures]:
+    return [task_features(toy_backbone, task) for task in SUITE.tasks("seen")]
+
+
+@pytest.fixture(scope="module")
+def initial(toy_backbone: Backbone) -> Mapping[str, Tensor]:
+    return toy_backbone.initial_adapter(sub_seed(0, "initial")).tensors
+
+
+def scores(losses: list[float], steps: int = 20) -> recipe._Scores:
+    config = replace(DEFAULT, steps=steps)
+    return recipe._Scores(config, torch.tensor(losses), torch.zeros(len(losses)))
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([scores([0.9, 1.1, 0.95])], 0),  # better on average, but not beyond its noise
+        ([scores([0.9, 0.9, 0.9])], 1),  # surely better
+        ([scores([0.5, 0.5, 0.5]), scores([0.5, 0.49, 0.53], steps=10)], 2),  # as good, and shorter
+        ([scores([0.5, 0.5, 0.5]), scores([0.6, 0.6, 0.61], steps=10)], 1),  # shorter, but surely worse
+        ([scores([math.inf] * 3), scores([0.5, 0.5, 0.5])], 2),  # a divergence loses
+    ],
+)
+def test_the_default_stays_unless_another_is_surely_better(others: list[recipe._Scores], expected: int) -> None:
+    candidates = [scores([1.0, 1.0, 1.0]), *others]
+    assert recipe._preferred(candidates) is candidates[expected]
+
+
+def test_where_all_diverge_nothing_is_chosen() -> None:
+    with pytest.raises(TrainingError, match=r"diverged at every learning rate"):
+        recipe._preferred([scores([math.inf] * 2), scores([math.inf] * 2)])
+
+
+@pytest.mark.parametrize("given", [1e-4, 1e30])
+def test_the_learning_rate_follows_the_tasks_and_not_the_default(
+    toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor], given: float
+) -> None:
+    """A default that hardly moves anything loses, and one that diverges is a line of the table."""
+    found = choose_recipe(toy_backbone, tasks, initial, replace(DEFAULT, learning_rate=given), 0)
+    assert [trial.learning_rate for trial in found.trials[: len(RATES)]] == list(RATES)
+    assert {trial.tasks for trial in found.trials[: len(RATES)]} == {recipe.COARSE_TASKS}
+    whole = found.trials[len(RATES) :]
+    assert {trial.tasks for trial in whole} == {len(tasks)}
+    assert (whole[0].learning_rate, whole[0].loss is None) == (given, given > 1)
+    chosen = (found.config.learning_rate, found.config.steps, found.config.shrinkage)
+    (loss,) = {trial.loss for trial in whole if (trial.learning_rate, trial.steps, trial.shrinkage) == chosen}
+    assert loss is not None
+    assert found.accuracy > found.pretrained
+    assert RATES[0] < found.config.learning_rate <= RATES[-1]
+
+
+def test_the_chosen_accuracy_is_that_of_the_mean_of_the_checkpoints(
+    toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor]
+) -> None:
+    found = choose_recipe(toy_backbone, tasks, initial, DEFAULT, 3)
+    run = recipe.finetune(toy_backbone, tasks, initial, found.config, sub_seed(3, "recipe"))
+    hits = []
+    for row, task in enumerate(tasks):
+        logits = toy_backbone.predict(task.validation, {name: v[row].mean(0) for name, v in run.tensors.items()})
+        hits.append(float((logits.argmax(1) == task.validation_labels).float().mean()))
+    assert found.accuracy == pytest.approx(np.mean(hits), abs=1e-4)
+
+
+def test_the_same_search_gives_the_same_choice_and_tells_its_progress(
+    toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor]
+) -> None:
+    done: list[int] = []
+    one = choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0, progress=done.append)
+    assert one == choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0, together=2)
+    assert done == sorted(done)
+    assert done[-1] <= search_work(DEFAULT, len(tasks))
+
+
+def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
+    toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tasks[0]
+    count = len(first.train_labels)
+    own = first.keys[count:]
+    # The second task trains on what the first is judged by.
+    second = replace(tasks[1], train=first.validation, train_labels=first.validation_labels,
+                     keys=(*own, *tasks[1].keys[len(tasks[1].train_labels) :]))  # fmt: skip
+    pooled: list[TaskFeatures] = []
+    real = recipe.finetune
+
+    def finetune(backbone, features, *rest):  # type: ignore[no-untyped-def]
+        pooled.extend(entry for entry in features if entry.name == "pooled")
+        return real(backbone, features, *rest)
+
+    monkeypatch.setattr(recipe, "finetune", finetune)
+    assert choose_recipe(toy_backbone, [first, second], initial, DEFAULT, 0).multi_task is not None
+    assert torch.equal(pooled[0].train, first.train)
+
+
+def test_tasks_are_drawn_by_their_names_alone() -> None:
+    names = [f"camera-{number}" for number in range(40)]
+    drawn = drawn_tasks(names)
+    assert len(set(drawn)) == recipe.SEARCH_TASKS
+    assert drawn == drawn_tasks(reversed(names))
+    assert set(drawn_tasks([*names, "one more"])) - {"one more"} <= set(drawn)
+
+
+CHOSEN = ChosenRecipe(
+    DEFAULT, ("a", "b"), (RecipeTrial(0.3, 6, 0.0, 2, None, None), RecipeTrial(0.1, 6, 0.5, 2, 0.5, 0.8)), 0.8, 0.7, 0.6
+)
+
+
+def test_a_remark_for_each_simpler_model_that_does_better() -> None:
+    assert CHOSEN.remarks == ()
+    (worse,) = replace(CHOSEN, pretrained=0.85).remarks
+    assert "80.0 % accuracy and the pretrained model 85.0 %" in worse
+    assert len(replace(CHOSEN, pretrained=0.85, multi_task=0.9).remarks) == 2
+    assert replace(CHOSEN, multi_task=None).remarks == ()
+
+
+def test_a_recipe_survives_the_plan() -> None:
+    told = json.loads(json.dumps(CHOSEN.to_json()))
+    assert ChosenRecipe.from_json(CHOSEN.config.to_json(), told, "plan.json") == CHOSEN
+
+
+@pytest.mark.parametrize("change", [{"trials": [{"loss": 1}]}, {"accuracy": None}, {"tasks": 3}, {"trials": None}])
+def test_a_damaged_recipe_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ArtifactError, match=r"The recipe in here/plan\.json is damaged"):
+        ChosenRecipe.from_json(CHOSEN.config.to_json(), {**CHOSEN.to_json(), **change}, "here/plan.json")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def auto(folder: Path, backbone: Backbone, **changes: object) -> Zoo:
+    settings: dict = {"tasks": SUITE.tasks("seen"), "suite_fingerprint": "toy", "per_shard": 2, **changes}
+    return build_zoo(folder, backbone, **settings)
+
+
+def test_a_zoo_without_settings_keeps_its_choice_and_goes_on_without_a_second_search(
+    tmp_path: Path, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = auto(tmp_path / "z", toy_backbone)
+    whole = tree(tmp_path / "z")
+    kept = recipe_of(zoo.plan)
+    assert isinstance(kept, ChosenRecipe)
+    assert zoo.plan.finetune == kept.config.to_json()
+    real = build.choose_recipe
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "choose_recipe", lambda *_, **__: pytest.fail("searched again"))
+        (tmp_path / "z" / "shards" / "shard-00001.safetensors").unlink()
+        auto(tmp_path / "z", toy_backbone)
+        assert tree(tmp_path / "z") == whole
+        with pytest.raises(ArtifactError, match=r"another plan \(different: seed\)"):
+            auto(tmp_path / "z", toy_backbone, seed=1)
+
+    def killed(*arguments, **settings):  # type: ignore[no-untyped-def]
+        real(*arguments, **settings)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "choose_recipe", killed)
+        with pytest.raises(KeyboardInterrupt):
+            auto(tmp_path / "again", toy_backbone)
+    assert not (tmp_path / "again").exists()
+    auto(tmp_path / "again", toy_backbone)
+    assert tree(tmp_path / "again") == whole
+
+
+def test_unseen_tasks_get_the_recipe_of_the_seen_ones(tmp_path: Path, toy_backbone: Backbone) -> None:
+    seen = SUITE.tasks("seen")
+    zoo = auto(tmp_path / "z", toy_backbone)
+    chosen = zoo_recipe(tmp_path / "u", toy_backbone, seen, "toy", per_shard=2)
+    assert chosen == recipe_of(zoo.plan)
+    unseen = auto(tmp_path / "u", toy_backbone, tasks=SUITE.tasks("unseen"), config=chosen)
+    assert (unseen.plan.finetune, unseen.plan.recipe) == (zoo.plan.finetune, zoo.plan.recipe)
+    assert zoo_recipe(tmp_path / "u", toy_backbone, seen, "toy", per_shard=2) == chosen
+
+
+def test_a_folder_that_may_not_be_used_is_refused_before_the_search(tmp_path: Path, toy_backbone: Backbone) -> None:
+    auto(tmp_path / "given", toy_backbone, config=DEFAULT)
+    with pytest.raises(ArtifactError, match="whose recipe was given"):
+        auto(tmp_path / "given", toy_backbone)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.jpg").touch()
+    with pytest.raises(ArtifactError, match="holds no zoo"):
+        zoo_recipe(tmp_path / "other", toy_backbone, (), "toy")
+    with pytest.raises(DataError, match="no seen tasks to choose a recipe on"):
+        zoo_recipe(tmp_path / "new", toy_backbone, (), "toy")
+
+
+def test_a_given_recipe_is_taken_as_it_is(toy_zoo: Zoo) -> None:
+    assert toy_zoo.plan.recipe is None
+    assert "recipe" not in toy_zoo.plan.to_json()
+    assert recipe_of(toy_zoo.plan) == toys.FINETUNE
+
+
+def test_tasks_of_fewer_images_than_a_batch_are_fine_tuned(tmp_path: Path, toy_backbone: Backbone) -> None:
+    labels = np.array([0, 1, 2, 0, 1])
+    small = [toys.FixedTask(f"small-{n}", toys.random_images(5, seed=n), labels) for n in range(3)]
+    zoo = auto(tmp_path / "z", toy_backbone, tasks=small)
+    batch = zoo.plan.finetune["batch"]
+    assert batch > len(labels)
+    assert len(zoo.task_adapters()) == 3
