@@ -1,18 +1,30 @@
-"""Folders that a verb may write: new, empty, or holding an older result of the same kind. Anything else is kept."""
+"""Folders of adapters to read, and folders that a verb may write: new, empty, or with an older result of its kind."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from wildpdiff.disk import disk_errors, read_json
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["may_write_adapters", "may_write_artifact", "may_write_file"]
+__all__ = ["adapter_folders", "may_write_adapters", "may_write_artifact", "may_write_file"]
 
 ADAPTER_FILES = ("README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json")
 SUBFOLDERS = {"generator": ("trust",)}
+
+
+def adapter_folders(given: Sequence[Path]) -> list[Path]:
+    """The adapters' folders: those given, and in the place of a folder of several (``generate -n``) those inside."""
+    found: list[Path] = []
+    for folder in given:
+        inside: list[Path] = []
+        if folder.is_dir() and not (folder / "adapter_config.json").exists():
+            with disk_errors(folder):
+                inside = sorted(entry.parent for entry in folder.glob("[!.]*/adapter_config.json"))
+        found += inside or [folder]
+    return found
 
 
 def may_write_artifact(folder: Path, kind: str) -> None:
