@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from wildpdiff.refine.starts import StartingPoint
 from wildpdiff.tasks.description import Images
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["choose_by_labels", "choose_by_unlabelled", "information"]
+__all__ = ["certainty", "choose_by_labels", "choose_by_unlabelled"]
 
 
 def choose_by_labels(
@@ -42,11 +43,12 @@ def choose_by_labels(
         raise DataError(f"Task {labelled.name!r} has no labels to choose by. Label at least one image.")
     _check(backbone, adapters)
     starts = [StartingPoint(f"candidate {number}", adapter, None) for number, adapter in enumerate(adapters)]
-    return int(TaskStarts.of(backbone, labelled, starts, unlabelled).losses(backbone).argmin())
+    losses = TaskStarts.of(backbone, labelled, starts, unlabelled).losses(backbone)
+    return int(losses.nan_to_num(nan=math.inf).argmin())
 
 
 def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Images | Tensor) -> int:
-    """Index of the adapter whose predictions have the most information about the images; see :func:`information`.
+    """Index of the adapter that is most certain of the images, corrected for class frequencies; see :func:`certainty`.
 
     Args:
         backbone: the frozen model.
@@ -62,18 +64,22 @@ def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images
     _check(backbone, adapters)
     features = images if isinstance(images, Tensor) else backbone.stem(images)
     stacked = {name: torch.stack([entry.tensors[name] for entry in adapters]) for name in adapters[0].tensors}
-    return int(information(backbone.predict_many(features, stacked)).argmax())
+    return int(certainty(backbone.predict_many(features, stacked)).nan_to_num(nan=-math.inf).argmax())
 
 
-def information(logits: Float[Tensor, "a n c"]) -> Float[Tensor, " a"]:
-    """Of each model's predictions about some images, in nats.
+def certainty(logits: Float[Tensor, "a n c"]) -> Float[Tensor, " a"]:
+    """Of each of several models on some images, in nats; at most 0.
 
-    Entropy of the mean prediction less the mean entropy of the predictions (Bridle, Heading & MacKay 1991): a certain
-    model scores high, unless it is certain of one class for every image.
+    Less the mean entropy of the predictions (a model fits a task on which it is certain, Wang et al. 2021), less the
+    Kullback-Leibler divergence of the model's class frequencies from those of all models together: a model that is
+    certain of one class for every image is not preferred.
     """
     logs = logits.double().log_softmax(-1)
-    mean = logs.exp().mean(1)
-    return -(mean * mean.clamp_min(1e-12).log()).sum(-1) + (logs.exp() * logs).sum(-1).mean(1)
+    probabilities = logs.exp()
+    frequencies = probabilities.mean(1).clamp_min(1e-12)
+    common = frequencies.nanmean(0)
+    divergence = (common * (common.log() - frequencies.log())).sum(-1)
+    return (probabilities * logs).sum(-1).mean(1) - divergence
 
 
 def _check(backbone: Backbone, adapters: Sequence[Adapter]) -> None:

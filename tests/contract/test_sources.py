@@ -127,7 +127,7 @@ def refined(toy: Toy) -> RefinedSource:
     seen = SeenAdapters.of(toy.material.adapters)
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors - seen.vectors.mean(0), "spread of the seen tasks")
     config = RefineConfig(posterior=PosteriorConfig(steps=3, batch=8), choose_start=False)
-    points = StartingPoints(toy.backbone, prior, ())
+    points = StartingPoints(toy.backbone, prior, (), fewest_directions=1)
     return RefinedSource(MeanSource(toy.material.adapters), points, toy.material.data, 5, config=config)
 
 

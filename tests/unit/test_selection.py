@@ -1,5 +1,7 @@
 """Choosing among adapters, by labels and without: each rule finds the planted one."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.errors import AdapterMismatchError, DataError
-from wildpdiff.selection import choose_by_labels, choose_by_unlabelled, information
+from wildpdiff.selection import certainty, choose_by_labels, choose_by_unlabelled
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -40,31 +42,45 @@ def test_unlabelled_images_correct_labels_that_are_no_random_sample(
     toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
 ) -> None:
     """As many labels of each class; a model that expects nearly all images of one class, and one that knows nothing."""
-    own = toy_zoo.final_adapters()[SEEN[0].name]
+    own = toy_zoo.final_adapters()[SEEN[2].name]
     bias = next(name for name in own.tensors if name.endswith("classifier.bias"))
-    shifted = Adapter({**own.tensors, bias: own.tensors[bias] + torch.tensor([9.0, 0.0, 0.0])}, own.config, {})
+    shifted = Adapter({**own.tensors, bias: own.tensors[bias] + torch.tensor([3.0, 0.0, 0.0])}, own.config, {})
     candidates = [shifted, leaning(toy_backbone, [0.0, 0.0, 0.0])]
-    few = few_labels(data(SEEN[0].name), 5, 0)
+    few = few_labels(data(SEEN[2].name), 5, 0)
     assert choose_by_labels(toy_backbone, candidates, few) == 1
-    assert choose_by_labels(toy_backbone, candidates, few, data(SEEN[0].name).train) == 0
+    assert choose_by_labels(toy_backbone, candidates, few, data(SEEN[2].name).train) == 0
 
 
 def test_images_alone_choose_the_certain_model_unless_it_sees_one_class_everywhere(
     toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
 ) -> None:
-    own = toy_zoo.final_adapters()[SEEN[0].name]
+    zoo = toy_zoo.final_adapters()[SEEN[2].name]
+    sure = {name: 20 * value if "classifier" in name else value for name, value in zoo.tensors.items()}
+    own = Adapter(sure, zoo.config, {})
     nothing, one_class = leaning(toy_backbone, [0.0, 0.0, 0.0]), leaning(toy_backbone, [9.0, 0.0, 0.0])
     candidates = [nothing, one_class, own]
-    assert choose_by_unlabelled(toy_backbone, candidates, data(SEEN[0].name).train) == 2
-    images = SEEN[0].data("train").images
+    assert choose_by_unlabelled(toy_backbone, candidates, data(SEEN[2].name).train) == 2
+    images = SEEN[2].data("train").images
     assert choose_by_unlabelled(toy_backbone, candidates, images) == 2
 
 
-def test_information_of_known_predictions() -> None:
-    """Certain of both classes in turn: log 2; certain of one, or of none: 0."""
-    certain = torch.tensor([[30.0, 0.0], [0.0, 30.0]])
-    logits = torch.stack([certain, torch.tensor([[30.0, 0.0]] * 2), torch.zeros(2, 2)])
-    assert torch.allclose(information(logits), torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64).log(), atol=1e-6)
+def test_certainty_of_known_predictions() -> None:
+    """By hand: class frequencies of all three together are 2/3 and 1/3."""
+    in_turn = torch.tensor([[30.0, 0.0], [0.0, 30.0]])
+    logits = torch.stack([in_turn, torch.tensor([[30.0, 0.0]] * 2), torch.zeros(2, 2)])
+    scores = certainty(logits)
+    divergence = 2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)
+    assert float(scores[0]) == pytest.approx(-divergence, abs=1e-6)
+    assert float(scores[2]) == pytest.approx(-divergence - math.log(2), abs=1e-6)
+    assert float(scores[1]) < -5
+
+
+def test_an_adapter_that_is_not_finite_is_never_chosen(toy_backbone: Backbone, data: FeatureCache) -> None:
+    task = data(SEEN[0].name)
+    adapters = [leaning(toy_backbone, [float("nan"), 0.0, 0.0]), leaning(toy_backbone, [0.0, 0.0, 0.0])]
+    assert choose_by_labels(toy_backbone, adapters, task) == 1
+    assert choose_by_labels(toy_backbone, adapters, task, task.train) == 1
+    assert choose_by_unlabelled(toy_backbone, adapters, task.train) == 1
 
 
 def test_what_cannot_be_chosen_from_is_refused(toy_backbone: Backbone, data: FeatureCache) -> None:

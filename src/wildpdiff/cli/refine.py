@@ -149,4 +149,11 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
 
 
 def _words(start: str) -> str:
-    return {"generated": "generated adapter", "pretrained": "pretrained model"}.get(start, start)
+    from wildpdiff.refine.starts import FREE
+
+    names = {
+        "generated": "generated adapter",
+        FREE: "generated adapter moving freely",
+        "pretrained": "pretrained model",
+    }
+    return names.get(start, start)

@@ -45,7 +45,7 @@ class RefineConfig:
     choose_start: bool = True
     folds: int = 5
     finalists: int = 2
-    margin: float = 1.0
+    margin: float = 1.5
 
     @property
     def shorter(self) -> RefineConfig:

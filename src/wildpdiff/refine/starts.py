@@ -16,7 +16,11 @@ from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.generator import Generator
 from wildpdiff.refine.prior import RefinementPrior
 
-__all__ = ["FREE", "StartingPoint", "StartingPoints", "pretrained_adapter"]
+__all__ = ["FEWEST_DIRECTIONS", "FREE", "StartingPoint", "StartingPoints", "pretrained_adapter"]
+
+FEWEST_DIRECTIONS = 20
+"""Below, a prior holds the adapter in too small a subspace to be preferred. Measured with 5 directions, where moving
+freely is better, and with 39 and 49, where it is worse; not between."""
 
 FREE = "generated, without prior"
 """Name of the start at the generated adapter from which all values move freely."""
@@ -49,12 +53,14 @@ class StartingPoints:
         others: the mean adapter, where the seen tasks are known.
         candidates: further adapters of the task at hand, such as samples of the generator; each starts under the
             prior. Set for one task by ``dataclasses.replace``.
+        fewest_directions: of a prior, from which on moving under it is preferred to moving freely.
     """
 
     backbone: Backbone
     prior: RefinementPrior | None
     others: Sequence[StartingPoint]
     candidates: Sequence[Adapter] = ()
+    fewest_directions: int = FEWEST_DIRECTIONS
 
     @classmethod
     def of_generator(cls, generator: Generator) -> StartingPoints:
@@ -103,7 +109,8 @@ class StartingPoints:
     def __call__(self, generated: Adapter) -> tuple[StartingPoint, ...]:
         """Generated adapter, generated adapter without prior, mean adapter, pretrained model, further candidates.
 
-        Without a prior the second is the first and left out, as the mean adapter is where the seen tasks are unknown.
+        Where the prior has few directions the second comes first: refining prefers the first start. Without a prior
+        both are the same, and the mean adapter is left out where the seen tasks are unknown.
 
         Raises:
             AdapterMismatchError: an adapter is of another backbone, or not of the generator's LoRA setting.
@@ -115,15 +122,17 @@ class StartingPoints:
                     self.prior.layout.check(adapter.tensors)
                 except AdapterMismatchError as error:
                     raise AdapterMismatchError(f"The adapter is not of this generator's kind: {error}") from None
-        first = StartingPoint("generated", generated, self.prior)
-        free = () if self.prior is None else (StartingPoint(FREE, generated, None),)
+        own = [StartingPoint("generated", generated, self.prior)]
+        if self.prior is not None:
+            few = len(self.prior.directions) < self.fewest_directions
+            own.insert(0 if few else 1, StartingPoint(FREE, generated, None))
         like = self.others[0].adapter if self.others else generated  # of a bad adapter, A too may be bad
         pretrained = StartingPoint("pretrained", pretrained_adapter(self.backbone, like), None)
         further = [
             StartingPoint(f"sample {number}", adapter, self.prior, further=True)
             for number, adapter in enumerate(self.candidates, start=1)
         ]
-        return (first, *free, *self.others, pretrained, *further)
+        return (*own, *self.others, pretrained, *further)
 
 
 def pretrained_adapter(backbone: Backbone, like: Adapter) -> Adapter:

@@ -52,7 +52,7 @@ def test_starts_of_seen_tasks(toy_backbone: Backbone) -> None:
     adapters, held_out = (torch.randn(7, layout.size, generator=draws) for _ in range(2))
     points = StartingPoints.of_seen_tasks(toy_backbone, layout, adapters, held_out)
     given = toys.random_adapter(toy_backbone, 3)
-    generated, free, mean, pretrained = points(given)
+    generated, free, mean, pretrained = replace(points, fewest_directions=7)(given)
     assert [point.name for point in (generated, free, mean, pretrained)] == [
         "generated",
         FREE,
@@ -60,6 +60,7 @@ def test_starts_of_seen_tasks(toy_backbone: Backbone) -> None:
         "pretrained",
     ]
     assert free.adapter is generated.adapter is given
+    assert [point.name for point in points(given)[:2]] == [FREE, "generated"]  # 7 directions are few
     assert (free.prior, pretrained.prior) == (None, None)
     assert generated.prior is not None
     assert mean.prior is not None

@@ -39,7 +39,8 @@ def data(toy_backbone: Backbone) -> dict[str, TaskFeatures]:
 def points(toy_backbone: Backbone, toy_zoo: Zoo) -> StartingPoints:
     seen = SeenAdapters.of(list(toy_zoo.final_adapters().values()))
     neighbours = seen.vectors.roll(1, 0)
-    return StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+    found = StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+    return replace(found, fewest_directions=1)
 
 
 def accuracy(backbone: Backbone, task: TaskFeatures, adapter: Adapter) -> float:
@@ -59,7 +60,7 @@ def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, 
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors[:4] - seen.vectors[4], "test")
     posterior = PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01)
     config = RefineConfig(posterior=posterior, choose_start=False)
-    points = StartingPoints(toy_backbone, prior, ())
+    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
     few = few_labels(task, 6, seed=0)
     found = refine(toy_backbone, wrong, few, config, points=points)
     assert found.start == "generated"
@@ -88,7 +89,7 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
 
 def test_a_stronger_prior_moves_less(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
     prior, start = random_prior(toy_backbone), toys.random_adapter(toy_backbone, 1)
-    points = StartingPoints(toy_backbone, prior, ())
+    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
     moves = []
     for strength in (1.0, 100.0):
         config = RefineConfig(PosteriorConfig(steps=30, batch=12, strength=strength), choose_start=False)
