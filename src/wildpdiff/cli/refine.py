@@ -140,7 +140,10 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
         losses = ", ".join(f"{_words(name)} {loss:.3f}" for name, loss in ranked)
         remark(f"The start was chosen by cross-validation; mean loss of labels left out: {losses}.")
     if not prior:
-        remark("Without --generator nothing is known of how the adapter may err; with it, fewer labels do as much.")
+        remark(
+            "Without --generator nothing is known of how the adapter may err; with one of 40 or more seen tasks, fewer "
+            "labels do as much."
+        )
     if not unlabelled:
         remark(
             "Without unlabelled images the labels are taken as a random sample of the place. Where you labelled some "
