@@ -126,8 +126,8 @@ def refined(toy: Toy) -> RefinedSource:
     """The mean adapter, refined for a few steps within the spread of the seen ones."""
     seen = SeenAdapters.of(toy.material.adapters)
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors - seen.vectors.mean(0), "spread of the seen tasks")
-    config = RefineConfig(posterior=PosteriorConfig(steps=3, batch=8))
-    points = StartingPoints(toy.backbone, prior, ())
+    config = RefineConfig(posterior=PosteriorConfig(steps=3, batch=8), choose_start=False)
+    points = StartingPoints(toy.backbone, prior, (), fewest_directions=1)
     return RefinedSource(MeanSource(toy.material.adapters), points, toy.material.data, 5, config=config)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_world import Run, World
 
 from wildpdiff.adapter import Adapter
+from wildpdiff.refine.starts import FREE
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path:
     assert (plain["labels"], plain["unlabelled_images"], plain["prior"]) == (6, 0, None)
     more = ["--generator", world.generator, "--unlabelled", world.images]
     told = run(*verb, *more, "--out", tmp_path / "informed", "--json").json
-    assert set(told["start_losses"]) == {"generated", "mean adapter"}
+    assert set(told["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
+    assert set(told["cross_validated_losses"]) == set(told["start_losses"])
     assert told["unlabelled_images"] > 0
     refined = Adapter.load(tmp_path / "informed")
     assert refined.provenance["start"] == told["start"]
@@ -40,8 +42,27 @@ def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path:
 def test_remarks_say_what_was_missing(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
     outcome = run("refine", world.adapter, "--images", labels, "--backbone", world.backbone, "--out", tmp_path / "out")
     assert "refined from the" in outcome.out
+    assert "The start was chosen by cross-validation" in outcome.err
     assert "Without --generator nothing is known" in outcome.err
     assert "Without unlabelled images" in outcome.err
+
+
+def test_several_adapters_are_several_starts(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
+    """A folder as ``generate -n`` writes it, and one adapter beside it."""
+    first = Adapter.load(world.adapter)
+    for number, factor in enumerate((1.0, 0.5, 30.0)):
+        tensors = {name: factor * value for name, value in first.tensors.items()}
+        Adapter(tensors, first.config, {"source": "generated", "sample": number}).save(
+            tmp_path / "many" / f"{number:03d}"
+        )
+    verb = ["refine", tmp_path / "many", world.adapter, "--images", labels, "--backbone", world.backbone]
+    told = run(*verb, "--generator", world.generator, "--out", tmp_path / "out", "--json").json
+    assert set(told["start_losses"]) >= {"generated", "sample 1", "sample 2", "sample 3"}
+    assert len([name for name in told["cross_validated_losses"] if name.startswith("sample")]) == 2
+    assert "sample 2" not in told["cross_validated_losses"]  # thirty times too large
+    provenance = Adapter.load(tmp_path / "out").provenance
+    assert provenance["cross_validated_losses"] == told["cross_validated_losses"]
+    assert provenance["refined_from"]["sample"] == 0
 
 
 def test_refusals_in_one_sentence(world: World, run: Run, tmp_path: Path, labels: Path) -> None:

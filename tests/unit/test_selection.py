@@ -1,4 +1,6 @@
-"""Choosing among adapters by unlabelled images: each rule finds what it is meant to find."""
+"""Choosing among adapters, by labels and without: each rule finds the planted one."""
+
+import math
 
 import pytest
 import torch
@@ -6,105 +8,92 @@ import torch
 import toys
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError
-from wildpdiff.selection import RULES, SelectedSource, average, select
-from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description
+from wildpdiff.baselines.few_labels import few_labels
+from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.selection import certainty, choose_by_labels, choose_by_unlabelled
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.store import Zoo
 
+SEEN = toys.ToySuite().tasks("seen")
 IMAGES = toys.random_images(12)
 
 
+@pytest.fixture(scope="module")
+def data(toy_backbone: Backbone) -> FeatureCache:
+    return FeatureCache(toy_backbone, SEEN, 8)
+
+
 def leaning(of: Backbone, bias: list[float]) -> Adapter:
-    """The pretrained classifier with other biases: how sure it is, and of what, is known beforehand."""
+    """The pretrained classifier with other biases."""
     tensors = {name: torch.zeros(shape) for name, shape in of.shapes.items()}
     bias_name = next(name for name in tensors if name.endswith("classifier.bias"))
     tensors[bias_name] = torch.tensor(bias)
     return Adapter(tensors, of.adapter_config, {"source": "leaning"})
 
 
-@pytest.fixture(scope="module")
-def candidates(toy_backbone: Backbone) -> list[Adapter]:
-    return [leaning(toy_backbone, bias) for bias in ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [9.0, 0.0, 0.0])]
+def test_labels_choose_the_tasks_own_adapter(toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache) -> None:
+    adapters = toy_zoo.final_adapters()
+    candidates = [adapters[SEEN[0].name], adapters[SEEN[-1].name]]
+    for index, task in ((0, SEEN[0]), (1, SEEN[-1])):
+        assert choose_by_labels(toy_backbone, candidates, data(task.name)) == index
 
 
-def test_entropy_takes_the_most_certain(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    chosen = select(candidates, toy_backbone, IMAGES, "entropy")
-    assert chosen.place == 2
-    assert chosen.adapter is candidates[2]
-    assert chosen.scores[0] == pytest.approx(-torch.log(torch.tensor(3.0)).item(), abs=1e-5)
+def test_unlabelled_images_correct_labels_that_are_no_random_sample(
+    toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
+) -> None:
+    """As many labels of each class; a model that expects nearly all images of one class, and one that knows nothing."""
+    own = toy_zoo.final_adapters()[SEEN[2].name]
+    bias = next(name for name in own.tensors if name.endswith("classifier.bias"))
+    shifted = Adapter({**own.tensors, bias: own.tensors[bias] + torch.tensor([3.0, 0.0, 0.0])}, own.config, {})
+    candidates = [shifted, leaning(toy_backbone, [0.0, 0.0, 0.0])]
+    few = few_labels(data(SEEN[2].name), 5, 0)
+    assert choose_by_labels(toy_backbone, candidates, few) == 1
+    assert choose_by_labels(toy_backbone, candidates, few, data(SEEN[2].name).train) == 0
 
 
-def test_agreement_takes_what_most_say(toy_backbone: Backbone) -> None:
-    many = [leaning(toy_backbone, bias) for bias in ([0.0, 4.0, 0.0], [3.0, 0.0, 0.0], [4.0, 0.0, 0.0])]
-    assert select(many, toy_backbone, IMAGES, "agreement").place == 1
+def test_images_alone_choose_the_certain_model_unless_it_sees_one_class_everywhere(
+    toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
+) -> None:
+    zoo = toy_zoo.final_adapters()[SEEN[2].name]
+    sure = {name: 20 * value if "classifier" in name else value for name, value in zoo.tensors.items()}
+    own = Adapter(sure, zoo.config, {})
+    nothing, one_class = leaning(toy_backbone, [0.0, 0.0, 0.0]), leaning(toy_backbone, [9.0, 0.0, 0.0])
+    candidates = [nothing, one_class, own]
+    assert choose_by_unlabelled(toy_backbone, candidates, data(SEEN[2].name).train) == 2
+    images = SEEN[2].data("train").images
+    assert choose_by_unlabelled(toy_backbone, candidates, images) == 2
 
 
-def test_prior_takes_the_nearest_frequencies(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    wanted = torch.tensor([1.0, 0.0, 0.0]).softmax(0)
-    chosen = select(candidates, toy_backbone, IMAGES, "prior", wanted * 7)  # counts do as well as frequencies
-    assert chosen.place == 1
-    assert chosen.scores[1] == pytest.approx(0.0, abs=1e-5)
+def test_certainty_of_known_predictions() -> None:
+    """By hand: class frequencies of all three together are 2/3 and 1/3."""
+    in_turn = torch.tensor([[30.0, 0.0], [0.0, 30.0]])
+    logits = torch.stack([in_turn, torch.tensor([[30.0, 0.0]] * 2), torch.zeros(2, 2)])
+    scores = certainty(logits)
+    divergence = 2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)
+    assert float(scores[0]) == pytest.approx(-divergence, abs=1e-6)
+    assert float(scores[2]) == pytest.approx(-divergence - math.log(2), abs=1e-6)
+    assert float(scores[1]) < -5
 
 
-def test_average_is_the_mean_of_the_tensors(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    chosen = select(candidates, toy_backbone, IMAGES, "average")
-    assert chosen.place is None
-    for name, value in chosen.adapter.tensors.items():
-        assert torch.allclose(value, sum(entry.tensors[name] for entry in candidates) / 3)
+def test_an_adapter_that_is_not_finite_is_never_chosen(toy_backbone: Backbone, data: FeatureCache) -> None:
+    task = data(SEEN[0].name)
+    adapters = [leaning(toy_backbone, [float("nan"), 0.0, 0.0]), leaning(toy_backbone, [0.0, 0.0, 0.0])]
+    assert choose_by_labels(toy_backbone, adapters, task) == 1
+    assert choose_by_labels(toy_backbone, adapters, task, task.train) == 1
+    assert choose_by_unlabelled(toy_backbone, adapters, task.train) == 1
 
 
-def test_what_cannot_be_chosen_from_is_refused(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    with pytest.raises(DataError, match="no candidates"):
-        select([], toy_backbone, IMAGES, "entropy")
-    with pytest.raises(DataError, match="There are no images"):
-        select(candidates, toy_backbone, IMAGES[:0], "entropy")
-    with pytest.raises(DataError, match="compares with class frequencies"):
-        select(candidates, toy_backbone, IMAGES, "prior")
-    for wrong in (torch.tensor([0.5, 0.5]), torch.tensor([2.0, -1.0, 0.0]), torch.zeros(3)):
-        with pytest.raises(DataError, match="give 3, none negative, not all 0"):
-            select(candidates, toy_backbone, IMAGES, "prior", wrong)
-    with pytest.raises(AdapterMismatchError, match="Load the backbone"):
-        select([toys.random_adapter(toys.backbone(1), 0)], toy_backbone, IMAGES, "entropy")
-    with pytest.raises(AdapterMismatchError, match="only like ones average"):
-        average([candidates[0], toys.random_adapter(toys.backbone(1), 0)])
-    with pytest.raises(DataError, match="give at least one"):
-        SelectedSource([], toy_backbone, "entropy")
-    with pytest.raises(DataError, match="Give a function"):
-        SelectedSource([Fixed([candidates[0]], "a")], toy_backbone, "prior")
-
-
-class Fixed:
-    """A source whose samples are a list."""
-
-    def __init__(self, adapters: list[Adapter], name: str) -> None:
-        self.adapters = adapters
-        self.name = name
-
-    @property
-    def stochastic(self) -> bool:
-        return len(self.adapters) > 1
-
-    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
-        return self.adapters[:n]
-
-
-def test_a_source_chooses_among_all_samples_of_all_sources(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    sources = [Fixed(candidates[1:], "two"), Fixed(candidates[:1], "one")]
-    source = SelectedSource(sources, toy_backbone, "entropy", samples=2)
-    assert isinstance(source, Source)
-    assert source.name == "two or one, selected by entropy"
-    adapter = source.sample(Description(examples=IMAGES, task_id="t"), 2, seed=4)[1]
-    assert {"candidates": 3, "candidate": 1, "task": "t", "seed": 4}.items() <= dict(adapter.provenance).items()
-    assert adapter.provenance["selected_from"] == {"source": "leaning"}
-    assert adapter.distance(candidates[2]) == 0.0
-
-
-def test_a_source_needs_images_to_choose_and_none_to_average(toy_backbone: Backbone, candidates: list[Adapter]) -> None:
-    fixed = Fixed(candidates[:2], "two")
-    for rule in set(RULES) - {"average"}:
-        source = SelectedSource([fixed], toy_backbone, rule, frequencies=lambda _: torch.ones(3))
-        with pytest.raises(DescriptionError, match="no images of the task to select by"):
-            source.sample(Description(metadata={"level": 1.0}), 1, 0)
-    averaged = SelectedSource([fixed], toy_backbone, "average")
-    assert averaged.name == "two, averaged"
-    assert averaged.sample(Description(), 1, 0)[0].provenance["candidate"] is None
+def test_what_cannot_be_chosen_from_is_refused(toy_backbone: Backbone, data: FeatureCache) -> None:
+    task = data(SEEN[0].name)
+    adapter = toys.random_adapter(toy_backbone, 0)
+    empty = TaskFeatures("t", task.train[:0], task.train_labels[:0], task.train[:0], task.train_labels[:0])
+    with pytest.raises(DataError, match="no labels to choose by"):
+        choose_by_labels(toy_backbone, [adapter], empty)
+    with pytest.raises(DataError, match="no images to choose by"):
+        choose_by_unlabelled(toy_backbone, [adapter], IMAGES[:0])
+    foreign = [toys.random_adapter(toys.backbone(1), 0)]
+    for adapters, error in (([], DataError), (foreign, AdapterMismatchError)):
+        with pytest.raises(error):
+            choose_by_labels(toy_backbone, adapters, task)
+        with pytest.raises(error):
+            choose_by_unlabelled(toy_backbone, adapters, IMAGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
@@ -38,17 +39,19 @@ class RefinedSource:
         *,
         config: RefineConfig | None = None,
         unlabelled: bool = True,
+        samples: int = 0,
         seed: int = 0,
     ) -> None:
         """Remember what refining needs; nothing is refined yet.
 
         Args:
-            source: gives the adapters that are refined; its first sample is taken.
+            source: of the adapters that are refined; its first sample is the first start.
             points: how it errs, and what else one may start from.
             data: labelled images of the tasks by name; the training images alone are used.
             labels_per_class: training images of each class, fewer where the task has fewer.
             config: of the refining.
             unlabelled: whether the training images without their labels tell the classes' frequencies.
+            samples: further candidate starts, samples of the source where it is random.
             seed: of the choice of images and of their order.
 
         Raises:
@@ -64,6 +67,7 @@ class RefinedSource:
         self._labels_per_class = labels_per_class
         self._config = config
         self._unlabelled = unlabelled
+        self._samples = samples if source.stochastic else 0
         self._seed = seed
         self._kept: dict[str, Adapter] = {}
 
@@ -91,7 +95,9 @@ class RefinedSource:
             generated = self._source.sample(description, 1, self._seed)[0]
             few = few_labels(known, self._labels_per_class, self._seed)
             unlabelled = known.train if self._unlabelled else None
-            tasks.append(LabelledTask(few, self._points(generated), unlabelled))
+            further = self._source.sample(description, self._samples, self._seed) if self._samples else ()
+            points = replace(self._points, candidates=tuple(further))
+            tasks.append(LabelledTask(few, points(generated), unlabelled))
         seed = sub_seed(self._seed, "refined")
         found = refine_tasks(self._backbone, tasks, self._config, seed=seed)
         self._kept |= {name: refined.adapter for name, refined in zip(missing, found, strict=True)}

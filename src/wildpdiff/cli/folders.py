@@ -1,21 +1,33 @@
-"""Where a verb may write, known before its work begins: new, empty, or holding an older result of the same kind."""
+"""Folders of adapters to read, and folders that a verb may write: new, empty, or with an older result of its kind."""
 
 from __future__ import annotations
 
 import errno
 import os
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from wildpdiff.disk import REFUSED, disk_errors, own_entries, read_json, remove_leftovers
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["may_write_adapters", "may_write_artifact", "may_write_file", "may_write_into"]
+__all__ = ["adapter_folders", "may_write_adapters", "may_write_artifact", "may_write_file", "may_write_into"]
 
 ADAPTER_FILES = ("README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json")
 SUBFOLDERS = {"generator": ("trust", "backbone")}
+
+
+def adapter_folders(given: Sequence[Path]) -> list[Path]:
+    """The adapters' folders: those given, and in the place of a folder of several (``generate -n``) those inside."""
+    found: list[Path] = []
+    for folder in given:
+        inside: list[Path] = []
+        if folder.is_dir() and not (folder / "adapter_config.json").exists():
+            with disk_errors(folder):
+                inside = sorted(entry.parent for entry in folder.glob("[!.]*/adapter_config.json"))
+        found += inside or [folder]
+    return found
 
 
 def may_write_artifact(folder: Path, kind: str) -> None:

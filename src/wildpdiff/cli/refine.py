@@ -1,14 +1,15 @@
-"""``wildpdiff refine``: from a generated adapter and a few labels to a better adapter."""
+"""``wildpdiff refine``: from generated adapters and a few labels to a better adapter."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.folders import may_write_adapters
+from wildpdiff.cli.folders import adapter_folders, may_write_adapters
 from wildpdiff.cli.generators import ClipOption, open_generator
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.predict import backbone_of
@@ -25,7 +26,13 @@ __all__ = ["refine"]
 
 
 def refine(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a generated adapter.")],
+    adapter: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ADAPTER...",
+            help="Folders of generated adapters, or of several (generate -n); the labels choose where to start.",
+        ),
+    ],
     images: Annotated[
         Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a CSV table (path,label,task).")
     ],
@@ -53,7 +60,7 @@ def refine(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Refine a generated adapter on a few labelled images. Best with --generator and --unlabelled."""
+    """Refine generated adapters to one on a few labelled images. Best with --generator and --unlabelled."""
     may_write_adapters(out, 1)
     if strength is not None and generator is None:
         raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
@@ -64,12 +71,15 @@ def refine(
     from wildpdiff.refine.posterior import PosteriorConfig
     from wildpdiff.refine.refining import RefineConfig
     from wildpdiff.refine.refining import refine as refine_adapter
+    from wildpdiff.refine.starts import StartingPoints
 
     started = time.perf_counter()
-    loaded = Adapter.load(adapter)
-    model, points = _model(loaded, generator, backbone, clip)
-    model.check(loaded)
-    loaded.check_finite()
+    loaded, *further = [Adapter.load(folder) for folder in adapter_folders(adapter)]
+    model, known = _model(loaded, generator, backbone, clip)
+    for candidate in (loaded, *further):
+        model.check(candidate)
+        candidate.check_finite()
+    points = replace(known or StartingPoints.without_generator(model), candidates=tuple(further))
     found = labelled_files(images, model.classes, task)
     more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
     features = labelled_features(model, found)
@@ -87,7 +97,7 @@ def refine(
         )
     refined.adapter.save(out)
     seconds = round(time.perf_counter() - started, 3)
-    _tell(refined, out, len(more), points is not None, seconds, as_json)
+    _tell(refined, out, len(more), known is not None, seconds, as_json)
 
 
 def _model(
@@ -115,6 +125,7 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
                 "adapter": str(out),
                 "start": refined.start,
                 "start_losses": refined.losses,
+                "cross_validated_losses": refined.cross_validated,
                 "labels": told["labels"],
                 "unlabelled_images": unlabelled,
                 "steps": told["steps"],
@@ -123,11 +134,16 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
             }
         )
         return
-    show(f"Adapter in {out}: refined from the {_WORDS[refined.start]} on {told['labels']} labels in {seconds:.1f} s.")
-    if refined.start != "generated":
-        remark("The labels contradict the generated adapter, so it was not the start.")
+    show(f"Adapter in {out}: refined from the {_words(refined.start)} on {told['labels']} labels in {seconds:.1f} s.")
+    if refined.cross_validated:
+        ranked = sorted(refined.cross_validated.items(), key=lambda entry: entry[1])
+        losses = ", ".join(f"{_words(name)} {loss:.3f}" for name, loss in ranked)
+        remark(f"The start was chosen by cross-validation; mean loss of labels left out: {losses}.")
     if not prior:
-        remark("Without --generator nothing is known of how the adapter may err; with it, fewer labels do as much.")
+        remark(
+            "Without --generator nothing is known of how the adapter may err; with one of 40 or more seen tasks, fewer "
+            "labels do as much."
+        )
     if not unlabelled:
         remark(
             "Without unlabelled images the labels are taken as a random sample of the place. Where you labelled some "
@@ -135,4 +151,12 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
         )
 
 
-_WORDS = {"generated": "generated adapter", "mean adapter": "mean adapter", "pretrained": "pretrained model"}
+def _words(start: str) -> str:
+    from wildpdiff.refine.starts import FREE
+
+    names = {
+        "generated": "generated adapter",
+        FREE: "generated adapter moving freely",
+        "pretrained": "pretrained model",
+    }
+    return names.get(start, start)

@@ -1,48 +1,24 @@
-"""Refining: the better of the starts, its prior, and the labels that are there, give one adapter a task."""
+"""Refining: the start that the labels choose by cross-validation, its prior, and all labels give one adapter a task."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
-from wildpdiff.refine.frequencies import class_frequencies, label_offsets
-from wildpdiff.refine.posterior import PosteriorConfig, most_probable
-from wildpdiff.refine.prior import RefinementPrior
-from wildpdiff.refine.starts import StartingPoint, StartingPoints, StartName
+from wildpdiff.refine.cross_validation import TaskStarts, held_out_losses, preferred
+from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
+from wildpdiff.refine.starts import StartingPoint, StartingPoints
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.finetune import finetune
-from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["LabelledTask", "RefineConfig", "Refined", "refine", "refine_tasks"]
-
-TOGETHER = 20
-"""Tasks refined in one pass."""
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """How a few labels are used.
-
-    Attributes:
-        posterior: of the search where a prior is known.
-        free: of the fine-tuning where none is; the end of the run is what counts.
-        choose_start: start where the labels are most probable, and not always at the generated adapter.
-    """
-
-    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
-    free: FinetuneConfig = field(
-        default_factory=lambda: FinetuneConfig(steps=100, learning_rate=0.01, checkpoints=1, interval=1)
-    )
-    choose_start: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,27 +39,28 @@ class LabelledTask:
 
 @dataclass(frozen=True)
 class Refined:
-    """What refining gave.
+    """A refined adapter and the choice of its start.
 
     Attributes:
-        adapter: refined; its provenance says start, labels, steps, and what it was generated from.
-        start: where it started.
-        losses: cross-entropy on the labels before refining, for each start that was looked at.
+        adapter: refined; its provenance has start, losses, labels, steps, and the provenance of the generated adapter.
+        start: name of the start.
+        losses: cross-entropy on the labels before refining, for each start where it is finite.
+        cross_validated: mean cross-entropy of labels that the refinement had not seen, for each start that was
+            cross-validated; empty where the first start was taken unchecked.
     """
 
     adapter: Adapter
-    start: StartName
-    losses: dict[StartName, float]
+    start: str
+    losses: dict[str, float]
+    cross_validated: dict[str, float]
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """A task with the start that was taken and the offsets that belong to it."""
+class _Scores:
+    """Losses of a task's starts: on its labels before refining, and held out."""
 
-    task: LabelledTask
-    start: StartingPoint
-    offsets: Float[Tensor, " c"]
-    losses: dict[StartName, float]
+    before: dict[str, float]
+    held_out: dict[str, float]
 
 
 def refine(
@@ -130,21 +107,36 @@ def refine_tasks(
     """Refine one adapter a task, many tasks in one forward pass.
 
     Where a prior is known, the adapter is the most probable one given prior and labels (:func:`most_probable`), else
-    the end of a short fine-tuning. Each task starts where its labels are most probable beforehand, a fair comparison
-    where no start has seen them: seen tasks that share images with this one favour what was made of them. Raises as
-    :func:`refine`.
+    the end of a short fine-tuning. The start is chosen by cross-validation: every start is refined on all folds of the
+    labels but one and scored on that one; the first start is kept unless another is ahead by ``config.margin``
+    standard errors. Of further candidates (those named ``sample``), ``config.finalists`` take part, by their loss on
+    the labels. The choice is fair where no start has seen the labels: seen tasks that share images with this one
+    favour adapters made of them. With a single label the first start is taken. Raises as :func:`refine`.
     """
     config = config or RefineConfig()
-    chosen = [_choose(backbone, task, config.choose_start) for task in tasks]
-    results: dict[int, Refined] = {}
-    for group in _groups(chosen):
-        members = [chosen[place] for place in group]
-        for place, one, adapter in zip(group, members, _run(backbone, members, config, seed, progress), strict=True):
-            results[place] = Refined(adapter, one.start.name, one.losses)
-    return [results[place] for place in range(len(tasks))]
+    found = []
+    for task in tasks:
+        _check(backbone, task)
+        found.append(_finalists(backbone, task, config))
+    chosen = _choose(backbone, [starts for starts, _ in found], config, seed, _half(progress, 0))
+    classes = len(backbone.classes)
+    runs = [
+        Run(starts.features, starts.points[index], starts.offsets(index, starts.features.train_labels, classes))
+        for (starts, _), (index, _) in zip(found, chosen, strict=True)
+    ]
+    refined = refine_runs(backbone, runs, config, seed, _half(progress, 1))
+    return [
+        _refined(task, run, _Scores(losses, scores), tensors, config, seed)
+        for task, run, (_, losses), (_, scores), tensors in zip(tasks, runs, found, chosen, refined, strict=True)
+    ]
 
 
-def _choose(backbone: Backbone, task: LabelledTask, choose: bool) -> _Chosen:
+def _half(progress: Callable[[int, int], None] | None, number: int) -> Callable[[int, int], None] | None:
+    """Progress of the first or the second of two parts."""
+    return None if progress is None else lambda done, total: progress(done + number * total, 2 * total)
+
+
+def _check(backbone: Backbone, task: LabelledTask) -> None:
     labels = task.features.train_labels
     if not len(labels):
         raise DataError(f"Task {task.features.name!r} has no labelled images. Label at least one.")
@@ -155,72 +147,58 @@ def _choose(backbone: Backbone, task: LabelledTask, choose: bool) -> _Chosen:
             f"Task {task.features.name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} "
             "classes. Use the class list that the backbone was pretrained with."
         )
-    found = []
-    for start in task.starts if choose else task.starts[:1]:
+    for start in task.starts:
         backbone.check(start.adapter)
-        offsets = _offsets(backbone, task, start.adapter)
-        logits = backbone.predict(task.features.train, start.adapter.tensors) + offsets
-        found.append((float(cross_entropy(logits, labels)), start, offsets))
-    losses = {start.name: loss for loss, start, _ in found}
-    _, start, offsets = min(found, key=lambda entry: entry[0])
-    return _Chosen(task, start, offsets, losses)
 
 
-def _offsets(backbone: Backbone, task: LabelledTask, start: Adapter) -> Tensor:
-    if task.unlabelled is None or not len(task.unlabelled):
-        return torch.zeros(len(backbone.classes))
-    frequencies = class_frequencies(backbone, task.unlabelled, start.tensors)
-    return label_offsets(task.features.train_labels, frequencies)
+def _finalists(backbone: Backbone, task: LabelledTask, config: RefineConfig) -> tuple[TaskStarts, dict[str, float]]:
+    """The starts to cross-validate, and the loss of the labels at every start."""
+    starts = tuple(task.starts if config.choose_start else task.starts[:1])
+    every = TaskStarts.of(backbone, task.features, starts, task.unlabelled)
+    found = zip(starts, every.losses(backbone), strict=True)
+    losses = {start.name: float(loss) for start, loss in found if bool(torch.isfinite(loss))}
+    further = [start.name for start in starts if start.further]
+    further.sort(key=lambda name: losses.get(name, math.inf))
+    dropped = set(further[config.finalists :])
+    return every.only([index for index, start in enumerate(starts) if start.name not in dropped]), losses
 
 
-def _groups(chosen: Sequence[_Chosen]) -> list[list[int]]:
-    """Places of tasks that share a prior, so many at a time as run together."""
-    by_prior: dict[int, list[int]] = {}
-    for place, one in enumerate(chosen):
-        by_prior.setdefault(id(one.start.prior), []).append(place)
-    return [places[i : i + TOGETHER] for places in by_prior.values() for i in range(0, len(places), TOGETHER)]
-
-
-def _run(
+def _choose(
     backbone: Backbone,
-    members: Sequence[_Chosen],
+    tasks: Sequence[TaskStarts],
     config: RefineConfig,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> list[Adapter]:
-    """Refine tasks that share a prior."""
-    prior: RefinementPrior | None = members[0].start.prior
-    features = [one.task.features for one in members]
-    offsets = torch.stack([one.offsets for one in members])
-    told: dict[str, Any]
-    if prior is None:
-        free = replace(config.free, checkpoints=1, interval=1)
-        starts = [one.start.adapter.tensors for one in members]
-        run = finetune(backbone, features, starts, free, seed, progress, offsets=offsets)
-        stacked = {name: value[:, -1] for name, value in run.tensors.items()}
-        told = {"steps": free.steps, "prior": None}
-    else:
-        flat = torch.stack([prior.layout.flatten(one.start.adapter.tensors) for one in members])
-        vectors = most_probable(backbone, flat, prior, features, offsets, config.posterior, seed, progress)
-        stacked = prior.layout.unflatten(vectors)
-        told = {"steps": config.posterior.steps, "prior": f"{len(prior.directions)} directions, {prior.of}"}
-    return [_adapter(one, {name: value[place].clone() for name, value in stacked.items()}, told, seed)
-            for place, one in enumerate(members)]  # fmt: skip
+) -> list[tuple[int, dict[str, float]]]:
+    """Index of each task's start, and the mean held-out losses of those that were cross-validated."""
+    open_tasks = [number for number, task in enumerate(tasks) if len(task.points) > 1 and len(task.labels) > 1]
+    losses = held_out_losses(backbone, [tasks[number] for number in open_tasks], config, seed, progress)
+    chosen: list[tuple[int, dict[str, float]]] = [(0, {})] * len(tasks)
+    for number, found in zip(open_tasks, losses, strict=True):
+        means = zip(tasks[number].points, found.mean(1), strict=True)
+        scores = {point.name: float(loss) for point, loss in means if bool(torch.isfinite(loss))}
+        chosen[number] = (preferred(found, len(backbone.classes), config.margin), scores)
+    return chosen
 
 
-def _adapter(one: _Chosen, tensors: dict[str, Tensor], told: dict[str, Any], seed: int) -> Adapter:
-    generated = one.task.starts[0].adapter
-    unlabelled = one.task.unlabelled
-    provenance = {
+def _refined(
+    task: LabelledTask, run: Run, scores: _Scores, tensors: dict[str, Tensor], config: RefineConfig, seed: int
+) -> Refined:
+    generated = task.starts[0].adapter
+    prior = run.start.prior
+    provenance: dict[str, Any] = {
         "source": "refined",
         "task": generated.provenance.get("task"),
-        "start": one.start.name,
-        "start_losses": dict(one.losses),
-        "labels": len(one.task.features.train_labels),
-        "classes_labelled": len(set(one.task.features.train_labels.tolist())),
-        "unlabelled_images": 0 if unlabelled is None else len(unlabelled),
+        "start": run.start.name,
+        "start_losses": scores.before,
+        "cross_validated_losses": scores.held_out,
+        "labels": len(task.features.train_labels),
+        "classes_labelled": len(set(task.features.train_labels.tolist())),
+        "unlabelled_images": 0 if task.unlabelled is None else len(task.unlabelled),
         "seed": seed,
-        **told,
+        "steps": config.free.steps if prior is None else config.posterior.steps,
+        "prior": None if prior is None else f"{len(prior.directions)} directions, {prior.of}",
         "refined_from": dict(generated.provenance),
     }
-    return Adapter(tensors, generated.config, provenance)
+    adapter = Adapter(tensors, generated.config, provenance)
+    return Refined(adapter, run.start.name, scores.before, scores.held_out)

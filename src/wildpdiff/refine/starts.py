@@ -1,10 +1,9 @@
-"""Where refining may start: at the generated adapter, or where that is no good, at one that is not worse."""
+"""Starts of a refinement: the generated adapter, others that are no worse where it is no good, and how each moves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,9 +16,14 @@ from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.generator import Generator
 from wildpdiff.refine.prior import RefinementPrior
 
-__all__ = ["StartName", "StartingPoint", "StartingPoints", "pretrained_adapter"]
+__all__ = ["FEWEST_DIRECTIONS", "FREE", "StartingPoint", "StartingPoints", "pretrained_adapter"]
 
-StartName = Literal["generated", "mean adapter", "pretrained"]
+FEWEST_DIRECTIONS = 20
+"""Below, a prior holds the adapter in too small a subspace to be preferred. Measured with 5 directions, where moving
+freely is better, and with 39 and 49, where it is worse; not between."""
+
+FREE = "generated, without prior"
+"""Name of the start at the generated adapter from which all values move freely."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +34,33 @@ class StartingPoint:
         name: what it is.
         adapter: the tensors.
         prior: how a task's best adapter lies around it; where there is none, all values move freely.
+        further: one of several alike, of which only those with the most probable labels are cross-validated.
     """
 
-    name: StartName
+    name: str
     adapter: Adapter
     prior: RefinementPrior | None
+    further: bool = False
 
 
 @dataclass(frozen=True)
 class StartingPoints:
-    """What may stand in for a generated adapter, computed once for all tasks.
+    """The starts beside a generated adapter, computed once for all tasks.
 
     Attributes:
         backbone: the frozen model.
         prior: of the generated adapters' errors.
         others: the mean adapter, where the seen tasks are known.
+        candidates: further adapters of the task at hand, such as samples of the generator; each starts under the
+            prior. Set for one task by ``dataclasses.replace``.
+        fewest_directions: of a prior, from which on moving under it is preferred to moving freely.
     """
 
     backbone: Backbone
     prior: RefinementPrior | None
     others: Sequence[StartingPoint]
+    candidates: Sequence[Adapter] = ()
+    fewest_directions: int = FEWEST_DIRECTIONS
 
     @classmethod
     def of_generator(cls, generator: Generator) -> StartingPoints:
@@ -75,9 +86,6 @@ class StartingPoints:
     ) -> StartingPoints:
         """Priors from the seen tasks' flat adapters, and their mean adapter.
 
-        The pretrained model is no start beside them: on seen tasks the mean adapter with its prior gets further with
-        1 and with 5 labels a class, and taking both into the choice loses by choosing.
-
         Args:
             backbone: the frozen model.
             layout: names and shapes behind the columns.
@@ -99,21 +107,32 @@ class StartingPoints:
         return cls(backbone, None, ())
 
     def __call__(self, generated: Adapter) -> tuple[StartingPoint, ...]:
-        """The generated adapter first, then what else one may start from.
+        """Generated adapter, generated adapter without prior, mean adapter, pretrained model, further candidates.
+
+        Where the prior has few directions the second comes first: refining prefers the first start. Without a prior
+        both are the same, and the mean adapter is left out where the seen tasks are unknown.
 
         Raises:
-            AdapterMismatchError: the adapter is of another backbone, or not of the generator's LoRA setting.
+            AdapterMismatchError: an adapter is of another backbone, or not of the generator's LoRA setting.
         """
-        self.backbone.check(generated)
+        for adapter in (generated, *self.candidates):
+            self.backbone.check(adapter)
+            if self.prior is not None:
+                try:
+                    self.prior.layout.check(adapter.tensors)
+                except AdapterMismatchError as error:
+                    raise AdapterMismatchError(f"The adapter is not of this generator's kind: {error}") from None
+        own = [StartingPoint("generated", generated, self.prior)]
         if self.prior is not None:
-            try:
-                self.prior.layout.check(generated.tensors)
-            except AdapterMismatchError as error:
-                raise AdapterMismatchError(f"The adapter is not of this generator's kind: {error}") from None
-        first = StartingPoint("generated", generated, self.prior)
-        if self.prior is not None or self.others:
-            return (first, *self.others)
-        return (first, StartingPoint("pretrained", pretrained_adapter(self.backbone, generated), None))
+            few = len(self.prior.directions) < self.fewest_directions
+            own.insert(0 if few else 1, StartingPoint(FREE, generated, None))
+        like = self.others[0].adapter if self.others else generated  # of a bad adapter, A too may be bad
+        pretrained = StartingPoint("pretrained", pretrained_adapter(self.backbone, like), None)
+        further = [
+            StartingPoint(f"sample {number}", adapter, self.prior, further=True)
+            for number, adapter in enumerate(self.candidates, start=1)
+        ]
+        return (*own, *self.others, pretrained, *further)
 
 
 def pretrained_adapter(backbone: Backbone, like: Adapter) -> Adapter:

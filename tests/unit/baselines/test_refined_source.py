@@ -3,6 +3,7 @@
 import pytest
 
 import toys
+from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.baselines.material import LabelledData
@@ -16,9 +17,11 @@ from wildpdiff.refine.refining import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
-SHORT = RefineConfig(posterior=PosteriorConfig(steps=10, batch=8))
+FREE = FinetuneConfig(steps=10, batch=8, warmup=5, checkpoints=1, interval=1)
+SHORT = RefineConfig(posterior=PosteriorConfig(steps=10, batch=8), free=FREE)
 NAMES = [task.name for task in toys.ToySuite().tasks("seen")]
 
 
@@ -52,6 +55,27 @@ def test_prepared_together_or_alone(data: FeatureCache, toy_backbone: Backbone, 
     for name in NAMES[:2]:
         description = Description(task_id=name)
         assert together.sample(description, 1, 0)[0].distance(alone.sample(description, 1, 0)[0]) < 1e-4
+
+
+class Random:
+    """A random source of adapters."""
+
+    name = "random"
+    stochastic = True
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        return [toys.random_adapter(self.backbone, seed + number, 0.3) for number in range(n)]
+
+
+def test_samples_of_a_random_source_are_further_starts(data: FeatureCache, toy_backbone: Backbone) -> None:
+    points = StartingPoints.without_generator(toy_backbone)
+    refined = RefinedSource(Random(toy_backbone), points, data, 3, config=SHORT, samples=3)
+    told = refined.sample(Description(task_id=NAMES[0]), 1, 0)[0].provenance
+    assert set(told["start_losses"]) == {"generated", "pretrained", "sample 1", "sample 2", "sample 3"}
+    assert told["start_losses"]["sample 1"] == told["start_losses"]["generated"]
 
 
 def test_no_image_but_the_few_is_read(data: FeatureCache, toy_backbone: Backbone, toy_zoo: Zoo) -> None:

@@ -11,7 +11,7 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.refine.prior import RefinementPrior
-from wildpdiff.refine.starts import StartingPoints
+from wildpdiff.refine.starts import FREE, StartingPoints
 from wildpdiff.rng import torch_generator
 
 LAYOUT = Layout((("a", (2, 3)), ("b", (4,))))
@@ -51,8 +51,17 @@ def test_starts_of_seen_tasks(toy_backbone: Backbone) -> None:
     draws = torch_generator(1, "adapters")
     adapters, held_out = (torch.randn(7, layout.size, generator=draws) for _ in range(2))
     points = StartingPoints.of_seen_tasks(toy_backbone, layout, adapters, held_out)
-    generated, mean = points(toys.random_adapter(toy_backbone, 3))
-    assert (generated.name, mean.name) == ("generated", "mean adapter")
+    given = toys.random_adapter(toy_backbone, 3)
+    generated, free, mean, pretrained = replace(points, fewest_directions=7)(given)
+    assert [point.name for point in (generated, free, mean, pretrained)] == [
+        "generated",
+        FREE,
+        "mean adapter",
+        "pretrained",
+    ]
+    assert free.adapter is generated.adapter is given
+    assert [point.name for point in points(given)[:2]] == [FREE, "generated"]  # 7 directions are few
+    assert (free.prior, pretrained.prior) == (None, None)
     assert generated.prior is not None
     assert mean.prior is not None
     wrong = adapters - held_out
@@ -60,6 +69,17 @@ def test_starts_of_seen_tasks(toy_backbone: Backbone) -> None:
     around = adapters - adapters.mean(0)
     assert torch.allclose(mean.prior.directions.T @ mean.prior.directions, around.T @ around / 7, atol=1e-4)
     assert torch.allclose(layout.flatten(mean.adapter.tensors), adapters.mean(0), atol=1e-6)
+
+
+def test_further_candidates_start_under_the_prior(toy_backbone: Backbone) -> None:
+    layout = Layout.of(toys.random_adapter(toy_backbone, 0).tensors)
+    prior = RefinementPrior.of_errors(layout, torch.randn(4, layout.size, generator=torch_generator(1, "a")), "test")
+    samples = [toys.random_adapter(toy_backbone, seed) for seed in (4, 5)]
+    points = StartingPoints(toy_backbone, prior, (), samples)(toys.random_adapter(toy_backbone, 3))
+    assert [point.name for point in points if point.further] == ["sample 1", "sample 2"]
+    assert all(point.prior is prior and point.adapter is samples[i] for i, point in enumerate(points[3:]))
+    with pytest.raises(AdapterMismatchError, match="Load the backbone"):
+        StartingPoints(toy_backbone, prior, (), [toys.random_adapter(toys.backbone(1), 0)])(samples[0])
 
 
 def test_a_generator_tells_its_errors(toy_fit: FittedGenerator, toy_backbone: Backbone) -> None:

@@ -16,13 +16,16 @@ from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
 from wildpdiff.refine.posterior import PosteriorConfig, most_probable
 from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine, refine_tasks
-from wildpdiff.refine.starts import StartingPoint, StartingPoints, pretrained_adapter
+from wildpdiff.refine.starts import FREE, StartingPoint, StartingPoints, pretrained_adapter
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
-SHORT = RefineConfig(posterior=PosteriorConfig(steps=30, batch=12))
+SHORT = RefineConfig(
+    posterior=PosteriorConfig(steps=30, batch=12),
+    free=FinetuneConfig(steps=20, batch=8, learning_rate=0.02, warmup=5, checkpoints=1, interval=1),
+)
 TASKS = toys.ToySuite().tasks("unseen")
 
 
@@ -36,7 +39,8 @@ def data(toy_backbone: Backbone) -> dict[str, TaskFeatures]:
 def points(toy_backbone: Backbone, toy_zoo: Zoo) -> StartingPoints:
     seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     neighbours = seen.vectors.roll(1, 0)
-    return StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+    found = StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+    return replace(found, fewest_directions=1)
 
 
 def accuracy(backbone: Backbone, task: TaskFeatures, adapter: Adapter) -> float:
@@ -54,8 +58,9 @@ def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, 
     seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     wrong = seen.adapter(seen.vectors[4])  # of the brightest seen task; the asked for is dark
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors[:4] - seen.vectors[4], "test")
-    config = RefineConfig(posterior=PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01))
-    points = StartingPoints(toy_backbone, prior, ())
+    posterior = PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01)
+    config = RefineConfig(posterior=posterior, choose_start=False)
+    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
     few = few_labels(task, 6, seed=0)
     found = refine(toy_backbone, wrong, few, config, points=points)
     assert found.start == "generated"
@@ -84,10 +89,10 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
 
 def test_a_stronger_prior_moves_less(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
     prior, start = random_prior(toy_backbone), toys.random_adapter(toy_backbone, 1)
-    points = StartingPoints(toy_backbone, prior, ())
+    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
     moves = []
     for strength in (1.0, 100.0):
-        config = RefineConfig(posterior=PosteriorConfig(steps=30, batch=12, strength=strength))
+        config = RefineConfig(PosteriorConfig(steps=30, batch=12, strength=strength), choose_start=False)
         found = refine(toy_backbone, start, few_labels(data["unseen-0"], 2, 0), config, points=points)
         moves.append(found.adapter.distance(start))
     assert 0 < moves[1] < 0.3 * moves[0]
@@ -108,19 +113,65 @@ def test_tasks_in_one_pass_get_what_each_gets_alone(
         assert alone.adapter.distance(of_many.adapter) < 1e-3
 
 
-def test_the_start_is_where_the_labels_are_most_probable(
+def test_a_bad_start_is_rejected_by_the_labels(
     toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
 ) -> None:
     bad = toys.random_adapter(toy_backbone, 3, 3.0)
     few = few_labels(data["unseen-1"], 5, 0)
     found = refine(toy_backbone, bad, few, SHORT, points=points)
-    assert found.start == "mean adapter"
-    assert found.losses[found.start] == min(found.losses.values()) < found.losses["generated"]
+    assert found.start in ("mean adapter", "pretrained")
+    assert found.cross_validated[found.start] < found.cross_validated["generated"]
     told = found.adapter.provenance
     assert told["start"] == found.start
+    assert told["cross_validated_losses"] == found.cross_validated
+    assert set(told["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
     assert told["refined_from"] == {"source": "random", "seed": 3}
     forced = refine(toy_backbone, bad, few, replace(SHORT, choose_start=False), points=points)
-    assert forced.start == "generated"
+    assert (forced.start, forced.cross_validated) == ("generated", {})
+    task = data["unseen-1"]
+    assert accuracy(toy_backbone, task, found.adapter) > accuracy(toy_backbone, task, forced.adapter)
+
+
+def test_a_good_start_is_kept(toy_backbone: Backbone, toy_zoo: Zoo, points: StartingPoints) -> None:
+    """The adapter that was fine-tuned on all labels of the task, beside the mean of all."""
+    name = toys.ToySuite().tasks("seen")[0].name
+    task = FeatureCache(toy_backbone, toys.ToySuite().tasks("seen"), 8)(name)
+    found = refine(toy_backbone, toy_zoo.final_adapters()[name], few_labels(task, 5, 0), SHORT, points=points)
+    assert found.start in ("generated", FREE)
+
+
+def test_of_many_samples_the_most_probable_take_part(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], toy_zoo: Zoo, points: StartingPoints
+) -> None:
+    few = few_labels(data["unseen-0"], 5, 0)
+    bad = [toys.random_adapter(toy_backbone, seed, 3.0) for seed in range(4)]
+    good = next(iter(toy_zoo.final_adapters().values()))
+    several = replace(points, candidates=(*bad[1:], good))
+    config = replace(SHORT, finalists=1)
+    found = refine(toy_backbone, bad[0], few, config, points=several)
+    assert set(found.losses) >= {"sample 1", "sample 2", "sample 3", "sample 4"}
+    best = min((f"sample {number}" for number in range(1, 5)), key=found.losses.__getitem__)
+    assert {name for name in found.cross_validated if name.startswith("sample")} == {best} == {"sample 4"}
+    assert found.start != "generated"
+
+
+def test_the_choice_is_that_of_the_seed(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    few, start = few_labels(data["unseen-1"], 2, 0), toys.random_adapter(toy_backbone, 1, 0.3)
+    first, second = (refine(toy_backbone, start, few, SHORT, points=points, seed=4) for _ in range(2))
+    assert first.cross_validated == second.cross_validated
+    assert first.adapter.distance(second.adapter) == 0.0
+    assert refine(toy_backbone, start, few, SHORT, points=points, seed=5).cross_validated != first.cross_validated
+
+
+def test_one_label_chooses_nothing(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+) -> None:
+    task = data["unseen-1"]
+    one = TaskFeatures("t", task.train[:1], task.train_labels[:1], task.train[:1], task.train_labels[:1])
+    found = refine(toy_backbone, toys.random_adapter(toy_backbone, 1), one, SHORT, points=points)
+    assert (found.start, found.cross_validated) == ("generated", {})
 
 
 def test_without_a_generator_a_short_fine_tuning(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
@@ -142,8 +193,10 @@ def test_provenance_says_start_labels_and_steps(
     task = data["unseen-0"]
     start = toys.random_adapter(toy_backbone, 1)
     few = few_labels(task, 2, 0)
-    told = refine(toy_backbone, start, few, SHORT, points=points, unlabelled=task.train).adapter.provenance
-    assert (told["source"], told["labels"], told["steps"]) == ("refined", len(few.train_labels), 30)
+    config = replace(SHORT, margin=100.0)
+    told = refine(toy_backbone, start, few, config, points=points, unlabelled=task.train).adapter.provenance
+    assert (told["source"], told["labels"], told["start"]) == ("refined", len(few.train_labels), "generated")
+    assert told["steps"] == 30
     assert (told["classes_labelled"], told["unlabelled_images"]) == (3, len(task.train))
 
 
@@ -165,6 +218,8 @@ def test_what_cannot_be_refined_is_refused(
         refine_tasks(toy_backbone, [nothing], SHORT)
     with pytest.raises(TrainingError, match="all must be positive"):
         PosteriorConfig(strength=0.0)
+    with pytest.raises(TrainingError, match="at least 2 folds"):
+        RefineConfig(folds=1)
 
 
 def test_a_loss_that_is_not_finite_is_told(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:

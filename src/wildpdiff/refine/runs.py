@@ -1,0 +1,165 @@
+"""Refinements side by side: each from its own start, labels and offsets, those of a kind in one vectorised pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import TrainingError
+from wildpdiff.refine.posterior import PosteriorConfig, most_probable
+from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.refine.starts import StartingPoint
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.steps import FinetuneConfig
+
+__all__ = ["RefineConfig", "Run", "refine_runs"]
+
+TOGETHER = 20
+"""Refinements in one pass."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How a few labels are used.
+
+    Attributes:
+        posterior: of the search where a prior is known.
+        free: of the fine-tuning where none is; the end of the run is what counts.
+        choose_start: choose the start by cross-validation on the labels; otherwise the first start is taken.
+        folds: of the cross-validation.
+        finalists: further candidates that are cross-validated, those under which the labels are most probable.
+        margin: standard errors by which another start must be ahead of the first.
+    """
+
+    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+    free: FinetuneConfig = field(
+        default_factory=lambda: FinetuneConfig(steps=100, learning_rate=0.01, checkpoints=1, interval=1)
+    )
+    choose_start: bool = True
+    folds: int = 5
+    finalists: int = 2
+    margin: float = 1.5
+
+    @property
+    def shorter(self) -> RefineConfig:
+        """For cross-validation: half the steps, of half the images, at twice the rate where all values move freely."""
+        posterior, free = self.posterior, self.free
+        return replace(
+            self,
+            posterior=replace(posterior, steps=_half(posterior.steps), batch=_half(posterior.batch)),
+            free=replace(
+                free,
+                steps=_half(free.steps),
+                batch=_half(free.batch),
+                warmup=free.warmup // 2,
+                learning_rate=2 * free.learning_rate,
+                checkpoints=1,
+                interval=1,
+            ),
+        )
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.finalists < 0 or not 0 <= self.margin < math.inf:
+            raise TrainingError(
+                f"The start is chosen by {self.folds} folds among {self.finalists} further candidates with a margin of "
+                f"{self.margin:g} standard errors; give at least 2 folds and no negative number."
+            )
+
+
+def _half(count: int) -> int:
+    return -(-count // 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One refinement.
+
+    Attributes:
+        features: the labelled images, as training images.
+        start: adapter and prior.
+        offsets: of the logits in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
+    """
+
+    features: TaskFeatures
+    start: StartingPoint
+    offsets: Float[Tensor, " c"]
+
+
+def refine_runs(
+    backbone: Backbone,
+    runs: Sequence[Run],
+    config: RefineConfig,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Tensor]]:
+    """The refined tensors of every run, in the runs' order; a run's result does not depend on the others.
+
+    Under a prior the most probable adapter (:func:`most_probable`), without one the end of a short fine-tuning. A step
+    takes no more images than the run has.
+
+    Args:
+        backbone: the frozen model.
+        runs: of any number of tasks.
+        config: steps and rates.
+        seed: decides, with a task's name, the order of its images.
+        progress: called with (steps done, in all).
+
+    Raises:
+        TrainingError: the loss of a run is not finite.
+    """
+    groups = _groups(runs, config)
+    steps = [config.free.steps if runs[group[0]].start.prior is None else config.posterior.steps for group in groups]
+    results: dict[int, dict[str, Tensor]] = {}
+    for number, group in enumerate(groups):
+        before, total = sum(steps[:number]), sum(steps)
+        report = None if progress is None else _shifted(progress, before, total)
+        stacked = _pass(backbone, [runs[index] for index in group], config, seed, report)
+        for row, index in enumerate(group):
+            results[index] = {name: value[row].clone() for name, value in stacked.items()}
+    return [results[index] for index in range(len(runs))]
+
+
+def _shifted(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: progress(before + done, total)
+
+
+def _batch(run: Run, config: RefineConfig) -> int:
+    batch = config.free.batch if run.start.prior is None else config.posterior.batch
+    return min(batch, len(run.features.train_labels))
+
+
+def _groups(runs: Sequence[Run], config: RefineConfig) -> list[list[int]]:
+    """Indices of runs of one prior and batch, so many as share a pass."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for index, run in enumerate(runs):
+        alike.setdefault((id(run.start.prior), _batch(run, config)), []).append(index)
+    return [group[i : i + TOGETHER] for group in alike.values() for i in range(0, len(group), TOGETHER)]
+
+
+def _pass(
+    backbone: Backbone,
+    runs: Sequence[Run],
+    config: RefineConfig,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Tensor]:
+    """Tensors stacked as ``[run, …]``."""
+    prior: RefinementPrior | None = runs[0].start.prior
+    features = [run.features for run in runs]
+    offsets = torch.stack([run.offsets for run in runs])
+    batch = _batch(runs[0], config)
+    if prior is None:
+        free = replace(config.free, batch=batch, checkpoints=1, interval=1)
+        starts = [run.start.adapter.tensors for run in runs]
+        found = finetune(backbone, features, starts, free, seed, progress, offsets=offsets)
+        return {name: value[:, -1] for name, value in found.tensors.items()}
+    flat = torch.stack([prior.layout.flatten(run.start.adapter.tensors) for run in runs])
+    posterior = replace(config.posterior, batch=batch)
+    return prior.layout.unflatten(most_probable(backbone, flat, prior, features, offsets, posterior, seed, progress))
