@@ -1,0 +1,134 @@
+"""The worlds of the panel: for each a suite, a backbone and the fine-tuning recipe, opened by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.pretrain import pretrain_small_cnn
+from wildpdiff.backbones.registry import load_backbone, save_backbone
+from wildpdiff.errors import DataError
+from wildpdiff.run_folder import Tick
+from wildpdiff.tasks.panel import class_subsets, handwriting, rotated_digits, scanners
+from wildpdiff.tasks.task import Suite
+from wildpdiff.zoo.steps import FinetuneConfig
+
+__all__ = ["WORLDS", "OpenWorld", "PanelWorld", "find_world", "open_world"]
+
+DEEP = FinetuneConfig(steps=200, batch=32, learning_rate=0.03, warmup=20, checkpoints=13, interval=2)
+
+
+class OpenWorld(NamedTuple):
+    """A world ready to run: its suite, its frozen backbone, and how its tasks are fine-tuned."""
+
+    suite: Suite
+    backbone: Backbone
+    finetune: FinetuneConfig
+
+
+@dataclass(frozen=True)
+class PanelWorld:
+    """A world of the panel.
+
+    Attributes:
+        name: of the world.
+        suite: makes the suite from the data folder (None where nothing is read) and a seed.
+        finetune: the recipe of fine-tuning, the one place where it is set.
+        files: what the suite reads, relative to the data folder.
+        epochs: of the pretraining of the backbone on the suite's pretraining tasks.
+        mirror: whether pretraining mirrors images.
+    """
+
+    name: str
+    suite: Callable[[Path, int], Suite]
+    finetune: FinetuneConfig
+    files: tuple[str, ...] = ()
+    epochs: int = 10
+    mirror: bool = False
+
+    def missing(self, data: Path | None) -> str | None:
+        """The first of the files that the data folder does not hold; None where all are there."""
+        return next((name for name in self.files if data is None or not (data / name).exists()), None)
+
+
+def _digits(data: Path, seed: int) -> Suite:
+    return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed))
+
+
+def _ambiguous_digits(data: Path, seed: int) -> Suite:
+    return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed, ambiguous=True))
+
+
+def _handwriting(data: Path, seed: int) -> Suite:
+    return handwriting.handwriting(data / handwriting.FILE, handwriting.HandwritingConfig(seed))
+
+
+def _subsets(data: Path, seed: int) -> Suite:
+    return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed))
+
+
+def _strict_subsets(data: Path, seed: int) -> Suite:
+    return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed, strict=True))
+
+
+def _scanners(data: Path, seed: int) -> Suite:
+    return scanners.scanners(data / scanners.FILE, scanners.ScannersConfig(seed))
+
+
+WORLDS = (
+    PanelWorld("rotated-digits", _digits, DEEP),
+    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, DEEP),
+    PanelWorld("handwriting", _handwriting, DEEP, (handwriting.FILE,), epochs=6),
+    PanelWorld("class-subsets", _subsets, DEEP, (class_subsets.FILE,), mirror=True),
+    PanelWorld("class-subsets-strict", _strict_subsets, DEEP, (class_subsets.FILE,), mirror=True),
+    PanelWorld("scanners", _scanners, DEEP, (scanners.FILE,), epochs=20),
+)
+
+
+def find_world(name: str) -> PanelWorld:
+    """A world by its name; raises :class:`DataError` where there is none."""
+    for world in WORLDS:
+        if world.name == name:
+            return world
+    raise DataError(f"There is no world {name!r}; there are {', '.join(world.name for world in WORLDS)}.")
+
+
+def open_world(
+    name: str, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+) -> OpenWorld:
+    """A world's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
+
+    Args:
+        name: of the world.
+        data: folder with the data sets; None where the world reads none.
+        folder: of the world; the backbone goes to ``backbone`` in it.
+        seed: of the suite and of the pretraining.
+        progress: called with (pretraining steps done, in all).
+
+    Raises:
+        DataError: no such world, or its data are not there.
+        ArtifactError: the backbone in the folder cannot be read.
+    """
+    world = find_world(name)
+    folder = Path(folder)
+    missing = world.missing(None if data is None else Path(data))
+    if missing is not None:
+        raise DataError(f"The world {name} reads {missing}, which the data folder {data} does not have.")
+    suite = world.suite(Path(data or "."), seed)
+    path = folder / "backbone"
+    if not path.is_dir():
+        made = pretrain_small_cnn(
+            suite.tasks("pretraining"),
+            suite.classes,
+            suite.image_size,
+            epochs=world.epochs,
+            mirror=world.mirror,
+            seed=seed,
+            name=f"small-cnn-{name}",
+            progress=progress,
+        )
+        save_backbone(made.backbone, path)
+    return OpenWorld(suite, load_backbone(path), world.finetune)
