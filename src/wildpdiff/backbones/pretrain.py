@@ -17,7 +17,11 @@ from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["Pretraining", "pretrain_savanna_cnn", "pretrain_small_cnn"]
+__all__ = ["Pretraining", "pretrain_savanna_cnn", "pretrain_small_cnn", "retrain_neck"]
+
+
+NEW_PARTS = ("neck.", "norm.", "classifier.")
+"""What :func:`retrain_neck` trains."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,45 @@ def pretrain_small_cnn(
     return Pretraining(backbone, losses, steps)
 
 
+def retrain_neck(
+    backbone: Backbone,
+    tasks: Sequence[Task],
+    classes: Sequence[str],
+    *,
+    neck: int,
+    epochs: int,
+    seed: int = 0,
+    name: str = "small-cnn",
+    progress: Callable[[int, int], None] | None = None,
+) -> Pretraining:
+    """A :class:`~wildpdiff.backbones.small_cnn.SmallCNN` with another embedding and classifier, all else as it was.
+
+    Args:
+        backbone: a small network, for example one that was trained on more classes.
+        tasks: what the new parts are trained on.
+        classes: of the new classifier.
+        neck: values of the new embedding.
+        epochs: of training.
+        seed: of weights and batches.
+        name: of the new backbone.
+        progress: called with (steps done, in all).
+
+    Raises:
+        DataError: no tasks, or a class that has no image.
+    """
+    data = _pooled(tasks, len(classes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sub_seed(seed, "backbone", "neck"))
+        module = SmallCNN(len(classes), neck)
+    kept = {key: value for key, value in backbone.module.state_dict().items() if not key.startswith(NEW_PARTS)}
+    module.load_state_dict({**module.state_dict(), **kept})
+    for key, value in module.named_parameters():
+        value.requires_grad_(key.startswith(NEW_PARTS))
+    losses, steps = _train(module, data, epochs, 128, 2e-3, seed, _mirrored, progress)
+    made = Backbone.wrap(module, name=name, classes=classes, image_size=backbone.image_size, lora=backbone.lora)
+    return Pretraining(made, losses, steps)
+
+
 def _train(
     module: nn.Module,
     data: LabelledImages,
@@ -118,7 +161,9 @@ def _train(
     """Train in place by AdamW with a one-cycle learning rate; returns the loss of each epoch and the steps."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
     generator = torch_generator(seed, "backbone", "batches")
-    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(
+        [value for value in module.parameters() if value.requires_grad], lr=learning_rate, weight_decay=0.05
+    )
     batch = min(batch, len(data))
     per_epoch = len(data) // batch
     steps = epochs * per_epoch

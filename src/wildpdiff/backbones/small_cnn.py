@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wildpdiff.backbones.backbone import LoraSpec
 
-__all__ = ["SMALL_LORA", "SmallCNN", "SpatialBlock"]
+__all__ = ["NECK", "SMALL_LORA", "SmallCNN", "SpatialBlock"]
 
 WIDTH = 64
 BLOCKS = 3
@@ -40,7 +40,7 @@ class SpatialBlock(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Three strided convolutions (the stem), three blocks that adapters attach to, pooling to a narrow embedding, a classifier.
+    """Three strided convolutions (the stem), three blocks that adapters attach to, a narrow embedding, a classifier.
 
     The embedding keeps little that the pretraining had no use for, so that a classifier alone cannot reach it.
     """
@@ -85,6 +85,9 @@ class SmallCNN(nn.Module):
 SMALL_LORA = LoraSpec(
     rank=8,
     alpha=8.0,
-    target_modules=tuple(f"blocks.{number}.{part}" for number in range(BLOCKS) for part in ("expand", "project")),
+    target_modules=(
+        *(f"blocks.{number}.{part}" for number in range(BLOCKS) for part in ("expand", "project")),
+        "neck",
+    ),
     modules_to_save=("classifier",),
 )

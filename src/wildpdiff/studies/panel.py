@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.pretrain import pretrain_small_cnn
+from wildpdiff.backbones.pretrain import pretrain_small_cnn, retrain_neck
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
 from wildpdiff.run_folder import Tick
@@ -18,7 +18,7 @@ from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["WORLDS", "OpenWorld", "PanelWorld", "find_world", "open_world"]
 
-DEEP = FinetuneConfig(steps=200, batch=32, learning_rate=0.03, warmup=20, checkpoints=13, interval=2)
+DEEP = FinetuneConfig(steps=200, batch=32, learning_rate=0.1, warmup=20, checkpoints=13, interval=2)
 
 
 class OpenWorld(NamedTuple):
@@ -27,6 +27,9 @@ class OpenWorld(NamedTuple):
     suite: Suite
     backbone: Backbone
     finetune: FinetuneConfig
+
+
+Pretrain = Callable[[Suite, Path, int, Tick | None], Backbone]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,14 @@ class PanelWorld:
         suite: makes the suite from the data folder (None where nothing is read) and a seed.
         finetune: the recipe of fine-tuning, the one place where it is set.
         files: what the suite reads, relative to the data folder.
-        epochs: of the pretraining of the backbone on the suite's pretraining tasks.
-        mirror: whether pretraining mirrors images.
+        pretrain: makes the backbone from the opened suite, the data folder and a seed.
     """
 
     name: str
     suite: Callable[[Path, int], Suite]
     finetune: FinetuneConfig
+    pretrain: Pretrain
     files: tuple[str, ...] = ()
-    epochs: int = 10
-    mirror: bool = False
 
     def missing(self, data: Path | None) -> str | None:
         """The first of the files that the data folder does not hold; None where all are there."""
@@ -78,13 +79,49 @@ def _scanners(data: Path, seed: int) -> Suite:
     return scanners.scanners(data / scanners.FILE, scanners.ScannersConfig(seed))
 
 
+def _small_cnn(epochs: int, neck: int) -> Pretrain:
+    """A small network trained on the suite's own pretraining tasks."""
+
+    def pretrain(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+        return pretrain_small_cnn(
+            suite.tasks("pretraining"),
+            suite.classes,
+            suite.image_size,
+            epochs=epochs,
+            neck=neck,
+            seed=seed,
+            name=f"small-cnn-{suite.name}",
+            progress=progress,
+        ).backbone
+
+    return pretrain
+
+
+def _subsets_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    """A small network of ten classes whose embedding and classifier were then trained to tell vehicles from animals."""
+    config = class_subsets.ClassSubsetsConfig(seed)
+    task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
+    made = pretrain_small_cnn(
+        [task], names, suite.image_size, epochs=12, neck=32, mirror=True, batch=128, seed=seed, progress=progress
+    )
+    return retrain_neck(
+        made.backbone,
+        suite.tasks("pretraining"),
+        suite.classes,
+        neck=4,
+        epochs=2,
+        seed=seed,
+        name=f"small-cnn-{suite.name}",
+    ).backbone
+
+
 WORLDS = (
-    PanelWorld("rotated-digits", _digits, DEEP),
-    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, DEEP),
-    PanelWorld("handwriting", _handwriting, DEEP, (handwriting.FILE,), epochs=6),
-    PanelWorld("class-subsets", _subsets, DEEP, (class_subsets.FILE,), mirror=True),
-    PanelWorld("class-subsets-strict", _strict_subsets, DEEP, (class_subsets.FILE,), mirror=True),
-    PanelWorld("scanners", _scanners, DEEP, (scanners.FILE,), epochs=20),
+    PanelWorld("rotated-digits", _digits, DEEP, _small_cnn(10, 12)),
+    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, DEEP, _small_cnn(10, 12)),
+    PanelWorld("handwriting", _handwriting, DEEP, _small_cnn(8, 12), (handwriting.FILE,)),
+    PanelWorld("class-subsets", _subsets, DEEP, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("class-subsets-strict", _strict_subsets, DEEP, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("scanners", _scanners, DEEP, _small_cnn(20, 4), (scanners.FILE,)),
 )
 
 
@@ -120,15 +157,5 @@ def open_world(
     suite = world.suite(Path(data or "."), seed)
     path = folder / "backbone"
     if not path.is_dir():
-        made = pretrain_small_cnn(
-            suite.tasks("pretraining"),
-            suite.classes,
-            suite.image_size,
-            epochs=world.epochs,
-            mirror=world.mirror,
-            seed=seed,
-            name=f"small-cnn-{name}",
-            progress=progress,
-        )
-        save_backbone(made.backbone, path)
+        save_backbone(world.pretrain(suite, Path(data or "."), seed, progress), path)
     return OpenWorld(suite, load_backbone(path), world.finetune)

@@ -17,7 +17,7 @@ from wildpdiff.tasks.description import Description, MetadataField, MetadataSche
 from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask, Pool, draw, partition, read_arrays
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 
-__all__ = ["FILE", "ClassSubsetsConfig", "class_subsets", "draw_vectors"]
+__all__ = ["FILE", "ClassSubsetsConfig", "class_subsets", "draw_vectors", "ten_classes"]
 
 VERSION = 1
 SIZE = 32
@@ -25,8 +25,8 @@ FILE = "cifar10_subset.npz"
 BITS = 10
 ALL = (1 << BITS) - 1
 PRETRAINING_POSITIVE = ("airplane", "automobile", "ship", "truck")
-"""Vehicles: the one distinction that the backbone is pretrained on."""
-POOLS = (0.5, 0.5)
+"""Vehicles: the one binary task that the pretrained classifier solves."""
+POOLS = (0.65, 0.35)
 """Shares of the training file for pretraining, and for training and validation of the tasks."""
 
 
@@ -45,7 +45,7 @@ class ClassSubsetsConfig:
     strict: bool = False
     seen: int = 120
     unseen: int = 40
-    train: int = 160
+    train: int = 200
     validation: int = 40
     test: int = 240
 
@@ -56,11 +56,12 @@ class _Source:
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    names: list[str]
     pools: dict[str, Pool]
 
 
 def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsConfig()) -> PanelSuite:
-    """The suite. Tasks train on half of the training file and are tested on the test file; the other half pretrains.
+    """The suite. Tasks train on a third of the training file and are tested on the test file; the rest pretrains.
 
     Args:
         path: ``.npz`` with ``train_images`` uint8 ``[n, 32, 32, 3]``, ``train_labels``, ``test_images``,
@@ -70,18 +71,8 @@ def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsCon
     Raises:
         DataError: the file cannot be read or has too few images, or there are too few vectors.
     """
-    keys = ("train_images", "train_labels", "test_images", "test_labels", "classes")
-    arrays = read_arrays(path, keys)
-    names = [str(name) for name in arrays["classes"]]
-    if len(names) != BITS:
-        raise DataError(f"{path} has {len(names)} classes; {BITS} are needed.")
-    first = len(arrays["train_labels"])
-    parts = partition(np.arange(first), POOLS, numpy_generator(config.seed, "class subsets", "pools"))
-    source = _Source(
-        np.concatenate([arrays["train_images"], arrays["test_images"]]),
-        np.concatenate([arrays["train_labels"], arrays["test_labels"]]).astype(np.int64),
-        {"pretraining": parts[0], "train": parts[1], "test": np.arange(first, first + len(arrays["test_labels"]))},
-    )
+    source = _read(path, config.seed)
+    names = source.names
     vehicles = sum(1 << names.index(name) for name in PRETRAINING_POSITIVE if name in names)
     seen, unseen = draw_vectors(config)
     groups: list[tuple[Group, int]] = [("pretraining", vehicles)]
@@ -97,6 +88,33 @@ def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsCon
     schema = MetadataSchema(tuple(MetadataField(label, "number") for label in names))
     suite = "class-subsets-strict" if config.strict else "class-subsets"
     return PanelSuite(suite, ("negative", "positive"), SIZE, schema, tasks, content)
+
+
+def ten_classes(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsConfig()) -> tuple[PanelTask, list[str]]:
+    """The pretraining images with all ten classes as one task, and the names of the classes.
+
+    Raises:
+        DataError: as :func:`class_subsets`.
+    """
+    source = _read(path, config.seed)
+    none = Description()
+    return PanelTask("ten-classes", "pretraining", lambda: none, partial(_pretraining, source)), source.names
+
+
+def _read(path: Path | str, seed: int) -> _Source:
+    keys = ("train_images", "train_labels", "test_images", "test_labels", "classes")
+    arrays = read_arrays(path, keys)
+    names = [str(name) for name in arrays["classes"]]
+    if len(names) != BITS:
+        raise DataError(f"{path} has {len(names)} classes; {BITS} are needed.")
+    first = len(arrays["train_labels"])
+    parts = partition(np.arange(first), POOLS, numpy_generator(seed, "class subsets", "pools"))
+    return _Source(
+        np.concatenate([arrays["train_images"], arrays["test_images"]]),
+        np.concatenate([arrays["train_labels"], arrays["test_labels"]]).astype(np.int64),
+        names,
+        {"pretraining": parts[0], "train": parts[1], "test": np.arange(first, first + len(arrays["test_labels"]))},
+    )
 
 
 def draw_vectors(config: ClassSubsetsConfig) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -127,9 +145,8 @@ def _data(
     """Half of the images of positive classes; train and validation share no image."""
     positive = (vector >> source.labels) & 1
     if group == "pretraining":
-        shares = np.split(source.pools["pretraining"], [int(0.9 * len(source.pools["pretraining"]))])
-        chosen = {"train": shares[0], "validation": shares[1], "test": source.pools["test"]}[split]
-        return LabelledImages(source.images[chosen], positive[chosen])
+        data = _pretraining(source, split)
+        return LabelledImages(data.images, (vector >> data.labels) & 1)
     rng = numpy_generator(config.seed, "class subsets", name, "test" if split == "test" else "training")
     pool = source.pools["test" if split == "test" else "train"]
     count = config.test if split == "test" else config.train + config.validation
@@ -139,3 +156,10 @@ def _data(
     mixed = rng.permutation(np.concatenate(halves))
     chosen = {"train": mixed[: config.train], "validation": mixed[config.train :], "test": mixed}[split]
     return LabelledImages(source.images[chosen], positive[chosen])
+
+
+def _pretraining(source: _Source, split: SplitName) -> LabelledImages:
+    """Images of the pretraining pool with their ten classes."""
+    train, validation = np.split(source.pools["pretraining"], [int(0.9 * len(source.pools["pretraining"]))])
+    chosen = {"train": train, "validation": validation, "test": source.pools["test"]}[split]
+    return LabelledImages(source.images[chosen], source.labels[chosen])
