@@ -38,14 +38,14 @@ class PanelWorld:
 
     Attributes:
         name: of the world.
-        suite: makes the suite from the data folder (None where nothing is read) and a seed.
+        suite: makes the suite from the data folder, the world's own folder and a seed.
         finetune: the recipe of fine-tuning, the one place where it is set.
         files: what the suite reads, relative to the data folder.
         pretrain: makes the backbone from the opened suite, the data folder and a seed.
     """
 
     name: str
-    suite: Callable[[Path, int], Suite]
+    suite: Callable[[Path, Path, int], Suite]
     finetune: FinetuneConfig
     pretrain: Pretrain
     files: tuple[str, ...] = ()
@@ -55,27 +55,27 @@ class PanelWorld:
         return next((name for name in self.files if data is None or not (data / name).exists()), None)
 
 
-def _digits(data: Path, seed: int) -> Suite:
+def _digits(data: Path, folder: Path, seed: int) -> Suite:
     return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed))
 
 
-def _ambiguous_digits(data: Path, seed: int) -> Suite:
+def _ambiguous_digits(data: Path, folder: Path, seed: int) -> Suite:
     return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed, ambiguous=True))
 
 
-def _handwriting(data: Path, seed: int) -> Suite:
+def _handwriting(data: Path, folder: Path, seed: int) -> Suite:
     return handwriting.handwriting(data / handwriting.FILE, handwriting.HandwritingConfig(seed))
 
 
-def _subsets(data: Path, seed: int) -> Suite:
+def _subsets(data: Path, folder: Path, seed: int) -> Suite:
     return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed))
 
 
-def _strict_subsets(data: Path, seed: int) -> Suite:
+def _strict_subsets(data: Path, folder: Path, seed: int) -> Suite:
     return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed, strict=True))
 
 
-def _scanners(data: Path, seed: int) -> Suite:
+def _scanners(data: Path, folder: Path, seed: int) -> Suite:
     return scanners.scanners(data / scanners.FILE, scanners.ScannersConfig(seed))
 
 
@@ -134,12 +134,12 @@ def find_world(name: str) -> PanelWorld:
 
 
 def open_world(
-    name: str, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+    world: str | PanelWorld, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
 ) -> OpenWorld:
     """A world's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
 
     Args:
-        name: of the world.
+        world: of the panel, or its name.
         data: folder with the data sets; None where the world reads none.
         folder: of the world; the backbone goes to ``backbone`` in it.
         seed: of the suite and of the pretraining.
@@ -149,13 +149,13 @@ def open_world(
         DataError: no such world, or its data are not there.
         ArtifactError: the backbone in the folder cannot be read.
     """
-    world = find_world(name)
-    folder = Path(folder)
-    missing = world.missing(None if data is None else Path(data))
+    world = find_world(world) if isinstance(world, str) else world
+    folder, data = Path(folder), None if data is None else Path(data)
+    missing = world.missing(data)
     if missing is not None:
-        raise DataError(f"The world {name} reads {missing}, which the data folder {data} does not have.")
-    suite = world.suite(Path(data or "."), seed)
+        raise DataError(f"The world {world.name} reads {missing}, which the data folder {data} does not have.")
+    suite = world.suite(data or Path("."), folder, seed)
     path = folder / "backbone"
     if not path.is_dir():
-        save_backbone(world.pretrain(suite, Path(data or "."), seed, progress), path)
+        save_backbone(world.pretrain(suite, data or Path("."), seed, progress), path)
     return OpenWorld(suite, load_backbone(path), world.finetune)

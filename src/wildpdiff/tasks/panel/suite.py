@@ -23,7 +23,7 @@ Pool = npt.NDArray[np.int64]
 
 
 class PanelTask:
-    """A task made of two functions, each called once: its description, and its data by split."""
+    """A task made of two functions: one gives its description, one its data by split."""
 
     def __init__(
         self,
@@ -31,10 +31,22 @@ class PanelTask:
         group: Group,
         describe: Callable[[], Description],
         make: Callable[[SplitName], LabelledImages],
+        *,
+        keep: bool = True,
     ) -> None:
+        """Name the task.
+
+        Args:
+            name: unique within the suite.
+            group: of the task.
+            describe: makes the description.
+            make: makes the data of a split.
+            keep: keep the data in memory once made.
+        """
         self._name = name
         self._describe = describe
         self._make = make
+        self._keep = keep
         self._kept: dict[SplitName, LabelledImages] = {}
         self.group = group
 
@@ -51,10 +63,13 @@ class PanelTask:
         return Description(made.metadata, made.backgrounds, made.examples, made.text, task_id)
 
     def data(self, split: SplitName) -> LabelledImages:
-        """The labelled images of one split, kept in memory once made."""
-        if split not in self._kept:
-            self._kept[split] = self._make(split)
-        return self._kept[split]
+        """The labelled images of one split. The same call gives the same images."""
+        if split in self._kept:
+            return self._kept[split]
+        made = self._make(split)
+        if self._keep:
+            self._kept[split] = made
+        return made
 
 
 class PanelSuite:
