@@ -171,6 +171,9 @@ def _train(
     labels = torch.from_numpy(data.labels)
     losses: list[float] = []
     module.train()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d) and not part.weight.requires_grad:
+            part.eval()
     for epoch in range(epochs):
         order = torch.randperm(len(data), generator=generator)
         total = 0.0

@@ -65,7 +65,7 @@ class SmallCNN(nn.Module):
         result: Tensor = torch.relu(self.bn3(self.conv3(hidden)))
         return result
 
-    def embed(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n f"]:
+    def embed(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n e"]:
         """Stem features to the vector before the classifier."""
         for block in self.blocks:
             features = block(features)

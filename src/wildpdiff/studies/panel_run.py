@@ -20,7 +20,7 @@ from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
 from wildpdiff.studies.panel import PanelWorld, open_world
-from wildpdiff.studies.panel_page import METHODS, PanelPage, write_page
+from wildpdiff.studies.panel_page import METHODS, Method, PanelPage, write_page
 from wildpdiff.zoo.features import FeatureCache
 
 __all__ = ["PanelConfig", "measure_world", "run_panel"]
@@ -39,6 +39,7 @@ class PanelConfig:
         generator: settings of each.
         samples: adapters a task in the evaluation.
         seen_tasks: seen tasks that are scored.
+        methods: that are evaluated, and the lines of every world's table.
     """
 
     seed: int = 0
@@ -46,6 +47,7 @@ class PanelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     samples: int = 4
     seen_tasks: int = 8
+    methods: tuple[Method, ...] = METHODS
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -55,6 +57,7 @@ class PanelConfig:
             "generator": self.generator.to_json(),
             "samples": self.samples,
             "seen_tasks": self.seen_tasks,
+            "methods": [method.label for method in self.methods],
         }
 
 
@@ -143,7 +146,7 @@ def measure_world(
         seen_tasks=config.seen_tasks,
     )
     made = prepare(run, folder, (suite, backbone))
-    results = folder.timed("evaluate", lambda tick: _evaluated(run, made, folder, command, tick))
+    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
     if results.trust is not None:
         points = tuple(replace(point, world=world.name) for point in results.trust.points)
         results = replace(results, trust=TrustSection(points))
@@ -153,7 +156,9 @@ def measure_world(
     return results
 
 
-def _evaluated(run: PipelineConfig, made: Prepared, folder: RunFolder, command: str, tick: Tick) -> Results:
+def _evaluated(
+    config: PanelConfig, run: PipelineConfig, made: Prepared, folder: RunFolder, command: str, tick: Tick
+) -> Results:
     unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"), run.finetune.batch)
     seen = scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed)
     tasks = [*(made.features(name) for name in seen), *(unseen(task.name) for task in made.suite.tasks("unseen"))]
@@ -168,7 +173,7 @@ def _evaluated(run: PipelineConfig, made: Prepared, folder: RunFolder, command: 
         {},
         made.features,
         baselines="all",
-        without=[name for name in SOURCE_NAMES if name not in {method.source for method in METHODS}],
+        without=[name for name in SOURCE_NAMES if name not in {method.source for method in config.methods}],
         seen_tasks=run.seen_tasks,
         further=[(Entrant(alone), SourceInfo(CLASSIFIER_ALONE, "labels", None, note))],
         trust=made.trust,

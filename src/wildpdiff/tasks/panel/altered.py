@@ -52,7 +52,7 @@ def _distracted(task: Task, columns: int, seed: int) -> Description:
 
 
 def divided(suite: Suite, name: str, unseen: Collection[str]) -> PanelSuite:
-    """The seen tasks of a suite divided anew: those named are unseen, the others seen. Its own unseen ones are left out.
+    """The seen tasks of a suite divided anew: those named are unseen, the others seen; no other task is unseen.
 
     Args:
         suite: any.

@@ -102,16 +102,7 @@ def scanners(path: Path | str, config: ScannersConfig = ScannersConfig()) -> Pan
     images = np.concatenate([arrays[name] for name in names[:3]])
     labels = np.concatenate([arrays[name].ravel() for name in names[3:]]).astype(np.int64)
     first = len(labels) - len(arrays["test_labels"])
-    pools = {
-        "pretraining": np.empty(0, np.int64),
-        "train": np.empty(0, np.int64),
-        "test": np.arange(first, len(labels)),
-    }
-    for label in (0, 1):
-        rng = numpy_generator(config.seed, "scanners", "pools", label)
-        parts = partition(np.flatnonzero(labels[:first] == label), POOLS, rng)
-        for name, part in zip(("pretraining", "train"), parts, strict=True):
-            pools[name] = np.concatenate([pools[name], part])
+    pools = _pools(labels, first, config.seed)
     xrays = _Xrays(images, labels, pools)
     sizes: dict[Group, int] = {"pretraining": config.pretraining, "seen": config.seen, "unseen": config.unseen}
     groups = [group for group, number in sizes.items() for _ in range(number)]
@@ -126,6 +117,18 @@ def scanners(path: Path | str, config: ScannersConfig = ScannersConfig()) -> Pan
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
     return PanelSuite("scanners", ("normal", "pneumonia"), SIZE, SCHEMA, tasks, content)
+
+
+def _pools(labels: npt.NDArray[np.generic], first: int, seed: int) -> dict[str, Pool]:
+    """Indices by use, classes in equal shares; those from ``first`` on are test images."""
+    found: dict[str, list[Pool]] = {"pretraining": [], "train": []}
+    for label in (0, 1):
+        rng = numpy_generator(seed, "scanners", "pools", label)
+        parts = partition(np.flatnonzero(labels[:first] == label), POOLS, rng)
+        for name, part in zip(found, parts, strict=True):
+            found[name].append(part)
+    pools = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {**pools, "test": np.arange(first, len(labels))}
 
 
 def draw_scanner(seed: int, name: str, group: Group) -> Scanner:
