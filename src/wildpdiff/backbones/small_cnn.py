@@ -1,4 +1,4 @@
-"""A small convolutional network for 32-pixel images whose adapters reach three blocks deep."""
+"""A small convolutional network for 32-pixel images whose adapters reach two blocks deep."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from wildpdiff.backbones.backbone import LoraSpec
 
 __all__ = ["NECK", "SMALL_LORA", "SmallCNN", "SpatialBlock"]
 
-WIDTH = 64
-BLOCKS = 3
+WIDTH = 48
+BLOCKS = 2
 NECK = 12
 """Values of the embedding before the classifier."""
 
@@ -40,18 +40,18 @@ class SpatialBlock(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """Three strided convolutions (the stem), three blocks that adapters attach to, a narrow embedding, a classifier.
+    """Three strided convolutions (the stem), two blocks that adapters attach to, a narrow embedding, a classifier.
 
     The embedding keeps little that the pretraining had no use for, so that a classifier alone cannot reach it.
     """
 
     def __init__(self, classes: int, neck: int = NECK, width: int = WIDTH) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(width // 2, width, 3, stride=2, padding=1, bias=False)
-        self.conv3 = nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width // 2)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv1 = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False)
+        self.conv3 = nn.Conv2d(64, width, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.bn2 = nn.BatchNorm2d(64)
         self.bn3 = nn.BatchNorm2d(width)
         self.blocks = nn.ModuleList(SpatialBlock(width) for _ in range(BLOCKS))
         self.neck = nn.Linear(width, neck)

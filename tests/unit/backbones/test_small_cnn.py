@@ -51,7 +51,7 @@ def test_stem_and_head_are_the_whole(backbone: Backbone) -> None:
     with torch.no_grad():
         features = module.stem(inputs)
         torch.testing.assert_close(module(inputs), module.head(features))
-    assert features.shape == (5, 64, 4, 4)
+    assert features.shape == (5, 48, 4, 4)
 
 
 def test_every_target_of_the_adapters_changes_the_logits(backbone: Backbone) -> None:
@@ -80,5 +80,5 @@ def test_a_new_neck_leaves_everything_before_it_as_it_was(backbone: Backbone) ->
     kept = [name for name, value in new.items() if name in old and torch.equal(value, old[name])]
     changed = [name for name in new if name not in kept]
     assert all(name.startswith(("neck.", "norm.", "classifier.")) for name in changed), changed
-    assert new["neck.weight"].shape == (3, 64)
+    assert new["neck.weight"].shape == (3, 48)
     assert training.losses[-1] < 0.8 * training.losses[0]
