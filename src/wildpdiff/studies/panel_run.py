@@ -19,7 +19,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
-from wildpdiff.studies.panel import PanelWorld, open_world
+from wildpdiff.studies.panel import WORLDS, PanelWorld, open_world
 from wildpdiff.studies.panel_page import METHODS, Method, PanelPage, write_page
 from wildpdiff.zoo.features import FeatureCache
 
@@ -92,10 +92,10 @@ def run_panel(
             remarks.append(f"{world.name}: skipped, because {_absent(data)} has no {missing}.")
             continue
         measure_world(config, world, data, out, command=command, reporter=reporter)
-    found = {
-        path.parent.name: read_results(path) for path in sorted(out.glob("*/results.json")) if path.parent.is_dir()
-    }
-    return write_page(out, found, remarks)
+    names = [world.name for world in WORLDS]
+    paths = {path.parent.name: path for path in sorted(out.glob("*/results.json"))}
+    order = sorted(paths, key=lambda name: names.index(name) if name in names else len(names))
+    return write_page(out, {name: read_results(paths[name]) for name in order}, remarks)
 
 
 def _absent(data: Path | None) -> str:
