@@ -127,20 +127,20 @@ class Prepared:
     trust: tuple[TrustModel, ...] = ()
 
 
-def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
+def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Backbone] | None = None) -> Prepared:
     """Zoo, reference and generators of a run, each made where it is missing from the run's folder.
 
     Args:
         config: of the run; :meth:`RunFolder.claim` is the caller's.
         folder: of the run.
+        problem: suite and backbone, where they are no names that the configuration could hold; else they are loaded
+            by its names.
 
     Raises:
         WildpdiffError: whatever a stage raises.
     """
     out = folder.folder
-    backbone = load_backbone(config.backbone)
-    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
-    suite = load_suite(config.suite, **{**known, **config.suite_options})
+    suite, backbone = problem or _load(config)
     features = FeatureCache(backbone, suite.tasks("seen"))
     zoo = folder.timed(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
     reference = None
@@ -158,6 +158,12 @@ def prepare(config: PipelineConfig, folder: RunFolder) -> Prepared:
             learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
             trust.append(folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn))
     return Prepared(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))
+
+
+def _load(config: PipelineConfig) -> tuple[Suite, Backbone]:
+    backbone = load_backbone(config.backbone)
+    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    return load_suite(config.suite, **{**known, **config.suite_options}), backbone
 
 
 def run_pipeline(

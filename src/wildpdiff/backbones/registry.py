@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from wildpdiff.artifact import Artifact, read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
+from wildpdiff.backbones.small_cnn import SmallCNN
 from wildpdiff.errors import ArtifactError
 
 __all__ = ["ARCHITECTURES", "BUNDLED", "is_bundled", "load_backbone", "save_backbone"]
@@ -33,8 +36,17 @@ def _efficientnet(artifact: Artifact) -> Backbone:
 
 
 def _savanna(artifact: Artifact) -> Backbone:
+    return _restored(artifact, SavannaCNN(len(artifact.config["classes"])))
+
+
+def _small(artifact: Artifact) -> Backbone:
+    return _restored(
+        artifact, SmallCNN(len(artifact.config["classes"]), len(artifact.tensors["weights"]["neck.weight"]))
+    )
+
+
+def _restored(artifact: Artifact, module: nn.Module) -> Backbone:
     config = artifact.config
-    module = SavannaCNN(len(config["classes"]))
     module.load_state_dict(artifact.tensors["weights"])
     lora = LoraSpec(
         config["lora"]["rank"],
@@ -49,6 +61,7 @@ def _savanna(artifact: Artifact) -> Backbone:
 
 ARCHITECTURES: dict[str, Callable[[Artifact], Backbone]] = {
     "SavannaCNN": _savanna,
+    "SmallCNN": _small,
     "EfficientNetLite0": _efficientnet,
 }
 """How a backbone is rebuilt from its stored configuration and weights, by the name of its module's class."""

@@ -18,6 +18,7 @@ from wildpdiff.cli.options import (
     ThreadsOption,
     suite_settings,
 )
+from wildpdiff.cli.reproduce_panel import panel
 from wildpdiff.cli.reproduce_paper import paper
 from wildpdiff.cli.reproduce_unseen import unseen
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 app.command(short_help="The paper's three questions, its method beside ours.")(paper)
 app.command(short_help="Unseen tasks where descriptions tell less and less, against what is asked.")(unseen)
+app.command(short_help="Many families of tasks, one row each, with the same settings.")(panel)
 
 SAVANNA_SEEN = 320
 """Seen tasks of the simulated suite by default: the narrow half of them holds the largest cell."""
