@@ -258,6 +258,19 @@ def _check_hashes(folder: Path, data: Mapping[str, Any]) -> None:
             )
 
 
+def _cross_validation(provenance: Mapping[str, Any]) -> str:
+    """What the model card says of the generator's cross-validation."""
+    checked = provenance.get("cross_validation")
+    if not isinstance(checked, dict) or not isinstance(checked.get("accuracy"), dict):
+        return ""
+    rows = "\n".join(f"| {method} | {accuracy:.1f} |" for method, accuracy in checked["accuracy"].items())
+    few = " They are few: this says little of a new task." if checked.get("few_tasks") else ""
+    return (
+        f"Accuracy in percent on {checked.get('tasks')} seen tasks of the generator, each held out.{few}\n\n"
+        f"| adapters | accuracy |\n| --- | ---: |\n{rows}\n\n"
+    )
+
+
 def _labels(provenance: Mapping[str, Any]) -> str:
     """What the model card says of the task's labels."""
     if provenance.get("labels"):
@@ -291,7 +304,7 @@ A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of the backbone `
 
 {rows}
 
-{_labels(provenance)} `provenance.json` says how it was made.
+{_cross_validation(provenance)}{_labels(provenance)} `provenance.json` says how it was made.
 
 Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or `peft.PeftModel.from_pretrained(backbone, "THIS_FOLDER")`.
 """

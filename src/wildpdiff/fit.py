@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import AutoencoderConfig, AutoencoderKind, fit_autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.normalize import NormalizationMode
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
-from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditions.base import Featuriser
-from wildpdiff.diffusion.fit import Center, DiffusionConfig, fit_diffusion
+from wildpdiff.diffusion.fit import DiffusionConfig, fit_diffusion
 from wildpdiff.errors import TrainingError
 from wildpdiff.generator import Generator, Sampling
+from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -34,6 +33,9 @@ __all__ = [
     "GeneratorConfig",
     "fit_generator",
 ]
+
+POSTERIOR_WORK = 600
+"""What fitting the posterior counts as, in updates of a network, where progress is reported."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,15 @@ class GeneratorConfig:
         normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
         autoencoder: ``pca`` or ``vae`` (the paper's).
         autoencoder_config: its sizes and training.
-        diffusion: network, schedule and training by reconstruction.
-        kernel_mean: sample around a conditional mean by additive kernel regression
-            (:mod:`wildpdiff.conditional_mean`); without it the denoiser alone carries the condition, as in
-            the paper.
+        diffusion: network, schedule and training: over the codes of what descriptions leave open, or, without a
+            conditional mean, over the latents of checkpoints.
+        kernel_mean: estimate adapters by a conditional mean (:mod:`wildpdiff.conditional_mean`) and sample around it;
+            without it a diffusion over latents alone carries the condition, as in the paper.
         centering: centre predicted adapters on the images of their place
             (:mod:`wildpdiff.conditional_mean.centering`), as strongly as helps on seen tasks held out; needs the
             images of the seen tasks.
-        task_loss: networks on top of the regression, trained with the task loss; ``steps=0`` leaves it alone.
+        task_loss: networks from descriptions to adapters, trained with the task loss; ``steps=0`` leaves them out.
+        posterior: how the distribution around the estimate is fitted and chosen.
         sampling: sampler, steps, guidance.
     """
 
@@ -68,10 +71,11 @@ class GeneratorConfig:
     normalization: NormalizationMode = "tensor"
     autoencoder: AutoencoderKind = "pca"
     autoencoder_config: AutoencoderConfig = field(default_factory=lambda: AutoencoderConfig(latent_size=160))
-    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=1000))
+    diffusion: DiffusionConfig = field(default_factory=lambda: DiffusionConfig(size="tiny", steps=600, batch=64))
     kernel_mean: bool = True
     centering: bool = True
     task_loss: TaskLossConfig = field(default_factory=TaskLossConfig)
+    posterior: PosteriorFitConfig = field(default_factory=PosteriorFitConfig)
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -97,7 +101,13 @@ class GeneratorConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {**asdict(self), "parts": list(self.parts), "task_loss": self.task_loss.to_json()}
+        posterior = {**asdict(self.posterior), "scales": list(self.posterior.scales)}
+        return {
+            **asdict(self),
+            "parts": list(self.parts),
+            "task_loss": self.task_loss.to_json(),
+            "posterior": posterior,
+        }
 
 
 PAPER_METHOD = GeneratorConfig(
@@ -140,7 +150,7 @@ class FittedGenerator:
     Attributes:
         generator: ready to sample.
         reconstruction_error: of the autoencoder, mean squared, in normalised units.
-        losses: of the diffusion, one a step.
+        losses: of the diffusion over latents, one a step; empty with a conditional mean.
         task_losses: of the training with the task loss, one a step; empty where it was left out.
         seconds: wall-clock time of the whole fit.
     """
@@ -192,62 +202,46 @@ def fit_generator(
     started = time.perf_counter()
     material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
     autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
-    latents = autoencoder.model.encode(material.normalized).clone()
-    task_of = material.task_of
     with_task_loss = features is not None and config.kernel_mean
     task_steps = config.task_loss.steps * config.task_loss.networks if with_task_loss else 0
-    total = config.diffusion.steps + task_steps
+    total = task_steps + (config.diffusion.steps if not config.kernel_mean else POSTERIOR_WORK if features else 0)
 
     def tick(base: int) -> Callable[[int, int], None]:
         return lambda done, _: progress(base + done, total) if progress is not None else None
 
-    around = _Around(None, None, 1.0, torch.zeros(0))
+    mean, posterior, table = None, None, None
+    denoiser, schedule = None, None
+    losses = task_losses = torch.zeros(0)
     if config.kernel_mean:
         fitted = fit_conditional_mean(material, config.task_loss, features, seed, progress=tick(0), store=store)
-        around = _around(fitted.mean, autoencoder.model, latents, task_of, fitted.losses)
-    diffusion = fit_diffusion(
-        latents / around.scale,
-        lambda rows, draws: material.sampler(task_of[rows], draws),
-        config.diffusion,
-        seed,
-        tick(task_steps),
-        around.center,
-    )
+        mean, table, task_losses = fitted.mean, fitted.cross_validation, fitted.losses
+        if fitted.images is not None:
+            spread = replace(config.posterior, diffusion=config.diffusion)
+            posterior = fit_posterior(material, mean, fitted.images, spread, seed)
+            tick(task_steps)(POSTERIOR_WORK, 0)
+    else:
+        latents = autoencoder.model.encode(material.normalized).clone()
+        diffusion = fit_diffusion(
+            latents,
+            lambda rows, draws: material.sampler(material.task_of[rows], draws),
+            config.diffusion,
+            seed,
+            tick(task_steps),
+        )
+        denoiser, schedule, losses = diffusion.model.requires_grad_(False), diffusion.schedule, diffusion.losses
     training = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint, "tasks": len(zoo.tasks)}
     generator = Generator(
         backbone=backbone,
         codec=material.codec,
         autoencoder=autoencoder.model,
         conditions=material.conditions,
-        denoiser=diffusion.model.requires_grad_(False),
-        schedule=diffusion.schedule,
-        mean=around.mean,
-        spread=around.scale,
+        mean=mean,
+        posterior=posterior,
+        denoiser=denoiser,
+        schedule=schedule,
         sampling=config.sampling,
         training=training,
+        cross_validation=table,
     )
     seconds = time.perf_counter() - started
-    return FittedGenerator(generator, autoencoder.reconstruction_error, diffusion.losses, around.task_losses, seconds)
-
-
-@dataclass(frozen=True)
-class _Around:
-    """What the diffusion is centred on: the conditional mean, and the scale of what is left around it."""
-
-    mean: ConditionalMean | None
-    center: Center | None
-    scale: float
-    task_losses: Tensor
-
-
-def _around(
-    mean: ConditionalMean, autoencoder: Autoencoder, latents: Tensor, task_of: Tensor, losses: Tensor
-) -> _Around:
-    """The latents of the mean for every seen task and every subset of its parts, and the scale of the rest."""
-    with torch.no_grad():
-        table = torch.stack([autoencoder.encode(vectors) for vectors in mean.table()])
-    # The scale is that of the full description, where sampling usually happens; never so small that noise is all.
-    rest = latents - table[-1][task_of]
-    scale = max(float(rest.square().mean().sqrt()), 1e-3)
-    scaled = table / scale
-    return _Around(mean, lambda rows, cond: scaled[mean.kernel.code(cond), task_of[rows]], scale, losses)
+    return FittedGenerator(generator, autoencoder.reconstruction_error, losses, task_losses, seconds)

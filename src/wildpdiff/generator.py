@@ -1,4 +1,4 @@
-"""The generator: codec, autoencoder, latent diffusion and conditions in one; ``sample(description)`` gives adapters."""
+"""The generator: descriptions to adapters, the best estimate of each or samples of what the description leaves open."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder
@@ -30,6 +31,7 @@ from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.disk import written_in_place
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
+from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 
@@ -41,15 +43,20 @@ BACKBONE_FOLDER = "backbone"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How latents are sampled.
+    """What is drawn, and how the latents of a diffusion are sampled.
 
     Attributes:
+        draw: ``estimate`` gives the best estimate of a described task's adapter, ``posterior`` samples around it. A
+            generator without a conditional mean knows samples only.
         sampler: a name in :data:`wildpdiff.diffusion.samplers.SAMPLERS`.
         steps: sampler steps.
         guidance: scale of classifier-free guidance; 1 is the conditional model unchanged.
         temperature: standard deviation of the start noise; below 1 samples gather around the mode.
+
+    All but ``draw`` concern a diffusion over adapters' latents (the paper's method), not one over codes.
     """
 
+    draw: Literal["estimate", "posterior"] = "estimate"
     sampler: str = "dpm_solver_2m"
     steps: int = 20
     guidance: float = 1.0
@@ -58,6 +65,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise DescriptionError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
+        if self.draw not in ("estimate", "posterior"):
+            raise DescriptionError(f"There is nothing called {self.draw!r} to draw; choose estimate or posterior.")
         if self.steps < 1:
             raise DescriptionError(f"{self.steps} sampler steps were asked for; at least 1 is needed.")
 
@@ -71,34 +80,36 @@ class Generator:
         codec: adapter tensors to normalised vectors.
         autoencoder: normalised vectors to latents.
         conditions: descriptions to embeddings.
-        denoiser: the trained network with averaged weights.
-        schedule: of the diffusion.
-        mean: what the diffusion is centred on; ``None`` where the denoiser alone carries the condition.
-        spread: scale of the latents around the mean.
-        sampling: sampler, steps and guidance.
+        mean: the conditional mean, whose value is the estimate; ``None`` where a diffusion over latents carries the
+            condition.
+        posterior: distribution of adapters around the estimate; ``None`` where seen tasks are too few to know it.
+        denoiser, schedule: of the diffusion over latents; ``None`` with a conditional mean.
+        sampling: what is drawn and how.
         training: plain JSON values about its making: configuration, seed, zoo.
+        cross_validation: how good estimates were on held-out seen tasks; ``None`` where these had no images.
     """
 
     backbone: Backbone
     codec: Codec
     autoencoder: Autoencoder
     conditions: FusionEncoder
-    denoiser: DenoiserNetwork
-    schedule: Schedule
     mean: ConditionalMean | None
-    spread: float
+    posterior: Posterior | None
+    denoiser: DenoiserNetwork | None
+    schedule: Schedule | None
     sampling: Sampling
     training: Mapping[str, Any]
+    cross_validation: CrossValidation | None = None
 
     @property
     def name(self) -> str:
-        """``generated``."""
-        return "generated"
+        """``generated``, or ``one sample`` where samples around an estimate are drawn."""
+        return "one sample" if self.mean is not None and self.sampling.draw == "posterior" else "generated"
 
     @property
     def stochastic(self) -> bool:
-        """Samples of one description differ."""
-        return True
+        """Whether samples of one description differ."""
+        return self.mean is None or (self.posterior is not None and self.sampling.draw == "posterior")
 
     @property
     def adapter_config(self) -> AdapterConfig:
@@ -112,28 +123,38 @@ class Generator:
     # Sampling ----------------------------------------------------------------------------------------------------
 
     def sample_vectors(
-        self,
-        embeddings: Float[Tensor, "n e"],
-        noise: Float[Tensor, "n l"],
-        generator: torch.Generator,
-        shifts: Float[Tensor, "n f"] | None = None,
-    ) -> Float[Tensor, "n d"]:
-        """Normalised adapter vectors from condition embeddings, start noise, and what the mean is centred on.
+        self, embeddings: Float[Tensor, "m e"], n: int, seed: int, shifts: Float[Tensor, "m f"] | None = None
+    ) -> Float[Tensor, "m n d"]:
+        """Normalised adapter vectors, ``n`` for each condition embedding, from the same noise for each.
 
-        The paper's way (section on inference) is condition to latent to vector. Around a conditional mean ``m`` it is
-        ``decode(encode(m) + s z) + m - decode(encode(m))``: the autoencoder carries what varies, and what it would
-        lose of the mean is given back.
+        Args:
+            embeddings: of descriptions.
+            n: vectors for each.
+            seed: of the noise.
+            shifts: feature shifts of the descriptions' images (``ConditionalMean.shifts``).
         """
-        denoise = guided(self.denoiser, self.sampling.guidance, self.conditions.null)
-        sampler = SAMPLERS[self.sampling.sampler]
-        start = noise * self.sampling.temperature
+        found = []
         with torch.inference_mode():
-            around = sampler(denoise, self.schedule, start, embeddings, self.sampling.steps, generator)
-            if self.mean is None:
-                return self.autoencoder.decode(around)
-            mean = self.mean(embeddings, shifts)
-            latents = self.autoencoder.encode(mean)
-            return self.autoencoder.decode(latents + self.spread * around) + mean - self.autoencoder.decode(latents)
+            estimates = None if self.mean is None else self.mean(embeddings, shifts)
+            for row in range(len(embeddings)):
+                draws = torch_generator(seed, "sample")
+                own = embeddings[row].expand(n, -1)
+                if estimates is None:
+                    found.append(self._from_latents(own, draws))
+                elif self.posterior is None or not self.stochastic:
+                    found.append(estimates[row].expand(n, -1))
+                else:
+                    found.append(self.posterior.sample(own, estimates[row].expand(n, -1), draws))
+        return torch.stack(found).clone()
+
+    def _from_latents(self, embeddings: Float[Tensor, "n e"], draws: torch.Generator) -> Float[Tensor, "n d"]:
+        """Condition to latent to vector (the paper's section on inference)."""
+        if self.denoiser is None or self.schedule is None:
+            raise ArtifactError("The generator has neither a conditional mean nor a diffusion. Fit it again.")
+        denoise = guided(self.denoiser, self.sampling.guidance, self.conditions.null)
+        noise = standard_noise(draws, len(embeddings), self.autoencoder.latent_size) * self.sampling.temperature
+        sampler, steps = SAMPLERS[self.sampling.sampler], self.sampling.steps
+        return self.autoencoder.decode(sampler(denoise, self.schedule, noise, embeddings, steps, draws))
 
     def decode(self, latents: Float[Tensor, "n l"]) -> dict[str, Tensor]:
         """Latents to adapter tensors stacked on a leading axis."""
@@ -147,7 +168,7 @@ class Generator:
         return {name: value.clone() for name, value in self.codec.layout.unflatten(raw).items()}
 
     def sample_many(self, descriptions: Sequence[Description], n: int, seed: int) -> list[list[Adapter]]:
-        """``n`` adapters for each description, all in one batch. The noise of a sample depends on the seed and n alone.
+        """``n`` adapters for each description. The noise of a sample depends on the seed and its number alone.
 
         Raises:
             DescriptionError: a description is empty, or has an unknown key; an unknown category is left out.
@@ -155,12 +176,10 @@ class Generator:
         if n < 1:
             raise DescriptionError(f"{n} adapters were asked for; at least 1 is needed.")
         embeddings = torch.stack([self.conditions.encode(entry).values for entry in descriptions])
-        draws = torch_generator(seed, "sample")
-        noise = standard_noise(draws, n, self.autoencoder.latent_size).repeat(len(descriptions), 1)
         shifts = None if self.mean is None else self.mean.shifts(descriptions)
-        shifts = None if shifts is None else shifts.repeat_interleave(n, 0)
-        tensors = self.tensors(self.sample_vectors(embeddings.repeat_interleave(n, 0), noise, draws, shifts))
+        tensors = self.tensors(self.sample_vectors(embeddings, n, seed, shifts).flatten(0, 1))
         config, fingerprint = self.adapter_config, self.fingerprint
+        checked = self._checked
         result = []
         for row, description in enumerate(descriptions):
             told = description_provenance(description)
@@ -177,6 +196,7 @@ class Generator:
                             "sample": sample,
                             "task": description.task_id,
                             "sampling": dict(self.sampling.__dict__),
+                            **checked,
                             "description": told,
                             **({"unknown": list(unknown)} if unknown else {}),
                         },
@@ -189,22 +209,44 @@ class Generator:
     def sample(self, description: Description, n: int = 1, seed: int = 0) -> list[Adapter]:
         """``n`` adapters for one description; the same seed and ``n`` give the same bytes.
 
+        By default all are the estimate. ``with_sampling(draw="posterior")`` gives samples that differ.
+
         Raises:
             DescriptionError: the description is empty, or has an unknown key; an unknown category is left out.
         """
         return self.sample_many([description], n, seed)[0]
 
+    @property
+    def _checked(self) -> dict[str, Any]:
+        """What provenance keeps of the cross-validation."""
+        table = self.cross_validation
+        if table is None:
+            return {}
+        return {
+            "made_of": table.composition,
+            "cross_validation": {
+                "tasks": table.tasks,
+                "accuracy": {row.method: round(row.accuracy, 2) for row in table.rows},
+                "few_tasks": table.few,
+            },
+        }
+
     # Saving ------------------------------------------------------------------------------------------------------
 
     @property
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        mean = {} if self.mean is None else {"mean": self.mean.tensors}
+        parts: dict[str, dict[str, Tensor]] = {}
+        if self.mean is not None:
+            parts["mean"] = self.mean.tensors
+        if self.posterior is not None:
+            parts["posterior"] = self.posterior.tensors
+        if self.denoiser is not None:
+            parts["denoiser"] = dict(self.denoiser.state_dict())
         return {
-            **mean,
+            **parts,
             "codec": self.codec.state(),
             "autoencoder": dict(self.autoencoder.state_dict()),
             "conditions": self.conditions.tensors,
-            "denoiser": dict(self.denoiser.state_dict()),
         }
 
     @property
@@ -214,10 +256,11 @@ class Generator:
             "codec": self.codec.config,
             "autoencoder": self.autoencoder.config,
             "conditions": self.conditions.config,
-            "denoiser": self.denoiser.config,
-            "schedule": self.schedule.config,
+            "denoiser": None if self.denoiser is None else self.denoiser.config,
+            "schedule": None if self.schedule is None else self.schedule.config,
             "mean": None if self.mean is None else self.mean.config,
-            "spread": self.spread,
+            "posterior": None if self.posterior is None else self.posterior.config,
+            "cross_validation": None if self.cross_validation is None else self.cross_validation.to_json(),
             "sampling": dict(self.sampling.__dict__),
             "training": dict(self.training),
         }
@@ -225,8 +268,7 @@ class Generator:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over configuration and weights: what provenance files name."""
-        weights = {f"{part}.{name}": value for part, group in self._tensors.items() for name, value in group.items()}
-        return content_hash(json_bytes(self._config) + tensors_hash(weights).encode())
+        return _fingerprint(self._config, self._tensors)
 
     def save_pretrained(self, folder: Path | str) -> Path:
         """Write the generator; atomic. Returns the folder.
@@ -275,13 +317,19 @@ class Generator:
 def stored_fingerprint(artifact: Artifact) -> str:
     """The :attr:`Generator.fingerprint` of a generator on disk, which needs no backbone to be restored."""
     config = {name: value for name, value in artifact.config.items() if name not in ("backbone", "backbone_inside")}
-    weights = {f"{part}.{name}": value for part, group in artifact.tensors.items() for name, value in group.items()}
-    return content_hash(json_bytes(config) + tensors_hash(weights).encode())
+    return _fingerprint(config, artifact.tensors)
+
+
+def _fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """The same whether estimates or samples are drawn: a choice of each call."""
+    sampling = {name: value for name, value in config["sampling"].items() if name != "draw"}
+    weights = {f"{part}.{name}": value for part, group in tensors.items() for name, value in group.items()}
+    return content_hash(json_bytes({**config, "sampling": sampling}) + tensors_hash(weights).encode())
 
 
 def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featuriser | None) -> Generator:
     config, tensors = artifact.config, artifact.tensors
-    if config["mean"] is not None and not isinstance(config["mean"].get("members"), list):
+    if "posterior" not in config:
         raise ArtifactError(
             f"The generator in {artifact.folder} was fitted by an earlier version, whose conditional mean was made "
             "otherwise. Fit it again; its zoo can stay."
@@ -317,17 +365,21 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
     mean = None
     if config["mean"] is not None:
         mean = ConditionalMean.from_state(config["mean"], tensors["mean"], conditions.sizes, codec, backbone)
+    posterior, denoiser, schedule, table = (
+        config[name] for name in ("posterior", "denoiser", "schedule", "cross_validation")
+    )
     return Generator(
         backbone=backbone,
         codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
         conditions=conditions,
-        denoiser=restore_denoiser(config["denoiser"], tensors["denoiser"]).requires_grad_(False),
-        schedule=Schedule(**config["schedule"]),
         mean=mean,
-        spread=config["spread"],
+        posterior=None if posterior is None else Posterior.from_state(posterior, tensors["posterior"]),
+        denoiser=None if denoiser is None else restore_denoiser(denoiser, tensors["denoiser"]).requires_grad_(False),
+        schedule=None if schedule is None else Schedule(**schedule),
         sampling=Sampling(**config["sampling"]),
         training=config["training"],
+        cross_validation=None if table is None else CrossValidation.from_json(table),
     )
 
 

@@ -40,8 +40,8 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DescriptionError
-from wildpdiff.refine.posterior import PosteriorConfig
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.most_probable import PosteriorConfig
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.refining import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.rng import numpy_generator, torch_generator

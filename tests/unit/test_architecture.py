@@ -27,6 +27,7 @@ LAYERS = (
     {"autoencoder"},
     {"diffusion", "conditions"},
     {"conditional_mean"},
+    {"posterior"},
     {"generator"},
     {"refine"},
     {"selection"},

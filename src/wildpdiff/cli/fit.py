@@ -21,6 +21,7 @@ from wildpdiff.cli.options import (
     ThreadsOption,
     open_suite,
 )
+from wildpdiff.cli.tables import cross_validation_table
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
 from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
 
@@ -148,6 +149,7 @@ def fit(
 
 def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], as_json: bool) -> None:
     parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
+    table, posterior = generator.cross_validation, generator.posterior
     if as_json:
         print_json(
             {
@@ -156,6 +158,8 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
                 "parts": parts,
                 "latent_size": size,
                 "trust": trust,
+                "cross_validation": None if table is None else table.to_json(),
+                "posterior": None if posterior is None else posterior.summary,
                 **measured,
             }
         )
@@ -164,6 +168,11 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
     if measured:
         how = f", reconstruction error {measured['reconstruction_error']:.3g}, {measured['seconds']:.1f} s"
     show(f"Generator in {out}: reads {', '.join(parts)}; {size} latent values{how}.")
+    if table is not None:
+        show(cross_validation_table(table))
+        show(table.verdict)
+    if posterior is not None:
+        show(posterior.reason)
 
 
 def _unfinished(

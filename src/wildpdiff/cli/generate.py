@@ -51,7 +51,7 @@ MinTrustOption = Annotated[
     typer.Option(
         "--min-trust",
         metavar="X|auto",
-        help="Below this trust write the pretrained model's adapter; auto is what the calibration chose.",
+        help="Below this trust the pretrained model's adapter is written; default auto: as the calibration chose.",
     ),
 ]
 
@@ -60,6 +60,13 @@ def generate(
     generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")],
     out: OutOption,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
+    sample: Annotated[
+        bool | None,
+        typer.Option(
+            "--sample/--estimate",
+            help="Posterior samples, or the best estimate; default: the estimate, samples with -n.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     description: DescriptionOption = None,
     metadata: MetadataOption = None,
@@ -87,12 +94,13 @@ def generate(
     told = described(loaded, parts, suite, option, task)
     loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
     after_condition = clock()
+    loaded = _drawing(loaded, n > 1 if sample is None else sample)
     adapters = loaded.sample(told, n, seed)
     check_logits(loaded, adapters)
     after_sample = clock()
     report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
     if report is not None:
-        adapters = _trusted(generator, loaded, adapters, told, report, fall_back=least is not None)
+        adapters = _trusted(generator, loaded, adapters, told, report)
     after_trust = clock()
     folders = _write(adapters, out)
     used = [part for part in told.parts if part in loaded.conditions.parts]
@@ -111,19 +119,39 @@ def generate(
                 "generator": fingerprint,
                 "parts": used,
                 "seed": seed,
+                "drawn": "samples" if loaded.stochastic else "estimate",
+                "made_of": None if loaded.cross_validation is None else loaded.cross_validation.composition,
                 "parameters": adapters[0].size,
                 "seconds": seconds,
                 **({} if report is None else {"trust": report.to_json()}),
             }
         )
         return
-    what = f"{n} adapters below {out}" if n > 1 else f"Adapter in {out}"
+    kind = "posterior sample" if loaded.stochastic else "estimate"
+    what = f"{n} adapters ({kind}s) below {out}" if n > 1 else f"Adapter ({kind}) in {out}"
     times = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
     show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {times}.")
     if report is not None:
-        if least is not None and not report.use_generated:
-            show("What was written is the pretrained model's adapter, which changes nothing.")
         show(report.recommendation)
+        if not report.use_generated:
+            show(
+                "Written was therefore the pretrained model's adapter, which changes nothing; --min-trust 0 writes the "
+                "generated one."
+            )
+    elif loaded.cross_validation is not None:
+        show(loaded.cross_validation.verdict)
+
+
+def _drawing(generator: Generator, samples: bool) -> Generator:
+    """The generator with the estimate or samples drawn; samples are refused where it knows no posterior."""
+    if not samples or generator.mean is None:
+        return generator
+    if generator.posterior is None:
+        raise DescriptionError(
+            "The generator has one estimate a description and no posterior to sample: its seen tasks are too few, or "
+            "had no images. Ask for one adapter, or fit it to ten tasks or more with their images."
+        )
+    return generator.with_sampling(draw="posterior")
 
 
 def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
@@ -219,13 +247,11 @@ def _trusted(
     adapters: list[Adapter],
     told: Description,
     report: TrustReport,
-    *,
-    fall_back: bool,
 ) -> list[Adapter]:
     """The adapters with their trust in the provenance; the pretrained model in their place where it is too low."""
     from wildpdiff.trust.model import TrustModel, with_trust
 
-    if report.use_generated or not fall_back:
+    if report.use_generated:
         return [with_trust(adapter, report) for adapter in adapters]
     model = TrustModel.beside(folder, generator.backbone, generator.fingerprint)
     return [model.fallback(report, told, int(adapter.provenance["seed"])) for adapter in adapters]

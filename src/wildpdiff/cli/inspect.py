@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.cli.options import JsonOption
+from wildpdiff.cli.tables import cross_validation_table
 from wildpdiff.cli.terminal import print_json, show
 from wildpdiff.errors import ArtifactError
 
@@ -31,6 +32,14 @@ def inspect(
         print_json(told)
         return
     _show(told)
+    table = told.get("config", {}).get("cross_validation") if told["kind"] == "generator" else None
+    if table is not None:
+        from wildpdiff.conditional_mean.cross_validation import CrossValidation
+
+        found = CrossValidation.from_json(table)
+        show("")
+        show(cross_validation_table(found))
+        show(found.verdict)
 
 
 def _show(told: Mapping[str, Any], indent: int = 0) -> None:

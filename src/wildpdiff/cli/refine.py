@@ -66,9 +66,9 @@ def refine(
         raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
     prepare_torch(threads)
     from wildpdiff.adapter import Adapter
+    from wildpdiff.posterior.most_probable import PosteriorConfig
     from wildpdiff.prediction import find_images
     from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
-    from wildpdiff.refine.posterior import PosteriorConfig
     from wildpdiff.refine.refining import RefineConfig
     from wildpdiff.refine.refining import refine as refine_adapter
     from wildpdiff.refine.starts import StartingPoints

@@ -15,8 +15,8 @@ from wildpdiff.conditional_mean.blend import SHARES, Blend, BlendSearch, Weights
 from wildpdiff.conditional_mean.centering import Centering, fit_centering
 from wildpdiff.conditional_mean.correction import Correction
 from wildpdiff.conditional_mean.cross_validation import (
-    CrossValidation,
     TEMPERATURES,
+    CrossValidation,
     score_held_out,
     tabulate,
     tempered_losses,
@@ -145,4 +145,3 @@ def _anchor(estimators: Estimators, held_out: Float[Tensor, "t d"], images: Task
         scores = score_held_out(estimators.backbone, estimators.codec, vectors, images, validation=True)
         losses[share] = float(scores.loss.mean())
     return min(losses, key=lambda share: losses[share])
-

@@ -158,11 +158,13 @@ class FittedMean:
         mean: fitted.
         losses: task loss of every update; none where nothing was trained.
         cross_validation: how good it is on seen tasks without themselves; None where they have no images.
+        images: of the seen tasks; None where they have none.
     """
 
     mean: ConditionalMean
     losses: Float[Tensor, " steps"] = field(repr=False)
     cross_validation: CrossValidation | None
+    images: TaskImages | None = None
 
 
 def fit_conditional_mean(
@@ -214,4 +216,4 @@ def fit_conditional_mean(
         return FittedMean(without_images(estimators), correction.losses, None)
     images = TaskImages(tuple(labelled), sub_seed(seed, "cross-validation"))
     mean, table = cross_validated(estimators, material.tasks, images, material.centering, config.looked_at)
-    return FittedMean(mean, correction.losses, table)
+    return FittedMean(mean, correction.losses, table, images)

@@ -33,12 +33,12 @@ NETWORKS: Mapping[Basis, str] = {"regression": RESIDUAL, "nothing": DIRECT}
 class ConditionalMean:
     """Fused embeddings of descriptions to normalised adapter vectors.
 
-    ``m(c) = g(c) + α Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` a blend of estimators (pretrained model, mean adapter, nearest
-    task, kernel regressions, networks trained with the task loss) whose weights were chosen on held-out seen tasks,
-    ``a_j`` the adapters of the seen tasks and weights ``p_j`` that are 1 at a seen task's own description and 0 away from
-    all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as that helps on
-    images that it was not trained on. Where a description has images, ``g`` is aligned with their mean features
-    (:mod:`wildpdiff.conditional_mean.centering`).
+    ``m(c) = g(c) + α Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` a blend of estimators (pretrained model, mean adapter,
+    nearest task, kernel regressions, networks trained with the task loss) whose weights were chosen on held-out seen
+    tasks, ``a_j`` the adapters of the seen tasks and weights ``p_j`` that are 1 at a seen task's own description and 0
+    away from all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as that
+    helps on images that it was not trained on. Where a description has images, ``g`` is aligned with their mean
+    features (:mod:`wildpdiff.conditional_mean.centering`).
 
     Attributes:
         kernel: the additive regression, which holds the seen tasks' embeddings and adapters.
@@ -220,4 +220,3 @@ class ConditionalMean:
             anchor=config["anchor"],
             centering=None if entry is None else Centering.from_state(entry, tensors, codec, backbone),
         )
-

@@ -76,7 +76,7 @@ class SimpleEstimators:
         raise KeyError(name)
 
     def leave_one_out(self) -> dict[str, Float[Tensor, "t d"]]:
-        """For each of :data:`SIMPLE` the prediction for every seen task without that task; one task alone has itself."""
+        """For each of :data:`SIMPLE` the prediction for every seen task without it; one task alone has itself."""
         count = len(self.targets)
         if count < 2:
             return {PRETRAINED: self.start[None].clone(), **dict.fromkeys(SIMPLE[1:], self.targets.clone())}

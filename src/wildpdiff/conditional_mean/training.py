@@ -365,7 +365,9 @@ class TaskImages:
 
     def of(self, tasks: Sequence[int]) -> TaskImages:
         """Those of some tasks, in this order; images that the others learn from stay out of what is looked at."""
-        return TaskImages(tuple(self.tasks[task] for task in tasks), self.seed, tuple(self.rows[task] for task in tasks))
+        return TaskImages(
+            tuple(self.tasks[task] for task in tasks), self.seed, tuple(self.rows[task] for task in tasks)
+        )
 
     def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
         """``images`` random images of each of these tasks to learn from, with replacement."""

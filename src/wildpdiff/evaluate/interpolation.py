@@ -12,13 +12,12 @@ from torch import Tensor
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.diffusion.samplers import standard_noise
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.alignment import ALIGNMENTS, connectivity, cosine, principal_angles
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.evaluate.sections import Interpolation, InterpolationPair, InterpolationPath
 from wildpdiff.generator import Generator
-from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.rng import numpy_generator, sub_seed
 
 __all__ = ["PLACES", "TaskPair", "choose_pairs", "description_similarity", "gainful_tasks", "interpolate"]
 
@@ -219,19 +218,18 @@ def _between_latents(generator: Generator, ends: tuple[Adapter, Adapter]) -> lis
 def _between_conditions(
     generator: Generator, embeddings: Float[Tensor, "2 e"], pair: TaskPair, samples: int, seed: int
 ) -> list[list[Adapter]]:
-    asked = _path(embeddings, samples)
     shifts = None if generator.mean is None else generator.mean.seen_shifts()
-    between = None if shifts is None else _path(shifts[[pair.first, pair.second]], samples)
-    draws = torch_generator(seed, "interpolation")
+    between = None if shifts is None else _path(shifts[[pair.first, pair.second]])
     # The same noise at every place: what changes along the path is the condition alone.
-    noise = standard_noise(draws, samples, generator.autoencoder.latent_size).repeat(len(PLACES), 1)
-    return _adapters(generator, generator.tensors(generator.sample_vectors(asked, noise, draws, between)), samples)
+    count = samples if generator.stochastic else 1
+    vectors = generator.sample_vectors(_path(embeddings), count, sub_seed(seed, "interpolation"), between)
+    return _adapters(generator, generator.tensors(vectors.flatten(0, 1)), count)
 
 
-def _path(ends: Float[Tensor, "2 e"], samples: int) -> Float[Tensor, "n e"]:
-    """The places between two ends, each as often as it is sampled."""
+def _path(ends: Float[Tensor, "2 e"]) -> Float[Tensor, "n e"]:
+    """The places between two ends."""
     first, second = ends
-    return torch.stack([torch.lerp(first, second, t) for t in PLACES]).repeat_interleave(samples, 0)
+    return torch.stack([torch.lerp(first, second, t) for t in PLACES])
 
 
 def _adapters(generator: Generator, tensors: Mapping[str, Tensor], samples: int) -> list[list[Adapter]]:

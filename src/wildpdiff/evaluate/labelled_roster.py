@@ -12,7 +12,7 @@ from wildpdiff.baselines.refined import RefinedSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.evaluate.candidate import Candidate
 from wildpdiff.generator import Generator
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.source import Source
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, BestOfSource
 from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.checkpoints import (
     CheckpointAverageSource,
@@ -34,7 +35,7 @@ from wildpdiff.evaluate.candidate import Candidate
 from wildpdiff.evaluate.labelled_roster import LABELLED_NAMES, labelled_candidates
 from wildpdiff.evaluate.results import Condition
 from wildpdiff.evaluate.run import Entrant
-from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source
 
@@ -251,9 +252,32 @@ def assemble(
         seed = int(generator.training["seed"])
         conditions: tuple[Condition, ...] = ("own", "shuffled", "random")
         entrants += [Entrant(generator, condition, seed) for condition in conditions]
-    infos.append(SourceInfo("generated", "description", fit_seconds, "this generator"))
+    infos.append(SourceInfo("generated", "description", fit_seconds, "this generator's estimate"))
+    sampled = [entrant for generator in generators for entrant in _sampled(generator, labelled)]
+    entrants += sampled
+    infos += [SourceInfo(name, *SAMPLED[name]) for name in dict.fromkeys(entrant.source.name for entrant in sampled)]
     infos.append(SourceInfo("fine-tuned", "reference", None, "trained on all of the task's labels"))
     return Roster((*entrants, Entrant(FinetunedSource(finetuned), "own")), tuple(infos))
+
+
+SAMPLED: Mapping[str, tuple[SourceFamily, float | None, str]] = {
+    "one sample": ("description", None, "a posterior sample of this generator"),
+    BEST_BY_IMAGES: ("unlabelled images", None, "of 8 posterior samples the one that is most certain of its images"),
+    BEST_BY_LABELS: ("labels", None, "of 8 posterior samples the one under which 5 labels are most probable"),
+}
+"""What posterior samples are evaluated as."""
+
+
+def _sampled(generator: Generator, labelled: LabelledData | None) -> list[Entrant]:
+    """Posterior samples of a generator, and the best of several; none where it has no posterior."""
+    if generator.mean is None or generator.posterior is None:
+        return []
+    seed, sampled = int(generator.training["seed"]), generator.with_sampling(draw="posterior")
+    found = [Entrant(sampled, "own", seed)]
+    if labelled is not None:
+        for by_labels in (False, True):
+            found.append(Entrant(BestOfSource(sampled, generator.backbone, labelled, by_labels=by_labels), "own", seed))
+    return found
 
 
 SOURCE_NAMES = (

@@ -66,7 +66,7 @@ class CodeNetwork(nn.Module):
             sharpness: standard deviation of what a hidden unit starts with.
         """
         super().__init__()
-        (hidden, size), (tasks, dimensions), count = reads.shape, codes.shape, len(directions)
+        (hidden, size), dimensions, count = reads.shape, codes.shape[1], len(directions)
         self.directions = nn.Parameter(directions.clone())
         self.codes = nn.Parameter(codes.clone())
         self.register_buffer("trained", trained.float())

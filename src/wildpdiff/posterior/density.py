@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wildpdiff.conditions.base import ConditionSampler
@@ -63,9 +63,14 @@ class CodeDensity:
         if self.denoiser is None or self.schedule is None:
             return center + scale * noise
         with torch.inference_mode():
-            return center + scale * dpm_solver_2m(
-                self.denoiser, self.schedule, noise, embeddings, STEPS, generator
-            ).clone()
+            return (
+                center
+                + scale * dpm_solver_2m(self.denoiser, self.schedule, noise, embeddings, STEPS, generator).clone()
+            )
+
+    def only(self, rows: Bool[Tensor, " t"]) -> CodeDensity:
+        """The same with the codes of some of the seen tasks."""
+        return replace(self, embeddings=self.embeddings[rows], codes=self.codes[rows])
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fitting the posterior: what held-out errors look like, and which distribution of them gives labels most probability."""
+"""Fitting the posterior: the distribution of held-out errors under which labels are most probable."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages, fol
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density
-from wildpdiff.refine.posterior import PosteriorConfig, most_probable
+from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
 from wildpdiff.posterior.posterior import Posterior, PosteriorScore
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.posterior.relations import spectral_codes, task_relations
 from wildpdiff.rng import sub_seed, torch_generator
 
@@ -55,9 +55,7 @@ class PosteriorFitConfig:
 
     directions: int = 32
     tasks: int = 64
-    search: PosteriorConfig = field(
-        default_factory=lambda: PosteriorConfig(steps=30, batch=32, learning_rate=0.25)
-    )
+    search: PosteriorConfig = field(default_factory=lambda: PosteriorConfig(steps=30, batch=32, learning_rate=0.25))
     scales: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     cost: float = 1.0
     folds: int = 3
@@ -140,8 +138,12 @@ def fit_posterior(
         return None
     with flush_denormals():
         seen, directions = _measured_errors(material, mean, images, config, seed)
-        estimate = _score(seen, "none", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
-        candidates = [*_shifts(seen, directions), *_coded(seen)]
+        estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
+        candidates = list(_shifts(seen, directions))
+        best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
+        if _ahead(best, estimate) > 1.0:
+            # Errors are no small spread around the estimate: what descriptions leave out may be coded.
+            candidates += _coded(seen)
         return _chosen(seen, estimate, candidates)
 
 
@@ -155,7 +157,7 @@ def _measured_errors(
     own, estimates = codec.decode(mean.adapters), codec.decode(mean.held_out)
     prior = RefinementPrior.of_errors(codec.layout, own - estimates, "errors of held-out seen tasks", config.directions)
     found = []
-    for part in tasks.split(TOGETHER):
+    for part in torch.split(tasks, TOGETHER):
         features = [images.tasks[int(task)] for task in part]
         offsets = torch.zeros(len(part), len(backbone.classes))
         found.append(most_probable(backbone, estimates[part], prior, features, offsets, config.search, seed))
@@ -205,19 +207,12 @@ def _coded(seen: _Seen) -> Iterator[_Candidate]:
     """Networks of description and code, where tasks described alike are unlike beyond chance."""
     material, config = seen.material, seen.config
     relations = task_relations(material.backbone, material.codec, seen.best, seen.embeddings, seen.own_images)
-    everyone = torch.arange(len(seen.tasks))
-    if spectral_codes(relations, everyone, seen.seed) is None:
-        return
     networks: dict[int, CodeNetwork] = {}
     for part in range(int(seen.fold.max()) + 1):
         rest = (seen.fold != part).nonzero()[:, 0]
-        found = spectral_codes(relations, rest, seen.seed)
-        if found is None:
-            return
-        networks[part] = _network(seen, rest, found, sub_seed(seen.seed, "codes", part))
-    start = spectral_codes(relations, everyone, seen.seed)
-    assert start is not None
-    final = _network(seen, everyone, start, sub_seed(seen.seed, "codes"))
+        networks[part] = _network(seen, rest, spectral_codes(relations, rest), sub_seed(seen.seed, "codes", part))
+    everyone = torch.arange(len(seen.tasks))
+    final = _network(seen, everyone, spectral_codes(relations, everyone), sub_seed(seen.seed, "codes"))
     for name in DENSITIES:
         own = {}
         for part, network in networks.items():
@@ -288,13 +283,17 @@ def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Gen
     return torch.stack(found).mean()
 
 
+def _ahead(candidate: _Candidate, estimate: _Candidate) -> float:
+    """By how many standard errors of the mean over tasks labels are more probable under a candidate."""
+    gains = (candidate.likelihoods - estimate.likelihoods).double()
+    return float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-12))
+
+
 def _chosen(seen: _Seen, estimate: _Candidate, candidates: list[_Candidate]) -> Posterior:
-    """The candidate under which labels are most probable, or the widest that costs little where none beats the estimate."""
+    """The candidate under which labels are most probable; the widest that costs little, if none beats the estimate."""
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
-    gains = (best.likelihoods - estimate.likelihoods).double()
-    error = float(gains.std()) / len(gains) ** 0.5
     limit = seen.config.cost / 100
-    if float(gains.mean()) > 2 * error:
+    if _ahead(best, estimate) > 2.0:
         reason = (
             f"Samples explain the labels of held-out tasks better than the estimate alone (log probability of "
             f"{seen.config.labels} labels {best.score.likelihood:.2f}, estimate {estimate.score.likelihood:.2f}): "
@@ -313,7 +312,8 @@ def _chosen(seen: _Seen, estimate: _Candidate, candidates: list[_Candidate]) -> 
             "No spread explains the labels of held-out tasks better than the estimate alone, so samples spread as far "
             f"as one may at a cost of {seen.config.cost:g} point of accuracy."
         )
-    assert chosen.decoder is not None and chosen.codes is not None
+    assert chosen.decoder is not None
+    assert chosen.codes is not None
     everyone = torch.arange(len(seen.tasks))
     density = seen.density(next(name for name in DENSITIES if name == chosen.score.density), everyone, chosen.codes)
     others = sorted((entry for entry in candidates if entry is not chosen), key=lambda entry: -entry.score.likelihood)

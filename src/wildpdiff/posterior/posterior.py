@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,21 @@ class Posterior:
             if isinstance(self.decoder, ShiftDecoder):
                 return self.decoder(embeddings, estimates, codes)
             return self.decoder(embeddings, codes)
+
+    def of_tasks(self, embeddings: Float[Tensor, "t e"]) -> Posterior:
+        """The posterior whose codes are those of the seen tasks with these embeddings, where any of them is coded.
+
+        A diffusion and a decoder stay as they were trained.
+        """
+        own = (torch.cdist(self.density.embeddings, embeddings) < 1e-6).any(1)
+        if not bool(own.any()):
+            return self
+        return replace(self, density=self.density.only(own))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The scores of the estimate and of the chosen posterior, and why it was chosen."""
+        return {"estimate": asdict(self.estimate), "chosen": asdict(self.scores[0]), "reason": self.reason}
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Which seen tasks need like adapters though their descriptions do not tell: codes of what descriptions leave out.
 
-An adapter that serves one task and fails another with nearly the same description shows that something else tells them
-apart. Cross losses between tasks described alike, adapter of one on images of the other, make a signed graph; its leading
-eigenvectors are the start of the tasks' codes (spectral clustering; von Luxburg 2007, "A tutorial on spectral clustering").
+An adapter that serves one task and fails another with nearly the same description shows that something else tells
+them apart. Cross losses between tasks described alike, adapter of one on images of the other, make a signed graph; its
+leading eigenvectors are the start of the tasks' codes (spectral clustering; von Luxburg 2007, "A tutorial on spectral
+clustering").
 """
 
 from __future__ import annotations
@@ -15,18 +16,12 @@ from torch.nn.functional import cross_entropy
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.training import TaskImages
-from wildpdiff.rng import torch_generator
 
 __all__ = ["TaskRelations", "spectral_codes", "task_relations"]
 
 MOST_LOSS = 6.0
 """Cross losses are cut off here: wrong is wrong."""
 IMAGES = 32
-NULLS = 20
-"""Random graphs that the leading eigenvalue is compared with."""
-LEAST_RATIO = 1.3
-"""Leading eigenvalue, in units of the largest of random graphs, from which there is something to code."""
-
 TaskRelations = Float[Tensor, "t t"]
 """Signed and symmetric: positive where two tasks described alike serve each other better than usual, 0 where unlike."""
 
@@ -62,29 +57,17 @@ def task_relations(
     return (signed + signed.T) / 2
 
 
-def spectral_codes(
-    relations: TaskRelations, tasks: Int[Tensor, " s"], seed: int, dimensions: int = 1
-) -> Float[Tensor, "s q"] | None:
-    """Codes of unit mean square of some tasks; ``None`` where the relations are no more than chance makes them.
+def spectral_codes(relations: TaskRelations, tasks: Int[Tensor, " s"], dimensions: int = 1) -> Float[Tensor, "s q"]:
+    """Codes of unit mean square of some tasks.
 
     Args:
         relations: of all tasks.
         tasks: which are coded; the others are not read.
-        seed: of the random graphs.
         dimensions: of a code.
     """
-    own = relations[tasks][:, tasks]
-    values, vectors = torch.linalg.eigh(own)
-    draws = torch_generator(seed, "relations")
-    upper = own.triu(1)
-    chance = 0.0
-    for _ in range(NULLS):
-        signs = torch.randint(0, 2, own.shape, generator=draws) * 2.0 - 1.0
-        flipped = upper.abs() * signs
-        chance = max(chance, float(torch.linalg.eigvalsh(flipped + flipped.T)[-1]))
-    if len(tasks) < 2 * dimensions + 2 or float(values[-1]) < LEAST_RATIO * max(chance, 1e-9):
-        return None
+    _, vectors = torch.linalg.eigh(relations[tasks][:, tasks])
     codes = vectors[:, -dimensions:].flip(1)
     # The sign of an eigenvector is free: the largest entry is made positive.
     signs = codes.gather(0, codes.abs().argmax(0, keepdim=True)).sign()
-    return codes * signs * len(tasks) ** 0.5
+    scaled: Tensor = codes * signs * len(tasks) ** 0.5
+    return scaled

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
-from wildpdiff.refine.posterior import PosteriorConfig, most_probable
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.starts import StartingPoint
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune

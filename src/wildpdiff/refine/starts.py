@@ -14,7 +14,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.generator import Generator
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.prior import RefinementPrior
 
 __all__ = ["FEWEST_DIRECTIONS", "FREE", "StartingPoint", "StartingPoints", "pretrained_adapter"]
 

@@ -25,14 +25,8 @@ from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["WORLDS", "OpenWorld", "PanelWorld", "find_world", "open_world"]
 
-DEEP = FinetuneConfig(steps=200, batch=32, learning_rate=0.1, warmup=20, checkpoints=13, interval=2)
-"""Of the small network."""
-
-PHOTOGRAPHS = FinetuneConfig(steps=60, batch=24, learning_rate=0.001, warmup=6, checkpoints=13, interval=2)
-"""Of EfficientNet-Lite0, chosen on validation images of seen sites (``benchmarks/experiments/pacs_sites``)."""
-
 SAVANNA = FinetuneConfig()
-"""Of the bundled backbone."""
+"""Of savanna's backbones; elsewhere the recipe is chosen on seen tasks."""
 
 SAVANNA_SIZES: dict[str, Any] = {"seen": 160, "unseen": 40, "pretraining": 100}
 PACS = "pacs"
@@ -41,11 +35,11 @@ LABEL_TABLE = "metadata/conservision_site_label.csv"
 
 
 class OpenWorld(NamedTuple):
-    """A world ready to run: its suite, its frozen backbone, and how its tasks are fine-tuned."""
+    """A world ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
 
     suite: Suite
     backbone: Backbone
-    finetune: FinetuneConfig
+    finetune: FinetuneConfig | None
 
 
 OpenSuite = Callable[[Path, Path, int], Suite]
@@ -62,14 +56,14 @@ class PanelWorld:
     Attributes:
         name: of the world.
         suite: makes the suite from the data folder, the world's own folder and a seed.
-        finetune: the recipe of fine-tuning, the one place where it is set.
+        finetune: the recipe of fine-tuning; None where it is chosen on seen tasks.
         files: what the suite reads, relative to the data folder.
         pretrain: makes the backbone from the opened suite, the data folder and a seed.
     """
 
     name: str
     suite: OpenSuite
-    finetune: FinetuneConfig
+    finetune: FinetuneConfig | None
     pretrain: Pretrain
     files: tuple[str, ...] = ()
 
@@ -192,16 +186,16 @@ def _savanna_variant(world: World) -> PanelWorld:
 
 
 WORLDS = (
-    PanelWorld("rotated-digits", _digits, DEEP, _small_cnn(10, 12)),
-    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, DEEP, _small_cnn(10, 12)),
-    PanelWorld("handwriting", _handwriting, DEEP, _small_cnn(8, 12), (handwriting.FILE,)),
-    PanelWorld("pacs", _sites, PHOTOGRAPHS, _sites_backbone, (PACS, LABEL_TABLE)),
-    PanelWorld("class-subsets", _subsets, DEEP, _subsets_backbone, (class_subsets.FILE,)),
-    PanelWorld("class-subsets-strict", _strict_subsets, DEEP, _subsets_backbone, (class_subsets.FILE,)),
-    PanelWorld("scanners", _scanners, DEEP, _small_cnn(20, 4), (scanners.FILE,)),
+    PanelWorld("rotated-digits", _digits, None, _small_cnn(10, 12)),
+    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, None, _small_cnn(10, 12)),
+    PanelWorld("handwriting", _handwriting, None, _small_cnn(8, 12), (handwriting.FILE,)),
+    PanelWorld("pacs", _sites, None, _sites_backbone, (PACS, LABEL_TABLE)),
+    PanelWorld("class-subsets", _subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("class-subsets-strict", _strict_subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("scanners", _scanners, None, _small_cnn(20, 4), (scanners.FILE,)),
     *(_savanna_variant(world) for world in SAVANNA_WORLDS),
     PanelWorld("savanna-extrapolation", _extrapolation, SAVANNA, _bundled),
-    PanelWorld("rotated-digits-distractors", _distracted(_digits), DEEP, _small_cnn(10, 12)),
+    PanelWorld("rotated-digits-distractors", _distracted(_digits), None, _small_cnn(10, 12)),
     PanelWorld("savanna-distractors", _distracted(_savanna()), SAVANNA, _bundled),
 )
 """The panel, in the order of its page."""

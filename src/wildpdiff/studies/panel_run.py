@@ -21,7 +21,9 @@ from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
 from wildpdiff.studies.panel import WORLDS, PanelWorld, open_world
 from wildpdiff.studies.panel_page import METHODS, Method, PanelPage, write_page
+from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.recipe import ChosenRecipe
 
 __all__ = ["PanelConfig", "measure_world", "run_panel"]
 
@@ -130,7 +132,13 @@ def measure_world(
     if path.is_file():
         return read_results(path)
     folder = RunFolder(path.parent, lambda stage: reporter(f"{world.name}: {stage}"))
-    folder.claim({"world": world.name, "finetune": world.finetune.to_json(), **config.to_json()})
+    folder.claim(
+        {
+            "world": world.name,
+            "finetune": None if world.finetune is None else world.finetune.to_json(),
+            **config.to_json(),
+        }
+    )
     suite, backbone, finetune = folder.timed(
         "open suite and backbone", lambda tick: open_world(world, data, folder.folder, config.seed, tick)
     )
@@ -159,10 +167,12 @@ def measure_world(
 def _evaluated(
     config: PanelConfig, run: PipelineConfig, made: Prepared, folder: RunFolder, command: str, tick: Tick
 ) -> Results:
-    unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"), run.finetune.batch)
+    unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"))
     seen = scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed)
     tasks = [*(made.features(name) for name in seen), *(unseen(task.name) for task in made.suite.tasks("unseen"))]
-    alone = classifier_alone(made.backbone, tasks, made.zoo.initial, run.finetune, run.seed)
+    recipe = recipe_of(made.zoo.plan)
+    recipe = recipe.config if isinstance(recipe, ChosenRecipe) else recipe
+    alone = classifier_alone(made.backbone, tasks, made.zoo.initial, recipe, run.seed)
     note = "the same recipe of fine-tuning without LoRA"
     comparison = Comparison(
         made.suite,

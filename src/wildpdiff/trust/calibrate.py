@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError, DescriptionError
@@ -50,7 +51,7 @@ class CalibrationConfig:
     samples: int = 3
     loss: float = 0.01
     risk: float = 0.04
-    floor: float = 0.7
+    floor: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.risk < 1 or not 0 <= self.floor <= 1 or self.samples < 1:
@@ -70,7 +71,8 @@ class HeldOutTask:
         partial: whether a part of its description was hidden.
         evidence: by basis, where the task has the images for it.
         gain: accuracy with the generated adapters, the mean over samples, minus that of the pretrained model.
-        over_mean: the same, minus that of the mean adapter of the tasks that were kept.
+        over_shuffled: the same, minus that with adapters for the description of another task of the fold; 0 where
+            this was not measured, which is for groups and partial descriptions.
         images: that it was measured on.
     """
 
@@ -79,7 +81,7 @@ class HeldOutTask:
     partial: bool
     evidence: Mapping[str, Mapping[str, float]]
     gain: float
-    over_mean: float
+    over_shuffled: float
     images: int
 
 
@@ -202,7 +204,7 @@ class SeenTasks:
         vectors = self.vectors[kept]
         space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
         around = AdapterSpace.fit(self.layout, self.initial, vectors)
-        return _Spaces(space, around, self.priors[kept].mean(0), vectors.mean(0))
+        return _Spaces(space, around, self.priors[kept].mean(0))
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,6 @@ class _Spaces:
     descriptions: DescriptionSpace
     adapters: AdapterSpace
     prior: Tensor
-    mean: Tensor
 
 
 def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
@@ -221,9 +222,11 @@ def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[Hel
     """
     spaces = seen.spaces(fold.held_out)
     rows = []
-    for name in fold.held_out:
+    others = (*fold.held_out[1:], *fold.held_out[:1])
+    for name, other in zip(fold.held_out, others, strict=True):
         full = seen.descriptions[name]
-        rows += _measured(seen, spaces, fold, name, full, source, seed)
+        shuffled = None if fold.extrapolation else seen.descriptions[other]
+        rows += _measured(seen, spaces, fold, name, full, source, seed, shuffled)
         present = [part for part in seen.parts if getattr(full, part, None) is not None]
         if len(present) > 1 and not fold.extrapolation:
             hidden = present[int(numpy_generator(seed, "trust", "hidden", name).integers(len(present)))]
@@ -233,17 +236,25 @@ def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[Hel
 
 
 def _measured(
-    seen: SeenTasks, spaces: _Spaces, fold: Fold, name: str, told: Description, source: Source, seed: int
+    seen: SeenTasks,
+    spaces: _Spaces,
+    fold: Fold,
+    name: str,
+    told: Description,
+    source: Source,
+    seed: int,
+    other: Description | None = None,
 ) -> list[HeldOutTask]:
     """Two rows: each half of the task's images is once what is looked at and once what the gain is measured on."""
     backbone, data = seen.backbone, seen.features(name)
     adapters = source.sample(told, seen.config.samples if source.stochastic else 1, sub_seed(seed, "trust", name))
     images, labels = data.labelled(seen.unshared[seen.names.index(name)])
-    center = seen.layout.unflatten(spaces.mean)
-    stacked = {key: torch.stack([*(adapter.tensors[key] for adapter in adapters), center[key]]) for key in center}
     before = (backbone.predict(images).argmax(1) == labels).double()
-    *right, without = (backbone.predict_many(images, stacked).argmax(2) == labels).double()
-    after = torch.stack(right).mean(0)
+    after = _right(backbone, adapters, images, labels)
+    without = after
+    if other is not None:
+        count = seen.config.samples if source.stochastic else 1
+        without = _right(backbone, source.sample(other, count, sub_seed(seed, "trust", name)), images, labels)
     novelty = spaces.descriptions.novelty(told, backbone.image_features)
     looked: dict[str, Tensor | None] = {"description": None}
     # The backgrounds may be looked at even where they were hidden from the generator: they are unlabelled images.
@@ -259,10 +270,16 @@ def _measured(
     rows = []
     for shown, measured in (halves, halves[::-1]):
         examples = gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, images[shown])
-        gain, over_mean = (float((after - other)[measured].mean()) for other in (before, without))
+        gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
         evidence = {**shared, "examples": examples}
-        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_mean, len(measured)))
+        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_shuffled, len(measured)))
     return rows
+
+
+def _right(backbone: Backbone, adapters: Sequence[Adapter], images: Tensor, labels: Tensor) -> Float[Tensor, " n"]:
+    """For each image the share of the adapters that answer right."""
+    stacked = {key: torch.stack([adapter.tensors[key] for adapter in adapters]) for key in adapters[0].tensors}
+    return (backbone.predict_many(images, stacked).argmax(2) == labels).double().mean(0)
 
 
 def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
@@ -271,8 +288,8 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
     ahead: dict[str, list[float]] = {}
     for row in rows:
         if not row.fold.extrapolation and not row.partial:
-            ahead.setdefault(row.task, []).append(row.over_mean)
-    over_mean = mean_over_tasks(ahead)
+            ahead.setdefault(row.task, []).append(row.over_shuffled)
+    over_shuffled = mean_over_tasks(ahead)
     predictors, thresholds, summaries = {}, {}, {}
     for basis in BASES:
         own = [
@@ -287,7 +304,7 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
         predictors[basis] = fit_gain_predictor(own, spreading)
         predictions = held_out_predictions(own, spreading)
         thresholds[basis] = _thresholds(own, predictions, seen.config)
-        summaries[basis] = summarise(own, predictions, seen.config.loss, over_mean)
+        summaries[basis] = summarise(own, predictions, seen.config.loss, over_shuffled)
     return TrustModel(
         backbone=seen.backbone,
         space=spaces.descriptions,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wildpdiff.adapter import Adapter, AdapterConfig
 from wildpdiff.autoencoder.training import Progress
@@ -17,7 +18,9 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import DataError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
-from wildpdiff.rng import numpy_generator
+from wildpdiff.posterior.posterior import Posterior
+from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
@@ -26,7 +29,7 @@ from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FEWEST_TASKS", "MeanSource", "calibrate_generator", "can_calibrate"]
+__all__ = ["FEWEST_TASKS", "EstimateSource", "PosteriorSource", "calibrate_generator", "can_calibrate"]
 
 FEWEST_TASKS = 30
 """With fewer seen tasks there is too little held-out evidence for trust to rest on."""
@@ -41,10 +44,8 @@ MOST_MEASURED = 30
 
 
 @dataclass(frozen=True)
-class MeanSource:
-    """The adapters that a conditional mean gives to unseen tasks; a :class:`~wildpdiff.source.Source`.
-
-    Samples of a generator vary around it by the spread of checkpoints, far less than it is wrong.
+class EstimateSource:
+    """A conditional mean's estimates for unseen tasks, as a generator gives them; a :class:`~wildpdiff.source.Source`.
 
     Attributes:
         mean: the conditional mean.
@@ -60,8 +61,8 @@ class MeanSource:
 
     @property
     def name(self) -> str:
-        """``conditional mean``."""
-        return "conditional mean"
+        """``estimate``."""
+        return "estimate"
 
     @property
     def stochastic(self) -> bool:
@@ -70,12 +71,53 @@ class MeanSource:
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
+        vectors = self.vectors(description)[1].expand(n, -1)
+        return _adapters(self, vectors, description, seed)
+
+    def vectors(self, description: Description) -> tuple[Tensor, Tensor]:
+        """Embedding and normalised estimate, a row each."""
         with torch.no_grad():
             embedding = self.conditions.encode(description).values[None]
-            vector = self.mean.smooth(embedding, self.mean.shifts([description]))
-        tensors = {name: value[0] for name, value in self.codec.layout.unflatten(self.codec.decode(vector)).items()}
-        told = {"source": self.name, "seed": seed, "task": description.task_id}
-        return [Adapter({name: value.clone() for name, value in tensors.items()}, self.config, told) for _ in range(n)]
+            return embedding, self.mean.smooth(embedding, self.mean.shifts([description]))
+
+
+@dataclass(frozen=True)
+class PosteriorSource:
+    """Posterior samples around the estimates for unseen tasks; a :class:`~wildpdiff.source.Source`.
+
+    Attributes:
+        estimates: what they lie around.
+        posterior: without the tasks that the estimates are made without.
+    """
+
+    estimates: EstimateSource
+    posterior: Posterior
+
+    @property
+    def name(self) -> str:
+        """``one sample``."""
+        return "one sample"
+
+    @property
+    def stochastic(self) -> bool:
+        """Samples of one description differ."""
+        return True
+
+    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
+        """``n`` samples; raises :class:`DescriptionError` on an empty or bad description."""
+        embedding, estimate = self.estimates.vectors(description)
+        draws = torch_generator(seed, "sample")
+        vectors = self.posterior.sample(embedding.expand(n, -1), estimate.expand(n, -1), draws)
+        return _adapters(self.estimates, vectors, description, seed)
+
+
+def _adapters(source: EstimateSource, vectors: Tensor, description: Description, seed: int) -> list[Adapter]:
+    stacked = source.codec.layout.unflatten(source.codec.decode(vectors))
+    provenance = {"source": source.name, "seed": seed, "task": description.task_id}
+    return [
+        Adapter({name: value[row].clone() for name, value in stacked.items()}, source.config, provenance)
+        for row in range(len(vectors))
+    ]
 
 
 def can_calibrate(generator: Generator, zoo: Zoo) -> bool:
@@ -146,10 +188,22 @@ def calibrate_generator(
         folds = (*own, *(fold for fold in folds if fold.extrapolation))
     place = {fold.name: number for number, fold in enumerate(folds) if not fold.extrapolation}
 
-    def fit_without(fold: Fold) -> MeanSource:
+    fitted_without: dict[str, EstimateSource] = {}
+
+    def fit_without(fold: Fold) -> EstimateSource:
+        if fold.name not in fitted_without:
+            fitted_without[fold.name] = _fit_without(fold)
+        return fitted_without[fold.name]
+
+    def sample_without(fold: Fold) -> PosteriorSource:
+        assert generator.posterior is not None
+        kept = torch.tensor([name not in fold.held_out for name in zoo.tasks])
+        return PosteriorSource(fit_without(fold), generator.posterior.of_tasks(mean.seen[kept]))
+
+    def _fit_without(fold: Fold) -> EstimateSource:
         if fold.name in place and mean.members:
             left = mean.without(place[fold.name])
-            return MeanSource(left, generator.conditions, generator.codec, generator.adapter_config)
+            return EstimateSource(left, generator.conditions, generator.codec, generator.adapter_config)
         rest = zoo.without(fold.held_out)
         material = SeenMaterial.of(rest, told, schema, backbone, config.reading, generator.conditions.featurise)
         # What these tasks are judged by teaches no other seen task; it must not teach these others alone either.
@@ -159,23 +213,33 @@ def calibrate_generator(
         short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
         tick = None if progress is None else _within(progress, folds.index(fold), len(folds))
         fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1, progress=tick, store=store)
-        return MeanSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
+        return EstimateSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
-    with one_thread():
+    def calibrated(source: Callable[[Fold], Source], folds: Sequence[Fold], progress: Progress | None) -> TrustModel:
         return calibrate(
             zoo,
             told,
             schema,
             backbone,
             features,
-            fit_without,
+            source,
             parts=generator.conditions.parts,
             folds=folds,
             config=calibration,
             seed=seed,
             generator=generator.fingerprint,
-            progress=None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total),
+            progress=progress,
         )
+
+    with one_thread():
+        model = calibrated(
+            fit_without,
+            folds,
+            None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total),
+        )
+        if generator.posterior is None:
+            return model
+        return replace(model, samples=calibrated(sample_without, folds, None))
 
 
 def _within(progress: Progress, fold: int, folds: int) -> Progress:

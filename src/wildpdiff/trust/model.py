@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +43,7 @@ class TrustModel:
         min_trust: by basis, thresholds chosen on held-out seen tasks: for descriptions ``near`` them and ``far``.
         held_out: what was measured on them, by basis.
         generator: fingerprint of the generator that it speaks of; empty where it is not known.
+        samples: the same for posterior samples in place of estimates; None where there are none.
     """
 
     backbone: Backbone
@@ -52,6 +54,7 @@ class TrustModel:
     min_trust: Mapping[str, Mapping[str, float]]
     held_out: Mapping[str, HeldOutSummary]
     generator: str = field(default="")
+    samples: TrustModel | None = None
 
     def assess(
         self,
@@ -75,6 +78,8 @@ class TrustModel:
         samples = [adapters] if isinstance(adapters, Adapter) else list(adapters)
         for adapter in samples:
             self.backbone.check(adapter)
+        if self.samples is not None and all(drawn_from_posterior(adapter) for adapter in samples):
+            return self.samples.assess(samples, description, images, min_trust)
         if min_trust is not None and not 0 <= min_trust <= 1:
             raise DescriptionError(f"The least trust asked for is {min_trust:g}; it is a probability, give 0 to 1.")
         novelty = self.space.novelty(description, self.backbone.image_features)
@@ -119,7 +124,17 @@ class TrustModel:
     def save(self, folder: Path | str) -> Path:
         """Write ``manifest.json`` and safetensors, atomic; ``GENERATOR/trust`` is where the verbs look for it."""
         folder = Path(folder)
-        config = {
+        config: dict[str, Any] = self._config
+        tensors = self._tensors
+        if self.samples is not None:
+            config["samples"] = self.samples._config
+            tensors |= {f"samples-{name}": group for name, group in self.samples._tensors.items()}
+        write_artifact(folder, KIND, config, tensors)
+        return folder
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return {
             "adapter": self.backbone.adapter_config.to_json(),
             "space": self.space.config,
             "adapters": self.adapters.config,
@@ -128,9 +143,10 @@ class TrustModel:
             "held_out": {basis: summary.to_json() for basis, summary in self.held_out.items()},
             "generator": self.generator,
         }
-        tensors = {"space": self.space.tensors, "adapters": {**self.adapters.tensors, "prior": self.prior}}
-        write_artifact(folder, KIND, config, tensors)
-        return folder
+
+    @property
+    def _tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {"space": dict(self.space.tensors), "adapters": {**self.adapters.tensors, "prior": self.prior}}
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Backbone) -> TrustModel:
@@ -154,18 +170,12 @@ class TrustModel:
                     f"{adapter.backbone_hash[:12]}; the one given is {backbone.name!r} with "
                     f"{backbone.backbone_hash[:12]}. Calibrate it again."
                 )
-            stored = dict(artifact.tensors["adapters"])
-            prior = stored.pop("prior")
-            return cls(
-                backbone=backbone,
-                space=DescriptionSpace.from_state(config["space"], artifact.tensors["space"]),
-                adapters=AdapterSpace.from_state(config["adapters"], stored),
-                prior=prior,
-                predictors={basis: GainPredictor.from_json(entry) for basis, entry in config["predictors"].items()},
-                min_trust=config["min_trust"],
-                held_out={basis: HeldOutSummary.from_json(entry) for basis, entry in config["held_out"].items()},
-                generator=config["generator"],
-            )
+            samples = None
+            if "samples" in config:
+                inner = {name.removeprefix("samples-"): group for name, group in artifact.tensors.items()
+                         if name.startswith("samples-")}  # fmt: skip
+                samples = _restored(config["samples"], inner, backbone)
+            return replace(_restored(config, artifact.tensors, backbone), samples=samples)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"The model of trust in {folder} cannot be restored ({error}).") from error
 
@@ -194,6 +204,27 @@ class TrustModel:
                 f"{fingerprint[:12]}. Calibrate it again."
             )
         return model
+
+
+def drawn_from_posterior(adapter: Adapter) -> bool:
+    """Whether an adapter is a sample around an estimate, by its provenance."""
+    sampling = adapter.provenance.get("sampling")
+    return isinstance(sampling, dict) and sampling.get("draw") == "posterior"
+
+
+def _restored(config: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], backbone: Backbone) -> TrustModel:
+    stored = dict(tensors["adapters"])
+    prior = stored.pop("prior")
+    return TrustModel(
+        backbone=backbone,
+        space=DescriptionSpace.from_state(config["space"], tensors["space"]),
+        adapters=AdapterSpace.from_state(config["adapters"], stored),
+        prior=prior,
+        predictors={basis: GainPredictor.from_json(entry) for basis, entry in config["predictors"].items()},
+        min_trust=config["min_trust"],
+        held_out={basis: HeldOutSummary.from_json(entry) for basis, entry in config["held_out"].items()},
+        generator=config["generator"],
+    )
 
 
 def gather_evidence(

@@ -27,7 +27,8 @@ class HeldOutSummary:
         helped: share of the tasks, in random folds, whose accuracy rose.
         harmed: share of them that lost more than one point.
         coverage: share of all held-out tasks whose gain lies in the interval predicted without them.
-        over_mean: how far generated adapters were ahead of the mean adapter, in random folds, and its 95 % interval.
+        over_shuffled: by how many points generated adapters were ahead of those generated for the description of
+            another task, in random folds, and the 95 % interval of it.
     """
 
     tasks: int
@@ -37,25 +38,25 @@ class HeldOutSummary:
     helped: float
     harmed: float
     coverage: float
-    over_mean: tuple[float, float, float]
+    over_shuffled: tuple[float, float, float]
 
     @property
     def tells(self) -> bool:
-        """Whether descriptions were shown to tell tasks apart: generated adapters are ahead of the mean adapter."""
-        return self.over_mean[1] > 0
+        """Whether descriptions were shown to matter: adapters for another task's description are worse."""
+        return self.over_shuffled[1] > 0
 
     def most(self, trust: float) -> float:
-        """The trust that may be had: where descriptions tell nothing, no task is better known than the average."""
-        return trust if self.tells else min(trust, self.helped)
+        """The trust that may be had: none where descriptions were not shown to matter to what is generated."""
+        return trust if self.tells else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**vars(self), "over_mean": list(self.over_mean)}
+        return {**vars(self), "over_shuffled": list(self.over_shuffled)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> HeldOutSummary:
         """The inverse of :meth:`to_json`."""
-        return cls(**{**data, "over_mean": tuple(data["over_mean"])})
+        return cls(**{**data, "over_shuffled": tuple(data["over_shuffled"])})
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class TrustReport:
     """How far a generated adapter may be relied on. Gains are in points of accuracy against the pretrained model.
 
     Attributes:
-        trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1; never
-            above the share of held-out tasks that gained where descriptions were not shown to tell tasks apart, and 0
-            where a place or a number lies outside of all that was seen.
+        trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1; 0
+            where descriptions were not shown to matter to what is generated, and where a site or a number lies outside
+            of all that was seen.
         gain: expected gain.
         low, high: its 90 % interval (conformal, over held-out seen tasks).
         min_trust: below this the pretrained model is to be kept.
@@ -134,12 +135,11 @@ def reasons(
     """What speaks for and against, in words: what is unknown, what is far, what is missing, what changes."""
     found = [f"{name} {value!r} was in no seen task" for name, value in novelty.unknown.items()]
     if not held_out.tells:
-        ahead, low, high = held_out.over_mean
+        ahead, low, high = held_out.over_shuffled
         found.insert(
             0,
-            "descriptions were not shown to tell tasks apart: on held-out seen tasks generated adapters were "
-            f"{ahead:+.1f} points [{low:+.1f}, {high:+.1f}] ahead of the mean adapter, so no task is trusted "
-            f"more than the share of them that gained",
+            "descriptions were not shown to matter: on held-out seen tasks adapters for their own description were "
+            f"{ahead:+.1f} points [{low:+.1f}, {high:+.1f}] ahead of adapters for another task's, so none is trusted",
         )
     far = {
         name: share

@@ -33,7 +33,7 @@ def summarise(
     rows: Sequence[HeldOutGain],
     predictions: Sequence[GainPrediction],
     loss: float,
-    over_mean: tuple[float, float, float],
+    over_shuffled: tuple[float, float, float],
 ) -> HeldOutSummary:
     """The summary of one basis.
 
@@ -41,7 +41,7 @@ def summarise(
         rows: what was measured.
         predictions: what was predicted of each row without its fold.
         loss: a task is harmed where it loses more than this, in accuracy.
-        over_mean: how far generated adapters were ahead of the mean adapter (:func:`mean_over_tasks`).
+        over_shuffled: lead over adapters for other tasks' descriptions (:func:`mean_over_tasks`).
     """
     by_task: dict[str, list[float]] = {}
     for row in rows:
@@ -58,5 +58,5 @@ def summarise(
         helped=float(np.mean(near > 0)),
         harmed=float(np.mean(near < -loss)),
         coverage=float(np.mean(covered)),
-        over_mean=over_mean,
+        over_shuffled=over_shuffled,
     )

@@ -11,8 +11,8 @@ from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.refined import RefinedSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.errors import DataError, DescriptionError
-from wildpdiff.refine.posterior import PosteriorConfig
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.most_probable import PosteriorConfig
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.refining import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.tasks.description import Description

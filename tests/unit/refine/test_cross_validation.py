@@ -11,9 +11,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import TrainingError
+from wildpdiff.posterior.most_probable import PosteriorConfig
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.cross_validation import LEFT_OUT, TaskStarts, held_out_losses, label_folds, preferred
-from wildpdiff.refine.posterior import PosteriorConfig
-from wildpdiff.refine.prior import RefinementPrior
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
 from wildpdiff.refine.starts import StartingPoint, pretrained_adapter
 from wildpdiff.rng import torch_generator

@@ -10,7 +10,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.fit import FittedGenerator
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.starts import FREE, StartingPoints
 from wildpdiff.rng import torch_generator
 

@@ -13,8 +13,8 @@ from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
-from wildpdiff.refine.posterior import PosteriorConfig, most_probable
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine, refine_tasks
 from wildpdiff.refine.starts import FREE, StartingPoint, StartingPoints, pretrained_adapter
 from wildpdiff.rng import torch_generator

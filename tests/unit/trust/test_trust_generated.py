@@ -20,7 +20,7 @@ from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.trust.calibrate import CalibrationConfig
-from wildpdiff.trust.generated import MOST_MEASURED, MeanSource, _some, calibrate_generator, can_calibrate
+from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, calibrate_generator, can_calibrate
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
@@ -174,7 +174,7 @@ def test_the_tasks_that_are_measured_are_drawn_and_not_the_first_of_a_sorted_zoo
 def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(world: World) -> None:
     generator = world.generator
     assert generator.mean is not None
-    source = MeanSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
+    source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
     (adapter,) = source.sample(TOLD["seen-03"], 1, 5)
     vector = generator.codec.encode(generator.codec.layout.flatten(adapter.tensors)[None])
     told = TOLD["seen-03"]

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
-from wildpdiff.refine.prior import RefinementPrior
+from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
