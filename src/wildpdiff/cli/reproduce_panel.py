@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,12 @@ def panel(
     worlds: Annotated[str | None, typer.Option("--worlds", help="Which, separated by commas; else all.")] = None,
     seed: SeedOption = 0,
     generators: Annotated[int, typer.Option("--generators", min=1, help="Generators fitted in each world.")] = 3,
+    baselines: Annotated[
+        Literal["core", "all"],
+        typer.Option(
+            "--baselines", help="core leaves out those that are trained: multi-task adapters, hypernetwork, …."
+        ),
+    ] = "all",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,11 +43,13 @@ def panel(
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.studies.panel import WORLDS, find_world
+    from wildpdiff.studies.panel_page import METHODS
     from wildpdiff.studies.panel_run import PanelConfig, run_panel
 
     names = None if worlds is None else [name.strip() for name in worlds.split(",") if name.strip()]
     chosen = WORLDS if names is None else [find_world(name) for name in names]
-    config = PanelConfig(seed=seed, generators=generators)
+    methods = METHODS if baselines == "all" else tuple(method for method in METHODS if not method.trained)
+    config = PanelConfig(seed=seed, generators=generators, methods=methods)
     with Stages() as stages:
         page = run_panel(config, chosen, data, out, command=recorded_command(), reporter=stages)
     if as_json:

@@ -144,11 +144,22 @@ class BackboneInfo:
 
 @dataclass(frozen=True)
 class GeneratorInfo:
-    """The generators, one hash a seed; their configuration, and how many checkpoints they were trained on."""
+    """The generators, one hash a seed; their configuration, and how many checkpoints they were trained on.
+
+    Attributes:
+        hashes: one a seed.
+        config: of all of them.
+        checkpoints: number of checkpoints of the zoo.
+        cross_validation: of the first, as :meth:`CrossValidation.to_json` gives it; None where it has none.
+        posterior: of the first: scores of its estimate and of its posterior on held-out seen tasks, and the reason of
+            the choice; None where it has none.
+    """
 
     hashes: tuple[str, ...]
     config: dict[str, Any]
     checkpoints: int
+    cross_validation: dict[str, Any] | None = None
+    posterior: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from wildpdiff.evaluate.interpolation_summary import ways_of
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
+from wildpdiff.report.cross_validation_table import cross_validation_blocks
 from wildpdiff.report.drawing import ReportFigure
 from wildpdiff.report.figure_calibration import calibration_figure
 from wildpdiff.report.figure_distance import distance_figure
@@ -57,6 +58,7 @@ def page_sections(results: Results) -> list[PageSection]:
     names = {suite: figure_names(parts, suite) for suite in suites}
     first = by_suite[suites[0]]
     sections: list[PageSection | None] = [_table_section(results, by_suite, styles, names)]
+    sections.append(_section("Known before: cross-validation on seen tasks", cross_validation_blocks(results)))
     figures = [figure for suite in suites for figure in accuracy_figures(by_suite[suite], styles, names[suite])]
     sections.append(PageSection("Source by source, task by task", tuple(figures)))
     groups = [block for suite in suites for block in groups_blocks(by_suite[suite], styles, names[suite].heading)]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from wildpdiff.baselines.classifier_alone import CLASSIFIER_ALONE
+from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.disk import write_file
 from wildpdiff.evaluate.results import Condition, Results
 from wildpdiff.evaluate.statistics import Difference, Estimate, paired_difference
@@ -27,11 +28,18 @@ LEAST_GAIN = 0.03
 
 @dataclass(frozen=True)
 class Method:
-    """A line of a world's table: its label, and the source and condition of the rows it is made of."""
+    """A line of a world's table.
+
+    Attributes:
+        label: of the line.
+        source, condition: of the rows it is made of.
+        trained: whether the source is a network of its own, whose training takes most of an evaluation.
+    """
 
     label: str
     source: str
     condition: Condition = "own"
+    trained: bool = False
 
 
 METHODS = (
@@ -40,9 +48,9 @@ METHODS = (
     Method("nearest task", "nearest task"),
     Method("kernel ridge regression", "kernel ridge regression"),
     Method("additive kernel regression", "additive kernel regression"),
-    Method("multi-task adapter", "multi-task adapter", "none"),
-    Method("multi-task adapter with description", "multi-task adapter with description"),
-    Method("hypernetwork, task loss", "hypernetwork, task loss"),
+    Method("multi-task adapter", "multi-task adapter", "none", trained=True),
+    Method("multi-task adapter with description", "multi-task adapter with description", trained=True),
+    Method("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
     Method("generated", GENERATED),
     Method("generated, shuffled descriptions", GENERATED, "shuffled"),
     Method("one sample", "one sample"),
@@ -66,6 +74,7 @@ class PanelRow:
         tasks: number of unseen tasks.
         accuracy: of every method, by label, in the order of :data:`METHODS`.
         lora: fine-tuned minus classifier alone.
+        foretold: accuracy of generated adapters in the cross-validation on seen tasks; None where there was none.
         simple: label of the best simple alternative.
         lead: generated minus that.
         with_trust: accuracy where the pretrained model is kept below the threshold of trust; None without trust.
@@ -78,6 +87,7 @@ class PanelRow:
     tasks: int
     accuracy: Mapping[str, Estimate]
     lora: Difference
+    foretold: float | None
     simple: str
     lead: Difference
     with_trust: float | None
@@ -121,6 +131,7 @@ def panel_row(world: str, results: Results) -> PanelRow:
         len(pretrained),
         {label: _estimate(values, seed) for label, values in columns.items()},
         paired_difference(columns[FINETUNED], columns[CLASSIFIER_ALONE], seed=seed),
+        _foretold(results),
         simple,
         paired_difference(generated, columns[simple], seed=seed),
         None if trust is None else float(pretrained.mean()) + trust.gain_with.value / 100,
@@ -129,6 +140,11 @@ def panel_row(world: str, results: Results) -> PanelRow:
         seed,
         sum(stage.seconds for stage in results.stages),
     )
+
+
+def _foretold(results: Results) -> float | None:
+    table = None if results.generator is None else results.generator.cross_validation
+    return None if table is None else CrossValidation.from_json(table).delivered.accuracy / 100
 
 
 def _columns(results: Results) -> dict[str, ndarray]:
@@ -167,7 +183,8 @@ def _page(rows: Sequence[PanelRow], remarks: Sequence[str]) -> PlainPage:
     lead = (
         "Accuracy on unseen tasks in percent, mean over all tasks, samples and generators; in brackets 95 % bootstrap "
         "intervals over tasks. With trust: the pretrained model is kept below the threshold. Harmed: lost more than a "
-        "point against the pretrained model. Coverage: measured gain inside its 90 % interval."
+        "point against the pretrained model. Foretold: cross-validation on seen tasks, "
+        "by the first generator's fit. Coverage: measured gain inside its 90 % interval."
     )
     sections = [PlainSection("Worlds", (lead,), (_overview(rows),), tuple(remarks))]
     if rows:
@@ -195,6 +212,7 @@ def _overview(rows: Sequence[PanelRow]) -> PlainTable:
         "pretrained",
         "best simple",
         "generated",
+        "foretold",
         "with trust",
         "one sample",
         "fine-tuned",
@@ -218,6 +236,7 @@ def _cells(row: PanelRow) -> tuple[str, ...]:
         _percent(row.accuracy[PRETRAINED]),
         f"{_percent(row.accuracy[row.simple])} ({row.simple})",
         _percent(row.accuracy[GENERATED]),
+        "–" if row.foretold is None else percent(row.foretold),
         "–" if row.with_trust is None else percent(row.with_trust),
         "–" if sample is None else _percent(sample),
         _percent(row.accuracy[FINETUNED]),
