@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,43 +31,14 @@ from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.disk import written_in_place
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.posterior.posterior import Posterior
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.rng import torch_generator
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, description_provenance
 
-__all__ = ["Generator", "Sampling", "description_provenance", "stored_fingerprint"]
+__all__ = ["Generator", "Sampling", "stored_fingerprint"]
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What is drawn, and how the latents of a diffusion are sampled.
-
-    Attributes:
-        draw: ``estimate`` gives the best estimate of a described task's adapter, ``posterior`` samples around it. A
-            generator without a conditional mean knows samples only.
-        sampler: a name in :data:`wildpdiff.diffusion.samplers.SAMPLERS`.
-        steps: sampler steps.
-        guidance: scale of classifier-free guidance; 1 is the conditional model unchanged.
-        temperature: standard deviation of the start noise; below 1 samples gather around the mode.
-
-    All but ``draw`` concern a diffusion over adapters' latents (the paper's method), not one over codes.
-    """
-
-    draw: Literal["estimate", "posterior"] = "estimate"
-    sampler: str = "dpm_solver_2m"
-    steps: int = 20
-    guidance: float = 1.0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise DescriptionError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
-        if self.draw not in ("estimate", "posterior"):
-            raise DescriptionError(f"There is nothing called {self.draw!r} to draw; choose estimate or posterior.")
-        if self.steps < 1:
-            raise DescriptionError(f"{self.steps} sampler steps were asked for; at least 1 is needed.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,19 +351,3 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         training=config["training"],
         cross_validation=None if table is None else CrossValidation.from_json(table),
     )
-
-
-def description_provenance(description: Description) -> dict[str, Any]:
-    """What an adapter's provenance says of the description: values as they are, images by number and hash."""
-    told: dict[str, Any] = {}
-    if description.metadata is not None:
-        told["metadata"] = dict(description.metadata)
-    for part in ("backgrounds", "examples"):
-        images = getattr(description, part)
-        if images is not None:
-            told[part] = {"images": len(images), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-    if description.text is not None:
-        told["text"] = description.text
-    if description.task_id is not None:
-        told["task_id"] = description.task_id
-    return told

@@ -21,7 +21,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, kept, silent
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.tasks.task import Suite
+from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo, recipe_of
@@ -142,12 +142,13 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
     out = folder.folder
     suite, backbone = problem or _load(config)
     features = FeatureCache(backbone, suite.tasks("seen"))
-    zoo = folder.timed(SEEN_STAGE, lambda tick: _zoo(out / "zoo", config, suite, backbone, features, tick))
+    make = partial(_zoo, config, suite, backbone)
+    zoo = folder.timed(SEEN_STAGE, partial(make, out / "zoo", "seen", config.recipe, features))
     reference = None
     if suite.tasks("unseen"):
         reference = folder.timed(
-            "fine-tune unseen tasks, for comparison only",
-            lambda tick: _reference(out / "reference", config, suite, backbone, zoo, tick),
+            "fine-tune unseen tasks, for comparison only",  # exactly as the seen ones
+            partial(make, out / "reference", "unseen", recipe_of(zoo.plan), None),
         )
     generators: list[Generator] = []
     trust: list[TrustModel] = []
@@ -205,40 +206,24 @@ def run_pipeline(
 
 
 def _zoo(
-    folder: Path,
     config: PipelineConfig,
     suite: Suite,
     backbone: Backbone,
-    features: FeatureCache,
+    folder: Path,
+    group: Group,
+    recipe: FinetuneConfig | None,
+    features: FeatureCache | None,
     tick: Callable[[int, int], None],
 ) -> Zoo:
-    tasks = suite.tasks("seen")
     return build_zoo(
         folder,
         backbone,
-        tasks,
+        suite.tasks(group),
         suite.fingerprint,
-        config.recipe,
+        recipe,
         seed=config.seed,
         per_shard=config.per_shard,
         features=features,
-        progress=tick,
-    )
-
-
-def _reference(
-    folder: Path, config: PipelineConfig, suite: Suite, backbone: Backbone, zoo: Zoo, tick: Callable[[int, int], None]
-) -> Zoo:
-    """The unseen tasks fine-tuned exactly as the seen ones."""
-    tasks = suite.tasks("unseen")
-    return build_zoo(
-        folder,
-        backbone,
-        tasks,
-        suite.fingerprint,
-        recipe_of(zoo.plan),
-        seed=config.seed,
-        per_shard=config.per_shard,
         progress=tick,
     )
 

@@ -14,9 +14,9 @@ from wildpdiff.artifact import SCHEMA_VERSION, json_bytes, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, SchemaVersionError
 from wildpdiff.fit import FittedGenerator
-from wildpdiff.generator import Generator, Sampling, description_provenance
+from wildpdiff.generator import Generator, Sampling
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, description_provenance
 
 TOLD = toys.ToySuite().tasks("unseen")[0].description
 

@@ -90,7 +90,7 @@ def _told_suite(suite: Suite) -> dict[str, Any]:
 def _told_task(suite: Suite, task: Task) -> dict[str, Any]:
     import numpy as np
 
-    from wildpdiff.generator import description_provenance
+    from wildpdiff.tasks.description import description_provenance
     from wildpdiff.tasks.task import SPLITS
 
     told: dict[str, Any] = {"task": task.name, "suite": suite.name}

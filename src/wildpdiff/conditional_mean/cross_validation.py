@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -214,6 +213,8 @@ def tabulate(
         weights: of the methods that it is made of.
         delivered: of what is delivered.
     """
+    from scipy.special import stdtrit  # late: reading a generator that holds a table needs no scipy
+
     rows = []
     for name, own in (*scores.items(), (DELIVERED, delivered)):
         leads = 100 * (delivered.accuracy - own.accuracy).double().numpy()

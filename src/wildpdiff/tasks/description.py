@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,15 @@ import numpy.typing as npt
 
 from wildpdiff.errors import DescriptionError
 
-__all__ = ["PARTS", "Description", "Images", "MetadataField", "MetadataSchema", "MetadataValue"]
+__all__ = [
+    "PARTS",
+    "Description",
+    "Images",
+    "MetadataField",
+    "MetadataSchema",
+    "MetadataValue",
+    "description_provenance",
+]
 
 Images = npt.NDArray[np.uint8]
 """Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
@@ -159,3 +168,19 @@ class MetadataSchema:
     def from_json(cls, data: Iterable[Mapping[str, Any]]) -> MetadataSchema:
         """The inverse of :meth:`to_json`."""
         return cls(tuple(MetadataField.from_json(entry) for entry in data))
+
+
+def description_provenance(description: Description) -> dict[str, Any]:
+    """What an adapter's provenance says of the description: values as they are, images by number and hash."""
+    told: dict[str, Any] = {}
+    if description.metadata is not None:
+        told["metadata"] = dict(description.metadata)
+    for part in ("backgrounds", "examples"):
+        images = getattr(description, part)
+        if images is not None:
+            told[part] = {"images": len(images), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+    if description.text is not None:
+        told["text"] = description.text
+    if description.task_id is not None:
+        told["task_id"] = description.task_id
+    return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -169,58 +169,25 @@ def calibrate_generator(
             f"The tasks of the zoo in {zoo.folder} were fine-tuned in one shared basis, so none of them can be held "
             "out to calibrate trust. Use an independent zoo, or go without trust."
         )
-    mean, backbone = generator.mean, generator.backbone
     told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
-    folds = calibration_folds(
+    groups = calibration_folds(
         zoo.tasks,
         told,
         schema,
-        backbone.image_features,
+        generator.backbone.image_features,
         random=calibration.random_folds,
         groups=calibration.group_folds,
         seed=seed,
     )
-    if mean.members:
-        own = [
-            Fold(f"{RANDOM} {number}", _some(_named(zoo.tasks, (mean.fold == number).tolist()), seed, number), False)
-            for number in range(mean.folds)
-        ]
-        folds = (*own, *(fold for fold in folds if fold.extrapolation))
-    place = {fold.name: number for number, fold in enumerate(folds) if not fold.extrapolation}
+    folds = _folds(generator.mean, zoo.tasks, groups, seed)
+    sources = _Sources(generator, generator.mean, zoo, told, schema, config, features, folds, seed, progress, store)
 
-    fitted_without: dict[str, EstimateSource] = {}
-
-    def fit_without(fold: Fold) -> EstimateSource:
-        if fold.name not in fitted_without:
-            fitted_without[fold.name] = _fit_without(fold)
-        return fitted_without[fold.name]
-
-    def sample_without(fold: Fold) -> PosteriorSource:
-        assert generator.posterior is not None
-        kept = torch.tensor([name not in fold.held_out for name in zoo.tasks])
-        return PosteriorSource(fit_without(fold), generator.posterior.of_tasks(mean.seen[kept]))
-
-    def _fit_without(fold: Fold) -> EstimateSource:
-        if fold.name in place and mean.members:
-            left = mean.without(place[fold.name])
-            return EstimateSource(left, generator.conditions, generator.codec, generator.adapter_config)
-        rest = zoo.without(fold.held_out)
-        material = SeenMaterial.of(rest, told, schema, backbone, config.reading, generator.conditions.featurise)
-        # What these tasks are judged by teaches no other seen task; it must not teach these others alone either.
-        judged = {key for name in fold.held_out for key in features(name).keys}
-        images = (lambda name: features(name).without_validation(judged)) if mean.members else None
-        # One shorter training is enough to see how far the generator carries beyond what it has seen.
-        short = replace(config.task_loss, steps=min(GROUP_STEPS, config.task_loss.steps))
-        tick = None if progress is None else _within(progress, folds.index(fold), len(folds))
-        fitted = fit_conditional_mean(material, short, images, seed, trained_folds=1, progress=tick, store=store)
-        return EstimateSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
-
-    def calibrated(source: Callable[[Fold], Source], folds: Sequence[Fold], progress: Progress | None) -> TrustModel:
+    def calibrated(source: Callable[[Fold], Source], tick: Progress | None) -> TrustModel:
         return calibrate(
             zoo,
             told,
             schema,
-            backbone,
+            generator.backbone,
             features,
             source,
             parts=generator.conditions.parts,
@@ -228,18 +195,74 @@ def calibrate_generator(
             config=calibration,
             seed=seed,
             generator=generator.fingerprint,
-            progress=progress,
+            progress=tick,
         )
 
     with one_thread():
-        model = calibrated(
-            fit_without,
-            folds,
-            None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total),
-        )
+        tick = None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total)
+        model = calibrated(sources.estimates, tick)
         if generator.posterior is None:
             return model
-        return replace(model, samples=calibrated(sample_without, folds, None))
+        return replace(model, samples=calibrated(sources.samples, None))
+
+
+def _folds(mean: ConditionalMean, tasks: Sequence[str], folds: Sequence[Fold], seed: int) -> tuple[Fold, ...]:
+    """The random folds are those that the mean's networks were trained without, where there are networks."""
+    if not mean.members:
+        return tuple(folds)
+    own = [
+        Fold(f"{RANDOM} {number}", _some(_named(tasks, (mean.fold == number).tolist()), seed, number), False)
+        for number in range(mean.folds)
+    ]
+    return (*own, *(fold for fold in folds if fold.extrapolation))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """Estimates and samples of a generator without the tasks of a fold; each fold is fitted once."""
+
+    generator: Generator
+    mean: ConditionalMean
+    zoo: Zoo
+    descriptions: Mapping[str, Description]
+    schema: MetadataSchema
+    config: GeneratorConfig
+    features: Callable[[str], TaskFeatures]
+    folds: tuple[Fold, ...]
+    seed: int
+    progress: Progress | None
+    store: Path | None
+    fitted: dict[str, EstimateSource] = field(default_factory=dict)
+
+    def estimates(self, fold: Fold) -> EstimateSource:
+        if fold.name not in self.fitted:
+            self.fitted[fold.name] = self._without(fold)
+        return self.fitted[fold.name]
+
+    def samples(self, fold: Fold) -> PosteriorSource:
+        assert self.generator.posterior is not None
+        kept = torch.tensor([name not in fold.held_out for name in self.zoo.tasks])
+        return PosteriorSource(self.estimates(fold), self.generator.posterior.of_tasks(self.mean.seen[kept]))
+
+    def _without(self, fold: Fold) -> EstimateSource:
+        mean, generator, number = self.mean, self.generator, self.folds.index(fold)
+        if mean.members and not fold.extrapolation:  # the random folds are the first, as the networks'
+            left = mean.without(number)
+            return EstimateSource(left, generator.conditions, generator.codec, generator.adapter_config)
+        rest, backbone, reading = self.zoo.without(fold.held_out), generator.backbone, self.config.reading
+        featurise = generator.conditions.featurise
+        material = SeenMaterial.of(rest, self.descriptions, self.schema, backbone, reading, featurise)
+        # What these tasks are judged by teaches no other seen task; it must not teach these others alone either.
+        features = self.features
+        judged = {key for name in fold.held_out for key in features(name).keys}
+        images = (lambda name: features(name).without_validation(judged)) if mean.members else None
+        # One shorter training is enough to see how far the generator carries beyond what it has seen.
+        short = replace(self.config.task_loss, steps=min(GROUP_STEPS, self.config.task_loss.steps))
+        tick = None if self.progress is None else _within(self.progress, number, len(self.folds))
+        fitted = fit_conditional_mean(
+            material, short, images, self.seed, trained_folds=1, progress=tick, store=self.store
+        )
+        return EstimateSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
 
 
 def _within(progress: Progress, fold: int, folds: int) -> Progress:
