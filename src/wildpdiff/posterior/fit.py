@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.autoencoder.training import flush_denormals
+from wildpdiff.conditional_mean.cross_validation import TEMPERATURES
 from wildpdiff.conditional_mean.fit import SeenMaterial
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import factor_reads
@@ -257,20 +257,27 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
     """How samples of one distribution do on the seen tasks that it was fitted without."""
     config, codec, backbone = seen.config, seen.material.codec, seen.material.backbone
     draws = torch_generator(seen.seed, "posterior", "samples")
+    temperatures = torch.tensor(TEMPERATURES)
     likelihoods, singles, best = [], [], []
     for row, task in enumerate(seen.tasks.tolist()):
         inputs, labels = seen.images.judged(task, config.images)
         logits = backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(draw(row, draws))))
         count = len(logits)
-        losses = cross_entropy(logits.flatten(0, 1), labels.repeat(count), reduction="none").view(count, -1)
+        tempered = (logits[None] / temperatures[:, None, None, None]).log_softmax(-1)
+        losses = -tempered.gather(-1, labels.expand(len(temperatures), count, -1)[..., None])[..., 0]
         right = (logits.argmax(-1) == labels).double()
-        likelihoods.append(torch.logsumexp(-config.labels * losses.mean(1), 0) - math.log(count))
+        likelihoods.append(torch.logsumexp(-config.labels * losses.mean(2), 1) - math.log(count))
         singles.append(right.mean())
-        best.append(_best_by_labels(losses, right, config.labels, draws))
+        best.append(_best_by_labels(losses[TEMPERATURES.index(1.0)], right, config.labels, draws))
     accuracies = torch.stack(singles)
-    means = [float(torch.stack(values).mean()) for values in (likelihoods, singles, best)]
-    score = PosteriorScore(decoder, density, scale, means[0], 100 * means[1], 100 * means[2])
-    return _Candidate(score, torch.stack(likelihoods), accuracies)
+    # Every candidate counts at the temperature that is best for it on all tasks together: how sure adapters are is not
+    # what is compared.
+    table = torch.stack(likelihoods, 1)
+    own = table[table.mean(1).argmax()]
+    one, chosen = float(accuracies.mean()), float(torch.stack(best).mean())
+    return _Candidate(
+        PosteriorScore(decoder, density, scale, float(own.mean()), 100 * one, 100 * chosen), own, accuracies
+    )
 
 
 def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:

@@ -24,7 +24,8 @@ class PosteriorScore:
         decoder: ``shift`` (the estimate plus errors like those of held-out tasks) or ``network``.
         density: of the codes.
         scale: of the codes.
-        likelihood: mean over tasks of the logarithm of the mean probability of five labels, over samples.
+        likelihood: mean over tasks of the logarithm of the mean probability of five labels, over samples, at the
+            temperature of the logits that is best for all tasks together.
         one_sample: accuracy of a sample.
         best_of_8: accuracy of the one of eight samples that five labels choose.
     """
