@@ -63,6 +63,33 @@ def toy_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
     return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.generator_config())
 
 
+@pytest.fixture(scope="session")
+def toy_latents_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
+    """A generator of the toy zoo without a conditional mean: a diffusion over latents carries the condition."""
+    import toys
+    from wildpdiff.fit import fit_generator
+
+    told = {task.name: task.description for task in toys.ToySuite().tasks("seen")}
+    return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.latents_config())
+
+
+@pytest.fixture(scope="session")
+def toy_posterior_fit(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> FittedGenerator:
+    """A generator of twelve toy tasks with their images, and so with a posterior."""
+    import toys
+    from wildpdiff.fit import fit_generator
+    from wildpdiff.zoo.build import build_zoo
+    from wildpdiff.zoo.features import FeatureCache
+
+    suite = toys.ToySuite(seen=toys.MORE_LEVELS)
+    tasks = suite.tasks("seen")
+    folder = tmp_path_factory.mktemp("posterior") / "zoo"
+    zoo = build_zoo(folder, toy_backbone, tasks, suite.fingerprint, toys.FINETUNE, per_shard=12)
+    told = {task.name: task.description for task in tasks}
+    features = FeatureCache(toy_backbone, tasks, 8)
+    return fit_generator(zoo, told, toys.SCHEMA, toy_backbone, toys.posterior_config(), features=features)
+
+
 @pytest.fixture
 def machine_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Verbs that train set threads and denormals for their process, which is here that of all tests."""

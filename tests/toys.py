@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,18 +109,24 @@ class ToyTask:
         return LabelledImages(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int64))
 
 
+LEVELS = (60.0, 90.0, 120.0, 150.0, 180.0)
+MORE_LEVELS = tuple(60.0 + 10 * number for number in range(12))
+"""Of enough seen tasks for a posterior."""
+
+
 @dataclass(frozen=True)
 class ToySuite:
-    """Five seen and three unseen toy tasks."""
+    """Three unseen toy tasks and, by default, five seen ones."""
 
     name: str = "toy"
     classes: tuple[str, ...] = CLASSES
     image_size: int = SIZE
     metadata_schema: MetadataSchema = SCHEMA
     fingerprint: str = "toy-suite-1"
+    seen: tuple[float, ...] = LEVELS
 
     def tasks(self, group: Group) -> tuple[ToyTask, ...]:
-        levels = {"pretraining": (), "seen": (60.0, 90.0, 120.0, 150.0, 180.0), "unseen": (75.0, 105.0, 165.0)}[group]
+        levels = {"pretraining": (), "seen": self.seen, "unseen": (75.0, 105.0, 165.0)}[group]
         return tuple(ToyTask(f"{group}-{i}", level, group == "seen") for i, level in enumerate(levels))
 
 
@@ -146,3 +152,25 @@ def generator_config() -> GeneratorConfig:
     diffusion = DiffusionConfig(size="tiny", steps=150, batch=32, learning_rate=3e-3)
     parts = ("metadata", "backgrounds")
     return GeneratorConfig(parts=parts, components=3, diffusion=diffusion, sampling=Sampling(steps=6))
+
+
+def latents_config() -> GeneratorConfig:
+    """Without a conditional mean: a diffusion over latents carries the condition, as in the paper."""
+    return replace(generator_config(), kernel_mean=False, centering=False)
+
+
+def posterior_config() -> GeneratorConfig:
+    """Of a generator with a small posterior."""
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
+    from wildpdiff.posterior.decoder import CodeConfig
+    from wildpdiff.posterior.fit import PosteriorFitConfig
+    from wildpdiff.posterior.most_probable import PosteriorConfig
+
+    config = generator_config()
+    task_loss = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10)
+    search = PosteriorConfig(steps=10, batch=16, learning_rate=0.25)
+    posterior = PosteriorFitConfig(
+        directions=6, scales=(0.5, 1.0), search=search, codes=CodeConfig(steps=20, directions=6)
+    )
+    diffusion = replace(config.diffusion, steps=40)
+    return replace(config, task_loss=task_loss, posterior=posterior, diffusion=diffusion)

@@ -47,7 +47,7 @@ def other_generator(world: World, tmp_path: Path) -> Path:
     "changes",
     [
         {"seed": 1},
-        {"suite_options": {"seen": 6, "unseen": 3, "train": 41, "validation": 10, "test": 20, "backgrounds": 4}},
+        {"suite_options": {"seen": 12, "unseen": 3, "train": 41, "validation": 10, "test": 20, "backgrounds": 4}},
         {"generator_seeds": 2},
         {"backbone": "savanna-cnn"},
         {"seed": "0"},

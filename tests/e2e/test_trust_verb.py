@@ -22,7 +22,7 @@ from wildpdiff.trust.folds import Fold
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
-SIZES = {"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}
+SIZES = {"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}
 
 
 @dataclass(frozen=True)

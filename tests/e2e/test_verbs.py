@@ -20,7 +20,7 @@ from wildpdiff.backbones.registry import BUNDLED, load_backbone
 def test_suite_is_listed_and_shown(run: Run, tmp_path: Path) -> None:
     assert run("suite", "ls", "--json").json[0]["suite"] == "savanna"
     told = run("suite", "show", "savanna", *SUITE, "--json").json
-    assert told["tasks"] == {"pretraining": 240, "seen": 6, "unseen": 3}
+    assert told["tasks"] == {"pretraining": 240, "seen": 12, "unseen": 3}
     sheet = tmp_path / "sheet.png"
     task = run("suite", "show", "savanna", *SUITE, "--task", "unseen-001", "--image", sheet, "--json").json
     assert task["images"] == {"train": 40, "validation": 10, "test": 20}

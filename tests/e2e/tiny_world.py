@@ -18,7 +18,7 @@ from wildpdiff.tasks.savanna.world import CLASSES
 IMAGE_SIZE = 24
 SUITE = [
     word
-    for pair in ("seen=6", "unseen=3", "train=40", "validation=10", "test=20", "backgrounds=4")
+    for pair in ("seen=12", "unseen=3", "train=40", "validation=10", "test=20", "backgrounds=4")
     for word in ("-o", pair)
 ]
 """The options of the suite that ``demo --size tiny`` runs on."""

@@ -86,7 +86,7 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
     if size == "default":
         return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds, seen_tasks=SEEN_TASKS)
     return PipelineConfig(
-        suite_options={"seen": 6, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
+        suite_options={"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
         backbone=backbone,
         seed=seed,
         finetune=FinetuneConfig(steps=12, batch=16, checkpoints=4, interval=2, warmup=2),
