@@ -8,9 +8,11 @@ import torch
 import toys
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.errors import AdapterMismatchError, DescriptionError, TrainingError
 from wildpdiff.fit import FittedGenerator, GeneratorConfig, fit_generator
 from wildpdiff.tasks.description import Description
+from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
 SUITE = toys.ToySuite()
@@ -20,17 +22,17 @@ def told() -> Mapping[str, Description]:
     return {task.name: task.description for task in SUITE.tasks("seen")}
 
 
-def short() -> GeneratorConfig:
-    config = toys.generator_config()
+def short(config: GeneratorConfig | None = None) -> GeneratorConfig:
+    config = config or toys.generator_config()
     return replace(config, diffusion=replace(config.diffusion, steps=10))
 
 
-def test_the_fit_learns_and_says_what_it_measured(toy_fit: FittedGenerator) -> None:
-    losses = toy_fit.losses
+def test_the_fit_learns_and_says_what_it_measured(toy_latents_fit: FittedGenerator) -> None:
+    losses = toy_latents_fit.losses
     assert len(losses) == 150
     assert float(losses[-20:].mean()) < 0.9 * float(losses[:20].mean())
-    assert 0 <= toy_fit.reconstruction_error < 0.5
-    assert toy_fit.seconds > 0
+    assert 0 <= toy_latents_fit.reconstruction_error < 0.5
+    assert toy_latents_fit.seconds > 0
 
 
 def test_training_is_recorded(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
@@ -42,22 +44,26 @@ def test_training_is_recorded(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
 
 
 def test_the_same_seed_gives_the_same_generator_and_another_another(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
-    first, again, other = (
-        fit_generator(toy_zoo, told(), toys.SCHEMA, toy_backbone, short(), seed=seed).generator for seed in (2, 2, 3)
-    )
-    description = SUITE.tasks("unseen")[0].description
-    assert first.fingerprint == again.fingerprint != other.fingerprint
-    one, two = (source.sample(description, 1, 0)[0] for source in (first, again))
-    assert safetensors_bytes(one.tensors) == safetensors_bytes(two.tensors)
+    for config in (toys.latents_config(), toys.generator_config()):
+        first, again, other = (
+            fit_generator(toy_zoo, told(), toys.SCHEMA, toy_backbone, short(config), seed=seed).generator
+            for seed in (2, 2, 3)
+        )
+        description = SUITE.tasks("unseen")[0].description
+        assert first.fingerprint == again.fingerprint != other.fingerprint
+        one, two = (source.sample(description, 1, 0)[0] for source in (first, again))
+        assert safetensors_bytes(one.tensors) == safetensors_bytes(two.tensors)
 
 
-def test_the_condition_decides_what_is_generated(toy_fit: FittedGenerator, toy_zoo: Zoo) -> None:
+@pytest.mark.parametrize("kind", ["toy_fit", "toy_latents_fit"])
+def test_the_condition_decides_what_is_generated(request: pytest.FixtureRequest, kind: str, toy_zoo: Zoo) -> None:
     """Mean samples of a seen task lie nearer to its own checkpoints than to those of the most distant task."""
-    layout = toy_fit.generator.codec.layout
+    generator = request.getfixturevalue(kind).generator
+    layout = generator.codec.layout
     centers = {task: layout.flatten(adapter.tensors) for task, adapter in toy_zoo.task_adapters().items()}
     right = 0
     for name, description in told().items():
-        samples = toy_fit.generator.sample(description, 4, seed=0)
+        samples = generator.sample(description, 4, seed=0)
         mean = torch.stack([layout.flatten(entry.tensors) for entry in samples]).mean(0)
         farthest = max(centers, key=lambda other: float((centers[other] - centers[name]).norm()))
         right += bool((mean - centers[name]).norm() < (mean - centers[farthest]).norm())
@@ -65,17 +71,36 @@ def test_the_condition_decides_what_is_generated(toy_fit: FittedGenerator, toy_z
 
 
 def test_progress_reaches_the_end(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
-    done: list[tuple[int, int]] = []
-    fit_generator(
-        toy_zoo,
-        told(),
-        toys.SCHEMA,
-        toy_backbone,
-        short(),
-        progress=lambda *counts: done.append((counts[0], counts[1])),
-    )
-    assert done[-1] == (10, 10)
-    assert [step for step, _ in done] == sorted(step for step, _ in done)
+    steps = TaskLossConfig(steps=4, tasks=2, images=4, folds=2, hidden=4, directions=2, look_every=2)
+    latents = short(toys.latents_config())
+    estimate = replace(short(), task_loss=steps)
+    for config, features in ((latents, None), (estimate, FeatureCache(toy_backbone, SUITE.tasks("seen"), 8))):
+        done: list[tuple[int, int]] = []
+        fit_generator(
+            toy_zoo,
+            told(),
+            toys.SCHEMA,
+            toy_backbone,
+            config,
+            features=features,
+            progress=lambda *counts, done=done: done.append((counts[0], counts[1])),
+        )
+        assert done[-1][0] == done[-1][1] == {total for _, total in done}.pop()
+        assert len({total for _, total in done}) == 1
+        assert [step for step, _ in done] == sorted(step for step, _ in done)
+
+
+def test_few_tasks_and_tasks_without_images_have_no_posterior(
+    toy_fit: FittedGenerator, toy_posterior_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone
+) -> None:
+    assert toy_fit.generator.posterior is None, "no images"
+    assert toy_fit.generator.cross_validation is None
+    features = FeatureCache(toy_backbone, SUITE.tasks("seen"), 8)
+    config = replace(short(), task_loss=TaskLossConfig(steps=0))
+    few = fit_generator(toy_zoo, told(), toys.SCHEMA, toy_backbone, config, features=features).generator
+    assert few.posterior is None, "five tasks"
+    assert few.cross_validation is not None
+    assert toy_posterior_fit.generator.posterior is not None
 
 
 def test_the_zoo_of_another_backbone_is_refused(toy_zoo: Zoo) -> None:

@@ -10,20 +10,53 @@ import torch
 
 import toys
 from wildpdiff.adapter import Adapter
-from wildpdiff.artifact import SCHEMA_VERSION, json_bytes, safetensors_bytes
+from wildpdiff.artifact import SCHEMA_VERSION, json_bytes, read_artifact, safetensors_bytes, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, SchemaVersionError
 from wildpdiff.fit import FittedGenerator
-from wildpdiff.generator import Generator, Sampling
+from wildpdiff.generator import Generator, Sampling, stored_fingerprint
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, description_provenance
 
 TOLD = toys.ToySuite().tasks("unseen")[0].description
 
 
+KINDS = ("estimate", "posterior", "latents")
+
+
 @pytest.fixture(scope="module")
-def generator(toy_fit: FittedGenerator) -> Generator:
+def estimator(toy_fit: FittedGenerator) -> Generator:
+    """Of five tasks: gives estimates, and has no posterior."""
     return toy_fit.generator
+
+
+@pytest.fixture(scope="module")
+def latents(toy_latents_fit: FittedGenerator) -> Generator:
+    """Without a conditional mean: samples latents."""
+    return toy_latents_fit.generator
+
+
+@pytest.fixture(scope="module")
+def posterior(toy_posterior_fit: FittedGenerator) -> Generator:
+    """Gives estimates, and posterior samples where these are chosen."""
+    return toy_posterior_fit.generator
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def generator(request: pytest.FixtureRequest, toy_fit: FittedGenerator) -> Generator:
+    if request.param == "latents":
+        fitted: FittedGenerator = request.getfixturevalue("toy_latents_fit")
+        return fitted.generator
+    if request.param == "posterior":
+        fitted = request.getfixturevalue("toy_posterior_fit")
+        return fitted.generator.with_sampling(draw="posterior")
+    return toy_fit.generator
+
+
+@pytest.fixture(scope="module", params=KINDS[1:])
+def sampled(request: pytest.FixtureRequest, posterior: Generator, latents: Generator) -> Generator:
+    """What draws samples that differ."""
+    return posterior.with_sampling(draw="posterior") if request.param == "posterior" else latents
 
 
 @pytest.fixture
@@ -42,15 +75,44 @@ def test_it_is_a_source_whose_adapters_fit_the_backbone(generator: Generator, to
         adapter.check_finite()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(generator: Generator) -> None:
-    first, again, other = (generator.sample(TOLD, 3, seed=seed) for seed in (4, 4, 5))
+def test_the_same_seed_gives_the_same_bytes(generator: Generator) -> None:
+    first, again = (generator.sample(TOLD, 3, seed=4) for _ in range(2))
     assert stored(first) == stored(again)
-    assert min(one.distance(two) for one, two in zip(first, other, strict=True)) > 1e-3
 
 
-def test_samples_of_one_call_differ(generator: Generator) -> None:
-    first, second = generator.sample(TOLD, 2, seed=0)
-    assert first.distance(second) > 1e-3
+def test_another_seed_gives_other_samples_and_those_of_one_call_differ(sampled: Generator) -> None:
+    assert sampled.stochastic
+    first, other = (sampled.sample(TOLD, 8, seed=seed) for seed in (4, 5))
+    assert {safetensors_bytes(entry.tensors) for entry in first} != {safetensors_bytes(e.tensors) for e in other}
+    assert max(first[0].distance(entry) for entry in first[1:]) > 1e-3
+
+
+def test_the_estimate_is_one_whatever_the_seed_and_samples_lie_around_it(posterior: Generator) -> None:
+    assert not posterior.stochastic
+    (estimate,), many = posterior.sample(TOLD, 1, seed=4), posterior.sample(TOLD, 3, seed=5)
+    assert {safetensors_bytes(entry.tensors) for entry in many} == {safetensors_bytes(estimate.tensors)}
+    samples = posterior.with_sampling(draw="posterior").sample(TOLD, 8, seed=4)
+    assert min(estimate.distance(entry) for entry in samples) > 0
+    other = posterior.sample(replace(TOLD, metadata={"level": 170.0}, backgrounds=None), 1, seed=4)[0]
+    assert sum(estimate.distance(entry) < other.distance(entry) for entry in samples) > 4
+
+
+def test_what_is_drawn_is_named(posterior: Generator, estimator: Generator, latents: Generator) -> None:
+    chosen = posterior.with_sampling(draw="posterior")
+    assert (posterior.name, chosen.name, latents.name) == ("generated", "one sample", "generated")
+    (adapter,) = chosen.sample(TOLD, 1, seed=0)
+    assert adapter.provenance["source"] == "one sample"
+    assert adapter.provenance["sampling"]["draw"] == "posterior"
+    assert estimator.posterior is None
+    assert not estimator.with_sampling(draw="posterior").stochastic
+    assert latents.stochastic
+
+
+def test_only_what_a_generator_is_made_of_is_there(posterior: Generator, latents: Generator) -> None:
+    assert (posterior.denoiser, posterior.schedule) == (None, None)
+    assert posterior.mean is not None
+    assert (latents.mean, latents.posterior, latents.cross_validation) == (None, None, None)
+    assert latents.denoiser is not None
 
 
 def test_another_description_gives_another_adapter_from_the_same_noise(generator: Generator) -> None:
@@ -59,9 +121,9 @@ def test_another_description_gives_another_adapter_from_the_same_noise(generator
 
 
 @pytest.mark.parametrize("sampler", ["dpm_solver_2m", "ddim"])
-def test_the_first_samples_do_not_depend_on_how_many_follow(generator: Generator, sampler: str) -> None:
-    chosen = generator.with_sampling(sampler=sampler)
-    few, many = chosen.sample(TOLD, 2, seed=3), chosen.sample(TOLD, 5, seed=3)
+def test_the_first_samples_do_not_depend_on_how_many_follow(sampled: Generator, sampler: str) -> None:
+    chosen = sampled.with_sampling(sampler=sampler)
+    few, many = chosen.sample(TOLD, 2, seed=3), chosen.sample(TOLD, 40, seed=3)
     assert all(one.distance(two) < 1e-4 for one, two in zip(few, many, strict=False))
 
 
@@ -87,20 +149,37 @@ def test_saved_again_it_has_the_same_bytes(folder: Path, toy_backbone: Backbone)
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
 
-def test_provenance_is_complete(generator: Generator) -> None:
+SAMPLING = {"draw": "estimate", "sampler": "dpm_solver_2m", "steps": 6, "guidance": 1.0, "temperature": 1.0}
+
+
+def test_provenance_is_complete(estimator: Generator) -> None:
     task = toys.ToySuite().tasks("seen")[1]
-    adapter = generator.sample(task.description, 2, seed=6)[1]
+    adapter = estimator.sample(task.description, 2, seed=6)[1]
     told = dict(adapter.provenance)
     assert told == {
         "source": "generated",
-        "generator": generator.fingerprint,
+        "generator": estimator.fingerprint,
         "seed": 6,
         "sample": 1,
         "task": "seen-1",
-        "sampling": {"sampler": "dpm_solver_2m", "steps": 6, "guidance": 1.0, "temperature": 1.0},
+        "sampling": SAMPLING,
         "description": description_provenance(task.description),
     }
     assert json.loads(json.dumps(told)) == told
+
+
+def test_provenance_says_what_cross_validation_found(posterior: Generator, tmp_path: Path) -> None:
+    table = posterior.cross_validation
+    assert table is not None
+    (adapter,) = posterior.sample(TOLD, 1, seed=6)
+    told = adapter.provenance
+    assert told["made_of"] == table.composition
+    assert told["cross_validation"]["tasks"] == len(toys.MORE_LEVELS)
+    assert told["cross_validation"]["few_tasks"] is True
+    assert told["cross_validation"]["accuracy"]["generated"] == round(table.delivered.accuracy, 2)
+    assert json.loads(json.dumps(dict(told))) == dict(told)
+    loaded = Generator.from_pretrained(posterior.save_pretrained(tmp_path / "g"), posterior.backbone)
+    assert loaded.cross_validation == table
 
 
 def test_provenance_of_images_is_number_and_hash_and_never_pixels() -> None:
@@ -114,10 +193,15 @@ def test_provenance_of_images_is_number_and_hash_and_never_pixels() -> None:
     assert other["backgrounds"]["sha256"] != told["backgrounds"]["sha256"]
 
 
-def test_the_fingerprint_depends_on_weights_and_sampling(generator: Generator, toy_fit: FittedGenerator) -> None:
+def test_the_fingerprint_depends_on_weights_and_sampling_and_not_on_what_is_drawn(generator: Generator) -> None:
     assert generator.with_sampling(steps=7).fingerprint != generator.fingerprint
+    assert len({generator.with_sampling(draw=draw).fingerprint for draw in ("estimate", "posterior")}) == 1
     moved = replace(generator, codec=replace(generator.codec, normalizer=shifted(generator)))
     assert moved.fingerprint != generator.fingerprint
+
+
+def test_the_fingerprint_is_that_of_what_lies_on_disk(generator: Generator, folder: Path) -> None:
+    assert stored_fingerprint(read_artifact(folder, "generator")) == generator.fingerprint
 
 
 def shifted(generator: Generator):  # type: ignore[no-untyped-def]
@@ -125,11 +209,11 @@ def shifted(generator: Generator):  # type: ignore[no-untyped-def]
     return replace(normalizer, mean=normalizer.mean + 1e-3)
 
 
-def test_temperature_zero_and_more_guidance_change_what_is_sampled(generator: Generator) -> None:
-    cold = generator.with_sampling(temperature=0.0).sample(TOLD, 2, seed=0)
+def test_temperature_zero_and_more_guidance_change_what_is_sampled(latents: Generator) -> None:
+    cold = latents.with_sampling(temperature=0.0).sample(TOLD, 2, seed=0)
     assert cold[0].distance(cold[1]) < 1e-5
-    guided = generator.with_sampling(guidance=3.0).sample(TOLD, 1, seed=0)[0]
-    assert guided.distance(generator.sample(TOLD, 1, seed=0)[0]) > 1e-4
+    guided = latents.with_sampling(guidance=3.0).sample(TOLD, 1, seed=0)[0]
+    assert guided.distance(latents.sample(TOLD, 1, seed=0)[0]) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -162,7 +246,13 @@ def test_no_samples_are_refused(generator: Generator, n: int) -> None:
         generator.sample(TOLD, n, seed=0)
 
 
-@pytest.mark.parametrize(("changes", "sentence"), [({"sampler": "magic"}, "no sampler 'magic'"), ({"steps": 0}, "0 s")])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sampler": "magic"}, "no sampler 'magic'"),
+        ({"steps": 0}, "0 s"),
+    ],
+)
 def test_sampling_that_does_not_exist_is_refused(changes: dict, sentence: str) -> None:
     with pytest.raises(DescriptionError, match=sentence):
         Sampling(**changes)
@@ -191,12 +281,32 @@ def test_a_newer_schema_is_refused(folder: Path, toy_backbone: Backbone) -> None
         Generator.from_pretrained(folder, toy_backbone)
 
 
-@pytest.mark.parametrize("name", ["codec", "autoencoder", "conditions", "denoiser"])
-def test_a_truncated_file_is_named(folder: Path, toy_backbone: Backbone, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("posterior", name) for name in ("codec", "autoencoder", "conditions", "mean", "posterior")),
+        ("latents", "denoiser"),
+    ],
+)
+def test_a_truncated_file_is_named(
+    posterior: Generator, latents: Generator, toy_backbone: Backbone, tmp_path: Path, kind: str, name: str
+) -> None:
+    folder = (posterior if kind == "posterior" else latents).save_pretrained(tmp_path / "generator")
     path = folder / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ArtifactError, match=rf"{name}.safetensors is \d+ bytes, \d+ expected"):
         Generator.from_pretrained(folder, toy_backbone)
+
+
+def test_one_of_an_earlier_version_is_to_be_fitted_again(
+    estimator: Generator, toy_backbone: Backbone, tmp_path: Path
+) -> None:
+    folder = estimator.save_pretrained(tmp_path / "generator")
+    artifact = read_artifact(folder, "generator")
+    config = {name: value for name, value in artifact.config.items() if name != "posterior"}
+    write_artifact(tmp_path / "old", "generator", config, {name: dict(own) for name, own in artifact.tensors.items()})
+    with pytest.raises(ArtifactError, match=r"fitted by an earlier version, .* Fit it again; its zoo can stay"):
+        Generator.from_pretrained(tmp_path / "old", toy_backbone)
 
 
 def test_a_missing_generator_is_refused(tmp_path: Path) -> None:
@@ -214,7 +324,7 @@ def test_a_save_that_fails_leaves_the_old_generator(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_path_of_generating_imports_no_training_library(folder: Path) -> None:
+def test_the_path_of_generating_imports_no_training_library(generator: Generator, folder: Path) -> None:
     program = f"""
         import sys
         sys.path.insert(0, {str(Path(toys.__file__).parent)!r})
@@ -229,7 +339,7 @@ def test_the_path_of_generating_imports_no_training_library(folder: Path) -> Non
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
-    assert Adapter.load(folder.with_name("out")).provenance["source"] == "generated"
+    assert Adapter.load(folder.with_name("out")).provenance["source"] == generator.name
 
 
 def test_sampling_leaves_the_global_generator_alone(generator: Generator) -> None:

@@ -67,7 +67,7 @@ class CodeNetwork(nn.Module):
         """
         super().__init__()
         (hidden, size), dimensions, count = reads.shape, codes.shape[1], len(directions)
-        self.directions = nn.Parameter(directions.clone())
+        self.directions = nn.Parameter(directions.clone(memory_format=torch.contiguous_format))
         self.codes = nn.Parameter(codes.clone())
         self.register_buffer("trained", trained.float())
         self.register_buffer("reads", reads.float())

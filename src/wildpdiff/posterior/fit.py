@@ -165,7 +165,8 @@ def _measured_errors(
     errors = best - mean.held_out[tasks]
     _, singular, axes = torch.linalg.svd(errors.double() / len(tasks) ** 0.5, full_matrices=False)
     kept = min(config.directions, max(1, int((singular > 1e-6 * singular[0]).sum())))
-    directions = (singular[:kept, None] * axes[:kept]).float()
+    # Contiguous, as they are when read again: the order of values in memory decides the last bits of products.
+    directions = (singular[:kept, None] * axes[:kept]).float().contiguous()
     fold = folds([material.tasks[int(task)] for task in tasks], min(config.folds, len(tasks)), seed, "posterior")
     return _Seen(material, mean, images, tasks, fold, best, config, seed), directions
 
