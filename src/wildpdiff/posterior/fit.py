@@ -291,9 +291,9 @@ def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Gen
     return torch.stack(found).mean()
 
 
-def _ahead(candidate: _Candidate, estimate: _Candidate) -> float:
+def _ahead(candidate: _Candidate, other: _Candidate) -> float:
     """By how many standard errors of the mean over tasks labels are more probable under a candidate."""
-    gains = (candidate.likelihoods - estimate.likelihoods).double()
+    gains = (candidate.likelihoods - other.likelihoods).double()
     return float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-12))
 
 
@@ -302,12 +302,14 @@ def _chosen(seen: _Seen, estimate: _Candidate, candidates: list[_Candidate]) -> 
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
     limit = seen.config.cost / 100
     if _ahead(best, estimate) > 2.0:
+        # Within chance of the most probable, the one whose samples are worth most to somebody with a few labels.
+        near = [entry for entry in candidates if _ahead(best, entry) <= 1.0]
+        chosen = max(near, key=lambda entry: entry.score.best_of_8)
         reason = (
             f"Samples explain the labels of held-out tasks better than the estimate alone (log probability of "
-            f"{seen.config.labels} labels {best.score.likelihood:.2f}, estimate {estimate.score.likelihood:.2f}): "
+            f"{seen.config.labels} labels {chosen.score.likelihood:.2f}, estimate {estimate.score.likelihood:.2f}): "
             "tasks described alike need unlike adapters."
         )
-        chosen = best
     else:
         cheap = [entry for entry in candidates if entry.score.decoder == "shift"]
         cost = {id(entry): float((estimate.accuracies - entry.accuracies).mean()) for entry in cheap}
