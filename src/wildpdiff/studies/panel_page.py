@@ -43,6 +43,8 @@ METHODS = (
     Method("multi-task adapter", "multi-task adapter", "none"),
     Method("multi-task adapter with description", "multi-task adapter with description"),
     Method("hypernetwork, task loss", "hypernetwork, task loss"),
+    Method("column-wise merge", "column-wise merge"),
+    Method("feature prompt", "feature prompt"),
     Method("generated", GENERATED),
     Method("generated, shuffled descriptions", GENERATED, "shuffled"),
     Method("one sample", "one sample"),
