@@ -19,7 +19,9 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
+from wildpdiff.baselines.column_merge import ColumnMergeConfig, ColumnMergeSource
 from wildpdiff.baselines.evolution import EvolutionConfig, EvolutionSource, Space, latent_space, raw_space
+from wildpdiff.baselines.feature_prompt import FeaturePromptConfig, FeaturePromptSource
 from wildpdiff.baselines.few_labels import FewLabelsSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkSource
@@ -56,6 +58,8 @@ TASKS = 6
 UPDATES = NetworkTraining(steps=6, tasks=4, warmup=2, look_every=3)
 MULTITASK = MultiTaskConfig(UPDATES, looked_at=8)
 HYPERNETWORK = HypernetworkConfig(UPDATES, directions=3, hidden=8, images=8, looked_at=8)
+COLUMN_MERGE = ColumnMergeConfig(UPDATES, bank=4, hidden=8, images=8, held_out_images=8)
+FEATURE_PROMPT = FeaturePromptConfig(UPDATES, hidden=8, images=8, held_out_images=8)
 FINETUNE = FinetuneConfig(steps=12, batch=8, warmup=2, checkpoints=4, interval=2)
 PDIFF = PDiffConfig(latent_size=8, channels=(4, 8, 4), autoencoder_steps=2, denoiser_steps=2, batch=6, times=4, pool=32)
 
@@ -151,6 +155,8 @@ READS_DESCRIPTION: dict[str, Make] = {
     "multi-task adapter with description": lambda toy: MultiTaskSource(toy.material, True, MULTITASK),
     "hypernetwork, reconstruction": lambda toy: HypernetworkSource(toy.material, "reconstruction", HYPERNETWORK),
     "hypernetwork, task loss": lambda toy: HypernetworkSource(toy.material, "task", HYPERNETWORK),
+    "column-wise merge": lambda toy: ColumnMergeSource(toy.material, COLUMN_MERGE),
+    "feature prompt": lambda toy: FeaturePromptSource(toy.material, FEATURE_PROMPT),
     "pretrained, centred": lambda toy: CentredPretrainedSource(toy.material),
     "prior from the description": lambda toy: PredictedPriorSource(toy.material),
 }

@@ -18,6 +18,8 @@ from wildpdiff.baselines.checkpoints import (
     GaussianSource,
     pool_statistics,
 )
+from wildpdiff.baselines.column_merge import ColumnMergeSource
+from wildpdiff.baselines.feature_prompt import FeaturePromptSource
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.hypernetwork import HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
@@ -133,6 +135,11 @@ def _further(seen: SeenTasks) -> list[Candidate]:
             lambda: MultiTaskSource(seen, True),
             trained=True,
         ),
+    ]
+
+
+def _networks(seen: SeenTasks) -> list[Candidate]:
+    return [
         Candidate(
             "hypernetwork, reconstruction",
             "description",
@@ -145,6 +152,20 @@ def _further(seen: SeenTasks) -> list[Candidate]:
             "description",
             "network from description to adapter, trained through the backbone",
             lambda: HypernetworkSource(seen, "task"),
+            trained=True,
+        ),
+        Candidate(
+            "column-wise merge",
+            "description",
+            "seen adapters merged column by column, by a network trained through the backbone",
+            lambda: ColumnMergeSource(seen),
+            trained=True,
+        ),
+        Candidate(
+            "feature prompt",
+            "description",
+            "scale and bias of the features, by a network that reads the description's images",
+            lambda: FeaturePromptSource(seen),
             trained=True,
         ),
     ]
@@ -227,7 +248,7 @@ def assemble(
     """
     candidates = _core(seen)
     if baselines == "all":
-        candidates += _further(seen) + _controls(seen)
+        candidates += _further(seen) + _networks(seen) + _controls(seen)
         if pdiff is not None:
             candidates.append(_pdiff(seen, pdiff))
         if labelled is not None:
@@ -294,6 +315,8 @@ SOURCE_NAMES = (
     "multi-task adapter with description",
     "hypernetwork, reconstruction",
     "hypernetwork, task loss",
+    "column-wise merge",
+    "feature prompt",
     "checkpoint + noise .06",
     "checkpoint + noise .12",
     "checkpoint + relative noise .05",

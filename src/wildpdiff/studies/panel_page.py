@@ -51,6 +51,8 @@ METHODS = (
     Method("multi-task adapter", "multi-task adapter", "none", trained=True),
     Method("multi-task adapter with description", "multi-task adapter with description", trained=True),
     Method("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
+    Method("column-wise merge", "column-wise merge", trained=True),
+    Method("feature prompt", "feature prompt", trained=True),
     Method("generated", GENERATED),
     Method("generated, shuffled descriptions", GENERATED, "shuffled"),
     Method("one sample", "one sample"),

@@ -18,6 +18,8 @@ SLOW = (
     "CMA-ES in the latent space, 5 labels a class",
     "multi-task adapter",
     "hypernetwork, task loss",
+    "column-wise merge",
+    "feature prompt",
 )
 """Each has tests of its own."""
 

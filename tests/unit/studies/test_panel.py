@@ -32,7 +32,13 @@ from wildpdiff.tasks.panel.rotated_digits import RotatedDigitsConfig, rotated_di
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig
 
-TRAINED = ("multi-task adapter", "multi-task adapter with description", "hypernetwork, task loss")
+TRAINED = (
+    "multi-task adapter",
+    "multi-task adapter with description",
+    "hypernetwork, task loss",
+    "column-wise merge",
+    "feature prompt",
+)
 """Left out: each is a training of half a minute."""
 
 SIZES = RotatedDigitsConfig(
@@ -199,3 +205,17 @@ def test_the_command_skips_worlds_without_data_and_refuses_unknown_ones(tmp_path
     assert "pneumoniamnist.npz" in (tmp_path / "out" / "panel.html").read_text()
     refused = CliRunner().invoke(app, ["reproduce", "panel", "--worlds", "mars", "--out", str(tmp_path / "mars")])
     assert isinstance(refused.exception, DataError)
+
+
+@pytest.mark.parametrize("name", ["rotated-digits", "savanna"])
+def test_two_worlds_come_with_ten_irrelevant_columns_and_the_same_backbone(name: str, tmp_path: Path) -> None:
+    control = find_world(f"{name}-distractors")
+    plain = find_world("savanna-both" if name == "savanna" else name)
+    assert control.finetune == plain.finetune
+    with_columns, without = control.suite(tmp_path, tmp_path, 0), plain.suite(tmp_path, tmp_path, 0)
+    added = set(with_columns.metadata_schema.names) - set(without.metadata_schema.names)
+    assert added == {f"distractor-{number}" for number in range(10)}
+    for group in ("seen", "unseen"):
+        one, two = with_columns.tasks(group)[0], without.tasks(group)[0]  # type: ignore[arg-type]
+        assert set(one.description.metadata or {}) - set(two.description.metadata or {}) == added
+        np.testing.assert_array_equal(one.data("test").images, two.data("test").images)

@@ -17,7 +17,7 @@ from wildpdiff.tasks.panel.class_subsets import ALL, BITS, ClassSubsetsConfig, c
 from wildpdiff.tasks.panel.handwriting import HandwritingConfig, handwriting
 from wildpdiff.tasks.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildpdiff.tasks.panel.scanners import Scanner, ScannersConfig, draw_scanner, scanners
-from wildpdiff.tasks.task import GROUPS, SPLITS, LabelledImages, Suite, Task
+from wildpdiff.tasks.task import GROUPS, SPLITS, Group, LabelledImages, Suite, Task
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 DIGITS = RotatedDigitsConfig(seen=4, unseen=3, pretraining=2, train=60, validation=10, test=60, pretraining_images=100)
@@ -260,6 +260,28 @@ def test_distractors_are_ten_numbers_next_to_what_was_there() -> None:
     assert len(set(values)) == len(values)
     with pytest.raises(DataError, match="'distractor-0' already"):
         with_distractors(suite)
+
+
+def distractors(suite: Suite, group: Group) -> np.ndarray:
+    """The distractors of the tasks of a group, a row a task."""
+    told = [task.description.metadata or {} for task in suite.tasks(group)]
+    return np.array([[float(entry[f"distractor-{number}"]) for number in range(10)] for entry in told])  # type: ignore[arg-type]
+
+
+def test_distractors_are_made_of_name_and_seed_and_know_nothing_of_the_task() -> None:
+    many = replace(DIGITS, seen=60)
+    suite = with_distractors(rotated_digits(many))
+    values = distractors(suite, "seen")
+    angles = np.array([float(task.description.metadata["angle"]) for task in suite.tasks("seen")])  # type: ignore[index, arg-type]
+    others = with_distractors(rotated_digits(replace(many, seed=DIGITS.seed + 1, seen=61)))
+    # Other tasks of the same names: other gains, images and angles.
+    np.testing.assert_array_equal(distractors(others, "seen")[:60], values)
+    assert np.abs(distractors(with_distractors(rotated_digits(many), seed=1), "seen") - values).min() > 0
+    # Ten columns that are related neither to the angle nor to each other: at 60 tasks |r| > .5 has p < .0001.
+    related = np.corrcoef(np.column_stack([angles, values]), rowvar=False) - np.eye(11)
+    assert np.abs(related).max() < 0.5
+    assert abs(values.mean()) < 0.2
+    assert abs(values.std() - 1) < 0.2
 
 
 def test_tasks_divided_anew_change_their_group_alone() -> None:
