@@ -19,6 +19,9 @@ from wildpdiff.zoo.features import TaskFeatures
 
 __all__ = ["certainty", "choose_by_labels", "choose_by_unlabelled"]
 
+TOGETHER = 256
+"""Images that are looked at in one pass."""
+
 
 def choose_by_labels(
     backbone: Backbone, adapters: Sequence[Adapter], labelled: TaskFeatures, unlabelled: Tensor | None = None
@@ -63,8 +66,10 @@ def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images
         raise DataError("There are no images to choose by. Give at least one of the task.")
     _check(backbone, adapters)
     features = images if isinstance(images, Tensor) else backbone.stem(images)
-    stacked = {name: torch.stack([entry.tensors[name] for entry in adapters]) for name in adapters[0].tensors}
-    return int(certainty(backbone.predict_many(features, stacked)).nan_to_num(nan=-math.inf).argmax())
+    with torch.inference_mode():  # unchecked: a candidate whose logits are not finite is passed over, not refused
+        parts = torch.split(features, TOGETHER)
+        logits = [torch.cat([backbone.logits(part, entry.tensors) for part in parts]) for entry in adapters]
+    return int(certainty(torch.stack(logits)).nan_to_num(nan=-math.inf).argmax())
 
 
 def certainty(logits: Float[Tensor, "a n c"]) -> Float[Tensor, " a"]:

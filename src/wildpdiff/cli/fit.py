@@ -57,7 +57,7 @@ def fit(
         Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.", show_default="tiny")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.", show_default="1000")
+        int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.", show_default="600")
     ] = None,
     task_steps: Annotated[
         int | None,

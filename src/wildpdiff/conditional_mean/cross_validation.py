@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
+from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
 from wildpdiff.conditional_mean.training import TaskImages
 
 __all__ = [
@@ -26,12 +26,6 @@ __all__ = [
     "tabulate",
     "tempered_losses",
 ]
-
-DELIVERED = "generated"
-"""Name of the row of what is delivered."""
-
-FEW_TASKS = 30
-"""With fewer seen tasks, cross-validation says little of a new one."""
 
 MOST_IMAGES = 256
 TASKS_AT_ONCE = 16
@@ -52,96 +46,6 @@ class HeldOutScores:
     loss: Float[Tensor, " t"]
     accuracy: Float[Tensor, " t"]
     images: int
-
-
-@dataclass(frozen=True)
-class MethodScore:
-    """One row of the table; accuracies in percent, means over tasks.
-
-    Attributes:
-        method: its name.
-        accuracy: on images of a task that no other task learns from.
-        loss: mean cross-entropy on the same images.
-        lead: points of accuracy by which what is delivered is ahead of the method, mean over tasks.
-        low, high: 95 % interval of the lead (Student's, over tasks).
-        weight: share of the method in what is delivered; None where it is no part of it.
-    """
-
-    method: str
-    accuracy: float
-    loss: float
-    lead: float
-    low: float
-    high: float
-    weight: float | None = None
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """How good what is delivered was on seen tasks that it was made without.
-
-    Attributes:
-        rows: one a method, what is delivered last.
-        tasks: seen tasks.
-        images: labelled images a task that were scored, the median.
-    """
-
-    rows: tuple[MethodScore, ...]
-    tasks: int
-    images: int
-
-    @property
-    def few(self) -> bool:
-        """Whether the tasks are too few for the table to say much of a new one."""
-        return self.tasks < FEW_TASKS
-
-    def row(self, method: str) -> MethodScore | None:
-        """The row of a method; None where it was not scored."""
-        return next((row for row in self.rows if row.method == method), None)
-
-    @property
-    def delivered(self) -> MethodScore:
-        """The row of what is delivered."""
-        found = self.row(DELIVERED)
-        assert found is not None
-        return found
-
-    @property
-    def best_alternative(self) -> MethodScore:
-        """The alternative with the highest accuracy; raises ``ValueError`` where there is none."""
-        return max((row for row in self.rows if row.method != DELIVERED), key=lambda row: row.accuracy)
-
-    @property
-    def composition(self) -> str:
-        """What generated adapters are made of, in words: ``direct networks (75 %) and nearest task (25 %)``."""
-        used = sorted((row for row in self.rows if row.weight), key=lambda row: -(row.weight or 0))
-        if len(used) == 1:
-            return used[0].method
-        return " and ".join(f"{row.method} ({100 * (row.weight or 0):.0f} %)" for row in used)
-
-    @property
-    def verdict(self) -> str:
-        """What the table says, in two or three sentences."""
-        own, other = self.delivered, self.best_alternative
-        text = (
-            f"On {self.tasks} seen tasks, each held out, generated adapters reach {own.accuracy:.1f} %; the best of "
-            f"the others is {other.method} with {other.accuracy:.1f} %. They are made of {self.composition}."
-        )
-        if self.few:
-            text += (
-                f" {self.tasks} seen tasks are few: with fewer than {FEW_TASKS} this says little of a new task, and no "
-                "trust can be calibrated. Fine-tune more tasks, and check adapters on labelled images."
-            )
-        return text
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"rows": [asdict(row) for row in self.rows], "tasks": self.tasks, "images": self.images}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CrossValidation:
-        """The inverse of :meth:`to_json`."""
-        return cls(tuple(MethodScore(**row) for row in data["rows"]), data["tasks"], data["images"])
 
 
 def score_held_out(

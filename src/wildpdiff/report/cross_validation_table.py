@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wildpdiff.conditional_mean.cross_validation import CrossValidation
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
 from wildpdiff.report.wording import capital, number, signed
