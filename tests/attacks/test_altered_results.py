@@ -46,7 +46,7 @@ CHANGES = {
     "gain interval": line(recovered_gain_interval=[0.98, 0.99]),
     "label": line(label="fine-tuned, but better"),
     "tasks": line(tasks=400),
-    "samples": line(samples=1),
+    "samples": line(samples=3),
     "seeds": line(seeds=3),
     "rows": better_rows,
     "fewer rows": fewer_rows,

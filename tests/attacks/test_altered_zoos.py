@@ -156,8 +156,8 @@ def test_a_zoo_from_before_the_hashes_is_read_and_known_as_such(zoo: Path, toy_z
     assert not old.hashed
     assert toy_zoo.hashed
     assert torch.equal(
-        next(iter(old.final_adapters()["seen-0"].tensors.values())),
-        next(iter(toy_zoo.final_adapters()["seen-0"].tensors.values())),
+        next(iter(old.task_adapters()["seen-0"].tensors.values())),
+        next(iter(toy_zoo.task_adapters()["seen-0"].tensors.values())),
     )
 
 

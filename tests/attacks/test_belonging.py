@@ -120,7 +120,7 @@ def exchanged_adapter(demo: Path) -> Path:
 
 
 def damaged_generator(demo: Path) -> Path:
-    cut(demo / "generator-0" / "denoiser.safetensors")
+    cut(demo / "generator-0" / "posterior.safetensors")
     return demo / "generator-0"
 
 

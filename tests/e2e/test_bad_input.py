@@ -136,7 +136,7 @@ def test_adapter_of_another_backbone(world: World, run: Run, tmp_path: Path) -> 
     ("name", "file"),
     [
         ("adapters/unseen-000", "adapter_model.safetensors"),
-        ("generator-0", "denoiser.safetensors"),
+        ("generator-0", "posterior.safetensors"),
         ("zoo", "shards/shard-00000.safetensors"),
     ],
 )

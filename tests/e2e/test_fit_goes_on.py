@@ -15,7 +15,7 @@ FIT = ("--parts", "metadata", "--size", "tiny", "--steps", "10", "--task-steps",
 
 
 class Calibrated:
-    """Stands for a model of trust, of which six tasks cannot make a real one."""
+    """Stands for a model of trust, of which twelve tasks cannot make a real one."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -36,7 +36,7 @@ def test_a_stopped_fit_goes_on_with_the_calibration(
             raise TrainingError("the machine was switched off")
         return Calibrated(generator.fingerprint)
 
-    monkeypatch.setattr(generated, "FEWEST_TASKS", 6)
+    monkeypatch.setattr(generated, "FEWEST_TASKS", 12)
     monkeypatch.setattr(generated, "calibrate_generator", calibrate)
     out = tmp_path / "generator"
     told = ("fit", "--zoo", world.zoo, *SUITE, "--backbone", world.backbone, *FIT, "--out", out)

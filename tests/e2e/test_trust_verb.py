@@ -1,4 +1,4 @@
-"""``wildpdiff trust`` and ``generate --min-trust`` on the tiny world, with a trust calibrated on its six seen tasks."""
+"""``wildpdiff trust`` and ``generate --min-trust`` on the tiny world, with trust calibrated on its seen tasks."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_below_the_threshold_the_pretrained_model_is_written_and_that_is_said(
     words = ["generate", trusting, *TASK, "--backbone", world.backbone]
     done = run(*words, "--out", tmp_path / "kept", "--min-trust", "1")
     assert done.status == 0, done.err
-    assert "What was written is the pretrained model's adapter" in done.out
+    assert "Written was therefore the pretrained model's adapter" in done.out
     assert "Keep the pretrained model" in done.out
     kept = Adapter.load(tmp_path / "kept")
     assert kept.provenance["source"] == "pretrained"
@@ -100,15 +100,46 @@ def test_below_the_threshold_the_pretrained_model_is_written_and_that_is_said(
     assert (told["source"], told["trust"]["use"]) == ("generated", "generated")
 
 
-def test_without_a_threshold_the_trust_is_told_and_the_generated_adapter_written(
+def test_without_a_threshold_what_is_not_trusted_is_kept_back_by_default(
     trusting: Path, world: World, run: Run, tmp_path: Path
 ) -> None:
-    done = run("generate", trusting, *TASK, "--backbone", world.backbone, "--out", tmp_path / "a", "-n", "2")
-    assert done.status == 0, done.err
-    for folder in sorted((tmp_path / "a").iterdir()):
-        provenance = json.loads((folder / "provenance.json").read_text())["provenance"]
-        assert provenance["source"] == "generated"
-        assert 0 <= provenance["trust"]["value"] <= 1
+    """The planted source ignores its description, so its trust is 0 whatever it gains."""
+    words = ["generate", trusting, *TASK, "--backbone", world.backbone]
+    told = run("trust", trusting, *TASK, "--backbone", world.backbone, "--json").json
+    assert (told["trust"], told["use"]) == (0, "pretrained")
+    for number, further in enumerate(([], ["-n", "2"], ["--sample"])):
+        done = run(*words, *further, "--out", tmp_path / f"kept-{number}")
+        assert done.status == 0, done.err
+        assert "Written was therefore the pretrained model's adapter" in done.out
+        used = run(*words, *further, "--min-trust", "0", "--out", tmp_path / f"used-{number}")
+        assert used.status == 0, used.err
+        assert "pretrained model's adapter" not in used.out
+        written = {"kept": [], "used": []}  # type: dict[str, list[Adapter]]
+        for kind, found in written.items():
+            folder = tmp_path / f"{kind}-{number}"
+            found += [Adapter.load(path) for path in (sorted(folder.iterdir()) if "-n" in further else [folder])]
+            assert len(found) == (2 if "-n" in further else 1)
+        source = "one sample" if further else "generated"
+        assert {entry.provenance["source"] for entry in written["kept"]} == {"pretrained"}
+        assert {entry.provenance["source"] for entry in written["used"]} == {source}
+        for kind, use in (("kept", "pretrained"), ("used", "generated")):
+            trust = [entry.provenance["trust"] for entry in written[kind]]
+            assert {(entry["value"], entry["use"]) for entry in trust} == {(0, use)}
+
+
+def test_estimates_are_given_by_default_and_samples_when_asked_for(world: World, run: Run, tmp_path: Path) -> None:
+    words = ["generate", world.generator, *TASK, "--backbone", world.backbone, "--json"]
+    drawn, adapters = {}, {}
+    for name, further in {"one": [], "same": ["-n", "2", "--estimate"], "many": ["-n", "2"], "s": ["--sample"]}.items():
+        told = run(*words, *further, "--out", tmp_path / name).json
+        drawn[name] = told["drawn"]
+        adapters[name] = [Adapter.load(folder) for folder in told["adapters"]]
+        assert told["made_of"]
+    assert drawn == {"one": "estimate", "same": "estimate", "many": "samples", "s": "samples"}
+    (estimate,) = adapters["one"]
+    assert [estimate.distance(entry) for entry in adapters["same"]] == [0, 0]
+    assert min(estimate.distance(entry) for entry in adapters["many"]) > 0
+    assert adapters["s"][0].distance(adapters["many"][0]) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     steps = ["--steps", "12", "--checkpoints", "4", "--batch", "16", "--seed", "0"]
     zoo = tmp_path / "zoo"
     built = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
-    assert built.json["checkpoints"] == 24
+    assert built.json["checkpoints"] == 48
     again = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
     assert "going on" in again.err
     assert again.json["resumed_shards"] == 1
@@ -107,9 +107,9 @@ def test_a_run_is_evaluated_again_on_fewer_seen_tasks(world: World, run: Run, tm
     assert found["provenance"]["seed"] == 0
     compared = run("compare", tmp_path / "few" / "results.json", "generated", "mean", "--json").json
     assert compared["tasks"] == 3
-    refused = run("evaluate", *told, "--hold-out", "region", "--out", tmp_path / "few")
+    refused = run("evaluate", *told, "--hold-out", "camera_model", "--out", tmp_path / "few")
     assert refused.status == 2
-    assert "No region can be held out" in refused.err
+    assert "No camera_model can be held out" in refused.err
     # What was measured before is kept.
     assert len(json.loads((tmp_path / "few" / "results.json").read_text())["rows"]) == len(found["rows"])
 

@@ -32,7 +32,7 @@ def leaning(of: Backbone, bias: list[float]) -> Adapter:
 
 
 def test_labels_choose_the_tasks_own_adapter(toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache) -> None:
-    adapters = toy_zoo.final_adapters()
+    adapters = toy_zoo.task_adapters()
     candidates = [adapters[SEEN[0].name], adapters[SEEN[-1].name]]
     for index, task in ((0, SEEN[0]), (1, SEEN[-1])):
         assert choose_by_labels(toy_backbone, candidates, data(task.name)) == index
@@ -42,7 +42,7 @@ def test_unlabelled_images_correct_labels_that_are_no_random_sample(
     toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
 ) -> None:
     """As many labels of each class; a model that expects nearly all images of one class, and one that knows nothing."""
-    own = toy_zoo.final_adapters()[SEEN[2].name]
+    own = toy_zoo.task_adapters()[SEEN[2].name]
     bias = next(name for name in own.tensors if name.endswith("classifier.bias"))
     shifted = Adapter({**own.tensors, bias: own.tensors[bias] + torch.tensor([3.0, 0.0, 0.0])}, own.config, {})
     candidates = [shifted, leaning(toy_backbone, [0.0, 0.0, 0.0])]
@@ -54,7 +54,7 @@ def test_unlabelled_images_correct_labels_that_are_no_random_sample(
 def test_images_alone_choose_the_certain_model_unless_it_sees_one_class_everywhere(
     toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache
 ) -> None:
-    zoo = toy_zoo.final_adapters()[SEEN[2].name]
+    zoo = toy_zoo.task_adapters()[SEEN[2].name]
     sure = {name: 20 * value if "classifier" in name else value for name, value in zoo.tensors.items()}
     own = Adapter(sure, zoo.config, {})
     nothing, one_class = leaning(toy_backbone, [0.0, 0.0, 0.0]), leaning(toy_backbone, [9.0, 0.0, 0.0])

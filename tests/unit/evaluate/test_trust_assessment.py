@@ -106,8 +106,10 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def scored(toy_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone) -> tuple[Kept, tuple[ResultRow, ...]]:
-    entrants = [Entrant(PretrainedSource(toy_zoo.initial), "none"), Entrant(toy_fit.generator, "own", 7)]
+def scored(
+    toy_latents_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone
+) -> tuple[Kept, tuple[ResultRow, ...]]:
+    entrants = [Entrant(PretrainedSource(toy_zoo.initial), "none"), Entrant(toy_latents_fit.generator, "own", 7)]
     kept = Kept()
     tests = {"unseen": [test_set(toy_backbone, task) for task in UNSEEN]}
     found = evaluate("toy", tests, toy_backbone, entrants, samples=3, seed=5, observers=[kept])
@@ -118,7 +120,7 @@ SETTINGS = {"world": "toy", "split": "unseen", "generator_number": 7, "samples":
 
 
 def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
-    model: TrustModel, toy_fit: FittedGenerator, scored: tuple[Kept, tuple[ResultRow, ...]]
+    model: TrustModel, toy_latents_fit: FittedGenerator, scored: tuple[Kept, tuple[ResultRow, ...]]
 ) -> None:
     kept, rows = scored
     gains = measured_gains(rows, "unseen", 7)
@@ -126,7 +128,7 @@ def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
         own = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "generated")]
         (before,) = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "pretrained")]
         assert gains[task.name] == pytest.approx(100 * (sum(own) / 3 - before))
-    recorder = Recorder(toy_fit.generator)
+    recorder = Recorder(toy_latents_fit.generator)
     points = assess_tasks(model, recorder, UNSEEN, gains, **SETTINGS)
     for name, adapters in kept.adapters.items():
         for one, other in zip(recorder.given[name], adapters, strict=True):

@@ -136,7 +136,7 @@ def test_a_good_start_is_kept(toy_backbone: Backbone, toy_zoo: Zoo, points: Star
     """The adapter that was fine-tuned on all labels of the task, beside the mean of all."""
     name = toys.ToySuite().tasks("seen")[0].name
     task = FeatureCache(toy_backbone, toys.ToySuite().tasks("seen"), 8)(name)
-    found = refine(toy_backbone, toy_zoo.final_adapters()[name], few_labels(task, 5, 0), SHORT, points=points)
+    found = refine(toy_backbone, toy_zoo.task_adapters()[name], few_labels(task, 5, 0), SHORT, points=points)
     assert found.start in ("generated", FREE)
 
 
@@ -145,7 +145,7 @@ def test_of_many_samples_the_most_probable_take_part(
 ) -> None:
     few = few_labels(data["unseen-0"], 5, 0)
     bad = [toys.random_adapter(toy_backbone, seed, 3.0) for seed in range(4)]
-    good = next(iter(toy_zoo.final_adapters().values()))
+    good = next(iter(toy_zoo.task_adapters().values()))
     several = replace(points, candidates=(*bad[1:], good))
     config = replace(SHORT, finalists=1)
     found = refine(toy_backbone, bad[0], few, config, points=several)
