@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.special import ndtr
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter
@@ -50,7 +52,7 @@ class CalibrationConfig:
     group_folds: int = 3
     samples: int = 3
     loss: float = 0.01
-    risk: float = 0.04
+    risk: float = 0.05
     floor: float = 0.5
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class HeldOutTask:
         over_shuffled: the same, minus that with adapters for the description of another task of the fold; 0 where
             this was not measured, which is for groups and partial descriptions.
         images: that it was measured on.
+        noise: variance of the gain that comes from their number alone.
     """
 
     task: str
@@ -83,6 +86,7 @@ class HeldOutTask:
     gain: float
     over_shuffled: float
     images: int
+    noise: float
 
 
 def calibrate(
@@ -272,7 +276,8 @@ def _measured(
         examples = gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, images[shown])
         gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
         evidence = {**shared, "examples": examples}
-        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_shuffled, len(measured)))
+        noise = float((after - before)[measured].var(correction=0)) / len(measured)
+        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_shuffled, len(measured), noise))
     return rows
 
 
@@ -294,7 +299,7 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
     for basis in BASES:
         own = [
             HeldOutGain(row.task, row.fold.name, row.fold.extrapolation, row.partial, row.evidence[basis], row.gain,
-                        row.images)
+                        row.images, row.noise)
             for row in rows
             if basis in row.evidence
         ]  # fmt: skip
@@ -334,7 +339,7 @@ def _thresholds(
     never below that of the near.
     """
     trust = np.array([entry.probability for entry in predictions])
-    harmed = np.array([row.gain < -config.loss for row in rows])
+    harmed = _harm(rows, predictions, config.loss)
     far = np.array([row.evidence["far"] > 0.5 for row in rows])
     found = []
     for kind in (~far, far):
@@ -342,3 +347,23 @@ def _thresholds(
         found.append(safe_threshold(trust[kind], harmed[kind], tasks, config.risk) if tasks else 1.0)
     near = max(config.floor, found[0])
     return {"near": near, "far": max(near, found[1])}
+
+
+def _harm(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], loss: float) -> NDArray[np.float64]:
+    """By row, the probability that its task truly lost more than it may, from its measured gain and what was predicted.
+
+    A normal gain around the prediction, measured with normal chance on all images of the task: a handful of images that
+    happen to show a loss are no proof of harm, many images that do are.
+    """
+    keys = [(row.task, row.fold, row.partial) for row in rows]
+    found = np.zeros(len(rows))
+    for key in dict.fromkeys(keys):
+        own = [number for number, other in enumerate(keys) if other == key]
+        gain, expected = (float(np.mean([entry.gain for entry in part])) for part in
+                          ([rows[number] for number in own], [predictions[number] for number in own]))  # fmt: skip
+        noise = max(float(np.mean([rows[number].noise for number in own])) / len(own), 1e-8)
+        spread = max(float(np.mean([predictions[number].spread for number in own])), 1e-3) ** 2
+        share = spread / (spread + noise)
+        expected += share * (gain - expected)
+        found[own] = ndtr((-loss - expected) / (share * noise) ** 0.5)
+    return found

@@ -24,6 +24,8 @@ COVERAGE = 0.9
 FEWEST_ROWS = 12
 FLOOR = 0.005
 """Smallest scale of a prediction, half a point."""
+LEAST_TRUE = 0.1
+"""Share of the squared error that is never taken for chance of the images."""
 LEAST_SHARE = 0.15
 """Share of the mean squared error that every prediction has at least."""
 
@@ -42,6 +44,7 @@ class HeldOutGain:
         evidence: named numbers.
         gain: accuracy with the generated adapter minus that of the pretrained model, on the task's labelled images.
         images: how many labelled images that was measured on.
+        noise: variance of the measured gain that comes from their number alone.
     """
 
     task: str
@@ -51,6 +54,7 @@ class HeldOutGain:
     evidence: Mapping[str, float]
     gain: float
     images: int
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,16 @@ class GainPrediction:
     Attributes:
         gain: expected.
         low, high: ends of the 90 % interval of the gain as measured on as many images as the held-out tasks had.
-        probability: that the generated adapter beats the pretrained model.
+        probability: that the generated adapter beats the pretrained model, with the chance of the images that held-out
+            gains were measured on taken out of the errors.
+        spread: standard deviation of the true gain around the expected one.
     """
 
     gain: float
     low: float
     high: float
     probability: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class GainPredictor:
         variance: non-negative coefficients of the squared error, a constant and then one for each of ``spreading``.
         spreading: places in ``names`` of the evidence on which the size of the error depends.
         residuals: errors on held-out tasks in units of the predicted scale, ascending.
+        noise: mean variance of the held-out gains that comes from the number of images alone.
     """
 
     names: tuple[str, ...]
@@ -91,6 +99,7 @@ class GainPredictor:
     variance: Matrix
     spreading: tuple[int, ...]
     residuals: Matrix
+    noise: float = 0.0
 
     def predict(self, evidence: Mapping[str, float]) -> GainPrediction:
         """The gain to expect from one task's evidence; raises :class:`DataError` where some of it is missing."""
@@ -119,8 +128,11 @@ class GainPredictor:
         for gain, size, own in zip(self._expected(rows), self._sizes(rows), residuals, strict=True):
             low, high = (gain + size * _quantile(own, share) for share in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
             # Half a task on either side: no number of held-out tasks makes anything certain.
-            probability = float((ndtr((gain / size + own) / SMOOTHING).sum() + 0.5) / (len(own) + 1))
-            found.append(GainPrediction(float(gain), max(float(low), -1.0), min(float(high), 1.0), probability))
+            # What is asked is whether the adapter is better, not whether a handful of images show it.
+            true = max(1.0 - self.noise / size**2, LEAST_TRUE) ** 0.5
+            probability = float((ndtr((gain / size + true * own) / (true * SMOOTHING)).sum() + 0.5) / (len(own) + 1))
+            span = max(float(low), -1.0), min(float(high), 1.0)
+            found.append(GainPrediction(float(gain), *span, probability, float(true * size)))
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -133,7 +145,8 @@ class GainPredictor:
         """The inverse of :meth:`to_json`."""
         arrays = {key: np.array(data[key]) for key in ("center", "scale", "coefficients", "variance", "residuals")}
         places = tuple(int(place) for place in data["spreading"])
-        return cls(names=tuple(data["names"]), intercept=float(data["intercept"]), spreading=places, **arrays)
+        intercept, noise = float(data["intercept"]), float(data.get("noise", 0.0))
+        return cls(names=tuple(data["names"]), intercept=intercept, spreading=places, noise=noise, **arrays)
 
 
 def fit_gain_predictor(rows: Sequence[HeldOutGain], spreading: Sequence[str] = ()) -> GainPredictor:
@@ -192,6 +205,7 @@ class _Design:
     folds: npt.NDArray[Any]
     tasks: npt.NDArray[Any]
     spreading: tuple[int, ...]
+    noise: float
 
     @classmethod
     def of(cls, rows: Sequence[HeldOutGain], spreading: Sequence[str]) -> _Design:
@@ -209,6 +223,7 @@ class _Design:
             np.array([row.fold for row in rows]),
             np.array([row.task for row in rows]),
             tuple(names.index(name) for name in spreading),
+            float(np.mean([row.noise for row in rows])),
         )
 
     def without(self, fold: str) -> npt.NDArray[np.bool_]:
@@ -236,6 +251,7 @@ class _Design:
             errors.variance,
             self.spreading,
             np.sort(errors.normalised),
+            self.noise,
         )
 
     def _leave_fold_out(self, ridge: float) -> Matrix:

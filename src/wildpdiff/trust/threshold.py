@@ -9,11 +9,10 @@ import numpy.typing as npt
 
 __all__ = ["safe_threshold"]
 
-Truths = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.float64]
 
 
-def safe_threshold(trust: Numbers, harmed: Truths, tasks: Sequence[str], risk: float) -> float:
+def safe_threshold(trust: Numbers, harmed: Numbers, tasks: Sequence[str], risk: float) -> float:
     """Smallest threshold at which at most a share ``risk`` of all tasks is used and harmed, in expectation.
 
     Conformal risk control (Angelopoulos et al. 2022, theorem 1): a task's loss, the share of its rows that are used and
@@ -22,7 +21,7 @@ def safe_threshold(trust: Numbers, harmed: Truths, tasks: Sequence[str], risk: f
 
     Args:
         trust: of every row.
-        harmed: whether the row's gain was below what is tolerated.
+        harmed: probability, by row, that the gain was below what is tolerated; 0 or 1 where that is known.
         tasks: that the rows are of.
         risk: that is tolerated.
 
