@@ -197,7 +197,7 @@ def _unfinished(
 def _measured(fitted: FittedGenerator) -> dict[str, Any]:
     return {
         "reconstruction_error": fitted.reconstruction_error,
-        "loss": float(fitted.losses[-100:].mean()),
+        "loss": float(fitted.losses[-100:].mean()) if len(fitted.losses) else None,
         "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
         "seconds": round(fitted.seconds, 3),
     }
