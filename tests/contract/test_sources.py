@@ -17,6 +17,7 @@ from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
+from wildpdiff.baselines.best_of import BestOfSource
 from wildpdiff.baselines.centred import CentredPretrainedSource
 from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
 from wildpdiff.baselines.column_merge import ColumnMergeConfig, ColumnMergeSource
@@ -135,6 +136,12 @@ def refined(toy: Toy) -> RefinedSource:
     return RefinedSource(MeanSource(toy.material.adapters), points, toy.material.data, 5, config=config)
 
 
+def best_of(toy: Toy, by_labels: bool) -> BestOfSource:
+    """The best of checkpoints with noise."""
+    noisy = CheckpointNoiseSource(toy.material.zoo, 0.15, relative=True)
+    return BestOfSource(noisy, toy.backbone, toy.material.data, by_labels=by_labels)
+
+
 Make = Callable[[Toy], Source]
 READS_NOTHING: dict[str, Make] = {
     "pretrained": lambda toy: PretrainedSource(toy.random_adapter(99)),
@@ -168,6 +175,8 @@ READS_NAME: dict[str, Make] = {
     "CMA-ES in the latent space, 5 labels a class": lambda toy: evolution(toy, "latent"),
     "mean adapter, refined on 5 labels a class": refined,
     "CMA-ES on raw LoRA, 5 labels a class": lambda toy: evolution(toy, "raw"),
+    "best of 8 by 5 labels": lambda toy: best_of(toy, True),
+    "best of 8 by unlabelled images": lambda toy: best_of(toy, False),
 }
 READS_EXAMPLES: dict[str, Make] = {
     "prior by EM on unlabelled images": lambda toy: UnlabelledPriorSource(toy.material),

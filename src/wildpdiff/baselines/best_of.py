@@ -9,7 +9,6 @@ import torch
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData
-from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.selection import choose_by_labels, choose_by_unlabelled
 from wildpdiff.source import Source
@@ -56,15 +55,17 @@ class BestOfSource:
         Raises:
             DescriptionError: the description names no task, whose images would be looked up.
         """
-        if description.task_id is None:
-            raise DescriptionError(f"{self.name} reads a task's own images, and the description names no task.")
-        task = self._images(description.task_id)
+        description.require_any(["task_id"])
+        name = description.task_id
+        assert name is not None
+        task = self._images(name)
         found = []
         for number in range(n):
             own = sub_seed(seed, self.name, number)
             adapters = self._source.sample(description, self._candidates, own)
             chosen = adapters[self._choose(task, adapters, own)]
-            found.append(replace(chosen, provenance={**chosen.provenance, "source": self.name}))
+            made = {**chosen.provenance, "source": self.name, "seed": seed, "sample": number, "candidates_seed": own}
+            found.append(replace(chosen, provenance=made))
         return found
 
     def _choose(self, task: TaskFeatures, adapters: list[Adapter], seed: int) -> int:
