@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,13 +101,34 @@ def test_the_threshold_keeps_the_share_of_harmed_tasks_below_the_risk() -> None:
     trust = rng.uniform(0, 1, 500)
     harmed = rng.uniform(0, 1, 500) < 0.5 * (1 - trust)
     tasks = [str(place) for place in range(500)]
-    threshold = safe_threshold(trust, harmed, tasks, 0.05)
+    threshold = safe_threshold(trust, harmed.astype(float), tasks, 0.05)
     assert (harmed & (trust >= threshold)).mean() <= 0.05
     assert (harmed & (trust >= threshold - 0.05)).mean() > 0.04
-    assert safe_threshold(trust, np.zeros(500, dtype=bool), tasks, 0.05) == 0.0
+    assert safe_threshold(trust, np.zeros(500), tasks, 0.05) == 0.0
 
 
 def test_rows_of_one_task_are_one_observation() -> None:
-    trust, harmed = np.full(400, 0.9), np.zeros(400, dtype=bool)
+    trust, harmed = np.full(400, 0.9), np.zeros(400)
     assert safe_threshold(trust, harmed, ["a", "b"] * 200, 0.05) == 1.0
     assert safe_threshold(trust, harmed, [str(place) for place in range(400)], 0.05) == 0.0
+
+
+def test_half_a_harm_counts_half() -> None:
+    trust, tasks = np.full(100, 0.9), [str(place) for place in range(100)]
+    assert safe_threshold(trust, np.full(100, 0.03), tasks, 0.05) == 0.0
+    assert safe_threshold(trust, np.full(100, 0.06), tasks, 0.05) > 0.9
+
+
+def test_the_chance_of_few_images_is_no_doubt_about_the_adapter() -> None:
+    """The same errors, once all of chance of the images and once all true: the former leave more trust in a gain."""
+    rng = np.random.default_rng(2)
+    noisy = [
+        HeldOutGain(str(place), f"fold {place % 3}", False, False, {"signal": rng.normal()}, rng.normal(0.03, 0.05), 40,
+                    0.05**2)
+        for place in range(90)
+    ]  # fmt: skip
+    known = [replace(row, noise=0.0) for row in noisy]
+    first, second = (fit_gain_predictor(own).predict({"signal": 0.0}) for own in (noisy, known))
+    assert (first.gain, first.low, first.high) == (second.gain, second.low, second.high), "the interval is of measures"
+    assert first.probability > second.probability + 0.1
+    assert first.spread < 0.5 * second.spread
