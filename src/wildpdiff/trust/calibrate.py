@@ -7,60 +7,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
-from wildpdiff.errors import DataError, DescriptionError
+from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.trust.evidence import AdapterSpace
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.gain import GainPrediction, HeldOutGain, fit_gain_predictor, held_out_predictions
 from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
-from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.trust.seen import CalibrationConfig, SeenTasks, Spaces
 from wildpdiff.trust.summary import mean_over_tasks, summarise
 from wildpdiff.trust.threshold import safe_threshold
-from wildpdiff.zoo.features import ImageRows, TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]
 
 FitWithout = Callable[[Fold], Source]
 """Held-out seen tasks to a source that was fitted without them."""
-
-
-@dataclass(frozen=True)
-class CalibrationConfig:
-    """How trust is calibrated.
-
-    Attributes:
-        random_folds: folds of random tasks; each task is held out in one of them.
-        group_folds: folds of like tasks (:func:`calibration_folds`).
-        samples: adapters a held-out task, where the source is stochastic.
-        loss: a task is harmed where it loses more than this, in accuracy.
-        risk: share of all tasks that may be harmed, with the threshold that is chosen.
-        floor: least threshold, whatever the risk.
-    """
-
-    random_folds: int = 3
-    group_folds: int = 3
-    samples: int = 3
-    loss: float = 0.01
-    risk: float = 0.05
-    floor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.risk < 1 or not 0 <= self.floor <= 1 or self.samples < 1:
-            raise DataError(
-                f"Trust cannot be calibrated with risk {self.risk}, floor {self.floor} and {self.samples} samples. "
-                "Risk and floor are shares; give at least one sample."
-            )
 
 
 @dataclass(frozen=True)
@@ -148,76 +118,6 @@ def calibrate(
     return fit_trust(seen, rows, generator)
 
 
-@dataclass(frozen=True)
-class SeenTasks:
-    """What calibration needs of the seen tasks, in the zoo's order.
-
-    Gains are measured on a task's ``unshared`` images: those that no other task learns from.
-    """
-
-    names: tuple[str, ...]
-    descriptions: Mapping[str, Description]
-    schema: MetadataSchema
-    backbone: Backbone
-    features: Callable[[str], TaskFeatures]
-    parts: tuple[str, ...]
-    config: CalibrationConfig
-    layout: Layout
-    initial: Float[Tensor, " d"]
-    vectors: Float[Tensor, "t d"]
-    priors: Float[Tensor, "t c"]
-    unshared: tuple[Int[Tensor, " r"], ...]
-
-    @classmethod
-    def of(
-        cls,
-        zoo: Zoo,
-        descriptions: Mapping[str, Description],
-        schema: MetadataSchema,
-        backbone: Backbone,
-        features: Callable[[str], TaskFeatures],
-        parts: tuple[str, ...],
-        config: CalibrationConfig,
-    ) -> SeenTasks:
-        """Gather adapters and the pretrained model's mean probabilities."""
-        initial = zoo.initial
-        layout = Layout.of(initial.tensors)
-        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
-        images = [features(name) for name in zoo.tasks]
-        priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
-        return cls(
-            tuple(zoo.tasks),
-            descriptions,
-            schema,
-            backbone,
-            features,
-            parts,
-            config,
-            layout,
-            layout.flatten(initial.tensors),
-            vectors,
-            priors,
-            tuple(rows.unshared for rows in ImageRows.of(images)),
-        )
-
-    def spaces(self, without: Sequence[str] = ()) -> _Spaces:
-        """Where the descriptions and the adapters of the seen tasks lie, some of them left out."""
-        left = set(without)
-        kept = [place for place, name in enumerate(self.names) if name not in left]
-        told = [self.descriptions[self.names[place]] for place in kept]
-        vectors = self.vectors[kept]
-        space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
-        around = AdapterSpace.fit(self.layout, self.initial, vectors)
-        return _Spaces(space, around, self.priors[kept].mean(0))
-
-
-@dataclass(frozen=True)
-class _Spaces:
-    descriptions: DescriptionSpace
-    adapters: AdapterSpace
-    prior: Tensor
-
-
 def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
     """Evidence and gain of a fold's tasks, with the adapters of a source that was fitted without them.
 
@@ -241,7 +141,7 @@ def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[Hel
 
 def _measured(
     seen: SeenTasks,
-    spaces: _Spaces,
+    spaces: Spaces,
     fold: Fold,
     name: str,
     told: Description,

@@ -1,0 +1,121 @@
+"""What calibration of trust needs of the seen tasks, and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.layout import Layout
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.trust.evidence import AdapterSpace
+from wildpdiff.trust.space import DescriptionSpace
+from wildpdiff.zoo.features import ImageRows, TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+__all__ = ["CalibrationConfig", "SeenTasks", "Spaces"]
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How trust is calibrated.
+
+    Attributes:
+        random_folds: folds of random tasks; each task is held out in one of them.
+        group_folds: folds of like tasks (:func:`calibration_folds`).
+        samples: adapters a held-out task, where the source is stochastic.
+        loss: a task is harmed where it loses more than this, in accuracy.
+        risk: share of all tasks that may be harmed, with the threshold that is chosen.
+        floor: least threshold, whatever the risk.
+    """
+
+    random_folds: int = 3
+    group_folds: int = 3
+    samples: int = 3
+    loss: float = 0.01
+    risk: float = 0.05
+    floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.risk < 1 or not 0 <= self.floor <= 1 or self.samples < 1:
+            raise DataError(
+                f"Trust cannot be calibrated with risk {self.risk}, floor {self.floor} and {self.samples} samples. "
+                "Risk and floor are shares; give at least one sample."
+            )
+
+
+@dataclass(frozen=True)
+class SeenTasks:
+    """What calibration needs of the seen tasks, in the zoo's order.
+
+    Gains are measured on a task's ``unshared`` images: those that no other task learns from.
+    """
+
+    names: tuple[str, ...]
+    descriptions: Mapping[str, Description]
+    schema: MetadataSchema
+    backbone: Backbone
+    features: Callable[[str], TaskFeatures]
+    parts: tuple[str, ...]
+    config: CalibrationConfig
+    layout: Layout
+    initial: Float[Tensor, " d"]
+    vectors: Float[Tensor, "t d"]
+    priors: Float[Tensor, "t c"]
+    unshared: tuple[Int[Tensor, " r"], ...]
+
+    @classmethod
+    def of(
+        cls,
+        zoo: Zoo,
+        descriptions: Mapping[str, Description],
+        schema: MetadataSchema,
+        backbone: Backbone,
+        features: Callable[[str], TaskFeatures],
+        parts: tuple[str, ...],
+        config: CalibrationConfig,
+    ) -> SeenTasks:
+        """Gather adapters and the pretrained model's mean probabilities."""
+        initial = zoo.initial
+        layout = Layout.of(initial.tensors)
+        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
+        images = [features(name) for name in zoo.tasks]
+        priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
+        return cls(
+            tuple(zoo.tasks),
+            descriptions,
+            schema,
+            backbone,
+            features,
+            parts,
+            config,
+            layout,
+            layout.flatten(initial.tensors),
+            vectors,
+            priors,
+            tuple(rows.unshared for rows in ImageRows.of(images)),
+        )
+
+    def spaces(self, without: Sequence[str] = ()) -> Spaces:
+        """Where the descriptions and the adapters of the seen tasks lie, some of them left out."""
+        left = set(without)
+        kept = [place for place, name in enumerate(self.names) if name not in left]
+        told = [self.descriptions[self.names[place]] for place in kept]
+        vectors = self.vectors[kept]
+        space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
+        around = AdapterSpace.fit(self.layout, self.initial, vectors)
+        return Spaces(space, around, self.priors[kept].mean(0))
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Where seen descriptions and adapters lie, and the pretrained model's mean probabilities."""
+
+    descriptions: DescriptionSpace
+    adapters: AdapterSpace
+    prior: Tensor
