@@ -172,7 +172,7 @@ def material(toy_backbone: Backbone, toy_zoo: Zoo) -> SeenMaterial:
     descriptions = [told[name] for name in toy_zoo.tasks] * 3
     return replace(
         found,
-        tasks=found.tasks * 3,
+        tasks=tuple(f"{name}#{copy}" for copy in range(3) for name in found.tasks),
         embeddings=found.embeddings.repeat(3, 1),
         sampler=found.conditions.sampler(descriptions),
         normalized=found.normalized.repeat(3, 1),
@@ -184,7 +184,11 @@ def material(toy_backbone: Backbone, toy_zoo: Zoo) -> SeenMaterial:
 def fitted(material: SeenMaterial, **changes: object) -> ConditionalMean:
     tasks = {task.name: task for task in toys.ToySuite().tasks("seen")}
     config = replace(TaskLossConfig(steps=20, tasks=6, images=8, folds=3, hidden=12, directions=4), **changes)  # type: ignore[arg-type]
-    return fit_conditional_mean(material, config, lambda name: task_features(material.backbone, tasks[name], 8), 0).mean
+
+    def features(name: str) -> TaskFeatures:
+        return replace(task_features(material.backbone, tasks[name.split("#")[0]], 8), name=name)
+
+    return fit_conditional_mean(material, config, features, 0).mean
 
 
 def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: SeenMaterial) -> None:
@@ -197,11 +201,9 @@ def test_the_mean_is_centred_and_seen_tasks_keep_their_own_adapters(material: Se
     centred, plain = strong.smooth(asked, shifts[:5]), strong.smooth(asked)
     torch.testing.assert_close(centred, strong.centering(plain, shifts[:5]))  # type: ignore[misc]
     assert not torch.allclose(centred, plain)
-    assert torch.equal(strong.each(asked, shifts[:5]).mean(0), centred)
-    # At a seen task's own description the mean is its adapter, centred or not.
-    torch.testing.assert_close(strong(asked, shifts[:5]), mean(asked), atol=0.05, rtol=0.05)
-    table = strong.table()
-    torch.testing.assert_close(table[-1], strong(strong.seen, shifts), atol=1e-5, rtol=1e-5)
+    # At a seen task's own description the mean is its adapter, centred or not, where it is led there all the way.
+    led, plain_led = replace(strong, anchor=1.0), replace(mean, anchor=1.0)
+    torch.testing.assert_close(led(asked, shifts[:5]), plain_led(asked), atol=0.05, rtol=0.05)
     without_images = strong.kernel.code(torch.tensor([[*[0.0] * (strong.seen.shape[1] - 2), 1.0, 0.0]]))
     assert not strong.seen_shifts(int(without_images)).any()  # type: ignore[union-attr]
 
@@ -226,8 +228,12 @@ def test_what_was_held_out_is_centred_too(material: SeenMaterial, monkeypatch: p
     monkeypatch.setattr(centering, "STRENGTHS", (0.4,))
     mean = fitted(material, steps=0)
     assert mean.centering is not None
-    left_out = mean.kernel.leave_one_out()
-    torch.testing.assert_close(mean.held_out, mean.centering(left_out, mean.centering.seen))
+    # No networks: every estimator leaves out the task alone, and blends are chosen for parts of the tasks.
+    estimates = {**mean.simple.leave_one_out(), "additive kernel regression": mean.kernel.leave_one_out()}
+    stacked = torch.stack([estimates[name] for name in mean.blend.names])
+    possible = [mean.centering(blend(stacked), mean.centering.seen) for blend in (*mean.fold_blends, mean.blend)]
+    for task, found in enumerate(mean.held_out):
+        assert any(torch.allclose(found, one[task], atol=1e-4) for one in possible)
 
 
 def test_where_no_strength_helps_no_centering_is_kept(material: SeenMaterial, monkeypatch: pytest.MonkeyPatch) -> None:

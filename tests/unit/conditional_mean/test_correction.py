@@ -11,11 +11,13 @@ from wildpdiff.autoencoder.training import is_over
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
+from wildpdiff.conditional_mean.blend import Blend
 from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fit_correction, task_losses
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
-from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditional_mean.mean import NETWORKS, ConditionalMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, moved_values
+from wildpdiff.conditional_mean.simple import fit_simple_estimators
 from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble, folds
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
@@ -24,6 +26,17 @@ from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
 
 SHORT = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10)
+
+
+def mean_of(world: World, correction: Correction) -> ConditionalMean:
+    """The conditional mean that blends all families of networks alike."""
+    kernel = world.kernel
+    simple = fit_simple_estimators(world.encoder.sizes, torch.zeros(world.codec.size), kernel.seen, kernel.targets)
+    names = tuple(NETWORKS[basis] for basis in correction.held_out)
+    blend = Blend(names, (1.0 / len(names),) * len(names))
+    held_out = torch.stack(list(correction.held_out.values())).mean(0)
+    blends = (blend,) * (1 + int(correction.fold.max()))
+    return ConditionalMean(kernel, simple, correction.members, blend, blends, held_out, correction.fold)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,9 @@ def world(toy_backbone: Backbone, toy_zoo: Zoo) -> World:
     embeddings = torch.stack([encoder.encode(entry).values for entry in told])
     kernel = fit_kernel_mean(encoder, embeddings, own)
     kernel = kernel if kernel.terms else replace(kernel, terms=fit_kernel_mean(encoder, embeddings, embeddings).terms)
-    features = [task_features(toy_backbone, task, 8) for task in tasks]
+    features = [
+        replace(task_features(toy_backbone, task, 8), name=f"{task.name}-{row}") for row, task in enumerate(tasks)
+    ]
     moved = moved_values(raw, layout.flatten(toy_zoo.initial.tensors), layout.sizes)
     return World(kernel, encoder, encoder.sampler(told), toy_backbone, codec, moved, features)
 
@@ -76,7 +91,7 @@ def test_it_is_a_function_of_the_seed_and_of_nothing_else(world: World) -> None:
     assert [(member.basis, member.fold) for member in first.members] == [
         (basis, fold) for fold in range(3) for basis in ("regression", "nothing")
     ]
-    assert torch.equal(first.held_out, second.held_out)
+    assert all(torch.equal(first.held_out[basis], second.held_out[basis]) for basis in SHORT.bases)
     assert torch.equal(first.losses, second.losses)
     assert not torch.equal(first.losses, other.losses)
 
@@ -116,12 +131,14 @@ def test_what_is_held_out_comes_from_the_networks_that_never_saw_the_task(world:
     for task in range(len(world.features)):
         own = world.kernel.seen[task : task + 1]
         first, second = (m.network.normalized(own)[0] for m in fitted.members if m.fold == fitted.fold[task])
-        assert torch.allclose(fitted.held_out[task], left_out[task] / 2 + (first + second) / 2, atol=1e-5)
-    assert torch.bincount(fitted.fold).max() - torch.bincount(fitted.fold).min() <= 1
+        assert torch.allclose(fitted.held_out["regression"][task], left_out[task] + first, atol=1e-5)
+        assert torch.allclose(fitted.held_out["nothing"][task], second, atol=1e-5)
+    names = [task.name for task in world.features]
+    assert torch.equal(fitted.fold, folds(names, SHORT.folds, 0, "conditional mean"))
 
 
 @pytest.mark.parametrize("why", ["no images", "no updates", "few tasks"])
-def test_without_what_it_needs_the_regression_is_left_as_it_is(world: World, why: str) -> None:
+def test_without_what_it_needs_no_network_is_trained(world: World, why: str) -> None:
     config = replace(SHORT, steps=0) if why == "no updates" else SHORT
     if why == "few tasks":
         few = replace(
@@ -131,7 +148,8 @@ def test_without_what_it_needs_the_regression_is_left_as_it_is(world: World, why
         world = replace(world, kernel=few, features=world.features[:6])
     fitted = world.fit(config, with_images=why != "no images")
     assert fitted.members == ()
-    assert torch.equal(fitted.held_out, world.kernel.leave_one_out())
+    assert fitted.held_out == {}
+    assert bool((fitted.fold == -1).all())
 
 
 def test_more_folds_than_tasks_leave_out_one_task_each(world: World) -> None:
@@ -154,35 +172,34 @@ def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
 
 
 def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_own(world: World) -> None:
-    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    mean = mean_of(world, world.fit(SHORT))
     again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
     asked = torch.cat([mean.seen[:3], mean.seen[3:6] + 3.0])
     assert torch.equal(again(asked), mean(asked))
     assert torch.allclose(mean(mean.seen)[:4], mean.adapters[:4], atol=0.05 * float(mean.adapters.std()) + 0.02)
     far = mean.seen[3:6] + torch.where(torch.arange(mean.seen.shape[1]) < mean.seen.shape[1] - 2, 3.0, 0.0)
     assert torch.allclose(mean(far), mean.smooth(far), atol=1e-4)
-    assert torch.allclose(mean.each(far).mean(0), mean.smooth(far), atol=1e-5)
-    table = mean.table()
-    assert torch.allclose(table[-1], mean(mean.seen), atol=1e-5)
+    loose = replace(mean, anchor=0.0)
+    assert torch.equal(loose(mean.seen), mean.smooth(mean.seen))
 
 
 def test_hidden_parts_are_read_by_nothing_so_that_seen_tasks_are_theirs_however_they_are_described(
     world: World,
 ) -> None:
-    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    mean = mean_of(world, world.fit(SHORT))
     tasks = list(toys.ToySuite().tasks("seen"))[:4]
     for hidden in world.encoder.parts:
         told = [replace(task.description, **{hidden: None}) for task in tasks]
         asked = torch.stack([world.encoder.encode(entry).values for entry in told])
         code = int(mean.kernel.code(asked)[0])
         assert torch.equal(mean.kernel.with_parts(code)[:4], asked)
-        assert torch.allclose(mean.table()[code][:4], mean(asked), atol=1e-6)
+        assert torch.allclose(mean(mean.kernel.with_parts(code))[:4], mean(asked), atol=1e-6)
     nothing = mean(world.encoder.null[None])
-    assert torch.allclose(mean.table()[0], nothing.expand(len(mean.seen), -1), atol=1e-6)
+    assert torch.allclose(mean(mean.kernel.with_parts(0)), nothing.expand(len(mean.seen), -1), atol=1e-6)
 
 
 def test_without_a_part_there_are_its_networks_on_the_regression_of_the_rest(world: World) -> None:
-    mean = ConditionalMean.of(world.kernel, world.fit(SHORT))
+    mean = mean_of(world, world.fit(SHORT))
     asked = mean.seen[:4] + 0.3
     assert mean.folds == 3
     for fold in range(mean.folds):
@@ -197,9 +214,12 @@ def test_without_a_part_there_are_its_networks_on_the_regression_of_the_rest(wor
 def test_networks_of_one_basis_can_be_asked_for(world: World) -> None:
     fitted = world.fit(replace(SHORT, bases=("nothing",)))
     assert {member.basis for member in fitted.members} == {"nothing"}
-    mean = ConditionalMean.of(world.kernel, fitted)
+    mean = mean_of(world, fitted)
     said = torch.stack([member.network.normalized(mean.seen) for member in mean.members]).mean(0)
     assert torch.allclose(mean.smooth(mean.seen), said, atol=1e-6)
+
+
+NAMES = tuple(f"task-{number}" for number in range(20))
 
 
 class Shift:
@@ -225,7 +245,7 @@ class Shift:
 
 def test_a_member_keeps_the_weights_of_its_best_look_and_not_the_last() -> None:
     config = NetworkTraining(steps=200, tasks=8, look_every=2, patience=50, averaging=0.0)
-    fitted = fit_ensemble([Shift(1.0)], 20, 2, config, 0, "shift")  # type: ignore[arg-type]
+    fitted = fit_ensemble([Shift(1.0)], NAMES, 2, config, 0, "shift")  # type: ignore[arg-type]
     for network, steps in zip(fitted.networks, fitted.steps, strict=True):
         assert abs(float(network.weight) - 0.5) < 0.06
         assert steps < 200
@@ -275,19 +295,27 @@ def test_every_problem_is_trained_without_every_part() -> None:
     config = NetworkTraining(steps=100, tasks=8, look_every=5, patience=50, averaging=0.0)
     low = Shift(-9.0)
     low.held_out_loss = lambda network, tasks: (network(torch.ones(1, 1))[0, 0] + 2).square()  # type: ignore
-    fitted = fit_ensemble([Shift(1.0), low], 20, 2, config, 0, "shift")  # type: ignore[list-item]
+    fitted = fit_ensemble([Shift(1.0), low], NAMES, 2, config, 0, "shift")  # type: ignore[list-item]
     found = [float(network.weight) for network in fitted.networks]
     assert [abs(value + 2) < 0.3 for value in found] == [False, True, False, True]
-    some = fit_ensemble([Shift(1.0), low], 20, 2, config, 0, "shift", 1)  # type: ignore[list-item]
+    some = fit_ensemble([Shift(1.0), low], NAMES, 2, config, 0, "shift", 1)  # type: ignore[list-item]
     assert [float(network.weight) for network in some.networks] == found[:2]
     assert sorted(set(some.fold.tolist())) == [-1, 0]
 
 
-def test_folds_part_the_tasks_evenly_and_by_the_seed() -> None:
-    fold = folds(23, 5, 3, "x")
-    assert torch.bincount(fold).tolist() in ([5, 5, 5, 4, 4],)
-    assert torch.equal(fold, folds(23, 5, 3, "x"))
-    assert not torch.equal(fold, folds(23, 5, 4, "x"))
+def test_folds_part_the_tasks_by_name_and_seed_and_further_tasks_change_nobodys() -> None:
+    names = [f"task-{number}" for number in range(200)]
+    fold = folds(names, 4, 3, "x")
+    assert int(torch.bincount(fold, minlength=4).min()) >= 25
+    assert torch.equal(folds(names[::-1], 4, 3, "x"), fold.flip(0))
+    assert torch.equal(folds([*names, *(f"new-{number}" for number in range(50))], 4, 3, "x")[:200], fold)
+    assert not torch.equal(fold, folds(names, 4, 4, "x"))
+
+
+@pytest.mark.parametrize("count", [2, 5, 7, 12])
+def test_few_tasks_are_dealt_out_so_that_no_part_is_empty(count: int) -> None:
+    fold = folds([f"task-{number}" for number in range(count)], min(4, count), 0, "x")
+    assert int(torch.bincount(fold, minlength=min(4, count)).min()) >= 1
 
 
 def test_images_are_drawn_with_their_labels(world: World) -> None:
