@@ -12,7 +12,7 @@ from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.centering import Centering, fit_centering
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description

@@ -17,7 +17,8 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.description import Description
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, linear, silu
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.conditional_mean.training import ImageBatch
+from wildpdiff.conditional_mean.task_images import ImageBatch
 from wildpdiff.conditions.base import ConditionSampler
 
 __all__ = ["DescriptionViews", "NumbersNetwork", "ViewConfig", "adapters_loss"]

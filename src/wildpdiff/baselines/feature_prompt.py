@@ -17,7 +17,8 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.network import moved_values
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description

@@ -22,7 +22,8 @@ from wildpdiff.conditional_mean.network import (
     moved_values,
     principal_directions,
 )
-from wildpdiff.conditional_mean.training import FittedNetwork, ImageBatch, NetworkTraining, TaskImages, fit_network
+from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description

@@ -16,7 +16,8 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.layout import Layout
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, TaskImages, fit_network
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description

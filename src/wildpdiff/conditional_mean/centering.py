@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.codec.layout import Layout
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.tasks.description import Description
 

@@ -24,7 +24,8 @@ from wildpdiff.conditional_mean.cross_validation import (
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, NETWORKS, RESIDUAL, ConditionalMean
 from wildpdiff.conditional_mean.simple import SimpleEstimators
-from wildpdiff.conditional_mean.training import TaskImages, folds
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import folds
 
 __all__ = ["Estimators", "cross_validated", "without_images"]
 

@@ -29,7 +29,8 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, factor_reads, principal_directions
 from wildpdiff.conditional_mean.network_store import NetworkStore
-from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble
+from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining, fit_ensemble
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError

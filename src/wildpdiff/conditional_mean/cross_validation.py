@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 
 __all__ = [
     "DELIVERED",

@@ -23,7 +23,7 @@ from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler, Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.conditions.shift import FeatureShift

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, seeded
 from wildpdiff.conditional_mean.network_store import NetworkStore
-from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
 from wildpdiff.errors import TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
@@ -21,9 +20,7 @@ from wildpdiff.threads import one_thread
 __all__ = [
     "FittedEnsemble",
     "FittedNetwork",
-    "ImageBatch",
     "NetworkTraining",
-    "TaskImages",
     "TaskProblem",
     "fit_ensemble",
     "fit_network",

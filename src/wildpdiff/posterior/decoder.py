@@ -15,7 +15,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.correction import task_losses
 from wildpdiff.conditional_mean.network import principal_directions
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler
 
 __all__ = ["CodeConfig", "CodeNetwork", "CodeProblem", "Decoder", "ShiftDecoder"]

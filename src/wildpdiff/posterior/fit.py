@@ -15,7 +15,8 @@ from wildpdiff.conditional_mean.cross_validation import TEMPERATURES
 from wildpdiff.conditional_mean.fit import SeenMaterial
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages, folds, train_network
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining, folds, train_network
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 
 __all__ = ["TaskRelations", "spectral_codes", "task_relations"]
 

@@ -11,7 +11,8 @@ from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
-from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures

@@ -18,7 +18,7 @@ from wildpdiff.conditional_mean.centering import Centering, classifier_of, fit_c
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description

@@ -18,7 +18,8 @@ from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import NETWORKS, ConditionalMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, moved_values
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
-from wildpdiff.conditional_mean.training import ImageBatch, NetworkTraining, TaskImages, fit_ensemble, folds
+from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining, fit_ensemble, folds
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import TrainingError

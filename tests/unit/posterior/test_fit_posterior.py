@@ -13,7 +13,8 @@ import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.fit import SeenMaterial
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.training import NetworkTraining, TaskImages, train_network
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import NetworkTraining, train_network
 from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.decoder import CodeProblem

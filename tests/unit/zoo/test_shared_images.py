@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import toys
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.conditional_mean.training import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.task import LabelledImages, SplitName
 from wildpdiff.zoo.features import ImageRows, TaskFeatures, task_features
