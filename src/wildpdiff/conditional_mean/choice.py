@@ -22,7 +22,7 @@ from wildpdiff.conditional_mean.cross_validation import (
     tempered_losses,
 )
 from wildpdiff.conditional_mean.kernel import KernelMean
-from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, NETWORKS, RESIDUAL, ConditionalMean
+from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, ConditionalMean
 from wildpdiff.conditional_mean.simple import SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
@@ -131,10 +131,16 @@ def _blends(
         return result
 
     search = BlendSearch(names, losses)
-    start = start_weights(names, {RESIDUAL: 4, DIRECT: 4} if estimators.correction.members else {ADDITIVE: SHARES})
+    start = _start(names)
     parts = int(fold.max()) + 1
     own = tuple(search.search(start, known & (fold != part)) for part in range(parts)) if parts > 1 else ()
     return (*own, search.search(start, known))
+
+
+def _start(names: tuple[str, ...]) -> Weights:
+    """Equal shares of the families of networks; without networks, additive regression."""
+    trained = [name for name in NETWORKS.values() if name in names] or [ADDITIVE]
+    return start_weights(names, dict.fromkeys(trained, SHARES // len(trained)))
 
 
 def _anchor(estimators: Estimators, held_out: Float[Tensor, "t d"], images: TaskImages) -> float:
