@@ -70,7 +70,8 @@ class SimpleEstimators:
         if name == MEAN:
             return self.targets.mean(0).expand(len(embeddings), -1).clone()
         if name == NEAREST:
-            return self.targets[_combined(self._squared(embeddings), None).argmin(1)]
+            overall = _combined(self._squared(embeddings), None)
+            return self._nearest(overall, self.predict(MEAN, embeddings))
         if name == KERNEL_RIDGE:
             return self._regress(embeddings)
         raise KeyError(name)
@@ -93,7 +94,7 @@ class SimpleEstimators:
         return {
             PRETRAINED: self.start.expand(count, -1).clone(),
             MEAN: mean.float(),
-            NEAREST: self.targets[overall.argmin(1)],
+            NEAREST: self._nearest(overall, mean.float()),
             KERNEL_RIDGE: regressed.float(),
         }
 
@@ -109,6 +110,11 @@ class SimpleEstimators:
             self.seen[~rows],
             self.targets[~rows],
         )
+
+    def _nearest(self, squared: Matrix, mean: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The adapter of the nearest task; the mean adapter where a description shares no part with any."""
+        near = torch.from_numpy(np.isfinite(squared).any(1))
+        return torch.where(near[:, None], self.targets[squared.argmin(1)], mean)
 
     def _squared(self, embeddings: Float[Tensor, "n e"]) -> list[Matrix]:
         return _part_distances(self.sizes, self.units, embeddings, self.seen)
