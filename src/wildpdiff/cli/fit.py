@@ -164,10 +164,12 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
             }
         )
         return
-    how = ""
-    if measured:
-        how = f", reconstruction error {measured['reconstruction_error']:.3g}, {measured['seconds']:.1f} s"
-    show(f"Generator in {out}: reads {', '.join(parts)}; {size} latent values{how}.")
+    # Of use where samples pass the autoencoder, and nowhere else.
+    coded = f"; {size} latent values" if generator.mean is None else ""
+    if measured and generator.mean is None:
+        coded += f", reconstruction error {measured['reconstruction_error']:.3g}"
+    took = f", fitted in {measured['seconds']:.0f} s" if measured else ""
+    show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if table is not None:
         show(cross_validation_table(table))
         show(table.verdict)

@@ -53,14 +53,14 @@ class Estimators:
         Estimators without training leave out the task alone, networks its whole fold.
         """
         networks = {NETWORKS[basis]: vectors for basis, vectors in self.correction.held_out.items()}
-        return {**self.simple.leave_one_out(), ADDITIVE: self.kernel.leave_one_out(), **networks}
+        return {**self.simple.leave_one_out(), ADDITIVE: self.kernel.held_out(), **networks}
 
 
 def without_images(estimators: Estimators) -> ConditionalMean:
     """Additive regression alone: where tasks have no images, nothing can be scored and nothing is chosen."""
     kernel = estimators.kernel
     fold = torch.full((len(kernel.seen),), -1)
-    held_out = kernel.leave_one_out()
+    held_out = kernel.held_out()
     return ConditionalMean(kernel, estimators.simple, (), Blend((ADDITIVE,), (1.0,)), (), held_out, fold)
 
 

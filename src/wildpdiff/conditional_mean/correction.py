@@ -309,7 +309,7 @@ def fit_correction(
     members = tuple(
         Member(network, config.bases[place % kinds], place // kinds) for place, network in enumerate(fitted.networks)
     )
-    left_out = table[kernel.code(kernel.seen), torch.arange(count)]
+    left_out = kernel.held_out()
     held_out = {basis: left_out.clone() for basis in config.bases}
     for member in members:
         rows = fitted.fold == member.fold

@@ -224,6 +224,21 @@ class KernelMean:
         targets = as_matrix(self.targets)
         return torch.from_numpy(targets - projected @ targets / np.diag(projected)[:, None]).float()
 
+    def held_out(self) -> Float[Tensor, "t d"]:
+        """What :meth:`smooth` would say of each seen task's description without that task.
+
+        :meth:`leave_one_out` for tasks that have all parts; for the others, whose answer has no closed form, the
+        regression is solved again without each.
+        """
+        result = self.leave_one_out()
+        whole = (self.seen[:, -len(self.parts) :] > 0.5).all(1)
+        # The constant answers where too few of the others have the same parts.
+        again = ~whole if int(whole.sum()) > FEWEST_TASKS else torch.ones_like(whole)
+        for row in again.nonzero()[:, 0].tolist() if len(self.seen) > 1 else ():
+            left = self.without(torch.arange(len(self.seen)) == row)
+            result[row] = left.smooth(self.seen[row : row + 1])[0]
+        return result
+
     def _by_parts(self, embeddings: Tensor) -> Iterator[tuple[_Solved, Tensor]]:
         """The rows that have the same parts, with the regression for those parts."""
         flags = embeddings[:, -len(self.parts) :] > 0.5

@@ -86,7 +86,7 @@ class SimpleEstimators:
         overall[range(count), range(count)] = np.inf
         regressed = mean
         if count > FEWEST_TASKS:
-            inverse = np.linalg.inv(self._kernel(self.seen) + self.ridge * np.eye(count))
+            inverse = np.linalg.inv(self._seen_kernel() + self.ridge * np.eye(count))
             sums = inverse.sum(0)
             projected = inverse - np.outer(sums, sums) / sums.sum()
             targets = as_matrix(self.targets)
@@ -122,10 +122,13 @@ class SimpleEstimators:
     def _kernel(self, embeddings: Float[Tensor, "n e"]) -> Matrix:
         return _gaussian(_combined(self._squared(embeddings), self.part_weights), self.length_scale)
 
+    def _seen_kernel(self) -> Matrix:
+        return _with_itself(self._kernel(self.seen))
+
     def _regress(self, embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
         if len(self.targets) < FEWEST_TASKS:
             return self.predict(MEAN, embeddings)
-        constant, coefficients = solve(self._kernel(self.seen), as_matrix(self.targets), self.ridge)
+        constant, coefficients = solve(self._seen_kernel(), as_matrix(self.targets), self.ridge)
         return torch.from_numpy(constant + self._kernel(embeddings) @ coefficients).float()
 
     @property
@@ -171,7 +174,7 @@ def fit_simple_estimators(
     best = (float("inf"), (1.0 / len(sizes),) * len(sizes), 1.0, RIDGES[-1])
     if len(seen) > FEWEST_TASKS:
         for weights, scale in product(_simplex(len(sizes), PART_STEPS), LENGTH_SCALES):
-            values, vectors = np.linalg.eigh(_gaussian(_combined(squared, weights), scale))
+            values, vectors = np.linalg.eigh(_with_itself(_gaussian(_combined(squared, weights), scale)))
             for ridge in RIDGES:
                 error = _leave_one_out_error(values, vectors, gram, ridge)
                 if error < best[0]:
@@ -181,7 +184,8 @@ def fit_simple_estimators(
 
 def _leave_one_out_error(values: Matrix, vectors: Matrix, gram: Matrix, ridge: float) -> float:
     """Squared leave-one-out error of kernel ridge regression with intercept (Cawley & Talbot 2004)."""
-    inverse = (vectors / (np.maximum(values, 0.0) + ridge)) @ vectors.T
+    # Where parts are missing the kernel may have negative eigenvalues: they count as in the prediction.
+    inverse = (vectors / (values + ridge)) @ vectors.T
     sums = inverse.sum(0)
     projected = inverse - np.outer(sums, sums) / sums.sum()
     return float((((projected @ gram) * projected).sum(1) / projected.diagonal() ** 2).sum())
@@ -211,6 +215,13 @@ def _combined(squared: Sequence[Matrix], weights: Sequence[float] | None) -> Mat
 
 def _gaussian(squared: Matrix, length_scale: float) -> Matrix:
     return np.asarray(np.exp(-squared / (2 * length_scale**2)))
+
+
+def _with_itself(kernel: Matrix) -> Matrix:
+    """A task is as like itself as can be, also where it has none of the parts that count."""
+    result = kernel.copy()
+    np.fill_diagonal(result, 1.0)
+    return result
 
 
 def _mean_of_pairs(squared: Matrix) -> float:
