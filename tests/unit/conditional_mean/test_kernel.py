@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -115,3 +117,24 @@ def test_few_tasks_give_the_constant() -> None:
     encoder, mean, seen = fitted(count=3)
     assert mean.terms == ()
     assert torch.allclose(mean.smooth(embedded(encoder, described(2, 7))), truth(seen).mean(0).expand(2, -1), atol=1e-5)
+
+
+def test_held_out_tasks_are_answered_as_without_them_also_where_parts_are_missing() -> None:
+    told = [
+        replace(entry, text=None if row % 3 == 0 else ("desert at night", "green forest by a river")[row % 2])
+        for row, entry in enumerate(described(20, 8))
+    ]
+    encoder = fit_fusion(told, SCHEMA, lambda images: torch.zeros(len(images), 1), ("metadata", "text"))
+    own = embedded(encoder, told)
+    assert own[:, -1].unique().tolist() == [0.0, 1.0]
+    places = torch.tensor([2.0 * (row % 2) for row in range(20)])[:, None]
+    targets = truth(told) + torch.where(own[:, -1:] > 0.5, places, 1.0)
+    mean = fit_kernel_mean(encoder, own, targets)
+    assert {term.part for term in mean.terms} == {"metadata", "text"}
+    found = mean.held_out()
+    for row in range(20):
+        left = mean.without(torch.arange(20) == row)
+        torch.testing.assert_close(found[row], left.smooth(own[row : row + 1])[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, mean.leave_one_out(), atol=1e-2)
+    whole = fitted(20)[1]
+    assert torch.equal(whole.held_out(), whole.leave_one_out())

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
 
 from wildpdiff.conditional_mean.simple import (
     KERNEL_RIDGE,
+    LENGTH_SCALES,
     MEAN,
     NEAREST,
+    PART_STEPS,
     PRETRAINED,
+    RIDGES,
     SIMPLE,
     SimpleEstimators,
     fit_simple_estimators,
@@ -63,3 +69,51 @@ def test_few_tasks_have_predictions_too(count: int) -> None:
     for name in SIMPLE:
         assert torch.isfinite(few.predict(name, seen)).all()
         assert few.leave_one_out()[name].shape == (count, 3)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_kernel_is_the_one_of_those_tried_with_the_lowest_leave_one_out_error(hidden: bool) -> None:
+    estimators, _, targets = world(hidden)
+
+    def error(weights: tuple[float, ...], scale: float, ridge: float) -> float:
+        tried = replace(estimators, part_weights=weights, length_scale=scale, ridge=ridge)
+        return float((tried.leave_one_out()[KERNEL_RIDGE] - targets).square().sum())
+
+    weights = [(step / PART_STEPS, 1 - step / PART_STEPS) for step in range(PART_STEPS + 1)]
+    lowest = min(error(*choice) for choice in product(weights, LENGTH_SCALES, RIDGES))
+    chosen = error(estimators.part_weights, estimators.length_scale, estimators.ridge)
+    assert chosen == pytest.approx(lowest, rel=1e-3)
+
+
+def test_the_nearest_task_is_another_one_also_where_descriptions_are_equal() -> None:
+    _, seen, targets = world()
+    seen[5] = seen[2]
+    estimators = fit_simple_estimators(SIZES, torch.zeros(3), seen, targets)
+    nearest = estimators.leave_one_out()[NEAREST]
+    assert torch.equal(nearest[[5, 2]], targets[[2, 5]])
+    assert not (nearest == targets).all(1).any()
+    assert torch.equal(estimators.leave_one_out()[PRETRAINED], torch.zeros(TASKS, 3))
+
+
+@pytest.mark.parametrize("lonely", [0, 7])
+def test_a_task_that_shares_no_part_with_others_is_the_mean_of_them(lonely: int) -> None:
+    _, seen, targets = world()
+    seen[:, 2:5], seen[:, 6] = 0.0, 0.0
+    seen[lonely] = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0])
+    estimators = fit_simple_estimators(SIZES, torch.zeros(3), seen, targets)
+    left_out = estimators.leave_one_out()
+    others = targets[torch.arange(TASKS) != lonely]
+    for name in (MEAN, NEAREST):
+        torch.testing.assert_close(left_out[name][lonely], others.mean(0))
+    assert float((left_out[KERNEL_RIDGE][lonely] - targets[lonely]).norm()) > 0.1
+    nothing = estimators.predict(NEAREST, torch.zeros(1, 7))[0]
+    torch.testing.assert_close(nothing, targets.mean(0))
+
+
+def test_a_task_without_the_parts_that_count_does_not_become_the_constant() -> None:
+    estimators, seen, targets = world()
+    seen[4] = torch.tensor([0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 1.0])
+    targets[4] = 100.0
+    first = replace(estimators, part_weights=(1.0, 0.0), ridge=1e-6, seen=seen, targets=targets)
+    far = torch.tensor([[50.0, 50.0, 0.0, 0.0, 0.0, 1.0, 0.0]])
+    assert first.predict(KERNEL_RIDGE, far).abs().max() < 90

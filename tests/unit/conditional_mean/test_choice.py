@@ -1,0 +1,134 @@
+"""What the conditional mean is made of, in a small world whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from planted import Planted, planted
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.choice import BLEND_FOLDS, cross_validated, without_images
+from wildpdiff.conditional_mean.correction import Basis
+from wildpdiff.conditional_mean.cross_validation import CrossValidation, score_held_out
+from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
+from wildpdiff.conditional_mean.simple import SIMPLE
+from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.training import folds
+
+COUNT = 24
+LOOKED_AT = 32
+
+
+@pytest.fixture(scope="module")
+def world(toy_backbone: Backbone) -> Planted:
+    return planted(toy_backbone, COUNT)
+
+
+def noise(world: Planted, seed: int) -> Tensor:
+    return 0.5 * torch.randn(world.true.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def chosen(
+    world: Planted,
+    networks: dict[Basis, Tensor] | None = None,
+    own: Tensor | None = None,
+    images: TaskImages | None = None,
+) -> tuple[ConditionalMean, CrossValidation]:
+    estimators = world.estimators(networks, own=own)
+    return cross_validated(estimators, world.names, images or world.images, None, LOOKED_AT)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_networks_are_ruined_the_mean_is_as_good_as_the_best_alternative(world: Planted, seed: int) -> None:
+    mean, table = chosen(world, {"regression": noise(world, seed), "nothing": noise(world, seed + 10)})
+    assert not {RESIDUAL, DIRECT} & set(mean.blend.used)
+    assert all(not {RESIDUAL, DIRECT} & set(blend.used) for blend in mean.fold_blends)
+    best, ruined = table.best_alternative, table.row(RESIDUAL)
+    assert best.method not in (RESIDUAL, DIRECT)
+    assert best.high >= 0, "not behind by more than chance"
+    assert best.lead > -2
+    assert ruined is not None
+    assert ruined.low > 20
+
+
+def test_where_own_adapters_are_noise_networks_count_alone_and_seen_tasks_stay_with_the_estimate(
+    world: Planted,
+) -> None:
+    mean, table = chosen(world, {"regression": world.true, "nothing": world.true}, own=noise(world, 3))
+    assert set(mean.blend.used) <= {RESIDUAL, DIRECT}
+    assert mean.anchor == 0.0
+    assert table.row(ADDITIVE).low > 20  # type: ignore[union-attr]
+
+
+def test_where_descriptions_say_nothing_seen_tasks_go_all_the_way_to_their_own_adapters(world: Planted) -> None:
+    order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(4))
+    mean, table = chosen(replace(world, embeddings=world.embeddings[order]))
+    assert mean.anchor == 1.0
+    assert table.delivered.accuracy < chosen(world)[1].delivered.accuracy - 20
+
+
+def test_networks_of_one_basis_alone_can_be_blended(world: Planted) -> None:
+    mean, table = chosen(world, {"nothing": world.true}, own=noise(world, 5))
+    assert mean.blend.used == {DIRECT: 1.0}
+    assert table.row(RESIDUAL) is None
+
+
+def test_a_fold_has_no_say_in_what_it_is_predicted_with(world: Planted) -> None:
+    before, table = chosen(world)
+    estimates = world.estimators().held_out()
+    stacked = torch.stack(list(estimates.values()))
+    fold = folds(world.names, BLEND_FOLDS, world.images.seed, "blend")
+    elsewhere = []
+    for part in range(len(before.fold_blends)):
+        rows = fold == part
+        assert torch.equal(before.held_out[rows], before.fold_blends[part](stacked[:, rows]))
+        after, changed = chosen(world, images=world.relabelled(rows, part))
+        assert torch.equal(after.held_out[rows], before.held_out[rows])
+        assert after.fold_blends[part] == before.fold_blends[part]
+        assert changed.delivered.loss > table.delivered.loss + 0.05, "the labels of the fold are wrong now"
+        elsewhere.append((after.fold_blends, after.blend) != (before.fold_blends, before.blend))
+    assert any(elsewhere), "labels do decide elsewhere"
+
+
+def test_the_table_is_of_what_is_held_out(world: Planted) -> None:
+    mean, table = chosen(world)
+    assert [row.method for row in table.rows] == [*SIMPLE, ADDITIVE, "generated"]
+    scores = score_held_out(world.backbone, world.codec, mean.held_out, world.images)
+    assert table.delivered.accuracy == pytest.approx(100 * float(scores.accuracy.double().mean()))
+    assert table.delivered.loss == pytest.approx(float(scores.loss.double().mean()))
+    assert {row.method: row.weight for row in table.rows if row.weight} == mean.blend.used
+    assert table.tasks == COUNT
+    assert table.images == scores.images
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_few_tasks_are_blended_and_scored_too(toy_backbone: Backbone, count: int) -> None:
+    few = planted(toy_backbone, count)
+    mean, table = chosen(few)
+    assert table.few
+    assert table.tasks == count
+    assert torch.isfinite(mean.held_out).all()
+    assert torch.isfinite(mean(few.embeddings)).all()
+    assert mean.folds == 0
+    assert sum(mean.blend.weights) == 1.0
+
+
+def test_without_images_additive_regression_is_all(world: Planted) -> None:
+    mean = without_images(world.estimators())
+    assert mean.blend.used == {ADDITIVE: 1.0}
+    assert torch.equal(mean.held_out, mean.kernel.leave_one_out())
+    assert torch.equal(mean.smooth(mean.seen), mean.kernel.smooth(mean.seen))
+
+
+def test_it_is_restored_with_its_blends(world: Planted) -> None:
+    mean, _ = chosen(world, {"regression": world.true, "nothing": noise(world, 6)})
+    again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
+    assert (again.blend, again.fold_blends, again.anchor) == (mean.blend, mean.fold_blends, mean.anchor)
+    assert torch.equal(again(mean.seen), mean(mean.seen))
+    for name in (*SIMPLE, ADDITIVE, RESIDUAL, DIRECT):
+        assert torch.equal(again.estimate(name, mean.seen), mean.estimate(name, mean.seen))
+    with pytest.raises(KeyError):
+        without_images(world.estimators()).estimate(DIRECT, mean.seen)

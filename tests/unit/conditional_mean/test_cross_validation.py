@@ -1,0 +1,145 @@
+"""The table of a generator on seen tasks: what is scored, on which images, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from planted import IMAGES, Planted, planted
+from scipy import stats
+from torch.nn.functional import cross_entropy
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.cross_validation import (
+    DELIVERED,
+    MOST_IMAGES,
+    TEMPERATURES,
+    HeldOutScores,
+    score_held_out,
+    tabulate,
+    tempered_losses,
+)
+from wildpdiff.conditional_mean.score_table import FEW_TASKS, CrossValidation
+from wildpdiff.conditional_mean.task_images import TaskImages
+
+
+@pytest.fixture(scope="module")
+def world(toy_backbone: Backbone) -> Planted:
+    return planted(toy_backbone, 6)
+
+
+def table(tasks: int, weights: dict[str, float] | None = None) -> CrossValidation:
+    ones = torch.ones(tasks)
+    scores = {
+        "pretrained": HeldOutScores(1.5 * ones, 0.3 * ones, 20),
+        "mean adapter": HeldOutScores(ones, torch.linspace(0.4, 0.6, tasks).flip(0), 20),
+    }
+    delivered = HeldOutScores(0.5 * ones, torch.linspace(0.6, 0.8, tasks), 20)
+    return tabulate(scores, weights or {"pretrained": 0.0, "mean adapter": 1.0}, delivered)
+
+
+def test_leads_are_means_over_tasks_of_paired_differences_with_student_intervals() -> None:
+    found = table(40)
+    assert [row.method for row in found.rows] == ["pretrained", "mean adapter", DELIVERED]
+    differences = 100 * (np.linspace(0.6, 0.8, 40) - np.linspace(0.6, 0.4, 40))
+    row = found.row("mean adapter")
+    assert row is not None
+    interval = stats.t.interval(0.95, 39, loc=differences.mean(), scale=stats.sem(differences))
+    assert (row.low, row.high) == pytest.approx(interval, abs=1e-3)
+    assert row.lead == pytest.approx(20.0, abs=1e-3)
+    assert (row.accuracy, row.loss) == pytest.approx((50.0, 1.0), abs=1e-3)
+    assert (found.delivered.lead, found.delivered.low, found.delivered.high) == (0.0, 0.0, 0.0)
+    assert found.row("oracle") is None
+    assert (found.tasks, found.images) == (40, 20)
+
+
+def test_one_task_alone_says_nothing_of_the_lead() -> None:
+    row = table(1).row("pretrained")
+    assert row is not None
+    assert (row.low, row.high) == pytest.approx((row.lead - 100, row.lead + 100))
+
+
+def test_the_composition_is_in_words_the_largest_share_first() -> None:
+    assert table(40).composition == "mean adapter"
+    both = table(40, {"pretrained": 0.25, "mean adapter": 0.75})
+    assert both.composition == "mean adapter (75 %) and pretrained (25 %)"
+
+
+def test_the_verdict_names_both_and_calls_few_tasks_few() -> None:
+    many, few = table(FEW_TASKS), table(FEW_TASKS - 1)
+    assert many.best_alternative.method == "mean adapter"
+    for found in (many, few):
+        assert "reach 70.0 %; the best of the others is mean adapter with 50.0 %" in found.verdict
+    assert not many.few
+    assert "few" not in many.verdict
+    assert few.few
+    assert f"{FEW_TASKS - 1} seen tasks are few" in few.verdict
+
+
+def test_the_table_survives_json() -> None:
+    found = table(7, {"pretrained": 0.25, "mean adapter": 0.75})
+    assert CrossValidation.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_scores_are_those_of_each_task_s_own_adapter_on_its_own_images(world: Planted) -> None:
+    tasks = [4, 1]
+    found = score_held_out(world.backbone, world.codec, world.true, world.images, tasks)
+    tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
+    for place, number in enumerate(tasks):
+        own = world.images.tasks[number]
+        inputs, labels = torch.cat([own.train, own.validation]), torch.cat([own.train_labels, own.validation_labels])
+        logits = world.backbone.logits(inputs, {name: value[number] for name, value in tensors.items()})
+        assert float(found.loss[place]) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
+        assert float(found.accuracy[place]) == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert found.images == IMAGES < MOST_IMAGES
+
+
+def shared(world: Planted) -> TaskImages:
+    """All tasks learn from the same training images, and these have wrong labels; validation images are their own."""
+    tasks = []
+    for number, task in enumerate(world.images.tasks):
+        common = [f"common {row}".encode() for row in range(len(task.train_labels))]
+        own = [f"{number} {row}".encode() for row in range(len(task.validation_labels))]
+        tasks.append(replace(task, train_labels=(task.train_labels + 1) % 3, keys=(*common, *own)))
+    return TaskImages(tuple(tasks), 0)
+
+
+def test_images_that_other_tasks_learn_from_are_not_scored(world: Planted) -> None:
+    every = torch.arange(len(world.true))
+    own = score_held_out(world.backbone, world.codec, world.true, world.images, validation=True)
+    found = score_held_out(world.backbone, world.codec, world.true, shared(world))
+    torch.testing.assert_close(found.loss, own.loss)
+    assert torch.equal(found.accuracy, own.accuracy)
+    assert found.images == IMAGES // 2
+    tempered = tempered_losses(world.backbone, world.codec, world.true, shared(world), every, IMAGES // 2)
+    torch.testing.assert_close(tempered[TEMPERATURES.index(1.0)], own.loss)
+    # Without keys the same images count as each task's own, and their wrong labels are read.
+    unkeyed = TaskImages(tuple(replace(task, keys=()) for task in shared(world).tasks), 0)
+    wrong = score_held_out(world.backbone, world.codec, world.true, unkeyed)
+    assert float(wrong.accuracy.mean()) < float(own.accuracy.mean()) - 0.2
+
+
+def test_validation_images_alone_are_scored_where_wanted(world: Planted) -> None:
+    wrong = tuple(replace(task, train_labels=(task.train_labels + 1) % 3) for task in world.images.tasks)
+    images = TaskImages(wrong, 0)
+    late = score_held_out(world.backbone, world.codec, world.true, images, validation=True)
+    right = score_held_out(world.backbone, world.codec, world.true, world.images, validation=True)
+    assert torch.equal(late.accuracy, right.accuracy)
+    assert float(score_held_out(world.backbone, world.codec, world.true, images).accuracy.mean()) < 0.7
+
+
+def test_losses_are_compared_at_several_temperatures_of_the_same_logits(world: Planted) -> None:
+    tasks = torch.tensor([3, 0])
+    found = tempered_losses(world.backbone, world.codec, world.true, world.images, tasks, 10)
+    assert found.shape == (len(TEMPERATURES), 2)
+    assert torch.equal(found, tempered_losses(world.backbone, world.codec, world.true, world.images, tasks, 10))
+    batch = world.images.fixed(tasks, 10)
+    tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
+    for place, number in enumerate(tasks.tolist()):
+        logits = world.backbone.logits(batch.inputs[place], {name: value[number] for name, value in tensors.items()})
+        for row, temperature in enumerate(TEMPERATURES):
+            expected = cross_entropy(logits / temperature, batch.labels[place])
+            assert float(found[row, place]) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
