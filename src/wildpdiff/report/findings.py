@@ -36,6 +36,10 @@ TIE = 1e-9
 """Accuracies over the same images that differ by less are equal but for the order of a sum, in the whole report."""
 
 
+OWN_SAMPLES = ("one sample", "best of 8 by unlabelled images", "best of 8 by 5 labels")
+"""The generator's own posterior samples: no rivals of its estimate."""
+
+
 @dataclass(frozen=True)
 class TaskColumns:
     """Tasks that several lines of the table share, and the accuracy of each line on them, ``lines t``."""
@@ -97,7 +101,7 @@ class SplitFindings:
 
     def is_rival(self, row: SummaryRow) -> bool:
         """Whether a line competes with the generator: no label of the task, no control."""
-        if row.source == GENERATED or row.condition in ("shuffled", "random"):
+        if row.source in (GENERATED, *OWN_SAMPLES) or row.condition in ("shuffled", "random"):
             return False
         return row.source == PRETRAINED or self.family(row) in RIVALS
 
