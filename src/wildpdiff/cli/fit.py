@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,7 +159,7 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
                 "latent_size": size,
                 "trust": trust,
                 "cross_validation": None if table is None else table.to_json(),
-                "posterior": None if posterior is None else posterior.summary,
+                "posterior": None if posterior is None else asdict(posterior.summary),
                 **measured,
             }
         )

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-__all__ = ["DescriptionNetwork", "factor_reads", "moved_values", "principal_directions"]
+__all__ = ["DescriptionNetwork", "factor_reads", "moved_values", "principal_directions", "sharpen"]
 
 
 class DescriptionNetwork(nn.Module):
@@ -52,12 +52,7 @@ class DescriptionNetwork(nn.Module):
         self.last = nn.Linear(hidden, len(directions))
         self.linear = nn.Linear(size, len(directions), bias=False)
         if sharpness is not None:
-            # Of the columns that a unit reads the last is the flag, which is the same for all.
-            read = (self.reads.sum(1) - 1).clamp_min(1.0)
-            nn.init.normal_(self.first.weight)
-            nn.init.uniform_(self.first.bias, -sharpness, sharpness)
-            with torch.no_grad():
-                self.first.weight.mul_(sharpness / read.sqrt()[:, None])
+            sharpen(self.first, self.reads, sharpness)
         for parameter in (self.last.weight, self.last.bias, self.linear.weight):
             nn.init.zeros_(parameter)
 
@@ -85,6 +80,21 @@ class DescriptionNetwork(nn.Module):
         if direction_rate is not None:
             groups.append({"params": [self.mean, self.directions], "lr": direction_rate, "weight_decay": 0.0})
         return groups
+
+
+def sharpen(first: nn.Linear, reads: Float[Tensor, "h e"], sharpness: float) -> None:
+    """Start a layer so that the standard deviation of its hidden units is ``sharpness`` on standardised columns.
+
+    Args:
+        first: the layer; its weight and bias are drawn anew.
+        reads: 1 where a unit reads a column; the last that it reads is the flag, which is the same for all.
+        sharpness: the standard deviation, and the largest bias.
+    """
+    read = (reads.sum(1) - 1).clamp_min(1.0)
+    nn.init.normal_(first.weight)
+    nn.init.uniform_(first.bias, -sharpness, sharpness)
+    with torch.no_grad():
+        first.weight.mul_(sharpness / read.sqrt()[:, None])
 
 
 def principal_directions(normalized: Float[Tensor, "t d"], count: int) -> Float[Tensor, "k d"]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from wildpdiff.errors import ArtifactError
+
 __all__ = ["DELIVERED", "FEW_TASKS", "CrossValidation", "MethodScore"]
 
 DELIVERED = "generated"
@@ -50,6 +52,14 @@ class CrossValidation:
     rows: tuple[MethodScore, ...]
     tasks: int
     images: int
+
+    def __post_init__(self) -> None:
+        methods = [row.method for row in self.rows]
+        if methods.count(DELIVERED) != 1 or len(methods) < 2:
+            raise ArtifactError(
+                f"A cross-validation has the rows {', '.join(methods) or '(none)'}; one {DELIVERED!r} and at least one "
+                "other are needed. Fit the generator again, or evaluate again."
+            )
 
     @property
     def few(self) -> bool:

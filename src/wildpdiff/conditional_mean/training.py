@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -22,6 +22,7 @@ __all__ = [
     "FittedNetwork",
     "NetworkTraining",
     "TaskProblem",
+    "TrainingProblem",
     "fit_ensemble",
     "fit_network",
     "folds",
@@ -78,8 +79,8 @@ class NetworkTraining:
 
 
 @runtime_checkable
-class TaskProblem(Protocol[Network]):
-    """What :func:`fit_network` trains: a network, its loss on some tasks, and its loss where it was not trained."""
+class TrainingProblem(Protocol[Network]):
+    """A network and its loss on some tasks, for :func:`train_network`."""
 
     def network(self, tasks: Sequence[int]) -> Network:
         """An untrained network for training on these tasks; may be started from their adapters and no others."""
@@ -89,6 +90,11 @@ class TaskProblem(Protocol[Network]):
 
     def loss(self, network: Network, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Float[Tensor, ""]:
         """The loss of one update on these tasks, with images or checkpoints of theirs drawn from ``draws``."""
+
+
+@runtime_checkable
+class TaskProblem(TrainingProblem[Network], Protocol[Network]):
+    """A network, its loss on some tasks and its loss where it was not trained, for :func:`fit_network`."""
 
     def held_out_loss(self, network: Network, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """The loss on tasks that the network was not trained on; nothing in it is random."""
@@ -134,7 +140,7 @@ def fit_network(
             kept = max(1, round(config.held_out * count))
             held = order[:kept].sort().values
             rest = order[kept:].sort().values.tolist()
-            trial = _train(problem, rest, config, config.steps, seed, what, held)
+            trial = _train(problem, rest, config, config.steps, seed, what, _evaluation(problem, held))
             looks = trial.held_out_losses
             steps = config.evaluation_steps[int(looks.argmin())]
         fitted = _train(problem, every, config, steps, seed, what, None)
@@ -174,14 +180,14 @@ def folds(names: Sequence[str], parts: int, seed: int, what: str) -> Int[Tensor,
 
 
 def train_network(
-    problem: TaskProblem[Network], tasks: Sequence[int], config: NetworkTraining, seed: int, what: str
+    problem: TrainingProblem[Network], tasks: Sequence[int], config: NetworkTraining, seed: int, what: str
 ) -> Network:
     """A network trained on some tasks for all updates, with averaged weights, frozen.
 
     Raises:
         TrainingError: a loss is not finite.
     """
-    with flush_denormals():
+    with flush_denormals(), one_thread():
         return _train(problem, tasks, config, config.steps, seed, what, None).network
 
 
@@ -223,14 +229,15 @@ def fit_ensemble(
     total = trained * len(problems) * config.steps
     with flush_denormals(), one_thread():
         for part in range(trained):
-            rest, held_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
+            rest, left_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
             for kind, problem in enumerate(problems):
                 tick = None if progress is None else _ahead(progress, fitted, config, total)
                 own = sub_seed(seed, what, part, kind)
                 found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
                 if found is None:
+                    evaluate = _evaluation(problem, left_out)
                     found = _train(
-                        problem, rest, config, config.steps, own, what, held_out, keep_best=True, progress=tick
+                        problem, rest, config, config.steps, own, what, evaluate, keep_best=True, progress=tick
                     )
                     if store is not None:
                         store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
@@ -268,18 +275,18 @@ def _ahead(
 
 
 def _train(
-    problem: TaskProblem[Network],
+    problem: TrainingProblem[Network],
     tasks: Sequence[int],
     config: NetworkTraining,
     steps: int,
     seed: int,
     what: str,
-    held_out: Tensor | None,
+    evaluate: Callable[[Network], float] | None,
     *,
     keep_best: bool = False,
     progress: Progress | None = None,
 ) -> FittedNetwork[Network]:
-    """Train; with tasks held out stop once their loss has not fallen for long, and keep the best if asked to."""
+    """Train; with a held-out loss stop once it has not fallen for long, and keep the best network if asked to."""
     draws = torch_generator(seed, what, "batches")
     pool = torch.tensor(tasks)
     evaluated = set(config.evaluation_steps)
@@ -288,7 +295,9 @@ def _train(
         network = problem.network(tasks).train()
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
         best = copy.deepcopy(averaged)
-        looks = [] if held_out is None else [_look(problem, averaged, held_out, 0, what)]
+        looks = [] if evaluate is None else [evaluate(averaged)]
+        for loss_at_start in looks:
+            check_finite(loss_at_start, 0, what)
         groups = problem.groups(network)
         rates = [float(group["lr"]) for group in groups]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
@@ -307,8 +316,9 @@ def _train(
             torch._foreach_lerp_(list(averaged.parameters()), [p.detach() for p in network.parameters()], 1.0 - decay)
             if progress is not None:
                 progress(step + 1, steps)
-            if held_out is not None and step + 1 in evaluated:
-                looks.append(_look(problem, averaged, held_out, step + 1, what))
+            if evaluate is not None and step + 1 in evaluated:
+                looks.append(evaluate(averaged))
+                check_finite(looks[-1], step + 1, what)
                 if keep_best and looks.index(min(looks)) == len(looks) - 1:
                     best.load_state_dict(averaged.state_dict())
                 if is_over(looks, config.patience):
@@ -319,8 +329,11 @@ def _train(
     return FittedNetwork(averaged, steps, torch.tensor(losses), torch.tensor(looks))
 
 
-def _look(problem: TaskProblem[Network], network: Network, tasks: Tensor, step: int, what: str) -> float:
-    with torch.no_grad():
-        loss = float(problem.held_out_loss(network, tasks))
-    check_finite(loss, step, what)
+def _evaluation(problem: TaskProblem[Network], tasks: Tensor) -> Callable[[Network], float]:
+    """The loss on tasks that a network is trained without."""
+
+    def loss(network: Network) -> float:
+        with torch.no_grad():
+            return float(problem.held_out_loss(network, tasks))
+
     return loss

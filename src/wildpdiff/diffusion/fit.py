@@ -24,9 +24,6 @@ __all__ = ["ConditionSampler", "DiffusionConfig", "FittedDiffusion", "fit_diffus
 ConditionSampler = Callable[[Int[Tensor, " b"], torch.Generator], Float[Tensor, "b e"]]
 """Condition embeddings for the latents of these indices; re-pairing and dropping of parts happen in there."""
 
-Center = Callable[[Int[Tensor, "b"], Float[Tensor, "b e"]], Float[Tensor, "b l"]]
-"""What is taken off the latents of these indices, given their condition embeddings."""
-
 _CHECK_EVERY = 50
 
 
@@ -100,7 +97,6 @@ def fit_diffusion(
     config: DiffusionConfig,
     seed: int,
     progress: Progress | None = None,
-    center: Center | None = None,
 ) -> FittedDiffusion:
     """Train a denoiser by the simple loss (Ho et al. 2020, algorithm 1 and equation 14) for the prediction type.
 
@@ -112,7 +108,6 @@ def fit_diffusion(
         config: network and training.
         seed: of everything random here.
         progress: called after every update.
-        center: taken off the latents, so that the denoiser learns what is left, for example around a known mean.
 
     Raises:
         TrainingError: no latents, values that are not finite, or a loss that diverged.
@@ -126,7 +121,7 @@ def fit_diffusion(
     width = conditions(torch.zeros(1, dtype=torch.long), torch_generator(seed, "diffusion", "width")).shape[1]
     with flush_denormals(), one_thread(), seeded(sub_seed(seed, "diffusion", "weights")):
         model = build_denoiser(_network_config(config, latents.shape[1], width)).train()
-        batches = _batches(latents.float(), conditions, center, schedule, config, seed)
+        batches = _batches(latents.float(), conditions, schedule, config, seed)
         losses = _train(model, batches, config, progress)
     return FittedDiffusion(model.eval(), schedule, losses, time.perf_counter() - started)
 
@@ -188,7 +183,6 @@ class _Batch:
 def _batches(
     latents: Tensor,
     conditions: ConditionSampler,
-    center: Center | None,
     schedule: Schedule,
     config: DiffusionConfig,
     seed: int,
@@ -207,7 +201,7 @@ def _batches(
         t = (position * schedule.train_steps).long().clamp_max(schedule.train_steps - 1)
         epsilon = torch.randn(b, size, generator=draws)
         cond = conditions(index, condition_draws)
-        z_0 = latents[index] if center is None else latents[index] - center(index, cond)
+        z_0 = latents[index]
         if config.latent_noise > 0.0:
             z_0 = z_0 + config.latent_noise * torch.randn(b, size, generator=draws)
         if config.condition_noise > 0.0:

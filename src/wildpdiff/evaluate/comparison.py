@@ -226,7 +226,7 @@ def _about(
             tuple(generator.fingerprint for generator in comparison.generators),
             dict(first.training["config"]),
             len(zoo),
-            None if first.cross_validation is None else first.cross_validation.to_json(),
+            first.cross_validation,
             None if first.posterior is None else first.posterior.summary,
         ),
         "autoencoder": AutoencoderInfo(str(first.autoencoder.config["kind"]), first.autoencoder.latent_size, ceilings),

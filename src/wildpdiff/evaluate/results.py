@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.decoding import decode, encode
@@ -26,6 +27,7 @@ from wildpdiff.evaluate.sections import (
     TrustSection,
 )
 from wildpdiff.evaluate.trust_points import contradiction
+from wildpdiff.posterior.score import PosteriorSummary
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -45,7 +47,7 @@ __all__ = [
     "write_results",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 """Raised when an older package could not read what a newer one writes."""
 
@@ -150,16 +152,15 @@ class GeneratorInfo:
         hashes: one a seed.
         config: of all of them.
         checkpoints: number of checkpoints of the zoo.
-        cross_validation: of the first, as :meth:`CrossValidation.to_json` gives it; None where it has none.
-        posterior: of the first: scores of its estimate and of its posterior on held-out seen tasks, and the reason of
-            the choice; None where it has none.
+        cross_validation: of the first on seen tasks; None where it has none.
+        posterior: of the first, as it did on held-out seen tasks; None where it has none.
     """
 
     hashes: tuple[str, ...]
     config: dict[str, Any]
     checkpoints: int
-    cross_validation: dict[str, Any] | None = None
-    posterior: dict[str, Any] | None = None
+    cross_validation: CrossValidation | None = None
+    posterior: PosteriorSummary | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,8 @@ class Results:
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
         if version == 1:
             body = _from_version_1(body)
+        if version <= 3 and isinstance(body.get("generator"), dict):  # its cross-validation was not kept
+            body = {**body, "generator": {"cross_validation": None, "posterior": None, **body["generator"]}}
         if version <= 2:  # had no trust; it was not measured
             body = {"trust": None, **body}
         results: Results = decode(cls, body, where)

@@ -14,7 +14,7 @@ from torch.nn.functional import linear, silu
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.correction import task_losses
-from wildpdiff.conditional_mean.network import principal_directions
+from wildpdiff.conditional_mean.network import principal_directions, sharpen
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler
 
@@ -77,11 +77,7 @@ class CodeNetwork(nn.Module):
         self.first = nn.Linear(size, hidden)
         self.last = nn.Linear(hidden, base.numel())
         self.linear = nn.Linear(size, base.numel(), bias=False)
-        read = (self.reads.sum(1) - 1).clamp_min(1.0)
-        nn.init.normal_(self.first.weight)
-        nn.init.uniform_(self.first.bias, -sharpness, sharpness)
-        with torch.no_grad():
-            self.first.weight.mul_(sharpness / read.sqrt()[:, None])
+        sharpen(self.first, self.reads, sharpness)
         for parameter in (self.last.weight, self.last.bias, self.linear.weight):
             nn.init.zeros_(parameter)
 
@@ -138,7 +134,7 @@ class CodeConfig:
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """A ``TaskProblem``: adapters from descriptions and codes, by the task loss.
+    """A ``TrainingProblem``: adapters from descriptions and codes, by the task loss.
 
     Attributes:
         backbone: the frozen model.
@@ -190,7 +186,3 @@ class CodeProblem:
         codes = network.codes[tasks]
         losses = task_losses(self.backbone, self.codec, network(cond, codes), batch)
         return losses.mean() + 0.5 * self.config.code_decay * codes.square().sum(1).mean()
-
-    def held_out_loss(self, network: CodeNetwork, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Not defined: a task that is not trained on has no code. Raises ``NotImplementedError``."""
-        raise NotImplementedError

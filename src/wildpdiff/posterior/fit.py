@@ -21,9 +21,10 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density
 from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
-from wildpdiff.posterior.posterior import Posterior, PosteriorScore
+from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.posterior.relations import spectral_codes, task_relations
+from wildpdiff.posterior.score import PosteriorScore
 from wildpdiff.rng import sub_seed, torch_generator
 
 __all__ = ["PosteriorFitConfig", "fit_posterior"]
@@ -228,7 +229,7 @@ def _coded(seen: _Seen) -> Iterator[_Candidate]:
                 return networks[part](embeddings, own[part].sample(embeddings, draws))
 
         scored = _score(seen, "network", name, 1.0, draw)
-        yield _Candidate(scored.score, scored.likelihoods, scored.accuracies, final, final.codes.detach())
+        yield _Candidate(scored.score, scored.likelihoods, scored.accuracies, final, final.codes.detach().clone())
 
 
 def _network(seen: _Seen, rows: Tensor, start: Float[Tensor, "r q"], seed: int) -> CodeNetwork:

@@ -12,30 +12,9 @@ from torch import Tensor
 
 from wildpdiff.posterior.decoder import CodeNetwork, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import CodeDensity
+from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 
-__all__ = ["Posterior", "PosteriorScore"]
-
-
-@dataclass(frozen=True)
-class PosteriorScore:
-    """How one posterior did on held-out seen tasks; accuracies in percent.
-
-    Attributes:
-        decoder: ``shift`` (the estimate plus errors like those of held-out tasks) or ``network``.
-        density: of the codes.
-        scale: of the codes.
-        likelihood: mean over tasks of the logarithm of the mean probability of five labels, over samples, at the
-            temperature of the logits that is best for all tasks together.
-        one_sample: accuracy of a sample.
-        best_of_8: accuracy of the one of eight samples that five labels choose.
-    """
-
-    decoder: str
-    density: str
-    scale: float
-    likelihood: float
-    one_sample: float
-    best_of_8: float
+__all__ = ["Posterior"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +57,9 @@ class Posterior:
         return replace(self, density=self.density.only(own))
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> PosteriorSummary:
         """The scores of the estimate and of the chosen posterior, and why it was chosen."""
-        return {"estimate": asdict(self.estimate), "chosen": asdict(self.scores[0]), "reason": self.reason}
+        return PosteriorSummary(self.estimate, self.scores[0], self.reason)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
 from wildpdiff.report.wording import capital, number, signed
@@ -15,7 +14,7 @@ def cross_validation_blocks(results: Results) -> list[Block]:
     generator = results.generator
     if generator is None or generator.cross_validation is None:
         return []
-    found = CrossValidation.from_json(generator.cross_validation)
+    found = generator.cross_validation
     rows = []
     for row in found.rows:
         delivered = row.weight is None
@@ -30,12 +29,12 @@ def cross_validation_blocks(results: Results) -> list[Block]:
     )
     blocks: list[Block] = [Text(found.verdict), DataTable("", columns, tuple(rows), note)]
     if generator.posterior is not None:
-        estimate, chosen = generator.posterior["estimate"], generator.posterior["chosen"]
+        estimate, chosen = generator.posterior.estimate, generator.posterior.chosen
         blocks.append(
             Text(
-                f"{generator.posterior['reason']} Held out, the estimate has {number(estimate['one_sample'], 1)} %, "
-                f"one sample {number(chosen['one_sample'], 1)} %, the best of eight by five labels "
-                f"{number(chosen['best_of_8'], 1)} % (codes: {chosen['density']}, decoded by a {chosen['decoder']})."
+                f"{generator.posterior.reason} Held out, the estimate has {number(estimate.one_sample, 1)} %, "
+                f"one sample {number(chosen.one_sample, 1)} %, the best of eight by five labels "
+                f"{number(chosen.best_of_8, 1)} % (codes: {chosen.density}, decoded by a {chosen.decoder})."
             )
         )
     return blocks

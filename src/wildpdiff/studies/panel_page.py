@@ -10,7 +10,6 @@ import numpy as np
 from numpy import ndarray
 
 from wildpdiff.baselines.classifier_alone import CLASSIFIER_ALONE
-from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.disk import write_file
 from wildpdiff.evaluate.results import Condition, Results
 from wildpdiff.evaluate.statistics import Difference, Estimate, paired_difference
@@ -146,7 +145,7 @@ def panel_row(world: str, results: Results) -> PanelRow:
 
 def _foretold(results: Results) -> float | None:
     table = None if results.generator is None else results.generator.cross_validation
-    return None if table is None else CrossValidation.from_json(table).delivered.accuracy / 100
+    return None if table is None else table.delivered.accuracy / 100
 
 
 def _columns(results: Results) -> dict[str, ndarray]:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from wildpdiff.conditional_mean.score_table import CrossValidation, MethodScore
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.results import (
     BackboneInfo,
+    GeneratorInfo,
     Provenance,
     ResultRow,
     Results,
@@ -24,6 +26,7 @@ from wildpdiff.evaluate.results import (
 )
 from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import accuracy_per_task, summarise
+from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 
 
 def row(source: str, task: str, accuracy: float, **other: Any) -> ResultRow:
@@ -106,7 +109,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_results(path, make())
     assert read_results(path) == make()
     document = json.loads(path.read_text())
-    assert (document["schema_version"], document["kind"]) == (3, "results")
+    assert (document["schema_version"], document["kind"]) == (4, "results")
     assert document == make().to_json()
 
 
@@ -158,12 +161,51 @@ def test_a_damaged_file_is_refused_with_file_and_key(
 
 def test_a_newer_schema_is_told_from_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({**make().to_json(), "schema_version": 4}))
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 5}))
     with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
         read_results(path)
 
 
 POINT = TrustPoint("savanna", "unseen", "a", "examples", 0.9, 5.0, 1.0, 9.0, 4.0, 0.7, True, 0)
+
+
+TABLE = CrossValidation(
+    (MethodScore("mean adapter", 50.0, 1.0, 20.0, 10.0, 30.0, 1.0), MethodScore("generated", 70.0, 0.5, 0.0, 0.0, 0.0)),
+    40,
+    60,
+)
+SCORE = PosteriorScore("shift", "normal", 0.25, -1.5, 69.0, 71.0)
+CHECKED = GeneratorInfo(("ab" * 32,), {"size": "tiny"}, 80, TABLE, PosteriorSummary(SCORE, SCORE, "Because."))
+
+
+def test_what_the_fit_found_is_written_and_read(tmp_path: Path) -> None:
+    results = replace(make(), generator=CHECKED)
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+
+
+def test_a_file_from_before_the_cross_validation_is_read() -> None:
+    results = replace(make(), generator=replace(CHECKED, cross_validation=None, posterior=None))
+    document = results.to_json()
+    del document["generator"]["cross_validation"], document["generator"]["posterior"]
+    assert Results.from_json({**document, "schema_version": 3}) == results
+    with pytest.raises(ArtifactError, match="'cross_validation' is missing"):
+        Results.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (change("generator", "cross_validation", "rows", value=[]), "'generated' and at least one other"),
+        (change("generator", "cross_validation", "rows", 0, "lead", value="far"), "lead is 'far'"),
+        (change("generator", "posterior", "reason", value=None), "reason is None"),
+    ],
+)
+def test_a_damaged_cross_validation_is_refused(damage: Callable[[dict[str, Any]], None], sentence: str) -> None:
+    document = replace(make(), generator=CHECKED).to_json()
+    damage(document)
+    with pytest.raises(ArtifactError, match=sentence):
+        Results.from_json(document)
 
 
 def test_trust_is_written_and_read(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import NetworkTraining, train_network
 from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.generator import Generator
+from wildpdiff.posterior import fit as posterior_fit
 from wildpdiff.posterior.decoder import CodeProblem
 from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
 from wildpdiff.posterior.posterior import Posterior
@@ -126,6 +129,25 @@ def test_where_two_answers_are_needed_samples_explain_labels_better_than_the_est
     assert estimate.best_of_8 == pytest.approx(estimate.one_sample, abs=3), "of one adapter nothing can be chosen"
 
 
+def test_a_posterior_with_a_network_is_saved_and_restored_to_the_same_samples(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def networks_alone(seen: Any, estimate: Any, candidates: list[Any]) -> Posterior:
+        return choose(seen, estimate, [entry for entry in candidates if entry.score.decoder == "network"])
+
+    choose = posterior_fit._chosen
+    monkeypatch.setattr(posterior_fit, "_chosen", networks_alone)
+    mean = world.generator.mean
+    assert mean is not None
+    found = fit_posterior(world.material, mean, world.images, config().posterior, 0)
+    assert found is not None
+    assert found.scores[0].decoder == "network"
+    generator = replace(world.generator, posterior=found).with_sampling(draw="posterior")
+    again = Generator.from_pretrained(generator.save_pretrained(tmp_path / "generator"), generator.backbone)
+    for left, right in zip(generator.sample(UNSEEN, 4, 0), again.sample(UNSEEN, 4, 0), strict=True):
+        assert left.distance(right) == 0.0
+
+
 def test_samples_of_an_unseen_task_fall_on_both_answers(world: World, toy_backbone: Backbone) -> None:
     adapters = world.generator.with_sampling(draw="posterior").sample(UNSEEN, 24, seed=0)
     tensors = {name: torch.stack([entry.tensors[name] for entry in adapters]) for name in adapters[0].tensors}
@@ -177,7 +199,7 @@ def test_it_is_restored_to_the_same_samples_and_a_function_of_the_seed(world: Wo
     assert torch.equal(drawn(again, 3), drawn(posterior, 3))
     assert not torch.equal(drawn(again, 3), drawn(posterior, 4))
     assert again.config == posterior.config
-    assert again.summary["chosen"]["likelihood"] == posterior.scores[0].likelihood
+    assert again.summary.chosen.likelihood == posterior.scores[0].likelihood
 
 
 def test_without_some_tasks_only_their_codes_are_gone(world: World) -> None:
