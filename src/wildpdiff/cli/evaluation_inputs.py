@@ -45,15 +45,15 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     path = run / "run.json"
     if not path.is_file():
         raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
-    told = _run_settings(path)
+    settings = _run_settings(path)
     # Beside a generator may lie its backbone, in generator-N-backbone.
     found = (path for path in run.glob("generator-*") if path.name.removeprefix("generator-").isdigit())
     generators = sorted(found, key=lambda path: int(path.name.removeprefix("generator-")))
-    if len(generators) < told["generator_seeds"] or not (run / "zoo").is_dir():
+    if len(generators) < settings["generator_seeds"] or not (run / "zoo").is_dir():
         raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to go on, then evaluate.")
-    backbone = load_backbone(told["backbone"])
-    known = {"seed": told["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
-    suite = load_suite(told["suite"], **{**known, **told["suite_options"]})
+    backbone = load_backbone(settings["backbone"])
+    known = {"seed": settings["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(settings["suite"], **{**known, **settings["suite_options"]})
     reference = run / "reference"
     zoo = open_zoo(run / "zoo")
     opened = [open_generator(path, backbone, None) for path in generators]
@@ -63,20 +63,22 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         zoo,
         open_zoo(reference) if reference.is_dir() else None,
         opened,
-        told["suite_options"],
+        settings["suite_options"],
         FeatureCache(backbone, suite.tasks("seen")),
         trust=_trust(generators, backbone),
     )
     _check(comparison)
     seeds = [generator.training.get("seed") for generator in opened]
-    if zoo.plan.seed != told["seed"] or seeds != [told["seed"] + SEED_STEP * number for number in range(len(seeds))]:
+    if zoo.plan.seed != settings["seed"] or seeds != [
+        settings["seed"] + SEED_STEP * number for number in range(len(seeds))
+    ]:
         raise ArtifactError(
-            f"{path} has the seed {told['seed']}; the zoo beside it has {zoo.plan.seed} and the generators "
+            f"{path} has the seed {settings['seed']}; the zoo beside it has {zoo.plan.seed} and the generators "
             f"{', '.join(map(str, seeds))}. They do not belong together: restore the file, or run the demo again."
         )
     # The run's own evaluation and page are not what this one rests on.
     stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
-    return EvaluationInputs(comparison, told["seed"], stages)
+    return EvaluationInputs(comparison, settings["seed"], stages)
 
 
 def inputs_of_parts(
@@ -120,15 +122,17 @@ def _run_settings(path: Path) -> dict[str, Any]:
     """What is needed of a run.json; raises :class:`ArtifactError` where it is not there or of another kind."""
     from wildpdiff.artifact import read_json
 
-    told = read_json(path, finite=True)
+    settings = read_json(path, finite=True)
     kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}
-    wrong = [key for key, kind in kinds.items() if not isinstance(told, dict) or not isinstance(told.get(key), kind)]
-    if wrong or not 0 <= told["seed"] < 2**63 or told["generator_seeds"] < 1:
+    wrong = [
+        key for key, kind in kinds.items() if not isinstance(settings, dict) or not isinstance(settings.get(key), kind)
+    ]
+    if wrong or not 0 <= settings["seed"] < 2**63 or settings["generator_seeds"] < 1:
         raise ArtifactError(
             f"{path} is not that of a demo: {wrong[0] if wrong else 'a number'!r} is missing or of a wrong kind. "
             "Restore it, or give the folder of a demo."
         )
-    return dict(told)
+    return dict(settings)
 
 
 def _check(comparison: Comparison) -> None:

@@ -1,7 +1,7 @@
 """Which seen tasks need like adapters though their descriptions do not tell: codes of what descriptions leave out.
 
-An adapter that serves one task and fails another with nearly the same description shows that something else tells
-them apart. Cross losses between tasks described alike, adapter of one on images of the other, make a signed graph; its
+An adapter that serves one task and fails another with nearly the same description shows that they differ in something
+else. Cross losses between tasks described alike, adapter of one on images of the other, make a signed graph; its
 leading eigenvectors are the start of the tasks' codes (spectral clustering; von Luxburg 2007, "A tutorial on spectral
 clustering").
 """

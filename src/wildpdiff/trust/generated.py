@@ -37,7 +37,7 @@ FEWEST_TASKS = 30
 RANDOM = "random"
 GROUP_STEPS = 200
 PARTS = 100
-"""In which a fold is told of as it is worked on."""
+"""Parts of a fold in which progress is reported."""
 
 MOST_MEASURED = 30
 """Tasks of each random fold that are measured; each costs about a tenth of a second."""

@@ -47,8 +47,8 @@ def with_distractors(suite: Suite, columns: int = 10, *, seed: int = 0) -> Panel
 
 def _distracted(task: Task, columns: int, seed: int) -> Description:
     values = numpy_generator(seed, "distractors", task.name).standard_normal(columns)
-    told = {f"{PREFIX}-{number}": round(float(value), 4) for number, value in enumerate(values)}
-    return replace(task.description, metadata={**(task.description.metadata or {}), **told})
+    metadata = {f"{PREFIX}-{number}": round(float(value), 4) for number, value in enumerate(values)}
+    return replace(task.description, metadata={**(task.description.metadata or {}), **metadata})
 
 
 def divided(suite: Suite, name: str, unseen: Collection[str]) -> PanelSuite:

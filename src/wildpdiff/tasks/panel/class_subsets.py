@@ -19,15 +19,16 @@ from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 
 __all__ = ["FILE", "ClassSubsetsConfig", "class_subsets", "draw_vectors", "ten_classes"]
 
-VERSION = 1
+VERSION = 2
 SIZE = 32
 FILE = "cifar10_subset.npz"
 BITS = 10
 ALL = (1 << BITS) - 1
 PRETRAINING_POSITIVE = ("airplane", "automobile", "ship", "truck")
 """Vehicles: the one binary task that the pretrained classifier solves."""
-POOLS = (0.65, 0.35)
-"""Shares of the training file for pretraining, and for training and validation of the tasks."""
+POOLS = (0.6, 0.28, 0.12)
+"""Shares of the training file for pretraining, training and validation: tasks have images in common, but none validates
+on what another trains on, so that a task that is held out can be scored."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ClassSubsetsConfig:
     seen: int = 120
     unseen: int = 40
     train: int = 200
-    validation: int = 40
+    validation: int = 60
     test: int = 240
 
 
@@ -80,9 +81,9 @@ def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsCon
     tasks = []
     for group, vector in groups:
         name = f"{group}-{vector:010b}"
-        told = {label: float(vector >> bit & 1) for bit, label in enumerate(names)}
+        metadata = {label: float(vector >> bit & 1) for bit, label in enumerate(names)}
         make = partial(_data, config, source, name, vector, group)
-        tasks.append(PanelTask(name, group, partial(Description, told), make))
+        tasks.append(PanelTask(name, group, partial(Description, metadata), make))
     digest = hashlib.sha256(source.images.tobytes() + source.labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
     schema = MetadataSchema(tuple(MetadataField(label, "number") for label in names))
@@ -113,7 +114,12 @@ def _read(path: Path | str, seed: int) -> _Source:
         np.concatenate([arrays["train_images"], arrays["test_images"]]),
         np.concatenate([arrays["train_labels"], arrays["test_labels"]]).astype(np.int64),
         names,
-        {"pretraining": parts[0], "train": parts[1], "test": np.arange(first, first + len(arrays["test_labels"]))},
+        {
+            "pretraining": parts[0],
+            "train": parts[1],
+            "validation": parts[2],
+            "test": np.arange(first, first + len(arrays["test_labels"])),
+        },
     )
 
 
@@ -142,19 +148,18 @@ def draw_vectors(config: ClassSubsetsConfig) -> tuple[tuple[int, ...], tuple[int
 def _data(
     config: ClassSubsetsConfig, source: _Source, name: str, vector: int, group: Group, split: SplitName
 ) -> LabelledImages:
-    """Half of the images of positive classes; train and validation share no image."""
+    """Half of the images of positive classes; the splits of all tasks together share no image."""
     positive = (vector >> source.labels) & 1
     if group == "pretraining":
         data = _pretraining(source, split)
         return LabelledImages(data.images, (vector >> data.labels) & 1)
-    rng = numpy_generator(config.seed, "class subsets", name, "test" if split == "test" else "training")
-    pool = source.pools["test" if split == "test" else "train"]
-    count = config.test if split == "test" else config.train + config.validation
+    rng = numpy_generator(config.seed, "class subsets", name, split)
+    pool = source.pools[split]
+    count = {"train": config.train, "validation": config.validation, "test": config.test}[split]
     halves = []
     for value, number in ((0, count // 2), (1, count - count // 2)):
         halves.append(draw(pool[positive[pool] == value], number, rng, f"{split} of {name}"))
-    mixed = rng.permutation(np.concatenate(halves))
-    chosen = {"train": mixed[: config.train], "validation": mixed[config.train :], "test": mixed}[split]
+    chosen = rng.permutation(np.concatenate(halves))
     return LabelledImages(source.images[chosen], positive[chosen])
 
 

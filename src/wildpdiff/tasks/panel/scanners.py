@@ -148,13 +148,13 @@ def draw_scanner(seed: int, name: str, group: Group) -> Scanner:
 
 
 def _describe(config: ScannersConfig, scanner: Scanner, make: partial[LabelledImages]) -> Description:
-    told: dict[str, MetadataValue] = {
+    metadata: dict[str, MetadataValue] = {
         "blur": scanner.blur,
         "noise": scanner.noise,
         "field_of_view": scanner.field_of_view,
         "film": scanner.film,
     }
-    return Description(metadata=told, examples=make("train").images[: config.examples])
+    return Description(metadata=metadata, examples=make("train").images[: config.examples])
 
 
 def _data(
