@@ -1,7 +1,7 @@
 """How many CPU threads a stage uses, within what the user allows.
 
-Images behind a frozen stem are worth all threads. Trainings are not: their tensors are small, and on a busy machine the
-threads wait for each other at every one of them.
+Images behind a frozen stem are worth all threads. Trainings are not, nor is scoring many adapters: their tensors are
+small, and on a busy machine the threads wait for each other at every one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["one_thread"]
 def one_thread() -> Iterator[None]:
     """One CPU thread inside the block, and as many as before afterwards.
 
-    For trainings whose tensors are so small that handing them to other threads takes longer than the work. What is
+    For work whose tensors are so small that handing them to other threads takes longer than the work. What is
     computed inside does not depend on the number of threads that the user gave.
     """
     threads = torch.get_num_threads()

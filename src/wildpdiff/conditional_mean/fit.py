@@ -30,6 +30,7 @@ from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -215,5 +216,6 @@ def fit_conditional_mean(
     if labelled is None:
         return FittedMean(without_images(estimators), correction.losses, None)
     images = TaskImages(tuple(labelled), sub_seed(seed, "cross-validation"))
-    mean, table = cross_validated(estimators, material.tasks, images, material.centering, config.looked_at)
+    with one_thread():
+        mean, table = cross_validated(estimators, material.tasks, images, material.centering, config.looked_at)
     return FittedMean(mean, correction.losses, table, images)

@@ -20,6 +20,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images, MetadataValue
+from wildpdiff.threads import one_thread
 
 __all__ = [
     "Entrant",
@@ -151,6 +152,7 @@ def _sources_seconds(costs: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in costs.items()}
 
 
+@one_thread()
 def evaluate(
     suite: str,
     tests: Mapping[Split, Sequence[TestSet]],

@@ -26,6 +26,7 @@ from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.posterior.relations import spectral_codes, task_relations
 from wildpdiff.posterior.score import PosteriorScore
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.threads import one_thread
 
 __all__ = ["PosteriorFitConfig", "fit_posterior"]
 
@@ -138,7 +139,7 @@ def fit_posterior(
     """
     if len(material.tasks) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
         return None
-    with flush_denormals():
+    with flush_denormals(), one_thread():
         seen, directions = _measured_errors(material, mean, images, config, seed)
         estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
         candidates = list(_shifts(seen, directions))
