@@ -19,7 +19,7 @@ from wildpdiff.evaluate.results import Results, SummaryRow, read_results
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.groups import grouped, joined_groups
-from wildpdiff.report.sentences import ahead_sentence, finetuned_sentence, headline, labels_sentence
+from wildpdiff.report.sentences import headline, table_sentences
 from wildpdiff.report.wording import percent, signed_points
 
 BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
@@ -31,8 +31,7 @@ def results_markdown(results: Results) -> str:
     suites = dict.fromkeys(part.suite for part in parts)
     texts = [_table([part for part in parts if part.suite == suite]) for suite in suites]
     for part in parts:
-        told = [str(headline(part)), ahead_sentence(part), finetuned_sentence(part), labels_sentence(part)]
-        texts.append(" ".join(text for text in told if text).replace("\N{NO-BREAK SPACE}", " "))
+        texts.append(" ".join([str(headline(part)), *table_sentences(part)]).replace("\N{NO-BREAK SPACE}", " "))
     return "\n\n".join([*texts, *_ceiling(results), *results.notes, _made(results)])
 
 

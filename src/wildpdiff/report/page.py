@@ -20,7 +20,7 @@ from wildpdiff.report.figures import FigureNames, accuracy_figures, figure_names
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle
 from wildpdiff.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
-from wildpdiff.report.sentences import ahead_sentence, finetuned_sentence, labels_sentence
+from wildpdiff.report.sentences import table_sentences
 from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
 from wildpdiff.report.trust_findings import trust_sentences, trust_table
 from wildpdiff.report.verdict_sentence import verdict_sentence
@@ -92,10 +92,9 @@ def _table_section(
         for part in plain:
             table, *warnings = sources_blocks(results, part, styles, names[suite].heading)
             blocks += [table, *warnings]
-            sentences = (ahead_sentence(part), finetuned_sentence(part), labels_sentence(part))
-            told = [sentence for sentence in sentences if sentence]
-            if told:
-                blocks.append(Text(" ".join(told), "note"))
+            sentences = table_sentences(part)
+            if sentences:
+                blocks.append(Text(" ".join(sentences), "note"))
     return PageSection("The table", tuple(blocks))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from wildpdiff.evaluate.results import ResultRow, SummaryRow
 from wildpdiff.evaluate.statistics import Difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.report.findings import TIE, SplitFindings, compare
+from wildpdiff.report.findings import OWN_SAMPLES, TIE, SplitFindings, compare
 from wildpdiff.report.wording import (
     count,
     interval_text,
@@ -27,9 +27,11 @@ __all__ = [
     "finetuned_sentence",
     "headline",
     "labels_sentence",
+    "samples_sentence",
     "seeds_sentence",
     "source_name",
     "split_name",
+    "table_sentences",
 ]
 
 
@@ -130,7 +132,11 @@ def _decision(part: SplitFindings, row: SummaryRow) -> str:
 
 def labels_sentence(part: SplitFindings) -> str | None:
     """How sources that use the task's labels compare; they are no rivals, and are told apart from them."""
-    lines = [row for row in part.summary if part.family(row) == "labels" or row.source == FINETUNED]
+    lines = [
+        row
+        for row in part.summary
+        if (part.family(row) == "labels" or row.source == FINETUNED) and row.source not in OWN_SAMPLES
+    ]
     told = [(row, part.difference(row)) for row in lines]
     known = [(row, difference) for row, difference in told if difference is not None]
     if not known:
@@ -143,6 +149,19 @@ def labels_sentence(part: SplitFindings) -> str | None:
     if behind:
         sentences.append(f"not ahead of it: {listed(behind)}")
     return f"With labels of the task, which the generator does without, {'; '.join(sentences)}."
+
+
+def samples_sentence(part: SplitFindings) -> str | None:
+    """Which of the generator's own posterior samples, however chosen, is ahead of its estimate; None where none is."""
+    known = [(row, part.difference(row)) for row in part.ahead if row.source in OWN_SAMPLES]
+    named = [f"{row.label} (+{points(difference.value)})" for row, difference in known if difference is not None]
+    return f"Of the generator's own samples, ahead of its estimate: {listed(named)}." if named else None
+
+
+def table_sentences(part: SplitFindings) -> list[str]:
+    """What stands below a table, in order."""
+    found = (ahead_sentence(part), samples_sentence(part), finetuned_sentence(part), labels_sentence(part))
+    return [sentence for sentence in found if sentence]
 
 
 def finetuned_sentence(part: SplitFindings) -> str | None:

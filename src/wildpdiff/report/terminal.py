@@ -11,7 +11,7 @@ from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.groups import grouped
-from wildpdiff.report.sentences import ahead_sentence, finetuned_sentence, headline, labels_sentence, split_name
+from wildpdiff.report.sentences import headline, split_name, table_sentences
 from wildpdiff.report.trust_findings import trust_lines, trust_sentences
 from wildpdiff.report.wording import capital, number, percent, signed, signed_points
 
@@ -29,11 +29,10 @@ def results_table(results: Results) -> Group:
     several = len({part.suite for part in parts}) > 1
     main = main_first(parts)[0]
     sentence = headline(main)
-    told = [text for text in (ahead_sentence(main), finetuned_sentence(main), labels_sentence(main)) if text]
     return Group(
         *(_table(part, several) for part in parts),
         Text.assemble(sentence.before, (sentence.winner, "bold"), sentence.after),
-        *(Text(text) for text in told),
+        *(Text(text) for text in table_sentences(main)),
         *([] if results.trust is None else _trust(results.trust)),
     )
 

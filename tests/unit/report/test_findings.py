@@ -16,7 +16,9 @@ from wildpdiff.report.sentences import (
     finetuned_sentence,
     headline,
     labels_sentence,
+    samples_sentence,
     seeds_sentence,
+    table_sentences,
 )
 from wildpdiff.report.wording import listed, percent, seconds_text, signed_points
 
@@ -101,6 +103,21 @@ def test_sources_with_labels_and_controls_never_win_but_are_told(build_results: 
     titles = [group.title for group in grouped(part)]
     assert titles.index("With labels of the task: no rivals of the above") > titles.index("From the description")
     assert [row.source for row in grouped(part)[-1].lines] == ["copy"]
+
+
+def test_the_generators_own_samples_are_no_rivals_and_are_named_where_they_are_ahead(
+    build_results: Callable[..., Results],
+) -> None:
+    best = ("best of 8 by unlabelled images", "own")
+    infos = (SourceInfo(best[0], "unlabelled images", None, ""),)
+    part = findings(build_results(gains={best: 1.5, OWN: 0.9}, sources=infos))[-1]
+    assert headline(part).winner == "generated adapters"
+    assert "None of the" in (ahead_sentence(part) or "")
+    assert "best of 8 by unlabelled images (+" in (samples_sentence(part) or "")
+    assert samples_sentence(part) in table_sentences(part)
+    behind = findings(build_results(gains={best: 0.5, OWN: 0.9}, sources=infos))[-1]
+    assert samples_sentence(behind) is None
+    assert None not in table_sentences(behind)
 
 
 def test_what_passes_fine_tuning_without_labels_is_named(build_results: Callable[..., Results]) -> None:
