@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.best_of import CANDIDATES
 from wildpdiff.baselines.few_labels import few_labels, labelled_task
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.seen import repeat_adapter
@@ -39,7 +40,7 @@ class RefinedSource:
         *,
         config: RefineConfig | None = None,
         unlabelled: bool = True,
-        samples: int = 0,
+        further: Source | None = None,
         seed: int = 0,
     ) -> None:
         """Remember what refining needs; nothing is refined yet.
@@ -51,7 +52,7 @@ class RefinedSource:
             labels_per_class: training images of each class, fewer where the task has fewer.
             config: of the refining.
             unlabelled: whether the training images without their labels tell the classes' frequencies.
-            samples: further candidate starts, samples of the source where it is random.
+            further: of further starts, eight samples a task, for example of the generator's posterior; none by default.
             seed: of the choice of images and of their order.
 
         Raises:
@@ -67,7 +68,7 @@ class RefinedSource:
         self._labels_per_class = labels_per_class
         self._config = config
         self._unlabelled = unlabelled
-        self._samples = samples if source.stochastic else 0
+        self._further = further
         self._seed = seed
         self._kept: dict[str, Adapter] = {}
 
@@ -95,7 +96,7 @@ class RefinedSource:
             generated = self._source.sample(description, 1, self._seed)[0]
             few = few_labels(known, self._labels_per_class, self._seed)
             unlabelled = known.train if self._unlabelled else None
-            further = self._source.sample(description, self._samples, self._seed) if self._samples else ()
+            further = self._further.sample(description, CANDIDATES, self._seed) if self._further else ()
             points = replace(self._points, candidates=tuple(further))
             tasks.append(LabelledTask(few, points(generated), unlabelled))
         seed = sub_seed(self._seed, "refined")

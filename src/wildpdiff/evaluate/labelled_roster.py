@@ -72,8 +72,10 @@ def labelled_candidates(
 def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> list[Candidate]:
     """A few labels on top of the generator; and on top of the mean adapter, which tells what the description adds."""
 
-    def make(source: Source, points: Callable[[], StartingPoints], count: int) -> Source:
-        return RefinedSource(source, points(), labelled, count, seed=seen.seed)
+    posterior = generator.with_sampling(draw="posterior") if generator.posterior is not None else None
+
+    def make(source: Source, points: Callable[[], StartingPoints], count: int, further: Source | None = None) -> Source:
+        return RefinedSource(source, points(), labelled, count, further=further, seed=seen.seed)
 
     def spread() -> StartingPoints:
         adapters = SeenAdapters.of(seen.adapters)
@@ -86,7 +88,7 @@ def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> l
             f"generated, refined on {count} labels a class",
             "labels",
             f"generated, then {count} labelled images of each class under the generator's prior",
-            lambda count=count: make(generator, lambda: StartingPoints.of_generator(generator), count),  # type: ignore[misc]
+            lambda count=count: make(generator, lambda: StartingPoints.of_generator(generator), count, posterior),  # type: ignore[misc]
         )
         for count in LABELS
     ]

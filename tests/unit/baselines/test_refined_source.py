@@ -72,9 +72,9 @@ class Random:
 
 def test_samples_of_a_random_source_are_further_starts(data: FeatureCache, toy_backbone: Backbone) -> None:
     points = StartingPoints.without_generator(toy_backbone)
-    refined = RefinedSource(Random(toy_backbone), points, data, 3, config=SHORT, samples=3)
+    refined = RefinedSource(Random(toy_backbone), points, data, 3, config=SHORT, further=Random(toy_backbone))
     told = refined.sample(Description(task_id=NAMES[0]), 1, 0)[0].provenance
-    assert set(told["start_losses"]) == {"generated", "pretrained", "sample 1", "sample 2", "sample 3"}
+    assert set(told["start_losses"]) == {"generated", "pretrained", *(f"sample {number}" for number in range(1, 9))}
     assert told["start_losses"]["sample 1"] == told["start_losses"]["generated"]
 
 
