@@ -22,7 +22,7 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.generator import Generator, Sampling
 from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = [
@@ -200,6 +200,8 @@ def fit_generator(
         TrainingError: a training diverged.
     """
     started = time.perf_counter()
+    if isinstance(features, FeatureCache):
+        features.fill(zoo.tasks)
     material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
     autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
     with_task_loss = features is not None and config.kernel_mean

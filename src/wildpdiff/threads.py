@@ -11,7 +11,15 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["one_thread"]
+__all__ = ["allowed_threads", "one_thread"]
+
+_allowed: int | None = None
+"""Inside a block of :func:`one_thread`: the threads that there were before it."""
+
+
+def allowed_threads() -> int:
+    """How many threads the user allows, also where one does the work: as many processes may do independent work."""
+    return torch.get_num_threads() if _allowed is None else _allowed
 
 
 @contextmanager
@@ -21,9 +29,12 @@ def one_thread() -> Iterator[None]:
     For work whose tensors are so small that handing them to other threads takes longer than the work. What is
     computed inside does not depend on the number of threads that the user gave.
     """
-    threads = torch.get_num_threads()
+    global _allowed
+    threads, before = torch.get_num_threads(), _allowed
+    _allowed = allowed_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        _allowed = before

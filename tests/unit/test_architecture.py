@@ -18,6 +18,7 @@ MAX_FUNCTION = 70
 LAYERS = (
     {"errors"},
     {"disk", "rng", "threads"},
+    {"parallel"},
     {"artifact"},
     {"adapter"},
     {"tasks"},
@@ -124,6 +125,10 @@ def test_files_and_functions_stay_small() -> None:
     assert long == []
 
 
+OWN_PIPES = ("parallel.py", "pickle")
+"""What a process that the package forked sends back through a pipe; nothing is read from a file."""
+
+
 def test_nothing_unpickles() -> None:
     found = []
     for path in FILES:
@@ -135,7 +140,8 @@ def test_nothing_unpickles() -> None:
                 modules = [node.module or ""]
             elif isinstance(node, ast.Call) and not safe_load(path, node):
                 found.append(f"{name_of(path)}:{node.lineno} {ast.unparse(node.func)}")
-            found += [f"{name_of(path)} {module}" for module in modules if module.split(".")[0] in UNPICKLING]
+            unpickling = [module for module in modules if module.split(".")[0] in UNPICKLING]
+            found += [f"{name_of(path)} {module}" for module in unpickling if (name_of(path), module) != OWN_PIPES]
     assert found == []
 
 

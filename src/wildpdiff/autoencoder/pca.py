@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import eigh
 from torch import Tensor
 
 from wildpdiff.autoencoder.base import Autoencoder
@@ -70,7 +71,7 @@ class PCAAutoencoder(Autoencoder):
         centred = vectors.double()
         mean = centred.mean(dim=0)
         centred -= mean
-        components, deviation = _principal_components(centred)
+        components, deviation = _principal_components(centred, None if explained_variance is not None else latent_size)
         kept = components.shape[0]
         if explained_variance is not None:
             share = deviation.square().cumsum(0) / deviation.square().sum()
@@ -105,14 +106,17 @@ class PCAAutoencoder(Autoencoder):
         return {"kind": "pca", "size": int(self.mean.shape[0]), "latent_size": self.latent_size}
 
 
-def _principal_components(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal rows by falling standard deviation, from the smaller of the two Gram matrices.
+def _principal_components(centred: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
+    """Orthonormal rows by falling standard deviation, at most ``most``, from the smaller of the two Gram matrices.
 
     With n vectors of d values, X Xᵀ = U S² Uᵀ (n n) and Xᵀ X = V S² Vᵀ (d d) share their eigenvalues, and
     Vᵀ = S⁻¹ Uᵀ X; so the cost is that of an eigenproblem of size min(n, d).
     """
     n, d = centred.shape
-    values, vectors = torch.linalg.eigh(centred @ centred.T if n < d else centred.T @ centred)
+    gram = centred @ centred.T if n < d else centred.T @ centred
+    wanted = len(gram) if most is None else min(most, len(gram))
+    last = None if wanted == len(gram) else (len(gram) - wanted, len(gram) - 1)
+    values, vectors = (torch.from_numpy(found) for found in eigh(gram.numpy(), subset_by_index=last))
     singular = values.clamp_min(0.0).sqrt().flip(0)
     vectors = vectors.flip(1)
     kept = int((singular > _RANK_TOLERANCE * singular[0]).sum())

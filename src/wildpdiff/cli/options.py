@@ -41,7 +41,7 @@ def _seed(value: int) -> int:
 SeedOption = Annotated[int, typer.Option("--seed", callback=_seed, help="Decides everything random.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; by default OMP_NUM_THREADS, or all cores.")
+    int | None, typer.Option("--threads", min=1, help="CPU cores to use; by default OMP_NUM_THREADS, or all.")
 ]
 SuiteOption = Annotated[
     str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder TASK/CLASS/IMAGE.")

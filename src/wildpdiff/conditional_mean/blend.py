@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wildpdiff.parallel import in_parallel
+
 __all__ = ["Blend", "BlendSearch", "Weights"]
 
 Weights = tuple[int, ...]
@@ -61,8 +63,7 @@ class BlendSearch:
 
     def of(self, weights: Weights, tasks: Bool[Tensor, " t"]) -> Float[Tensor, " s"]:
         """The loss of some tasks at the temperature that is best for them together."""
-        if weights not in self._known:
-            self._known[weights] = self.losses(weights).double()
+        self._learn([weights])
         own = self._known[weights][:, tasks]
         return own[own.mean(1).argmin()]
 
@@ -80,11 +81,18 @@ class BlendSearch:
                 tried = [entry for entry in moved if entry is not None]
                 if not tried:
                     break
+                self._learn(tried)
                 found = min(tried, key=lambda entry: float(self.of(entry, tasks).mean()))
                 if not self._better(found, best, tasks):
                     break
                 best = found
         return Blend(self.names, tuple(count / SHARES for count in best))
+
+    def _learn(self, blends: Sequence[Weights]) -> None:
+        """Compute the losses of those blends that are not known yet."""
+        missing = [weights for weights in dict.fromkeys(blends) if weights not in self._known]
+        for weights, found in zip(missing, in_parallel(lambda entry, _: self.losses(entry), missing), strict=True):
+            self._known[weights] = found.double()
 
     def _pairs(self) -> list[tuple[int, int]]:
         count = len(self.names)

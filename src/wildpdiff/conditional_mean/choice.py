@@ -17,6 +17,7 @@ from wildpdiff.conditional_mean.correction import Correction
 from wildpdiff.conditional_mean.cross_validation import (
     TEMPERATURES,
     CrossValidation,
+    HeldOutScores,
     score_held_out,
     tabulate,
     tempered_losses,
@@ -26,6 +27,7 @@ from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, ConditionalMean
 from wildpdiff.conditional_mean.simple import SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
+from wildpdiff.parallel import Tick, in_parallel
 
 __all__ = ["Estimators", "cross_validated", "without_images"]
 
@@ -105,8 +107,12 @@ def cross_validated(
         centering=centering,
     )
     scored = (fold >= 0).nonzero()[:, 0].tolist()
-    scores = {name: score_held_out(backbone, codec, vectors, images, scored) for name, vectors in estimates.items()}
-    delivered = score_held_out(backbone, codec, held_out, images, scored)
+
+    def score(vectors: Tensor, _: Tick) -> HeldOutScores:
+        return score_held_out(backbone, codec, vectors, images, scored)
+
+    *own_scores, delivered = in_parallel(score, [*estimates.values(), held_out])
+    scores = dict(zip(names, own_scores, strict=True))
     table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered)
     return replace(mean, anchor=_anchor(estimators, held_out, images)), table
 
@@ -146,9 +152,11 @@ def _start(names: tuple[str, ...]) -> Weights:
 def _anchor(estimators: Estimators, held_out: Float[Tensor, "t d"], images: TaskImages) -> float:
     """How far seen tasks move to their own adapter, by the loss on validation images that it was not trained on."""
     own = estimators.kernel.targets
-    losses = {}
-    for share in ANCHORS:
+
+    def loss(share: float, _: Tick) -> float:
         vectors = held_out + share * (own - held_out)
         scores = score_held_out(estimators.backbone, estimators.codec, vectors, images, validation=True)
-        losses[share] = float(scores.loss.mean())
+        return float(scores.loss.mean())
+
+    losses = dict(zip(ANCHORS, in_parallel(loss, ANCHORS), strict=True))
     return min(losses, key=lambda share: losses[share])

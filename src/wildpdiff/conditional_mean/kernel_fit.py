@@ -20,6 +20,7 @@ from wildpdiff.conditional_mean.kernel import (
     squared_distances,
 )
 from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.parallel import Tick, in_parallel
 
 __all__ = ["fit_kernel_mean"]
 
@@ -37,6 +38,16 @@ def _leave_one_out(kernel: Matrix, gram: Matrix, ridge: float) -> float:
     projected = projected_inverse(kernel, ridge)
     residual = projected / np.diag(projected)[:, None]
     return float((residual @ gram * residual).sum())
+
+
+def _with(weights: Matrix, place: int, weight: float) -> Matrix:
+    changed = weights.copy()
+    changed[place] = weight
+    return changed
+
+
+def _error(step: tuple[float, Matrix]) -> float:
+    return step[0]
 
 
 def fit_kernel_mean(
@@ -68,20 +79,20 @@ def fit_kernel_mean(
     weights = np.zeros(len(candidates))
     best, ridge = 1.0, RIDGES[-1]
     for _ in range(MOST_TERMS):
-        step = None
         chosen = np.tensordot(weights, matrices, axes=1) if len(candidates) else np.zeros((count, count))
-        for place in range(len(candidates)):
-            for weight in WEIGHTS:
-                if weights[place] == weight:
-                    continue
-                trial = weights.copy()
-                trial[place] = weight
-                if not trial.any():
-                    continue
-                changed = chosen + (weight - weights[place]) * matrices[place]
-                error = _leave_one_out(changed, gram, ridge) / baseline
-                if step is None or error < step[0]:
-                    step = (error, trial)
+
+        def best_weight(
+            place: int, _: Tick, chosen: Matrix = chosen, weights: Matrix = weights, ridge: float = ridge
+        ) -> tuple[float, Matrix] | None:
+            trials = [_with(weights, place, weight) for weight in WEIGHTS if weights[place] != weight]
+            tried = []
+            for trial in filter(np.any, trials):
+                changed = chosen + (trial[place] - weights[place]) * matrices[place]
+                tried.append((_leave_one_out(changed, gram, ridge) / baseline, trial))
+            return min(tried, key=_error, default=None)
+
+        tried = [entry for entry in in_parallel(best_weight, range(len(candidates))) if entry is not None]
+        step = min(tried, key=_error, default=None)
         if step is None:
             break
         # The ridge follows the terms: trying all of them with every trial costs three times as much and changes little.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, seeded
 from wildpdiff.conditional_mean.network_store import NetworkStore
 from wildpdiff.errors import TrainingError
+from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 
@@ -224,26 +225,26 @@ def fit_ensemble(
         ArtifactError: the disk refuses a network.
     """
     fold = folds(names, parts, seed, what)
-    fitted: list[FittedNetwork[Network]] = []
     trained = parts if trained is None else min(trained, parts)
-    total = trained * len(problems) * config.steps
-    with flush_denormals(), one_thread():
-        for part in range(trained):
-            rest, left_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
-            for kind, problem in enumerate(problems):
-                tick = None if progress is None else _ahead(progress, fitted, config, total)
-                own = sub_seed(seed, what, part, kind)
-                found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
-                if found is None:
-                    evaluate = _evaluation(problem, left_out)
-                    found = _train(
-                        problem, rest, config, config.steps, own, what, evaluate, keep_best=True, progress=tick
-                    )
-                    if store is not None:
-                        store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
-                fitted.append(found)
-                if progress is not None:
-                    progress(len(fitted) * config.steps, total)
+    jobs = [(part, kind) for part in range(trained) for kind in range(len(problems))]
+    total = len(jobs) * config.steps
+
+    def train(job: tuple[int, int], tick: Callable[[float], None]) -> FittedNetwork[Network]:
+        part, kind = job
+        problem, own = problems[kind], sub_seed(seed, what, part, kind)
+        rest, left_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
+        found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
+        if found is None:
+            evaluate = _evaluation(problem, left_out)
+            ahead = _ahead(tick, config)
+            with flush_denormals():
+                found = _train(problem, rest, config, config.steps, own, what, evaluate, keep_best=True, progress=ahead)
+            if store is not None:
+                store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
+        return found
+
+    advance = None if progress is None else lambda share: progress(round(share * total), total)
+    fitted = list(in_parallel(train, jobs, advance))
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
         torch.where(fold < trained, fold, -1),
@@ -265,13 +266,10 @@ def _stored(
     return FittedNetwork(network.eval().requires_grad_(False), kept.steps, kept.losses, kept.held_out_losses)
 
 
-def _ahead(
-    progress: Progress, fitted: Sequence[FittedNetwork[Network]], config: NetworkTraining, total: int
-) -> Progress:
-    """The progress of the next network, which makes about as many updates as those before: most are stopped early."""
-    made = [len(entry.losses) for entry in fitted] or [min(config.steps, 2 * config.patience * config.look_every)]
-    expected, done = max(1, sum(made) / len(made)), len(fitted) * config.steps
-    return lambda step, _: progress(done + int(config.steps * min(0.95, step / expected)), total)
+def _ahead(tick: Callable[[float], None], config: NetworkTraining) -> Progress:
+    """The progress of a training that is most likely stopped early: the share of a guess of its length."""
+    expected = min(config.steps, 3 * config.patience * config.look_every)
+    return lambda step, _: tick(min(0.95, step / expected))
 
 
 def _train(

@@ -39,9 +39,10 @@ from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
+from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images
-from wildpdiff.tasks.task import Suite
+from wildpdiff.tasks.task import Suite, Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -135,11 +136,11 @@ def compare_sources(
     seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
     tests: dict[Split, list[TestSet]] = {
-        "seen": [test_set(backbone, task) for task in suite.tasks("seen") if task.name in scored]
+        "seen": _test_sets(backbone, [task for task in suite.tasks("seen") if task.name in scored])
     }
     finetuned = zoo.task_adapters()
     if comparison.reference is not None:
-        tests["unseen"] = [test_set(backbone, task) for task in suite.tasks("unseen")]
+        tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"))
         finetuned |= comparison.reference.task_adapters()
     asked = [test.task for part in tests.values() for test in part]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
@@ -155,7 +156,7 @@ def compare_sources(
         pdiff=comparison.pdiff,
         fit_seconds=sum(fits) / len(fits) if fits else None,
     )
-    observers = _Observers(comparison, finetuned)
+    observers = _Observers(comparison, finetuned, tests)
     found = evaluate(
         suite.name,
         tests,
@@ -185,6 +186,10 @@ def compare_sources(
         pictures=observers.pictures.result(),
         trust=_trust(comparison, seen, found.rows, samples, seed) if "unseen" in tests else None,
     )
+
+
+def _test_sets(backbone: Backbone, tasks: Sequence[Task]) -> list[TestSet]:
+    return list(in_parallel(lambda task, _: test_set(backbone, task), tasks))
 
 
 def _trust(
@@ -236,7 +241,9 @@ def _about(
 class _Observers:
     """What is measured beside accuracy, in one place."""
 
-    def __init__(self, comparison: Comparison, finetuned: Mapping[str, Adapter]) -> None:
+    def __init__(
+        self, comparison: Comparison, finetuned: Mapping[str, Adapter], tests: Mapping[Split, Sequence[TestSet]]
+    ) -> None:
         backbone, zoo = comparison.backbone, comparison.zoo
         self.calibration = CalibrationObserver()
         self.spread = SpreadObserver(zoo.initial)
@@ -246,6 +253,7 @@ class _Observers:
         self.latent_map: LatentMapObserver | None = None
         if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
             self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
+            self.novelty.prepare(tests)
             self.latent_map = LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned)
             self.all += [self.novelty, self.latent_map]
 

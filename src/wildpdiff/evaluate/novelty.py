@@ -9,7 +9,7 @@ explain, so that an average does not pass for something new.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,9 +20,11 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.checkpoint_geometry import CheckpointGeometry, Located, nearest_average_distances
+from wildpdiff.evaluate.results import Split
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.evaluate.sections import Memorisation, NoveltyPoint
+from wildpdiff.parallel import in_parallel
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["NoveltyObserver", "largest_overlap"]
@@ -114,6 +116,14 @@ class NoveltyObserver:
         self._points: list[NoveltyPoint] = []
         self._products: list[Float[Tensor, " t"]] = []
         self._squares: list[float] = []
+
+    def prepare(self, tests: Mapping[Split, Sequence[TestSet]]) -> None:
+        """Run the checkpoints on the test sets that will be measured, each a job of its own."""
+        wanted = [
+            (split, test) for split, part in tests.items() if split in self._splits for test in part[: self._most_tasks]
+        ]
+        found = in_parallel(lambda entry, _: self._measure(entry[1]), wanted)
+        self._places |= {(split, test.task): place for (split, test), place in zip(wanted, found, strict=True)}
 
     def observe(self, scored: Scored) -> None:
         """Measure every adapter of an entrant on a task."""

@@ -17,6 +17,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.results import Condition, ResultRow, Split
 from wildpdiff.evaluate.score import TestSet, logits_of
 from wildpdiff.generator import Generator
+from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images, MetadataValue
@@ -178,35 +179,55 @@ def evaluate(
         unlabelled: gives a task's unlabelled images by its name; needed where an entrant asks for them.
         progress: called with (tasks done, in all).
     """
+    parts = [(split, derangement(len(part), sub_seed(seed, split)), part) for split, part in tests.items()]
+    jobs = [_Job(split, other, part, entrant, place)
+            for split, other, part in parts for entrant in entrants for place in range(len(part))]  # fmt: skip
+
+    def score(job: _Job, _: Tick) -> tuple[list[Adapter], float, Tensor]:
+        source, test = job.entrant.source, job.test
+        description = job.description(seed)
+        if job.entrant.unlabelled and unlabelled is not None:
+            description = replace(description, examples=unlabelled(test.task))
+        count = samples if source.stochastic else 1
+        started = time.perf_counter()
+        adapters = source.sample(description, count, sub_seed(seed, job.split, test.task))
+        seconds = (time.perf_counter() - started) / count
+        return adapters, seconds, logits_of(backbone, test, adapters)
+
+    advance = None if progress is None else lambda share: progress(round(share * len(jobs)), len(jobs))
     rows: list[ResultRow] = []
     costs: dict[str, list[float]] = {}
-    total, done = sum(len(part) for part in tests.values()) * len(entrants), 0
-    for split, part in tests.items():
-        other = derangement(len(part), sub_seed(seed, split))
-        for entrant in entrants:
-            source = entrant.source
-            for place, test in enumerate(part):
-                description = test.description
-                if entrant.condition == "shuffled":
-                    description = replace(part[other[place]].description, task_id=None)
-                elif entrant.condition == "random":
-                    told = [entry.description for entry in part]
-                    description = mixed_description(told, sub_seed(seed, split, test.task))
-                if entrant.unlabelled and unlabelled is not None:
-                    description = replace(description, examples=unlabelled(test.task))
-                count = samples if source.stochastic else 1
-                started = time.perf_counter()
-                adapters = source.sample(description, count, sub_seed(seed, split, test.task))
-                costs.setdefault(source.name, []).append((time.perf_counter() - started) / count)
-                logits = logits_of(backbone, test, adapters)
-                right = (logits.argmax(-1) == test.labels).double().mean(1)
-                rows += _rows(suite, split, entrant, test, right.tolist())
-                for observer in observers:
-                    observer.observe(Scored(split, entrant, test, adapters, logits))
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+    for job, (adapters, seconds, logits) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
+        costs.setdefault(job.entrant.source.name, []).append(seconds)
+        right = (logits.argmax(-1) == job.test.labels).double().mean(1)
+        rows += _rows(suite, job.split, job.entrant, job.test, right.tolist())
+        for observer in observers:
+            observer.observe(Scored(job.split, job.entrant, job.test, adapters, logits))
     return Evaluation(tuple(rows), _sources_seconds(costs))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One entrant on one task of a split: the task's place among them, and the other task that each is shuffled to."""
+
+    split: Split
+    other: tuple[int, ...]
+    tests: Sequence[TestSet]
+    entrant: Entrant
+    place: int
+
+    @property
+    def test(self) -> TestSet:
+        return self.tests[self.place]
+
+    def description(self, seed: int) -> Description:
+        """What the entrant is given: the task's own description, another task's, or one of parts of many."""
+        if self.entrant.condition == "shuffled":
+            return replace(self.tests[self.other[self.place]].description, task_id=None)
+        if self.entrant.condition == "random":
+            told = [entry.description for entry in self.tests]
+            return mixed_description(told, sub_seed(seed, self.split, self.test.task))
+        return self.test.description
 
 
 def _rows(suite: str, split: Split, entrant: Entrant, test: TestSet, values: Sequence[float]) -> list[ResultRow]:

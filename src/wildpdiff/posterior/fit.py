@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from wildpdiff.conditional_mean.network import factor_reads
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import NetworkTraining, folds, train_network
 from wildpdiff.diffusion.fit import DiffusionConfig
+from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density
 from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
@@ -142,7 +143,7 @@ def fit_posterior(
     with flush_denormals(), one_thread():
         seen, directions = _measured_errors(material, mean, images, config, seed)
         estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
-        candidates = list(_shifts(seen, directions))
+        candidates = _shifts(seen, directions)
         best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
         if _ahead(best, estimate) > 1.0:
             # Errors are no small spread around the estimate: what descriptions leave out may be coded.
@@ -159,12 +160,13 @@ def _measured_errors(
     tasks = order[: config.tasks].sort().values
     own, estimates = codec.decode(mean.adapters), codec.decode(mean.held_out)
     prior = RefinementPrior.of_errors(codec.layout, own - estimates, "errors of held-out seen tasks", config.directions)
-    found = []
-    for part in torch.split(tasks, TOGETHER):
+
+    def search(part: Tensor, _: Tick) -> Tensor:
         features = [images.tasks[int(task)] for task in part]
         offsets = torch.zeros(len(part), len(backbone.classes))
-        found.append(most_probable(backbone, estimates[part], prior, features, offsets, config.search, seed))
-    best = codec.encode(torch.cat(found))
+        return most_probable(backbone, estimates[part], prior, features, offsets, config.search, seed)
+
+    best = codec.encode(torch.cat(list(in_parallel(search, torch.split(tasks, TOGETHER)))))
     errors = best - mean.held_out[tasks]
     _, singular, axes = torch.linalg.svd(errors.double() / len(tasks) ** 0.5, full_matrices=False)
     kept = min(config.directions, max(1, int((singular > 1e-6 * singular[0]).sum())))
@@ -183,54 +185,73 @@ class _Candidate:
     codes: Float[Tensor, "s k"] | None = None
 
 
-def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> Iterator[_Candidate]:
+def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[_Candidate]:
     """The estimate plus errors like those of other tasks, by every distribution and scale."""
     # Directions are orthogonal: a code is the projection in units of the standard deviation.
     lengths = directions.square().sum(1).clamp_min(1e-20)
     codes = (seen.best - seen.estimates) @ (directions / lengths[:, None]).T
-    for name in DENSITIES:
-        own = {}
-        for part in range(int(seen.fold.max()) + 1):
-            rest = (seen.fold != part).nonzero()[:, 0]
-            own[part] = seen.density(name, rest, codes[rest])
-        for scale in seen.config.scales:
-            decoder = ShiftDecoder(directions, scale)
+    own = _densities(seen, dict.fromkeys(_parts(seen), codes))
 
-            def draw(row: int, draws: torch.Generator, decoder: ShiftDecoder = decoder,
-                     own: dict[int, CodeDensity] = own) -> Tensor:  # fmt: skip
-                count = seen.config.samples
-                embeddings = seen.embeddings[row].expand(count, -1)
-                drawn = own[int(seen.fold[row])].sample(embeddings, draws)
-                return decoder(embeddings, seen.estimates[row].expand(count, -1), drawn)
+    def score(job: tuple[DensityName, float], _: Tick) -> _Candidate:
+        name, scale = job
+        decoder, count = ShiftDecoder(directions, scale), seen.config.samples
 
-            found = _score(seen, "shift", name, scale, draw)
-            yield _Candidate(found.score, found.likelihoods, found.accuracies, decoder, codes)
+        def draw(row: int, draws: torch.Generator) -> Tensor:
+            embeddings = seen.embeddings[row].expand(count, -1)
+            drawn = own[name, int(seen.fold[row])].sample(embeddings, draws)
+            return decoder(embeddings, seen.estimates[row].expand(count, -1), drawn)
+
+        found = _score(seen, "shift", name, scale, draw)
+        return replace(found, decoder=decoder, codes=codes)
+
+    # The slowest to draw from first, so that the processes end together.
+    jobs = [(name, scale) for name in reversed(DENSITIES) for scale in seen.config.scales]
+    found = dict(zip(jobs, in_parallel(score, jobs), strict=True))
+    return [found[name, scale] for name in DENSITIES for scale in seen.config.scales]
 
 
-def _coded(seen: _Seen) -> Iterator[_Candidate]:
+def _parts(seen: _Seen) -> range:
+    """Numbers of the folds."""
+    return range(int(seen.fold.max()) + 1)
+
+
+def _densities(seen: _Seen, codes: Mapping[int, Float[Tensor, "s k"]]) -> dict[tuple[DensityName, int], CodeDensity]:
+    """Every density without every fold, of the codes that belong to that fold."""
+
+    def fit(job: tuple[DensityName, int], _: Tick) -> CodeDensity:
+        name, part = job
+        rest = (seen.fold != part).nonzero()[:, 0]
+        return seen.density(name, rest, codes[part][rest])
+
+    jobs = [(name, part) for name in reversed(DENSITIES) for part in _parts(seen)]
+    return dict(zip(jobs, in_parallel(fit, jobs), strict=True))
+
+
+def _coded(seen: _Seen) -> list[_Candidate]:
     """Networks of description and code, where tasks described alike are unlike beyond chance."""
     material, config = seen.material, seen.config
     relations = task_relations(material.backbone, material.codec, seen.best, seen.embeddings, seen.own_images)
-    networks: dict[int, CodeNetwork] = {}
-    for part in range(int(seen.fold.max()) + 1):
-        rest = (seen.fold != part).nonzero()[:, 0]
-        networks[part] = _network(seen, rest, spectral_codes(relations, rest), sub_seed(seen.seed, "codes", part))
     everyone = torch.arange(len(seen.tasks))
-    final = _network(seen, everyone, spectral_codes(relations, everyone), sub_seed(seen.seed, "codes"))
-    for name in DENSITIES:
-        own = {}
-        for part, network in networks.items():
-            rest = (seen.fold != part).nonzero()[:, 0]
-            own[part] = seen.density(name, rest, network.codes[rest].detach())
 
-        def draw(row: int, draws: torch.Generator, own: dict[int, CodeDensity] = own) -> Tensor:
+    def train(part: int | None, _: Tick) -> CodeNetwork:
+        rest = everyone if part is None else (seen.fold != part).nonzero()[:, 0]
+        name = ("codes",) if part is None else ("codes", part)
+        return _network(seen, rest, spectral_codes(relations, rest), sub_seed(seen.seed, *name))
+
+    *networks, final = in_parallel(train, [*_parts(seen), None])
+    own = _densities(seen, {part: network.codes.detach() for part, network in enumerate(networks)})
+
+    def score(name: DensityName, _: Tick) -> _Candidate:
+        def draw(row: int, draws: torch.Generator) -> Tensor:
             part = int(seen.fold[row])
             embeddings = seen.embeddings[row].expand(config.samples, -1)
             with torch.no_grad():
-                return networks[part](embeddings, own[part].sample(embeddings, draws))
+                return networks[part](embeddings, own[name, part].sample(embeddings, draws))
 
-        scored = _score(seen, "network", name, 1.0, draw)
-        yield _Candidate(scored.score, scored.likelihoods, scored.accuracies, final, final.codes.detach().clone())
+        return _score(seen, "network", name, 1.0, draw)
+
+    found = dict(zip(reversed(DENSITIES), in_parallel(score, list(reversed(DENSITIES))), strict=True))
+    return [replace(found[name], decoder=final, codes=final.codes.detach().clone()) for name in DENSITIES]
 
 
 def _network(seen: _Seen, rows: Tensor, start: Float[Tensor, "r q"], seed: int) -> CodeNetwork:

@@ -15,6 +15,7 @@ from torch import Tensor
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DescriptionError
+from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataSchema
@@ -27,10 +28,13 @@ from wildpdiff.trust.threshold import safe_threshold
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out"]
+__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out", "hold_out_folds"]
 
 FitWithout = Callable[[Fold], Source]
 """Held-out seen tasks to a source that was fitted without them."""
+
+HUNDREDTHS = 100
+"""Parts of a fold in which progress is reported."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,13 @@ def calibrate(
         backbone: that the zoo was built on.
         features: gives the labelled images of a seen task, behind the stem, by its name.
         fit_without: fits a generator, or only its conditional mean, to the seen tasks but those of a fold; called
-            once a fold.
+            once a fold, perhaps in another process.
         parts: of the description that the generator reads.
         folds: what is held out; by default as the configuration says.
         config: folds, images and thresholds.
         seed: of the folds and the samples.
         generator: fingerprint of the generator that is spoken of.
-        progress: called with (folds done, in all).
+        progress: called with (hundredths of folds done, in all).
 
     Raises:
         DataError: too few seen tasks.
@@ -110,21 +114,55 @@ def calibrate(
             seed=seed,
         )
     seen = SeenTasks.of(zoo, told, schema, backbone, features, tuple(parts), config)
-    rows: list[HeldOutTask] = []
-    for number, fold in enumerate(folds):
-        rows += hold_out(seen, fold, fit_without(fold), seed)
-        if progress is not None:
-            progress(number + 1, len(folds))
+    (rows,) = hold_out_folds(seen, folds, lambda fold, _: (fit_without(fold),), seed, progress)
     return fit_trust(seen, rows, generator)
 
 
-def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
+def hold_out_folds(
+    seen: SeenTasks,
+    folds: Sequence[Fold],
+    fit_without: Callable[[Fold, Tick], Sequence[Source]],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[HeldOutTask]]:
+    """Evidence and gains of all folds' tasks, for one or several kinds of source; folds are independent jobs.
+
+    Args:
+        seen: the seen tasks.
+        folds: what is held out.
+        fit_without: fits the sources, one of each kind, to the seen tasks but those of a fold; may report its progress.
+        seed: of the samples.
+        progress: called with (hundredths of folds done, in all).
+
+    Returns:
+        By kind of source, the rows of all folds.
+    """
+
+    def job(fold: Fold, tick: Tick) -> list[list[HeldOutTask]]:
+        sources = fit_without(fold, lambda share: tick(share / 2))
+        spaces = seen.spaces(fold.held_out)
+        rows = []
+        for number, source in enumerate(sources):
+            rows.append(hold_out(seen, fold, source, seed, spaces))
+            tick(0.5 + 0.5 * (number + 1) / len(sources))
+        return rows
+
+    total = HUNDREDTHS * len(folds)
+    advance = None if progress is None else lambda share: progress(round(share * total), total)
+    # Groups first: their sources are trained anew, which takes longest.
+    order = sorted(folds, key=lambda fold: not fold.extrapolation)
+    by_name = dict(zip((fold.name for fold in order), in_parallel(job, order, advance), strict=True))
+    found = [by_name[fold.name] for fold in folds]
+    return [[row for fold in found for row in fold[kind]] for kind in range(len(found[0]))]
+
+
+def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int, spaces: Spaces | None = None) -> list[HeldOutTask]:
     """Evidence and gain of a fold's tasks, with the adapters of a source that was fitted without them.
 
     In random folds each task is also described with one of its parts hidden, where it has several: what a poorer
     description is worth is measured too.
     """
-    spaces = seen.spaces(fold.held_out)
+    spaces = spaces or seen.spaces(fold.held_out)
     rows = []
     others = (*fold.held_out[1:], *fold.held_out[:1])
     for name, other in zip(fold.held_out, others, strict=True):

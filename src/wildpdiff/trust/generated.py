@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.autoencoder.training import Progress
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
@@ -18,14 +17,16 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import DataError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
+from wildpdiff.parallel import Tick
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
-from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
+from wildpdiff.trust.calibrate import fit_trust, hold_out_folds
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
+from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -36,9 +37,6 @@ FEWEST_TASKS = 30
 
 RANDOM = "random"
 GROUP_STEPS = 200
-PARTS = 100
-"""Parts of a fold in which progress is reported."""
-
 MOST_MEASURED = 30
 """Tasks of each random fold that are measured; each costs about a tenth of a second."""
 
@@ -180,30 +178,15 @@ def calibrate_generator(
         seed=seed,
     )
     folds = _folds(generator.mean, zoo.tasks, groups, seed)
-    sources = _Sources(generator, generator.mean, zoo, told, schema, config, features, folds, seed, progress, store)
-
-    def calibrated(source: Callable[[Fold], Source], tick: Progress | None) -> TrustModel:
-        return calibrate(
-            zoo,
-            told,
-            schema,
-            generator.backbone,
-            features,
-            source,
-            parts=generator.conditions.parts,
-            folds=folds,
-            config=calibration,
-            seed=seed,
-            generator=generator.fingerprint,
-            progress=tick,
-        )
-
+    sources = _Sources(generator, generator.mean, zoo, told, schema, config, features, folds, seed, store)
     with one_thread():
-        tick = None if progress is None else lambda done, total: progress(PARTS * done, PARTS * total)
-        model = calibrated(sources.estimates, tick)
-        if generator.posterior is None:
+        parts = generator.conditions.parts
+        seen = SeenTasks.of(zoo, told, schema, generator.backbone, features, tuple(parts), calibration)
+        estimates, *samples = hold_out_folds(seen, folds, sources, seed, progress)
+        model = fit_trust(seen, estimates, generator.fingerprint)
+        if not samples:
             return model
-        return replace(model, samples=calibrated(sources.samples, None))
+        return replace(model, samples=fit_trust(seen, samples[0], generator.fingerprint))
 
 
 def _folds(mean: ConditionalMean, tasks: Sequence[str], folds: Sequence[Fold], seed: int) -> tuple[Fold, ...]:
@@ -219,7 +202,7 @@ def _folds(mean: ConditionalMean, tasks: Sequence[str], folds: Sequence[Fold], s
 
 @dataclass(frozen=True, eq=False)
 class _Sources:
-    """Estimates and samples of a generator without the tasks of a fold; each fold is fitted once."""
+    """Estimates and samples of a generator without the tasks of a fold."""
 
     generator: Generator
     mean: ConditionalMean
@@ -230,21 +213,17 @@ class _Sources:
     features: Callable[[str], TaskFeatures]
     folds: tuple[Fold, ...]
     seed: int
-    progress: Progress | None
     store: Path | None
-    fitted: dict[str, EstimateSource] = field(default_factory=dict)
 
-    def estimates(self, fold: Fold) -> EstimateSource:
-        if fold.name not in self.fitted:
-            self.fitted[fold.name] = self._without(fold)
-        return self.fitted[fold.name]
-
-    def samples(self, fold: Fold) -> PosteriorSource:
-        assert self.generator.posterior is not None
+    def __call__(self, fold: Fold, tick: Tick) -> tuple[Source, ...]:
+        """The estimate and, where the generator has a posterior, its samples."""
+        estimates = self._without(fold, tick)
+        if self.generator.posterior is None:
+            return (estimates,)
         kept = torch.tensor([name not in fold.held_out for name in self.zoo.tasks])
-        return PosteriorSource(self.estimates(fold), self.generator.posterior.of_tasks(self.mean.seen[kept]))
+        return estimates, PosteriorSource(estimates, self.generator.posterior.of_tasks(self.mean.seen[kept]))
 
-    def _without(self, fold: Fold) -> EstimateSource:
+    def _without(self, fold: Fold, tick: Tick) -> EstimateSource:
         mean, generator, number = self.mean, self.generator, self.folds.index(fold)
         if mean.members and not fold.extrapolation:  # the random folds are the first, as the networks'
             left = mean.without(number)
@@ -258,16 +237,16 @@ class _Sources:
         images = (lambda name: features(name).without_validation(judged)) if mean.members else None
         # One shorter training is enough to see how far the generator carries beyond what it has seen.
         short = replace(self.config.task_loss, steps=min(GROUP_STEPS, self.config.task_loss.steps))
-        tick = None if self.progress is None else _within(self.progress, number, len(self.folds))
         fitted = fit_conditional_mean(
-            material, short, images, self.seed, trained_folds=1, progress=tick, store=self.store
+            material,
+            short,
+            images,
+            self.seed,
+            trained_folds=1,
+            progress=lambda done, total: tick(done / total),
+            store=self.store,
         )
         return EstimateSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
-
-
-def _within(progress: Progress, fold: int, folds: int) -> Progress:
-    """The progress of a training, as that of the fold that it is a part of; measuring is about the other half."""
-    return lambda done, total: progress(PARTS * fold + PARTS * done // (2 * total), PARTS * folds)
 
 
 def _some(tasks: Sequence[str], seed: int, fold: int) -> tuple[str, ...]:

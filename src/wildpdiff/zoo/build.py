@@ -19,9 +19,10 @@ from wildpdiff.artifact import (
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.disk import own_entries, remove_leftovers
 from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
-from wildpdiff.zoo.features import TaskFeatures, task_features
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
 from wildpdiff.zoo.recipe import ChosenRecipe, choose_recipe, drawn_tasks, search_work
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -169,7 +170,8 @@ def build_zoo(
     """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it goes on.
 
     A shard appears on disk whole or not at all, and depends on nothing but the plan, so that an interrupted build
-    ends with the same bytes as an undisturbed one (on the same machine, with the same number of threads).
+    ends with the same bytes as an undisturbed one (on the same machine). Shards are built in as many processes as torch
+    may use threads.
 
     Args:
         folder: where the zoo goes; an unfinished zoo of the same plan in it is finished.
@@ -209,7 +211,8 @@ def build_zoo(
             remove_leftovers(place)
         _write_initial(folder, plan, backbone)
         if structured is None:
-            _fill(folder, plan, backbone, known, config, progress)
+            remember = features.keep if isinstance(features, FeatureCache) else None
+            _fill(folder, plan, backbone, known, config, progress, remember)
         else:
             _fill_together(folder, plan, backbone, known, config, structured, progress)
         if not whole_index(folder, len(plan.shards)):
@@ -238,22 +241,26 @@ def _fill(
     known: Callable[[str], TaskFeatures],
     config: FinetuneConfig,
     progress: Callable[[int, int], None] | None,
+    remember: Callable[[Sequence[TaskFeatures]], None] | None,
 ) -> None:
-    total, done = config.steps * len(plan.tasks), 0
+    missing = [number for number in range(len(plan.shards)) if not whole_shard(folder, number)]
     initial = read_safetensors(folder / INITIAL)
-    for number, group in enumerate(plan.shards):
-        if not whole_shard(folder, number):
-            features = [known(name) for name in group]
+    total, there = config.steps * len(plan.tasks), len(plan.shards) - len(missing)
 
-            def advance(step: int, _: int, base: int = done, size: int = len(group)) -> None:
-                if progress is not None:
-                    progress(base + step * size, total)
+    def build(number: int, tick: Callable[[float], None]) -> tuple[FinetuneRun, list[TaskFeatures]]:
+        features = [known(name) for name in plan.shards[number]]
+        seed = sub_seed(plan.seed, "finetune")
+        run = finetune(backbone, features, initial, config, seed, lambda step, steps: tick(step / steps))
+        return run, features if remember is not None else []
 
-            run = finetune(backbone, features, initial, config, sub_seed(plan.seed, "finetune"), advance)
-            write_shard(folder, number, run, plan.seed)
-        done += config.steps * len(group)
+    def advance(share: float) -> None:
         if progress is not None:
-            progress(done, total)
+            progress(round(total * (there + share * len(missing)) / len(plan.shards)), total)
+
+    for number, (run, features) in zip(missing, in_parallel(build, missing, advance), strict=True):
+        write_shard(folder, number, run, plan.seed)
+        if remember is not None:
+            remember(features)
 
 
 def _fill_together(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
+from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import LabelledImages, Task
 
@@ -147,6 +148,21 @@ class FeatureCache:
         if name not in self._kept:
             self._kept[name] = task_features(self._backbone, self._tasks[name], self._least)
         return self._kept[name]
+
+    def keep(self, features: Sequence[TaskFeatures]) -> None:
+        """Features of some of the tasks, as another process has computed them."""
+        for entry in features:
+            self._kept.setdefault(entry.name, entry)
+
+    def fill(self, names: Sequence[str], progress: Callable[[float], None] | None = None) -> None:
+        """Compute the features of some tasks, in as many processes as torch may use threads."""
+        missing = [name for name in names if name not in self._kept]
+
+        def compute(name: str, _: Callable[[float], None]) -> TaskFeatures:
+            return task_features(self._backbone, self._tasks[name], self._least)
+
+        for entry in in_parallel(compute, missing, progress):
+            self._kept[entry.name] = entry
 
 
 def _features(backbone: Backbone, task: Task, data: LabelledImages, least: int) -> tuple[Tensor, Tensor]:

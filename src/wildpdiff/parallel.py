@@ -1,0 +1,145 @@
+"""Independent jobs in processes of one thread each, as many as the user allows threads.
+
+The tensors of this package are small: threads that share one operation wait for each other, processes do not. A job
+gives the same bytes in a process as here, since it runs on one thread in both.
+
+Processes are forked, so a job may close over anything and what it reads is not copied; what it returns is. Where the
+system cannot fork safely (other than Linux, or after CUDA was used), and inside a job, jobs run one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import pickle
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import torch
+
+from wildpdiff.errors import TrainingError
+from wildpdiff.threads import allowed_threads, one_thread
+
+__all__ = ["Tick", "in_parallel", "workers"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Tick = Callable[[float], None]
+"""Called by a job with the share of it that is done, 0 to 1."""
+
+POLL_SECONDS = 0.2
+AHEAD = 2
+"""Jobs a process that are started before the first result is taken, so that results do not pile up."""
+PR_SET_PDEATHSIG = 1
+
+_job: tuple[Callable[[Any, Tick], Any], Sequence[Any], Any] | None = None
+"""What forked processes run: function, items, and the shared shares of them that are done."""
+_inside = False
+"""Whether this process is one of them."""
+
+
+def workers(jobs: int) -> int:
+    """How many processes :func:`in_parallel` would use for so many jobs; 1 means that none is forked."""
+    if _inside or sys.platform != "linux" or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return 1
+    return max(1, min(allowed_threads(), jobs))
+
+
+def in_parallel(
+    function: Callable[[Item, Tick], Result], items: Sequence[Item], progress: Callable[[float], None] | None = None
+) -> Iterator[Result]:
+    """The results of a function on some items, in their order, each as soon as it and those before it are there.
+
+    Args:
+        function: called with an item and a report of its own progress; what it changes in memory may be lost.
+        items: one a job.
+        progress: called with the share of all jobs that is done, 0 to 1.
+
+    Raises:
+        TrainingError: a process was killed.
+        Exception: whatever a job raises; the other jobs are then stopped.
+    """
+    report = progress or _silent
+    count = workers(len(items))
+    if count > 1:
+        yield from _forked(function, items, report, count)
+        return
+    for number, item in enumerate(items):
+        with one_thread():
+            result = function(item, lambda share, before=number: report((before + share) / len(items)))  # type: ignore[misc]
+        report((number + 1) / len(items))
+        yield result
+
+
+def _forked(
+    function: Callable[[Item, Tick], Result], items: Sequence[Item], report: Callable[[float], None], count: int
+) -> Iterator[Result]:
+    global _job
+    context = multiprocessing.get_context("fork")
+    shares = context.RawArray("d", len(items))
+    before, _job = _job, (function, items, shares)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    waiting: deque[Future[bytes]] = deque()
+    try:
+        for number in range(len(items)):
+            while len(waiting) < AHEAD * count and number + len(waiting) < len(items):
+                waiting.append(pool.submit(_run, number + len(waiting)))
+            first = waiting.popleft()
+            while not first.done():
+                wait([first], POLL_SECONDS)
+                report(sum(shares) / len(items))
+            result: Result = pickle.loads(first.result())  # from a process of our own
+            report(sum(shares) / len(items))
+            yield result
+    except BrokenProcessPool:
+        raise TrainingError(
+            f"One of {count} processes was killed, most likely for lack of memory. Call again with one thread "
+            "(--threads 1), or with smaller shards."
+        ) from None
+    finally:
+        _job = before
+        _stop(pool)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the processes, also those that are at work: after an error nobody wants their results."""
+    processes = list((pool._processes or {}).values())
+    idle = not pool._pending_work_items
+    if not idle:
+        for process in processes:
+            process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Make a new process one of the pool: one thread, deaf to Ctrl-C, and gone when the main process is."""
+    global _inside
+    _inside = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    torch.set_num_threads(1)
+
+
+def _run(number: int) -> bytes:
+    """One job in a forked process. Bytes, since tensors would be sent through shared memory, which may be small."""
+    assert _job is not None
+    function, items, shares = _job
+
+    def tick(share: float) -> None:
+        shares[number] = share
+
+    result = function(items[number], tick)
+    shares[number] = 1.0
+    return pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _silent(share: float) -> None:
+    """For jobs whose progress nobody follows."""
