@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.linalg import eigh
 from torch import Tensor
 
 from wildpdiff.autoencoder.base import Autoencoder
@@ -112,6 +111,8 @@ def _principal_components(centred: Tensor, most: int | None) -> tuple[Tensor, Te
     With n vectors of d values, X Xᵀ = U S² Uᵀ (n n) and Xᵀ X = V S² Vᵀ (d d) share their eigenvalues, and
     Vᵀ = S⁻¹ Uᵀ X; so the cost is that of an eigenproblem of size min(n, d).
     """
+    from scipy.linalg import eigh  # late: reading an autoencoder needs no scipy
+
     n, d = centred.shape
     gram = centred @ centred.T if n < d else centred.T @ centred
     wanted = len(gram) if most is None else min(most, len(gram))
