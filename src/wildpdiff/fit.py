@@ -22,6 +22,7 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.generator import Generator, Sampling
 from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
 from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -162,6 +163,7 @@ class FittedGenerator:
     seconds: float
 
 
+@one_thread()
 def fit_generator(
     zoo: Zoo,
     descriptions: Mapping[str, Description],

@@ -43,6 +43,7 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -114,6 +115,7 @@ def scored_seen_tasks(names: Sequence[str], count: int | None, seed: int) -> tup
     return tuple(names[place] for place in sorted(int(value) for value in chosen))
 
 
+@one_thread()
 def compare_sources(
     comparison: Comparison,
     *,
