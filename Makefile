@@ -21,7 +21,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/wildpdiff demo --seed $(SEED) --out $(OUT)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
