@@ -181,6 +181,7 @@ class _Candidate:
     score: PosteriorScore
     likelihoods: Float[Tensor, " s"]
     accuracies: Float[Tensor, " s"]
+    best_of_8: Float[Tensor, " s"]
     decoder: Decoder | None = None
     codes: Float[Tensor, "s k"] | None = None
 
@@ -299,10 +300,9 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
     # what is compared.
     table = torch.stack(likelihoods, 1)
     own = table[table.mean(1).argmax()]
-    one, chosen = float(accuracies.mean()), float(torch.stack(best).mean())
-    return _Candidate(
-        PosteriorScore(decoder, density, scale, float(own.mean()), 100 * one, 100 * chosen), own, accuracies
-    )
+    chosen = torch.stack(best)
+    one, several = 100 * float(accuracies.mean()), 100 * float(chosen.mean())
+    return _Candidate(PosteriorScore(decoder, density, scale, float(own.mean()), one, several), own, accuracies, chosen)
 
 
 def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
@@ -317,15 +317,30 @@ def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Gen
 
 def _ahead(candidate: _Candidate, other: _Candidate) -> float:
     """By how many standard errors of the mean over tasks labels are more probable under a candidate."""
-    gains = (candidate.likelihoods - other.likelihoods).double()
+    return _errors_above_zero(candidate.likelihoods - other.likelihoods)
+
+
+def _errors_above_zero(gains: Float[Tensor, " s"]) -> float:
+    """The mean of some tasks' gains in units of its standard error."""
+    gains = gains.double()
     return float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-12))
+
+
+def _worth_choosing(candidate: _Candidate, estimate: _Candidate) -> bool:
+    """Whether samples tell more of held-out tasks than the estimate.
+
+    By the probability of labels, or by the accuracy of what a few labels choose: a few tasks whose labels are very
+    improbable make the mean probability uncertain, and accuracies have no such tails.
+    """
+    ahead = _ahead(candidate, estimate)
+    return ahead > 2.0 or (ahead > 1.0 and _errors_above_zero(candidate.best_of_8 - estimate.best_of_8) > 2.0)
 
 
 def _chosen(seen: _Seen, estimate: _Candidate, candidates: list[_Candidate]) -> Posterior:
     """The candidate under which labels are most probable; the widest that costs little, if none beats the estimate."""
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
     limit = seen.config.cost / 100
-    if _ahead(best, estimate) > 2.0:
+    if _worth_choosing(best, estimate):
         # Within chance of the most probable, the one whose samples are worth most to somebody with a few labels.
         near = [entry for entry in candidates if _ahead(best, entry) <= 1.0]
         chosen = max(near, key=lambda entry: entry.score.best_of_8)
