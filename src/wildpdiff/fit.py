@@ -202,9 +202,9 @@ def fit_generator(
         TrainingError: a training diverged.
     """
     started = time.perf_counter()
+    material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
     if isinstance(features, FeatureCache):
         features.fill(zoo.tasks)
-    material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
     autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
     with_task_loss = features is not None and config.kernel_mean
     task_steps = config.task_loss.steps * config.task_loss.networks if with_task_loss else 0

@@ -48,7 +48,7 @@ def chain(folder: Path, backbone: Backbone, cores: int) -> dict[str, bytes]:
     )
     trust.save(folder / "trust")
     made = provenance("test", 0)
-    comparison = Comparison(suite, backbone, zoo, reference, (generator,), {}, features, trust=(trust,))
+    comparison = Comparison(suite, backbone, zoo, reference, (generator,), {}, features, seen_tasks=3, trust=(trust,))
     results = compare_sources(comparison, made=made, samples=2)
     found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
     for name in ("rows", "memorisation", "trust", "spread", "calibration"):

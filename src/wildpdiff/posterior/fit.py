@@ -19,7 +19,8 @@ from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import NetworkTraining, folds, train_network
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.parallel import Tick, in_parallel
-from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
+from wildpdiff.posterior.candidate import Candidate, accuracy_by_labels, errors_ahead, worth_choosing
+from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density
 from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
 from wildpdiff.posterior.posterior import Posterior
@@ -35,8 +36,6 @@ FEWEST_TASKS = 10
 """With fewer seen tasks held-out errors are too few to make a distribution of."""
 HIDDEN = 128
 TOGETHER = 16
-CHOICES = 4
-"""Draws of a few labels over which the best of several samples is averaged."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def fit_posterior(
         estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
         candidates = _shifts(seen, directions)
         best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
-        if _ahead(best, estimate) > 1.0:
+        if errors_ahead(best, estimate) > 1.0:
             # Errors are no small spread around the estimate: what descriptions leave out may be coded.
             candidates += _coded(seen)
         return _chosen(seen, estimate, candidates)
@@ -176,24 +175,14 @@ def _measured_errors(
     return _Seen(material, mean, images, tasks, fold, best, config, seed), directions
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    score: PosteriorScore
-    likelihoods: Float[Tensor, " s"]
-    accuracies: Float[Tensor, " s"]
-    best_of_8: Float[Tensor, " s"]
-    decoder: Decoder | None = None
-    codes: Float[Tensor, "s k"] | None = None
-
-
-def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[_Candidate]:
+def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[Candidate]:
     """The estimate plus errors like those of other tasks, by every distribution and scale."""
     # Directions are orthogonal: a code is the projection in units of the standard deviation.
     lengths = directions.square().sum(1).clamp_min(1e-20)
     codes = (seen.best - seen.estimates) @ (directions / lengths[:, None]).T
     own = _densities(seen, dict.fromkeys(_parts(seen), codes))
 
-    def score(job: tuple[DensityName, float], _: Tick) -> _Candidate:
+    def score(job: tuple[DensityName, float], _: Tick) -> Candidate:
         name, scale = job
         decoder, count = ShiftDecoder(directions, scale), seen.config.samples
 
@@ -228,7 +217,7 @@ def _densities(seen: _Seen, codes: Mapping[int, Float[Tensor, "s k"]]) -> dict[t
     return dict(zip(jobs, in_parallel(fit, jobs), strict=True))
 
 
-def _coded(seen: _Seen) -> list[_Candidate]:
+def _coded(seen: _Seen) -> list[Candidate]:
     """Networks of description and code, where tasks described alike are unlike beyond chance."""
     material, config = seen.material, seen.config
     relations = task_relations(material.backbone, material.codec, seen.best, seen.embeddings, seen.own_images)
@@ -242,7 +231,7 @@ def _coded(seen: _Seen) -> list[_Candidate]:
     *networks, final = in_parallel(train, [*_parts(seen), None])
     own = _densities(seen, {part: network.codes.detach() for part, network in enumerate(networks)})
 
-    def score(name: DensityName, _: Tick) -> _Candidate:
+    def score(name: DensityName, _: Tick) -> Candidate:
         def draw(row: int, draws: torch.Generator) -> Tensor:
             part = int(seen.fold[row])
             embeddings = seen.embeddings[row].expand(config.samples, -1)
@@ -279,7 +268,7 @@ Draw = Callable[[int, torch.Generator], Float[Tensor, "n d"]]
 """Row of a seen task to normalised adapters that were made without it."""
 
 
-def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) -> _Candidate:
+def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) -> Candidate:
     """How samples of one distribution do on the seen tasks that it was fitted without."""
     config, codec, backbone = seen.config, seen.material.codec, seen.material.backbone
     draws = torch_generator(seen.seed, "posterior", "samples")
@@ -294,7 +283,7 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
         right = (logits.argmax(-1) == labels).double()
         likelihoods.append(torch.logsumexp(-config.labels * losses.mean(2), 1) - math.log(count))
         singles.append(right.mean())
-        best.append(_best_by_labels(losses[TEMPERATURES.index(1.0)], right, config.labels, draws))
+        best.append(accuracy_by_labels(losses[TEMPERATURES.index(1.0)], right, config.labels, draws))
     accuracies = torch.stack(singles)
     # Every candidate counts at the temperature that is best for it on all tasks together: how sure adapters are is not
     # what is compared.
@@ -302,47 +291,16 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
     own = table[table.mean(1).argmax()]
     chosen = torch.stack(best)
     one, several = 100 * float(accuracies.mean()), 100 * float(chosen.mean())
-    return _Candidate(PosteriorScore(decoder, density, scale, float(own.mean()), one, several), own, accuracies, chosen)
+    return Candidate(PosteriorScore(decoder, density, scale, float(own.mean()), one, several), own, accuracies, chosen)
 
 
-def _best_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
-    """Accuracy, on the other images, of the sample that a few labelled ones choose; mean over draws of these."""
-    found = []
-    for _ in range(CHOICES):
-        order = torch.randperm(losses.shape[1], generator=draws)
-        few, rest = order[:labels], order[labels:]
-        found.append(right[losses[:, few].mean(1).argmin()][rest if len(rest) else few].mean())
-    return torch.stack(found).mean()
-
-
-def _ahead(candidate: _Candidate, other: _Candidate) -> float:
-    """By how many standard errors of the mean over tasks labels are more probable under a candidate."""
-    return _errors_above_zero(candidate.likelihoods - other.likelihoods)
-
-
-def _errors_above_zero(gains: Float[Tensor, " s"]) -> float:
-    """The mean of some tasks' gains in units of its standard error."""
-    gains = gains.double()
-    return float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-12))
-
-
-def _worth_choosing(candidate: _Candidate, estimate: _Candidate) -> bool:
-    """Whether samples tell more of held-out tasks than the estimate.
-
-    By the probability of labels, or by the accuracy of what a few labels choose: a few tasks whose labels are very
-    improbable make the mean probability uncertain, and accuracies have no such tails.
-    """
-    ahead = _ahead(candidate, estimate)
-    return ahead > 2.0 or (ahead > 1.0 and _errors_above_zero(candidate.best_of_8 - estimate.best_of_8) > 2.0)
-
-
-def _chosen(seen: _Seen, estimate: _Candidate, candidates: list[_Candidate]) -> Posterior:
+def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Posterior:
     """The candidate under which labels are most probable; the widest that costs little, if none beats the estimate."""
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
     limit = seen.config.cost / 100
-    if _worth_choosing(best, estimate):
+    if worth_choosing(best, estimate):
         # Within chance of the most probable, the one whose samples are worth most to somebody with a few labels.
-        near = [entry for entry in candidates if _ahead(best, entry) <= 1.0]
+        near = [entry for entry in candidates if errors_ahead(best, entry) <= 1.0]
         chosen = max(near, key=lambda entry: entry.score.best_of_8)
         reason = (
             f"Samples explain the labels of held-out tasks better than the estimate alone (log probability of "
