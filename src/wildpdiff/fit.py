@@ -23,7 +23,7 @@ from wildpdiff.generator import Generator, Sampling
 from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
-from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 __all__ = [
@@ -203,8 +203,6 @@ def fit_generator(
     """
     started = time.perf_counter()
     material = SeenMaterial.of(zoo, descriptions, schema, backbone, config.reading, featurise)
-    if isinstance(features, FeatureCache):
-        features.fill(zoo.tasks)
     autoencoder = fit_autoencoder(config.autoencoder, material.normalized, config.autoencoder_config, seed)
     with_task_loss = features is not None and config.kernel_mean
     task_steps = config.task_loss.steps * config.task_loss.networks if with_task_loss else 0

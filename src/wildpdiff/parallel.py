@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 Tick = Callable[[float], None]
 """Called by a job with the share of it that is done, 0 to 1."""
 
+FORK = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 POLL_SECONDS = 0.2
 AHEAD = 2
 """Jobs a process that are started before the first result is taken, so that results do not pile up."""
@@ -46,7 +47,8 @@ _inside = False
 
 def workers(jobs: int) -> int:
     """How many processes :func:`in_parallel` would use for so many jobs; 1 means that none is forked."""
-    if _inside or sys.platform != "linux" or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    # Processes of a pool of somebody else may have no children.
+    if _inside or multiprocessing.current_process().daemon or sys.platform != "linux" or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return 1
     return max(1, min(allowed_threads(), jobs))
 
@@ -67,8 +69,9 @@ def in_parallel(
     """
     report = progress or _silent
     count = workers(len(items))
-    if count > 1:
-        yield from _forked(function, items, report, count)
+    pool = _pool(count) if count > 1 else None
+    if pool is not None:
+        yield from _forked(function, items, report, count, pool)
         return
     for number, item in enumerate(items):
         with one_thread():
@@ -78,13 +81,15 @@ def in_parallel(
 
 
 def _forked(
-    function: Callable[[Item, Tick], Result], items: Sequence[Item], report: Callable[[float], None], count: int
+    function: Callable[[Item, Tick], Result],
+    items: Sequence[Item],
+    report: Callable[[float], None],
+    count: int,
+    pool: ProcessPoolExecutor,
 ) -> Iterator[Result]:
     global _job
-    context = multiprocessing.get_context("fork")
-    shares = context.RawArray("d", len(items))
+    shares = FORK.RawArray("d", len(items))
     before, _job = _job, (function, items, shares)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
     waiting: deque[Future[bytes]] = deque()
     try:
         for number in range(len(items)):
@@ -105,6 +110,14 @@ def _forked(
     finally:
         _job = before
         _stop(pool)
+
+
+def _pool(count: int) -> ProcessPoolExecutor | None:
+    """Processes that are forked at the first job; None where the system has no semaphores (no ``/dev/shm``)."""
+    try:
+        return ProcessPoolExecutor(count, mp_context=FORK, initializer=_begin)
+    except (ImportError, NotImplementedError, OSError):
+        return None
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

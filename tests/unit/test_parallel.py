@@ -1,29 +1,33 @@
+import multiprocessing
 import os
 import signal
 
 import pytest
 import torch
 
+from wildpdiff import parallel
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.parallel import in_parallel, workers
 
 
+def cores(count):
+    torch.set_num_threads(count)
+    try:
+        if workers(2) != count:
+            pytest.skip("this system cannot fork")
+        yield count
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(params=[1, 2], ids=["serial", "forked"])
 def processes(request):
-    torch.set_num_threads(request.param)
-    if workers(2) != request.param:
-        pytest.skip("this system cannot fork")
-    yield request.param
-    torch.set_num_threads(1)
+    yield from cores(request.param)
 
 
 @pytest.fixture
 def two_processes():
-    torch.set_num_threads(2)
-    if workers(2) != 2:
-        pytest.skip("this system cannot fork")
-    yield
-    torch.set_num_threads(1)
+    yield from cores(2)
 
 
 def trained(seed, tick):
@@ -90,6 +94,24 @@ def test_results_that_are_not_taken_leave_no_process_behind(two_processes):
     found.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_pool_of_somebody_else_may_hold_a_caller(two_processes):
+    """Its processes are daemons, which may have no children."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(serial) == [0, 1, 2]
+
+
+def serial():
+    return list(in_parallel(lambda number, tick: number, range(3)))
+
+
+def test_without_semaphores_jobs_run_one_after_the_other(two_processes, monkeypatch):
+    def refuse(*words, **named):
+        raise OSError("[Errno 38] Function not implemented")
+
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", refuse)
+    assert set(in_parallel(lambda _, tick: os.getpid(), range(3))) == {os.getpid()}
 
 
 def test_nothing_to_do_is_nothing_done(processes):

@@ -31,7 +31,7 @@ from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
-from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.features import TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FittedMean", "Reading", "SeenMaterial", "fit_conditional_mean"]
@@ -197,7 +197,7 @@ def fit_conditional_mean(
     # Errors are measured on raw adapters: normalised ones give small tensors as much weight as large ones.
     kernel = fit_kernel_mean(material.conditions, material.embeddings, own, material.codec.decode(own))
     simple = fit_simple_estimators(material.conditions.sizes, material.start, material.embeddings, own)
-    labelled = [features(task) for task in material.tasks] if features is not None else None
+    labelled = features_of(features, material.tasks) if features is not None else None
     correction = fit_correction(
         kernel,
         material.conditions,

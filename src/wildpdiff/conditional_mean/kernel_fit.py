@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,10 +46,6 @@ def _with(weights: Matrix, place: int, weight: float) -> Matrix:
     return changed
 
 
-def _error(step: tuple[float, Matrix]) -> float:
-    return step[0]
-
-
 def fit_kernel_mean(
     encoder: FusionEncoder,
     embeddings: Float[Tensor, "t e"],
@@ -76,23 +72,28 @@ def fit_kernel_mean(
     alike = float(np.trace(gram)) <= 1e-10 * max(1.0, float(measured.square().sum()))
     candidates = [] if alike or count < FEWEST_TASKS else _candidates(encoder, values)
     matrices = [term.matrix(values, values) for term in candidates]
+
+    def errors(start: Matrix, ridge: float, trials: Sequence[Matrix]) -> Iterator[float]:
+        """Of weights that differ from ``start`` in one term each."""
+        chosen = np.tensordot(start, matrices, axes=1) if len(candidates) else np.zeros((count, count))
+
+        def error(trial: Matrix, _: Tick) -> float:
+            place = int(np.flatnonzero(trial != start)[0])
+            changed = chosen + (trial[place] - start[place]) * matrices[place]
+            return _leave_one_out(changed, gram, ridge) / baseline
+
+        return in_parallel(error, trials)
+
     weights = np.zeros(len(candidates))
     best, ridge = 1.0, RIDGES[-1]
     for _ in range(MOST_TERMS):
-        chosen = np.tensordot(weights, matrices, axes=1) if len(candidates) else np.zeros((count, count))
-
-        def best_weight(
-            place: int, _: Tick, chosen: Matrix = chosen, weights: Matrix = weights, ridge: float = ridge
-        ) -> tuple[float, Matrix] | None:
-            trials = [_with(weights, place, weight) for weight in WEIGHTS if weights[place] != weight]
-            tried = []
-            for trial in filter(np.any, trials):
-                changed = chosen + (trial[place] - weights[place]) * matrices[place]
-                tried.append((_leave_one_out(changed, gram, ridge) / baseline, trial))
-            return min(tried, key=_error, default=None)
-
-        tried = [entry for entry in in_parallel(best_weight, range(len(candidates))) if entry is not None]
-        step = min(tried, key=_error, default=None)
+        trials = [
+            trial
+            for place in range(len(candidates))
+            for weight in WEIGHTS
+            if weights[place] != weight and (trial := _with(weights, place, weight)).any()
+        ]
+        step = min(zip(errors(weights, ridge, trials), trials, strict=True), key=lambda pair: pair[0], default=None)
         if step is None:
             break
         # The ridge follows the terms: trying all of them with every trial costs three times as much and changes little.

@@ -45,7 +45,7 @@ from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite, Task
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.zoo.features import FeatureCache, TaskFeatures
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["FIT_STAGE", "SEEN_STAGE", "Comparison", "compare_sources", "scored_seen_tasks", "seen_material"]
@@ -200,7 +200,7 @@ def _trust(
     """What the models of trust say of the unseen tasks, from images without labels that no seen task learned from."""
     if not comparison.trust:
         return None
-    fresh = FreshImages.of(seen.data(name) for name in comparison.zoo.tasks)
+    fresh = FreshImages.of(features_of(seen.data, comparison.zoo.tasks))
     points = []
     for model, generator in zip(comparison.trust, comparison.generators, strict=True):
         number = int(generator.training["seed"])

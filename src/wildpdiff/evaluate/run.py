@@ -225,8 +225,8 @@ class _Job:
         if self.entrant.condition == "shuffled":
             return replace(self.tests[self.other[self.place]].description, task_id=None)
         if self.entrant.condition == "random":
-            told = [entry.description for entry in self.tests]
-            return mixed_description(told, sub_seed(seed, self.split, self.test.task))
+            descriptions = [entry.description for entry in self.tests]
+            return mixed_description(descriptions, sub_seed(seed, self.split, self.test.task))
         return self.test.description
 
 

@@ -143,7 +143,7 @@ def hold_out_folds(
         spaces = seen.spaces(fold.held_out)
         rows = []
         for number, source in enumerate(sources):
-            rows.append(hold_out(seen, fold, source, seed, spaces))
+            rows.append(hold_out(seen, spaces, fold, source, seed))
             tick(0.5 + 0.5 * (number + 1) / len(sources))
         return rows
 
@@ -156,13 +156,12 @@ def hold_out_folds(
     return [[row for fold in found for row in fold[kind]] for kind in range(len(found[0]))]
 
 
-def hold_out(seen: SeenTasks, fold: Fold, source: Source, seed: int, spaces: Spaces | None = None) -> list[HeldOutTask]:
+def hold_out(seen: SeenTasks, spaces: Spaces, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
     """Evidence and gain of a fold's tasks, with the adapters of a source that was fitted without them.
 
     In random folds each task is also described with one of its parts hidden, where it has several: what a poorer
     description is worth is measured too.
     """
-    spaces = spaces or seen.spaces(fold.held_out)
     rows = []
     others = (*fold.held_out[1:], *fold.held_out[:1])
     for name, other in zip(fold.held_out, others, strict=True):

@@ -15,7 +15,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.trust.evidence import AdapterSpace
 from wildpdiff.trust.space import DescriptionSpace
-from wildpdiff.zoo.features import ImageRows, TaskFeatures
+from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
 __all__ = ["CalibrationConfig", "SeenTasks", "Spaces"]
@@ -84,7 +84,7 @@ class SeenTasks:
         initial = zoo.initial
         layout = Layout.of(initial.tensors)
         vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
-        images = [features(name) for name in zoo.tasks]
+        images = features_of(features, zoo.tasks)
         priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
         return cls(
             tuple(zoo.tasks),

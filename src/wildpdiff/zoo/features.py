@@ -17,7 +17,7 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "image_keys", "task_features"]
+__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "features_of", "image_keys", "task_features"]
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,22 @@ class FeatureCache:
         for entry in features:
             self._kept.setdefault(entry.name, entry)
 
-    def fill(self, names: Sequence[str], progress: Callable[[float], None] | None = None) -> None:
-        """Compute the features of some tasks, in as many processes as torch may use threads."""
+    def fill(self, names: Sequence[str]) -> None:
+        """Compute the features of some tasks, on all cores."""
         missing = [name for name in names if name not in self._kept]
 
         def compute(name: str, _: Callable[[float], None]) -> TaskFeatures:
             return task_features(self._backbone, self._tasks[name], self._least)
 
-        for entry in in_parallel(compute, missing, progress):
+        for entry in in_parallel(compute, missing):
             self._kept[entry.name] = entry
+
+
+def features_of(features: Callable[[str], TaskFeatures], names: Sequence[str]) -> list[TaskFeatures]:
+    """The features of several tasks; those that a cache does not have yet are computed on all cores."""
+    if isinstance(features, FeatureCache):
+        features.fill(names)
+    return [features(name) for name in names]
 
 
 def _features(backbone: Backbone, task: Task, data: LabelledImages, least: int) -> tuple[Tensor, Tensor]:
