@@ -34,6 +34,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _denormals() -> None:
+    """Verbs that train treat denormal numbers as zero for their process; no test depends on which ran before it."""
+    import torch
+
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def toy_backbone() -> Backbone:
     """See ``tests/toys.py``."""
