@@ -104,12 +104,16 @@ def _cores() -> int:
 QUIET_SECONDS = (10.0, 30.0)
 """Without a terminal: seconds until the first line about how far a stage is, and between later ones."""
 
+EARLIEST_SHARE = 0.02
+"""Share of a stage that is done before its end is estimated."""
+
 
 class TimeLeft:
     """Seconds until a stage ends, from the mean rate since it began.
 
     The mean and not the latest rate: a training that is stopped early leaps ahead. What is done in the first second
-    does not count: it is what an earlier call has left, or what is quick to set up.
+    does not count: it is what an earlier call has left, or what is quick to set up. Before 2 % of the rest is done
+    there is no estimate: the first steps of a stage are slower than the others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,7 +129,7 @@ class TimeLeft:
         if now - self._first < 1.0:
             self._start = (now, done)
         since, before = self._start
-        if done <= before or now <= since:
+        if done <= before or now <= since or done - before < EARLIEST_SHARE * (total - before):
             return None
         return max(0, total - done) * (now - since) / (done - before)
 

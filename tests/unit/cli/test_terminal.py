@@ -43,6 +43,16 @@ def test_nothing_is_said_before_anything_moves() -> None:
     assert left(3, 10) is None
 
 
+def test_the_slow_first_steps_of_a_stage_give_no_estimate() -> None:
+    clock = Clock()
+    left = TimeLeft(clock)
+    left(0, 1000)
+    clock.now += 10
+    assert left(19, 1000) is None
+    clock.now += 1
+    assert left(20, 1000) == pytest.approx(980 * 11 / 20)
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.2, "5 s"), (38.0, "40 s"), (58.0, "1 min"), (170.0, "3 min"), (7800.0, "2 h 10 min")]
 )
