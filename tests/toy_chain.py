@@ -1,0 +1,61 @@
+"""The chain on toys, from zoo to results, as files and numbers that are compared between cores and between commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import toys
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.evaluate.comparison import Comparison, compare_sources
+from wildpdiff.evaluate.decoding import encode
+from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.fit import fit_generator
+from wildpdiff.trust.generated import calibrate_generator
+from wildpdiff.trust.seen import CalibrationConfig
+from wildpdiff.zoo.build import build_zoo
+from wildpdiff.zoo.features import FeatureCache
+
+LEVELS = tuple(60.0 + 4 * number for number in range(30))
+SECTIONS = ("rows", "memorisation", "trust", "spread", "calibration")
+
+
+def chain(folder: Path, backbone: Backbone, cores: int) -> dict[str, bytes]:
+    """Zoo, generator, trust and results, as bytes by file or section."""
+    torch.set_num_threads(cores)
+    suite = toys.ToySuite(seen=LEVELS)
+    seen, unseen = suite.tasks("seen"), suite.tasks("unseen")
+    features = FeatureCache(backbone, seen, 8)
+    zoo = build_zoo(folder / "zoo", backbone, seen, suite.fingerprint, toys.FINETUNE, per_shard=5, features=features)
+    reference = build_zoo(folder / "reference", backbone, unseen, suite.fingerprint, toys.FINETUNE, per_shard=5)
+    descriptions = {task.name: task.description for task in seen}
+    config = toys.posterior_config()
+    generator = fit_generator(zoo, descriptions, toys.SCHEMA, backbone, config, features=features).generator
+    generator.save_pretrained(folder / "generator")
+    calibration = CalibrationConfig(group_folds=1, samples=1)
+    trust = calibrate_generator(generator, zoo, descriptions, toys.SCHEMA, config, features, calibration=calibration)
+    trust.save(folder / "generator" / "trust")
+    made = provenance("test", 0)
+    comparison = Comparison(suite, backbone, zoo, reference, (generator,), {}, features, seen_tasks=3, trust=(trust,))
+    results = compare_sources(comparison, made=made, samples=2)
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
+    for name in SECTIONS:
+        found[name] = json.dumps(encode(getattr(results, name))).encode()
+    return found
+
+
+def numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every number inside parsed JSON with the path that leads to it; times are left out."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            if "seconds" not in name:
+                yield from numbers(entry, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from numbers(entry, f"{key}[{index}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, float(value)
