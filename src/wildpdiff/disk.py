@@ -33,6 +33,7 @@ __all__ = [
 
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+LIMITED = (errno.EFBIG, errno.EDQUOT)
 
 UNMOVABLE = (errno.EBUSY, errno.EXDEV, errno.EINVAL, *REFUSED)
 """What a rename says of a folder that is a mount point, or that may be written but not moved."""
@@ -79,6 +80,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise ArtifactError(f"{error.filename or path} does not exist. Check the path.") from error
         advice = " Choose another place, or change its permissions." if error.errno in REFUSED else ""
+        if error.errno in LIMITED:
+            advice = " A quota or a limit on the size of files is reached: raise it, or choose another place."
         raise ArtifactError(f"{path}: {error.strerror or error}.{advice}") from error
 
 

@@ -172,6 +172,18 @@ def test_the_working_folder_takes_a_generator_with_its_backbone(
         assert Generator.from_pretrained(tmp_path / "work").backbone.backbone_hash == found.backbone.backbone_hash
 
 
+def test_the_working_folder_takes_a_fit(
+    world: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    settings: Words = ["--steps", "2", "--task-steps", "2", "--no-trust"]
+    outcome = run("fit", "--zoo", world.zoo, "--backbone", world.backbone, *SUITE, "--out", ".", *settings)
+    assert outcome.status == 0, outcome.err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["work"]
+    assert Generator.from_pretrained(tmp_path / "work").mean is not None
+
+
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.EACCES])
 def test_a_folder_that_cannot_be_renamed_is_written_as_it_is(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int

@@ -103,6 +103,16 @@ def test_few_tasks_and_tasks_without_images_have_no_posterior(
     assert toy_posterior_fit.generator.posterior is not None
 
 
+def test_of_one_task_none_is_held_out_and_nothing_is_claimed(toy_zoo: Zoo, toy_backbone: Backbone) -> None:
+    features = FeatureCache(toy_backbone, SUITE.tasks("seen"), 8)
+    config = replace(short(), task_loss=TaskLossConfig(steps=0))
+    alone = toy_zoo.only(toy_zoo.tasks[:1])
+    generator = fit_generator(alone, told(), toys.SCHEMA, toy_backbone, config, features=features).generator
+    assert (generator.cross_validation, generator.posterior) == (None, None)
+    (own,), (other,) = (generator.sample(told()[name], 1, 0) for name in toy_zoo.tasks[:2])
+    assert own.distance(other) == 0.0
+
+
 def test_the_zoo_of_another_backbone_is_refused(toy_zoo: Zoo) -> None:
     with pytest.raises(AdapterMismatchError, match=r"was built on 'toy' with weights .*; the backbone given has"):
         fit_generator(toy_zoo, told(), toys.SCHEMA, toys.backbone(seed=1), short())

@@ -105,7 +105,8 @@ def fit(
     features = FeatureCache(loaded, opened.tasks("seen"))
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
-    store = out.with_name(f".{out.name}.unfinished")
+    whole = out.absolute() if out.name not in ("", "..") else out.resolve()
+    store = whole.with_name(f".{whole.name}.unfinished")
     if store.is_dir():
         remark(f"{store} holds networks that a call which was stopped has finished; going on with those that fit.")
     with Stages() as stages:
@@ -170,6 +171,11 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
         coded += f", reconstruction error {measured['reconstruction_error']:.3g}"
     took = f", fitted in {measured['seconds']:.0f} s" if measured else ""
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
+    if generator.mean is not None and len(generator.mean.seen) == 1:
+        show(
+            "There is one seen task: none can be held out, so nothing is known of adapters for other tasks, and all of "
+            "them are this task's adapter. Fine-tune more tasks."
+        )
     if table is not None:
         show(cross_validation_table(table))
         show(table.verdict)

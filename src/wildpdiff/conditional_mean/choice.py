@@ -59,7 +59,7 @@ class Estimators:
 
 
 def without_images(estimators: Estimators) -> ConditionalMean:
-    """Additive regression alone: where tasks have no images, nothing can be scored and nothing is chosen."""
+    """Additive regression alone: without images, and with a single task, nothing is scored and nothing is chosen."""
     kernel = estimators.kernel
     fold = torch.full((len(kernel.seen),), -1)
     held_out = kernel.held_out()

@@ -122,9 +122,10 @@ def tabulate(
     rows = []
     for name, own in (*scores.items(), (DELIVERED, delivered)):
         leads = 100 * (delivered.accuracy - own.accuracy).double().numpy()
-        lead, reach = float(leads.mean()), 100.0
+        lead, reach = float(leads.mean()), 200.0
         if len(leads) > 1:
             reach = float(stdtrit(len(leads) - 1, 0.975) * np.std(leads, ddof=1) / len(leads) ** 0.5)
         accuracy, loss = 100 * float(own.accuracy.double().mean()), float(own.loss.double().mean())
-        rows.append(MethodScore(name, accuracy, loss, lead, lead - reach, lead + reach, weights.get(name)))
+        low, high = max(lead - reach, -100.0), min(lead + reach, 100.0)
+        rows.append(MethodScore(name, accuracy, loss, lead, low, high, weights.get(name)))
     return CrossValidation(tuple(rows), len(delivered.loss), delivered.images)

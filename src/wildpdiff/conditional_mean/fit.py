@@ -213,7 +213,7 @@ def fit_conditional_mean(
         store=store,
     )
     estimators = Estimators(material.backbone, material.codec, kernel, simple, correction)
-    if labelled is None:
+    if labelled is None or len(material.tasks) < 2:  # one task alone cannot be held out
         return FittedMean(without_images(estimators), correction.losses, None)
     images = TaskImages(tuple(labelled), sub_seed(seed, "cross-validation"))
     with one_thread():

@@ -39,12 +39,18 @@ class Candidate:
 
 
 def accuracy_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
-    """Accuracy, on the other images, of the sample that a few labelled ones choose; mean over draws of these."""
+    """Accuracy, on the other images, of the sample that a few labelled ones choose; mean over draws of these.
+
+    At most half of the images choose, so that none is counted that chose; of a single image, the mean over samples.
+    """
+    count = losses.shape[1]
+    if count < 2:
+        return right.mean()
     found = []
     for _ in range(CHOICES):
-        order = torch.randperm(losses.shape[1], generator=draws)
-        few, rest = order[:labels], order[labels:]
-        found.append(right[losses[:, few].mean(1).argmin()][rest if len(rest) else few].mean())
+        order = torch.randperm(count, generator=draws)
+        few, rest = order[: min(labels, count // 2)], order[min(labels, count // 2) :]
+        found.append(right[losses[:, few].mean(1).argmin()][rest].mean())
     return torch.stack(found).mean()
 
 

@@ -150,9 +150,10 @@ def hold_out_folds(
     total = HUNDREDTHS * len(folds)
     advance = None if progress is None else lambda share: progress(round(share * total), total)
     # Groups first: their sources are trained anew, which takes longest.
-    order = sorted(folds, key=lambda fold: not fold.extrapolation)
-    by_name = dict(zip((fold.name for fold in order), in_parallel(job, order, advance), strict=True))
-    found = [by_name[fold.name] for fold in folds]
+    order = sorted(range(len(folds)), key=lambda number: not folds[number].extrapolation)
+    results = in_parallel(job, [folds[number] for number in order], advance)
+    by_number = dict(zip(order, results, strict=True))
+    found = [by_number[number] for number in range(len(folds))]
     return [[row for fold in found for row in fold[kind]] for kind in range(len(found[0]))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,21 @@ def calibration_folds(
     categories = _categories(tasks, descriptions, schema)
     categories = [categories[number] for number in draws.permutation(len(categories))]
     found = categories[:1] + place + others + categories[1:]
-    return (*folds, *found[:groups])
+    return (*folds, *_named_apart(found[:groups]))
+
+
+def _named_apart(folds: Sequence[Fold]) -> list[Fold]:
+    """The same folds, those of a name that another has too with a number after it: names tell rows apart."""
+    taken: set[str] = set()
+    result = []
+    for fold in folds:
+        name, number = fold.name, 1
+        while name in taken:
+            number += 1
+            name = f"{fold.name} ({number})"
+        taken.add(name)
+        result.append(replace(fold, name=name))
+    return result
 
 
 PLACE = "edge of the map"
@@ -80,7 +94,7 @@ def _categories(tasks: Sequence[str], descriptions: Mapping[str, Description], s
         for value in entry.categories:
             members = tuple(name for name in tasks if (descriptions[name].metadata or {}).get(entry.name) == value)
             if 4 <= len(members) <= 0.4 * len(tasks):
-                found.append(Fold(f"{entry.name} {value}", members, True))
+                found.append(Fold(f"{entry.name}: {value}", members, True))
     return found
 
 

@@ -70,7 +70,7 @@ class EstimateSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
         vectors = self.vectors(description)[1].expand(n, -1)
-        return _adapters(self, vectors, description, seed)
+        return _adapters(self.codec, self.config, self.name, vectors, description, seed)
 
     def vectors(self, description: Description) -> tuple[Tensor, Tensor]:
         """Embedding and normalised estimate, a row each."""
@@ -83,13 +83,20 @@ class EstimateSource:
 class PosteriorSource:
     """Posterior samples around the estimates for unseen tasks; a :class:`~wildpdiff.source.Source`.
 
+    A mean that was fitted again without a group has an encoder and a codec of its own, with other columns and scales
+    than those that the posterior was fitted in: estimates are brought over by way of the adapters.
+
     Attributes:
         estimates: what they lie around.
         posterior: without the tasks that the estimates are made without.
+        conditions: descriptions to the posterior's embeddings.
+        codec: adapters to the posterior's vectors.
     """
 
     estimates: EstimateSource
     posterior: Posterior
+    conditions: FusionEncoder
+    codec: Codec
 
     @property
     def name(self) -> str:
@@ -104,16 +111,23 @@ class PosteriorSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` samples; raises :class:`DescriptionError` on an empty or bad description."""
         embedding, estimate = self.estimates.vectors(description)
-        draws = torch_generator(seed, "sample")
-        vectors = self.posterior.sample(embedding.expand(n, -1), estimate.expand(n, -1), draws)
-        return _adapters(self.estimates, vectors, description, seed)
+        with torch.no_grad():
+            if self.conditions is not self.estimates.conditions:
+                embedding = self.conditions.encode(description).values[None]
+            if self.codec is not self.estimates.codec:
+                estimate = self.codec.encode(self.estimates.codec.decode(estimate))
+            draws = torch_generator(seed, "sample")
+            vectors = self.posterior.sample(embedding.expand(n, -1), estimate.expand(n, -1), draws)
+        return _adapters(self.codec, self.estimates.config, self.name, vectors, description, seed)
 
 
-def _adapters(source: EstimateSource, vectors: Tensor, description: Description, seed: int) -> list[Adapter]:
-    stacked = source.codec.layout.unflatten(source.codec.decode(vectors))
-    provenance = {"source": source.name, "seed": seed, "task": description.task_id}
+def _adapters(
+    codec: Codec, config: AdapterConfig, source: str, vectors: Tensor, description: Description, seed: int
+) -> list[Adapter]:
+    stacked = codec.layout.unflatten(codec.decode(vectors))
+    provenance = {"source": source, "seed": seed, "task": description.task_id}
     return [
-        Adapter({name: value[row].clone() for name, value in stacked.items()}, source.config, provenance)
+        Adapter({name: value[row].clone() for name, value in stacked.items()}, config, provenance)
         for row in range(len(vectors))
     ]
 
@@ -221,7 +235,8 @@ class _Sources:
         if self.generator.posterior is None:
             return (estimates,)
         kept = torch.tensor([name not in fold.held_out for name in self.zoo.tasks])
-        return estimates, PosteriorSource(estimates, self.generator.posterior.of_tasks(self.mean.seen[kept]))
+        posterior = self.generator.posterior.of_tasks(self.mean.seen[kept])
+        return estimates, PosteriorSource(estimates, posterior, self.generator.conditions, self.generator.codec)
 
     def _without(self, fold: Fold, tick: Tick) -> EstimateSource:
         mean, generator, number = self.mean, self.generator, self.folds.index(fold)

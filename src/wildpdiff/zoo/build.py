@@ -64,7 +64,7 @@ def _start(folder: Path, plan: ZooPlan) -> None:
             with _exclusive(folder):
                 write_file(folder / PLAN, json_bytes(plan.to_json()))
         found = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
-        if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*")):
+        if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*.safetensors")):
             # Nothing was built after it, for example since the tasks were refused: a corrected call may take its place.
             with _exclusive(folder):
                 (folder / INITIAL).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def zoo_recipe(
     folder = Path(folder)
     if (folder / PLAN).is_file():
         found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
-        built = any((folder / "shards").glob("*"))
+        built = any((folder / "shards").glob("*.safetensors"))
         same = (found.adapter, found.suite, found.seed) == (backbone.adapter_config, suite_fingerprint, seed)
         if found.recipe is not None and (
             built or same

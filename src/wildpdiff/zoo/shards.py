@@ -79,8 +79,13 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
     data = safetensors_bytes({name: value.flatten(0, 1) for name, value in run.tensors.items()})
     hashes = {**_shared_hashes(folder), "number": number, "tensors": content_hash(data)}
     table = with_hashes(pa.table(rows, schema=COLUMNS), hashes)
-    write_file(shard_path(folder, number, "parquet"), _parquet_bytes(table))
-    write_file(shard_path(folder, number), data)
+    rows_path = shard_path(folder, number, "parquet")
+    write_file(rows_path, _parquet_bytes(table))
+    try:
+        write_file(shard_path(folder, number), data)
+    except ArtifactError:  # rows without their tensors would be half a shard
+        rows_path.unlink(missing_ok=True)
+        raise
 
 
 def _shared_hashes(folder: Path) -> dict[str, Any]:

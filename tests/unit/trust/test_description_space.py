@@ -177,3 +177,21 @@ def test_images_that_tell_nothing_can_be_divided_into_edges() -> None:
     folds = calibration_folds(names, told, SCHEMA, by_day, groups=10, seed=0)
     edge = next(fold for fold in folds if fold.name == "end of backgrounds")
     assert len(edge.held_out) == 8
+
+
+def test_groups_are_told_apart_by_their_names() -> None:
+    fields = (("camera", ("model x", "other")), ("camera model", ("x", "y")), ("camera: model", ("x", "z")))
+    schema = MetadataSchema(tuple(MetadataField(name, "category", categories=values) for name, values in fields))
+    tasks = [f"t{number}" for number in range(30)]
+    told = {
+        name: Description(
+            metadata={
+                "camera": "model x" if number % 5 == 0 else "other",
+                "camera model": "x" if number % 3 == 0 else "y",
+                "camera: model": "x" if number % 4 == 0 else "z",
+            }
+        )
+        for number, name in enumerate(tasks)
+    }
+    folds = calibration_folds(tasks, told, schema, lambda images: torch.zeros(len(images), 2), groups=3, seed=0)
+    assert len(folds) == len({fold.name for fold in folds})

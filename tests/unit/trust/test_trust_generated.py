@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import toys
+from wildpdiff.adapter import Adapter
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
@@ -19,10 +21,13 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
+from wildpdiff.posterior.decoder import ShiftDecoder
 from wildpdiff.tasks.description import Description
-from wildpdiff.trust.calibrate import CalibrationConfig
-from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, calibrate_generator, can_calibrate
+from wildpdiff.trust.calibrate import CalibrationConfig, hold_out_folds
+from wildpdiff.trust.folds import Fold
+from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sources, calibrate_generator, can_calibrate
 from wildpdiff.trust.model import TrustModel
+from wildpdiff.trust.seen import SeenTasks
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -207,3 +212,44 @@ def test_a_joint_zoo_is_refused_because_nobody_can_be_held_out_of_it(world: Worl
     with pytest.raises(ArtifactError, match="one shared basis"):
         joint.without(["seen-00"])
     assert world.zoo.without(["seen-00"]).tasks == world.zoo.tasks[1:]
+
+
+def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_space(world: World) -> None:
+    generator = world.generator
+    assert generator.mean is not None
+    assert generator.posterior is not None
+    size = generator.mean.adapters.shape[1]
+    codes = generator.posterior.density.sample(generator.mean.seen[:1], torch.Generator().manual_seed(0)).shape[1]
+    directions = torch.randn(codes, size, generator=torch.Generator().manual_seed(1))
+    spread = replace(generator.posterior, decoder=ShiftDecoder(directions, 1.0))
+    group = Fold("end of level", ("seen-15", "seen-16", "seen-17"), True)
+    sources = _Sources(
+        replace(generator, posterior=spread), generator.mean, world.zoo, TOLD, toys.SCHEMA, CONFIG, world.features,
+        (group,), 3, None,
+    )  # fmt: skip
+    estimates, samples = sources(group, lambda share: None)
+    assert isinstance(estimates, EstimateSource)
+    assert estimates.codec is not generator.codec
+
+    def normalised(adapter: Adapter) -> Tensor:
+        layout = generator.codec.layout
+        return generator.codec.encode(layout.flatten(adapter.tensors)[None])[0]
+
+    for name in ("seen-16", "seen-02"):
+        (estimate,), drawn = estimates.sample(TOLD[name], 1, 5), samples.sample(TOLD[name], 2, 5)
+        for adapter in drawn:
+            shift = normalised(adapter) - normalised(estimate)
+            along = torch.linalg.lstsq(directions.T, shift[:, None]).solution
+            assert float(along.norm()) > 0.01
+            assert torch.allclose((directions.T @ along)[:, 0], shift, atol=1e-3)
+
+
+def test_groups_of_one_name_are_all_measured(world: World) -> None:
+    seen = SeenTasks.of(world.zoo, TOLD, toys.SCHEMA, world.generator.backbone, world.features, ("metadata",),
+                        CALIBRATION)  # fmt: skip
+    folds = [Fold("end", (name,), True) for name in ("seen-00", "seen-17")]
+    generator = world.generator
+    assert generator.mean is not None
+    source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
+    (rows,) = hold_out_folds(seen, folds, lambda fold, tick: (source,), 0)
+    assert [row.task for row in rows] == ["seen-00", "seen-00", "seen-17", "seen-17"]

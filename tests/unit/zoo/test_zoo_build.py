@@ -10,7 +10,7 @@ import pytest
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
-from wildpdiff.zoo import build
+from wildpdiff.zoo import build, shards
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
@@ -36,8 +36,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone
 
 
 def test_what_lies_in_the_folder(undisturbed: dict[str, bytes]) -> None:
-    shards = [f"shards/shard-{n:05d}.{end}" for n in range(3) for end in ("parquet", "safetensors")]
-    assert sorted(undisturbed) == ["index.parquet", "initial.safetensors", "plan.json", *shards]
+    named = [f"shards/shard-{n:05d}.{end}" for n in range(3) for end in ("parquet", "safetensors")]
+    assert sorted(undisturbed) == ["index.parquet", "initial.safetensors", "plan.json", *named]
 
 
 def test_a_second_build_has_the_same_bytes(
@@ -226,5 +226,24 @@ def test_a_plan_after_which_nothing_was_built_gives_way(
         with pytest.raises(DataError):
             make(folder, toy_backbone, seed=5)
     assert sorted(tree(folder)) == ["initial.safetensors", "plan.json"]
+    make(folder, toy_backbone)
+    assert tree(folder) == undisturbed
+
+
+def test_a_full_disk_in_the_middle_of_a_shard_leaves_no_half_of_it(
+    tmp_path: Path, toy_backbone: Backbone, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, write = tmp_path / "z", shards.write_file
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".safetensors":
+            raise ArtifactError("the disk is full")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_file", full)
+        with pytest.raises(ArtifactError, match="full"):
+            make(folder, toy_backbone, seed=5)
+    assert not list((folder / "shards").glob("*"))
     make(folder, toy_backbone)
     assert tree(folder) == undisturbed
