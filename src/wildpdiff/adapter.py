@@ -19,6 +19,7 @@ from wildpdiff.artifact import (
     safetensors_bytes,
     write_folder,
 )
+from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
 __all__ = ["PEFT_PREFIX", "Adapter", "AdapterConfig", "has_hashes"]
@@ -168,7 +169,7 @@ class Adapter:
             "files": {name: content_hash(data) for name, data in hashed.items()},
         }
         provenance = {**body, "fingerprint": content_hash(json_bytes(body))}
-        card = _model_card(self).encode(errors="backslashreplace")
+        card = visible(_model_card(self)).encode(errors="backslashreplace")
         files = {PROVENANCE_FILE: json_bytes(provenance), **hashed, "README.md": card}
 
         def fill(temporary: Path) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 from wildpdiff.errors import ArtifactError
 
 __all__ = [
+    "COMMANDS",
+    "UNFINISHED",
     "content_hash",
     "disk_errors",
     "file_hash",
@@ -25,6 +27,7 @@ __all__ = [
     "own_entries",
     "read_json",
     "remove_leftovers",
+    "visible",
     "write_bytes",
     "write_file",
     "write_folder",
@@ -43,8 +46,19 @@ HASHED = ("manifest.json", "provenance.json")
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]+\.(partial|previous)", re.DOTALL)
 _LONGEST_NAME = 200
-_RESERVED = ("lost+found",)
-"""What a file system puts into its own root."""
+UNFINISHED = ".unfinished"
+"""Folder inside one that cannot be renamed: what a stopped call goes on with."""
+
+_RESERVED = ("lost+found", UNFINISHED)
+"""What a file system puts into its own root, and :data:`UNFINISHED`: never taken for a result, never removed."""
+
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that command a terminal or turn the direction of writing; names of files and species may hold them."""
+
+
+def visible(text: str) -> str:
+    """The text with every character that would command a terminal written out, as ``\\x1b``; lines and tabs stay."""
+    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def json_bytes(value: Any) -> bytes:

@@ -312,14 +312,13 @@ def _adapters(
     paths = []
     for number, task in enumerate(tasks):
         path = folder / task.name
-        mine = kept(
-            partial(Adapter.load, path),
-            lambda adapter: all(adapter.provenance.get(name) == value for name, value in wanted.items()),
-        )
-        if mine is None:
-            told = (
-                replace(task.description, task_id=task.name) if task.description.task_id is None else task.description
-            )
+        told = replace(task.description, task_id=task.name) if task.description.task_id is None else task.description
+        own = {**wanted, "task": told.task_id}
+
+        def mine(adapter: Adapter, own: Mapping[str, Any] = own) -> bool:
+            return all(adapter.provenance.get(name) == value for name, value in own.items())
+
+        if kept(partial(Adapter.load, path), mine) is None or not (path / "README.md").is_file():
             generator.sample(told, 1, config.seed)[0].save(path)
         paths.append(path)
         tick(number + 1, len(tasks))

@@ -84,7 +84,10 @@ class RunFolder:
         path = self.folder / "stages.json"
         if not path.is_file():
             return ()
-        found = read_json(path)
+        try:
+            found = read_json(path)
+        except ArtifactError:
+            found = None
         # Runs of version 0.1 kept an object, which forgets the order.
         entries = list(found.items()) if isinstance(found, dict) else found
         if not isinstance(entries, list) or not all(map(_is_stage, entries)):

@@ -63,13 +63,21 @@ def test_predictions_are_safe_in_terminals_and_spreadsheets(
     adapter = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, classes=classes))
     adapter.save(tmp_path / "adapter")
     picture = sorted(world.images.iterdir())[0]
-    names = ["=cmd|' C calc'!A0.jpg", "+1.jpg", "-2.jpg", "@x.jpg", f"{TITLE}.jpg", "plain, and more.jpg"]
+    names = [
+        "=cmd|' C calc'!A0.jpg",
+        "+1.jpg",
+        "-2.jpg",
+        "@x.jpg",
+        f"{TITLE}.jpg",
+        "plain, and more.jpg",
+        "a\r=cmd|x.jpg",
+    ]
     for name in names:
         shutil.copy(picture, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     words = ["predict", "adapter", "--backbone", hostile, "--top", str(len(classes)), "--out"]
     assert run(*words, "out.csv", "--", *names).status == 0
-    rows = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_text())))[1:]
+    rows = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_bytes().decode(), newline="")))[1:]
     assert {Path(row[0]) for row in rows} == {Path(name) for name in names}
     assert {row[1].removeprefix("'") for row in rows} == set(classes)
     for row in rows:

@@ -14,12 +14,13 @@ import pytest
 from refusals import refused
 from tiny_world import SUITE, Run, World
 
-from wildpdiff import disk
+from wildpdiff import disk, fit
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.registry import load_backbone, save_backbone
-from wildpdiff.disk import write_file, write_folder
+from wildpdiff.disk import UNFINISHED, write_file, write_folder
 from wildpdiff.errors import ArtifactError
 from wildpdiff.generator import Generator
+from wildpdiff.zoo.store import Zoo
 
 Words = list[str | Path]
 ODD = os.fsdecode(b"caf\xe9")
@@ -133,15 +134,20 @@ def test_files_that_cannot_be_written_are_refused_before_any_work(
     refused(run(*show, tmp_path), "is a folder")
 
 
-@pytest.mark.parametrize("verb", ["generate", "evaluate", "fit"])
+@pytest.mark.parametrize("verb", ["generate", "evaluate", "fit", "zoo"])
 def test_a_name_that_is_no_text_works(world: World, run: Run, tmp_path: Path, verb: str) -> None:
     words = writing_verbs(world, tmp_path / ODD)[verb]
     extra = ["--steps", "5", "--task-steps", "0", "--no-trust"] if verb == "fit" else []
     if verb == "evaluate":
         extra = ["--samples", "1", "--seen-tasks", "1"]
+    if verb == "zoo":
+        extra = ["--steps", "4", "--checkpoints", "1", "--batch", "8"]
     outcome = run(*words, *extra)
     assert outcome.status == 0, outcome.err
     assert any((tmp_path / ODD).iterdir())
+    if verb == "zoo":
+        assert run("inspect", tmp_path / ODD).status == 0
+        assert len(Zoo.open(tmp_path / ODD).task_adapters()) == 12
     if verb == "evaluate":
         assert run("compare", tmp_path / ODD / "results.json", "generated", "fine-tuned").status == 0
 
@@ -181,7 +187,32 @@ def test_the_working_folder_takes_a_fit(
     outcome = run("fit", "--zoo", world.zoo, "--backbone", world.backbone, *SUITE, "--out", ".", *settings)
     assert outcome.status == 0, outcome.err
     assert [entry.name for entry in tmp_path.iterdir()] == ["work"]
+    assert not (tmp_path / "work" / UNFINISHED).exists()
     assert Generator.from_pretrained(tmp_path / "work").mean is not None
+
+
+def test_a_stopped_fit_on_a_mount_goes_on_inside_of_it(
+    world: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder above a mounted one is often read-only."""
+    (tmp_path / "volume").mkdir()
+    monkeypatch.chdir(tmp_path / "volume")
+    kept: list[str] = []
+
+    def stop(*_: object, **__: object) -> None:
+        kept.extend(path.name for path in (tmp_path / "volume" / UNFINISHED).iterdir())
+        raise KeyboardInterrupt
+
+    words: Words = ["fit", "--zoo", world.zoo, "--backbone", world.backbone, *SUITE, "--out", tmp_path / "volume"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "fit_posterior", stop)
+        assert run(*words, "--steps", "2", "--task-steps", "2", "--no-trust").status == 130
+    assert kept
+    assert [entry.name for entry in tmp_path.iterdir()] == ["volume"]
+    again = run(*words, "--steps", "2", "--task-steps", "2", "--no-trust")
+    assert again.status == 0, again.err
+    assert "going on with those that fit" in again.err
+    assert not (tmp_path / "volume" / UNFINISHED).exists()
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.EACCES])

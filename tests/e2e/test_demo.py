@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+from pathlib import Path
 
 from tiny_world import Run, World
 
@@ -37,3 +39,20 @@ def test_a_folder_of_another_run_is_left_alone(world: World, run: Run) -> None:
     refused = run("demo", "--size", "tiny", "--seed", "1", "--backbone", world.backbone, "--out", world.run)
     assert refused.status == 2
     assert "another seed" in refused.err
+
+
+def test_adapters_that_were_exchanged_are_made_again(world: World, run: Run, tmp_path: Path) -> None:
+    again = shutil.copytree(world.run, tmp_path / "run")
+    first, second = (again / "adapters" / name for name in ("unseen-000", "unseen-001"))
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    (tmp_path / "kept").rename(second)
+    (again / "adapters" / "unseen-002" / "README.md").unlink()
+    (again / "stages.json").unlink()
+    command = ("demo", "--size", "tiny", "--backbone", world.backbone, "--out", again)
+    assert run(*command).status == 0
+    for name in ("unseen-000", "unseen-001", "unseen-002"):
+        made, wanted = again / "adapters" / name, world.run / "adapters" / name
+        assert {path.name: path.read_bytes() for path in made.iterdir()} == {
+            path.name: path.read_bytes() for path in wanted.iterdir()
+        }

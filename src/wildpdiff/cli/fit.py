@@ -23,6 +23,7 @@ from wildpdiff.cli.options import (
 )
 from wildpdiff.cli.tables import cross_validation_table
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def fit(
     descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
     whole = out.absolute() if out.name not in ("", "..") else out.resolve()
-    store = whole.with_name(f".{whole.name}.unfinished")
+    store = whole / UNFINISHED if written_in_place(whole) else whole.with_name(f".{whole.name}{UNFINISHED}")
     if store.is_dir():
         remark(f"{store} holds networks that a call which was stopped has finished; going on with those that fit.")
     with Stages() as stages:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,11 +104,13 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
 
 
 def _csv(rows: list[Prediction]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("file", "species", "probability"))
-    writer.writerows((_path_cell(row.file), _text_cell(row.species), f"{row.probability:.6f}") for row in rows)
-    return stream.getvalue()
+    cells = [(_path_cell(row.file), _text_cell(row.species), f"{row.probability:.6f}") for row in rows]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in [("file", "species", "probability"), *cells])
+
+
+def _quoted(text: str) -> str:
+    """A cell of a CSV table (RFC 4180); the standard library leaves a bare carriage return unquoted."""
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
 
 
 def _path_cell(path: Path) -> str:

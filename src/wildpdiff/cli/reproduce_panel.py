@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -40,6 +41,7 @@ def panel(
     A world at a time, each with its own results.json and report; panel.md and panel.html have a row a world. Stopped
     and started again with the same options, it resumes; worlds may come in several calls.
     """
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.decoding import encode
     from wildpdiff.studies.panel import WORLDS, find_world

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -14,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from wildpdiff.disk import COMMANDS, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,19 +27,10 @@ PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
 
 
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that command a terminal or turn the direction of writing; names of files and species may hold them."""
-
-
-def visible(text: str) -> str:
-    """The text with every character that would command a terminal written out, as ``\\x1b``; lines and tabs stay."""
-    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
 def print_json(value: Any) -> None:
     """A result as JSON on stdout."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str)
-    sys.stdout.write(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    sys.stdout.write(COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 class _Visible:

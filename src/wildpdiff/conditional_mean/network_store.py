@@ -17,6 +17,8 @@ from wildpdiff.errors import ArtifactError
 __all__ = ["NetworkStore", "StoredNetwork"]
 
 STEPS, LOSSES, HELD_OUT = "steps", "losses", "held_out_losses"
+CHECK = "sha256"
+"""Key of the hash of a file's name and of all its other tensors."""
 PREFIX = "network."
 
 
@@ -56,12 +58,14 @@ class NetworkStore:
         return cls(folder, content_hash(json_bytes({**settings, **versions}) + tensors_hash(tensors).encode()))
 
     def load(self, *name: int) -> StoredNetwork | None:
-        """A network, by the numbers that distinguish it; None where it is not there or not readable."""
+        """A network, by the numbers that distinguish it; None where it is not there, or not as it was written."""
         path = self._path(name)
         if not path.is_file():
             return None
         try:
             tensors = read_safetensors(path)
+            if not torch.equal(tensors.pop(CHECK), self._check(name, tensors)):
+                return None
             steps, losses, held_out = int(tensors.pop(STEPS)), tensors.pop(LOSSES), tensors.pop(HELD_OUT)
         except (ArtifactError, KeyError, RuntimeError):
             return None
@@ -72,7 +76,12 @@ class NetworkStore:
         """Keep a trained network; raises :class:`ArtifactError` where the disk refuses."""
         state = {f"{PREFIX}{key}": value for key, value in network.state_dict().items()}
         numbers = {STEPS: torch.tensor(steps), LOSSES: losses, HELD_OUT: held_out_losses}
-        write_file(self._path(name), safetensors_bytes({**state, **numbers}))
+        tensors = {**state, **numbers}
+        write_file(self._path(name), safetensors_bytes({**tensors, CHECK: self._check(name, tensors)}))
+
+    def _check(self, name: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Tensor:
+        told = content_hash(json_bytes([self.key, *name]) + tensors_hash(tensors).encode())
+        return torch.frombuffer(bytearray.fromhex(told), dtype=torch.uint8)
 
     def _path(self, name: tuple[int, ...]) -> Path:
         return self.folder / f"network-{content_hash(json_bytes([self.key, *name]))[:32]}.safetensors"

@@ -200,7 +200,7 @@ class MetadataEncoder:
             return [float(value == category) for category in entry.categories]
         number = float(value)
         if entry.kind == "cyclic":
-            angle = 2 * math.pi * number / _period(entry)
+            angle = 2 * math.pi * math.fmod(number, _period(entry)) / _period(entry)
             return [math.sin(angle), math.cos(angle)]
         difference = float(_differences(entry, np.array([number]), float(self.mean[index]))[0])
         return [min(max(difference / float(self.scale[index]), -CLIP), CLIP)]

@@ -13,6 +13,7 @@ from wildpdiff.errors import ArtifactError
 __all__ = ["decode", "encode"]
 
 _LARGEST = int(sys.float_info.max)
+_LARGEST_COUNT = 2**63 - 1
 _NAMES = {
     str: "a text",
     bool: "true or false",
@@ -74,6 +75,8 @@ def _decode_scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         return float(value)
     if kind is not float and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        if isinstance(value, int) and abs(value) > _LARGEST_COUNT:
+            raise _refusal(value, f"a whole number of at most {_LARGEST_COUNT}", where)
         return value
     raise _refusal(value, _NAMES[kind], where)
 

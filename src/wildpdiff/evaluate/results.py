@@ -311,7 +311,19 @@ def _check(results: Results, where: str) -> None:
     for splits in results.autoencoder.ceiling if results.autoencoder else ():
         if splits not in ("seen", "unseen"):
             raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")
+    _check_ceiling(results, where)
     _check_trust(results, where)
+
+
+def _check_ceiling(results: Results, where: str) -> None:
+    """Fine-tuned adapters beside the autoencoder's round trip are those of the rows."""
+    for split, entry in results.autoencoder.ceiling.items() if results.autoencoder else ():
+        own = [row.accuracy for row in results.rows if (row.split, row.source) == (split, "fine-tuned")]
+        if own and abs(sum(own) / len(own) - entry.finetuned) > 1e-6:
+            raise ArtifactError(
+                f"{where}: autoencoder.ceiling.{split}.finetuned is {entry.finetuned}; the rows have "
+                f"{sum(own) / len(own):.6f}. Evaluate again, or restore the file."
+            )
 
 
 def _check_trust(results: Results, where: str) -> None:

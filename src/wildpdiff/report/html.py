@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from wildpdiff.disk import write_file
+from wildpdiff.disk import visible, write_file
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import PageSection
@@ -48,7 +48,7 @@ def write_report(results: Results, folder: Path) -> ReportFiles:
         path = folder / "figures" / f"{figure.name}.png"
         write_file(path, figure.drawing.png)
         pictures.append(path)
-    write_file(folder / "report.html", page.encode(errors="backslashreplace"))
+    write_file(folder / "report.html", visible(page).encode(errors="backslashreplace"))
     return ReportFiles(folder / "report.html", tuple(pictures))
 
 

@@ -74,9 +74,12 @@ def read_table(path: Path, ignore: Sequence[str], unseen: int | float | Sequence
     header = [name.strip() for name in next(reader, [])]
     _check_header(path, header)
     rows = []
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            rows.append(_row(path, reader.line_num, header, cells, ignore))
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(_row(path, reader.line_num, header, cells, ignore))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}. Look for a quote that is not closed.") from None
     if not rows:
         raise DataError(f"{path} has no rows below its header; add one row per image.")
     columns = [name for name in header if name not in KNOWN and name not in ignore]

@@ -257,7 +257,8 @@ def _coordinates(
         point = (math.cos(north) * math.cos(east), math.cos(north) * math.sin(east), math.sin(north))
         return torch.tensor(point).double()
     if factor.kind == "cyclic":
-        angle = 2 * math.pi * numbers[0] / (fields[factor.fields[0]].period or 1.0)
+        period = fields[factor.fields[0]].period or 1.0
+        angle = 2 * math.pi * math.fmod(numbers[0], period) / period
         return torch.tensor([math.sin(angle), math.cos(angle)]).double()
     return torch.tensor(numbers).double()
 

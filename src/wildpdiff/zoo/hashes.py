@@ -48,7 +48,8 @@ def read_hashed(path: Path) -> pa.Table:
     """
     try:
         with disk_errors(path):
-            table = parquet.read_table(path)
+            data = path.read_bytes()  # arrow opens no path whose bytes are not UTF-8
+        table = parquet.read_table(pa.BufferReader(data))
         metadata = table.schema.metadata or {}
         stated = json.loads(metadata[KEY]) if KEY in metadata else {"rows": None}
         altered = KEY in metadata and stated["rows"] != _rows_hash(table)

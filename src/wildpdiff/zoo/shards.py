@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +134,26 @@ def whole_index(folder: Path, shards: int) -> bool:
         return False
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file as a memory map; safetensors opens no path whose bytes are not UTF-8, and is given a link."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "shard.safetensors"
+            link.symlink_to(path.absolute())
+            with safe_open(link, framework="pt") as handle:
+                yield handle
+        return
+    with safe_open(path, framework="pt") as handle:
+        yield handle
+
+
 def read_rows(path: Path, rows: Sequence[int]) -> dict[str, Tensor]:
     """Some rows of a shard, by memory map: only the pages that are asked for are read."""
     try:
-        with disk_errors(path), safe_open(path, framework="pt") as handle:
+        with disk_errors(path), _opened(path) as handle:
             if not rows:
                 return {}
             low, high = min(rows), max(rows) + 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from wildpdiff.conditional_mean.network_store import NetworkStore
@@ -77,6 +78,23 @@ def test_networks_of_another_fit_and_damaged_files_are_not_taken(tmp_path: Path)
     damaged = Noisy()
     assert alike(fitted(damaged, store), fitted(Noisy(), None))
     assert damaged.trained == 6 * CONFIG.steps
+
+
+@pytest.mark.parametrize("damage", ["negated", "exchanged"])
+def test_whole_files_of_another_content_are_not_taken(tmp_path: Path, damage: str) -> None:
+    store = NetworkStore(tmp_path, "key")
+    fitted(Noisy(), store)
+    first, second, *_ = sorted(tmp_path.iterdir())
+    if damage == "negated":
+        tensors = load_file(first)
+        first.write_bytes(save({**tensors, **{name: -tensors[name] for name in tensors if name[:8] == "network."}}))
+    else:
+        kept = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(kept)
+    damaged = Noisy()
+    assert alike(fitted(damaged, store), fitted(Noisy(), None))
+    assert damaged.trained == (1 if damage == "negated" else 2) * CONFIG.steps
 
 
 @pytest.mark.parametrize("change", ["tensors", "settings"])

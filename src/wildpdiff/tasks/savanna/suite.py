@@ -24,6 +24,9 @@ __all__ = ["TOLD", "SavannaConfig", "SavannaSuite", "SavannaTask"]
 TOLD = ("own", "foreign")
 """Whose description a task has: its own, or one of an independently drawn location, which says nothing about it."""
 
+MOST = 100_000
+"""Tasks in a group, and images in a part of a task."""
+
 
 @dataclass(frozen=True)
 class SavannaConfig:
@@ -70,8 +73,8 @@ class SavannaConfig:
             "pretraining_images",
             "backgrounds",
         ):
-            if getattr(self, name) < 0:
-                raise DataError(f"savanna: {name} is {getattr(self, name)}; give 0 or more.")
+            if not 0 <= getattr(self, name) <= MOST:
+                raise DataError(f"savanna: {name} is {getattr(self, name)}; give 0 to {MOST}.")
         if not 24 <= self.image_size <= 160:
             raise DataError(f"savanna: image_size is {self.image_size}; give 24 to 160 pixels.")
         for name in ("similarity", "metadata_shift", "background_shift", "hidden_shift"):
