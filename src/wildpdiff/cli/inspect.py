@@ -31,8 +31,8 @@ def inspect(
     if as_json:
         print_json(told)
         return
+    table = told["config"].pop("cross_validation", None) if told["kind"] == "generator" else None
     _show(told)
-    table = told.get("config", {}).get("cross_validation") if told["kind"] == "generator" else None
     if table is not None:
         from wildpdiff.conditional_mean.cross_validation import CrossValidation
 

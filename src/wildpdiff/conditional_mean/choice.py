@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,7 @@ from wildpdiff.conditional_mean.blend import SHARES, Blend, BlendSearch, Weights
 from wildpdiff.conditional_mean.centering import Centering, fit_centering
 from wildpdiff.conditional_mean.correction import Correction
 from wildpdiff.conditional_mean.cross_validation import (
+    FEW_TASKS,
     TEMPERATURES,
     CrossValidation,
     HeldOutScores,
@@ -24,7 +25,7 @@ from wildpdiff.conditional_mean.cross_validation import (
 )
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, ConditionalMean
-from wildpdiff.conditional_mean.simple import SimpleEstimators
+from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.parallel import Tick, in_parallel
@@ -113,8 +114,24 @@ def cross_validated(
 
     *own_scores, delivered = in_parallel(score, [*estimates.values(), held_out])
     scores = dict(zip(names, own_scores, strict=True))
+    plain = _plain_instead(scores, delivered)
+    if plain is not None:
+        alone = Blend(names, tuple(float(name == plain) for name in names))
+        blends, held_out, delivered = (alone,) * len(blends), estimates[plain], scores[plain]
+        mean = replace(mean, blend=alone, fold_blends=blends[:-1], held_out=held_out, centering=None)
     table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered)
     return replace(mean, anchor=_anchor(estimators, held_out, images)), table
+
+
+def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores) -> str | None:
+    """The pretrained model or the mean adapter, where seen tasks are few and it is right more often than the blend.
+
+    The lowest loss of a few tasks may be that of answers that are less sure and no more right.
+    """
+    if len(blended.accuracy) >= FEW_TASKS:
+        return None
+    best = max((PRETRAINED, MEAN), key=lambda name: float(scores[name].accuracy.mean()))
+    return best if float(scores[best].accuracy.mean()) > float(blended.accuracy.mean()) else None
 
 
 def _blends(

@@ -112,7 +112,7 @@ def _load(folder: Path) -> Any:
         from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
     except ImportError:
         raise ArtifactError(
-            "CLIP features need the packages transformers and pillow; run pip install 'wildpdiff[clip]', or use the "
+            "CLIP features need the packages transformers and pillow; run pip install transformers pillow, or use the "
             "backbone's features."
         ) from None
     if not (folder / "config.json").is_file():

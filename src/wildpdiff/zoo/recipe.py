@@ -13,24 +13,26 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
-from wildpdiff.rng import sub_seed
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.finetune import finetune
+from wildpdiff.zoo.recipe_search import (
+    POOLED_BATCH,
+    SEARCH_TASKS,
+    RecipeSearch,
+    RecipeTrial,
+    Scores,
+    of_length,
+    rounded,
+)
 from wildpdiff.zoo.steps import FinetuneConfig
 
 __all__ = ["SEARCH_TASKS", "ChosenRecipe", "RecipeTrial", "choose_recipe", "drawn_tasks", "search_work"]
-
-SEARCH_TASKS = 8
-"""Seen tasks that whole runs are tried on."""
 
 COARSE_TASKS = 4
 """Of these, the tasks that short runs are tried on."""
@@ -43,28 +45,6 @@ SHORT = 4
 
 SHRINKAGES = (0.3, 1.0, 3.0)
 """Tried one after another, as long as each is better than the one before."""
-
-POOLED_BATCH = 4
-"""The multi-task adapter is trained on so many times the images a step, for twice the steps."""
-
-
-@dataclass(frozen=True)
-class RecipeTrial:
-    """One candidate, as measured on the validation images of the searched tasks.
-
-    Attributes:
-        learning_rate, steps, shrinkage: what distinguishes it; all else is as in the default.
-        tasks: how many tasks it was tried on.
-        loss: mean cross-entropy of the tasks' adapters; None where the fine-tuning diverged.
-        accuracy: their mean accuracy; None where it diverged.
-    """
-
-    learning_rate: float
-    steps: int
-    shrinkage: float
-    tasks: int
-    loss: float | None
-    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -136,28 +116,6 @@ class ChosenRecipe:
             ) from error
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Losses and accuracies of one candidate, one a task; losses are infinite where it diverged."""
-
-    config: FinetuneConfig
-    losses: Float[Tensor, " t"]
-    accuracies: Float[Tensor, " t"]
-
-    @property
-    def loss(self) -> float:
-        return float(self.losses.mean())
-
-    def within_noise_of(self, best: _Scores) -> bool:
-        """Whether it is worse than the best by no more than one standard error of their differences over tasks."""
-        if self is best:
-            return True
-        difference = self.losses - best.losses
-        if len(difference) < 2 or not bool(torch.isfinite(difference).all()):
-            return False
-        return float(difference.mean()) <= float(difference.std()) / math.sqrt(len(difference))
-
-
 def drawn_tasks(names: Iterable[str]) -> tuple[str, ...]:
     """The tasks that a recipe is searched on: up to :data:`SEARCH_TASKS`, by the hash of their names."""
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
@@ -166,8 +124,8 @@ def drawn_tasks(names: Iterable[str]) -> tuple[str, ...]:
 
 def search_work(config: FinetuneConfig, tasks: int) -> int:
     """Optimiser steps × tasks that a search takes at most, to tell progress by."""
-    coarse = len(RATES) * _of_length(config, config.steps // SHORT).steps * min(tasks, COARSE_TASKS)
-    whole = (3 + len(SHRINKAGES)) * config.steps + _of_length(config, config.steps // 2).steps
+    coarse = len(RATES) * of_length(config, config.steps // SHORT).steps * min(tasks, COARSE_TASKS)
+    whole = (3 + len(SHRINKAGES)) * config.steps + of_length(config, config.steps // 2).steps
     return coarse + whole * tasks + 2 * POOLED_BATCH * config.steps
 
 
@@ -179,6 +137,7 @@ def choose_recipe(
     seed: int,
     *,
     together: int = 20,
+    memory: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ChosenRecipe:
     """Choose learning rate, steps and shrinkage on a few seen tasks.
@@ -193,6 +152,7 @@ def choose_recipe(
         default: everything that is not searched, and the candidate that is preferred.
         seed: decides the order of images.
         together: tasks in one vectorised pass.
+        memory: file in which finished candidates are kept, for a call that goes on; of these tasks and this backbone.
         progress: called with the optimiser steps × tasks done, never more than :func:`search_work`.
 
     Raises:
@@ -201,47 +161,39 @@ def choose_recipe(
     """
     if not tasks:
         raise DataError("There are no seen tasks to choose a recipe on. Give some, or give the fine-tuning's settings.")
-    search = _Search(backbone, tasks, initial, seed, together, progress)
-    coarse = [search.run(_coarse(default, rate), COARSE_TASKS) for rate in RATES]
+    search = RecipeSearch(backbone, tasks, initial, seed, together, memory, progress)
+    coarse = search.run([_coarse(default, rate) for rate in RATES], COARSE_TASKS)
     rate = min(coarse, key=lambda scores: scores.loss).config.learning_rate
-    whole = [search.run(default)]
     lower = RATES[max(0, RATES.index(rate) - 1)]
-    for other in {rate: None, lower: None}:
-        if other != default.learning_rate or default.shrinkage:
-            whole.append(search.run(replace(default, learning_rate=other, shrinkage=0.0)))
+    others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]
+    whole = search.run([default, *(replace(default, learning_rate=other, shrinkage=0.0) for other in others)])
     plain = min(whole, key=lambda scores: scores.loss).config
     before = math.inf
     for shrinkage in SHRINKAGES:
-        whole.append(search.run(replace(default, learning_rate=rate, shrinkage=shrinkage)))
+        whole += search.run([replace(default, learning_rate=rate, shrinkage=shrinkage)])
         if whole[-1].loss >= before:
             break
         before = whole[-1].loss
     best = min(whole, key=lambda scores: scores.loss)
-    shorter = _of_length(best.config, default.steps // 2)
+    shorter = of_length(best.config, default.steps // 2)
     if shorter.steps < default.steps:
-        whole.append(search.run(shorter))
+        whole += search.run([shorter])
     chosen = _preferred(whole)
     return ChosenRecipe(
         chosen.config,
         tuple(task.name for task in tasks),
         tuple(search.trials),
-        _rounded(chosen.accuracies),
-        _rounded(search.scores(default, [initial] * len(tasks)).accuracies),
+        rounded(chosen.accuracies),
+        rounded(search.scores(default, [initial] * len(tasks)).accuracies),
         search.multi_task(plain),
     )
 
 
-def _of_length(config: FinetuneConfig, steps: int) -> FinetuneConfig:
-    """The same with about so many steps: enough for its checkpoints, and a warm-up in proportion."""
-    steps = max(steps, (config.checkpoints - 1) * config.interval + 1)
-    return replace(config, steps=steps, warmup=round(config.warmup * steps / config.steps))
-
-
 def _coarse(default: FinetuneConfig, rate: float) -> FinetuneConfig:
-    return replace(_of_length(default, default.steps // SHORT), learning_rate=rate, shrinkage=0.0)
+    return replace(of_length(default, default.steps // SHORT), learning_rate=rate, shrinkage=0.0)
 
 
-def _preferred(whole: Sequence[_Scores]) -> _Scores:
+def _preferred(whole: Sequence[Scores]) -> Scores:
     """The default, which comes first, where it is as good as any; otherwise the cheapest that is."""
     best = min(whole, key=lambda scores: scores.loss)
     if not math.isfinite(best.loss):
@@ -251,94 +203,3 @@ def _preferred(whole: Sequence[_Scores]) -> _Scores:
         )
     good = [scores for scores in whole if scores.within_noise_of(best)]
     return good[0] if good[0] is whole[0] else min(good, key=lambda scores: (scores.config.steps, scores.loss))
-
-
-def _rounded(values: Float[Tensor, " t"]) -> float:
-    """Their mean, without the digits that differ between machines."""
-    return round(float(values.mean()), 4)
-
-
-class _Search:
-    """Candidates run on the searched tasks, and a record of them."""
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        tasks: Sequence[TaskFeatures],
-        initial: Mapping[str, Tensor],
-        seed: int,
-        together: int,
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        self._backbone, self._tasks, self._initial = backbone, tasks, initial
-        self._seed, self._together, self._progress = sub_seed(seed, "recipe"), together, progress
-        self._done = 0
-        self.trials: list[RecipeTrial] = []
-
-    def run(self, config: FinetuneConfig, most: int = SEARCH_TASKS) -> _Scores:
-        """Fine-tune the first tasks so; a divergence is a result and no error."""
-        tasks = self._tasks[:most]
-        try:
-            scores = self.scores(config, self._finetuned(config, tasks))
-        except TrainingError:
-            scores = _Scores(config, torch.full((len(tasks),), math.inf), torch.zeros(len(tasks)))
-        finite = math.isfinite(scores.loss)
-        self.trials.append(
-            RecipeTrial(
-                config.learning_rate,
-                config.steps,
-                config.shrinkage,
-                len(tasks),
-                _rounded(scores.losses) if finite else None,
-                _rounded(scores.accuracies) if finite else None,
-            )
-        )
-        self._advance(config.steps * len(tasks))
-        return scores
-
-    def scores(self, config: FinetuneConfig, adapters: Sequence[Mapping[str, Tensor]]) -> _Scores:
-        """Adapters on the validation images of the first tasks, one each."""
-        losses, accuracies = [], []
-        for task, tensors in zip(self._tasks, adapters, strict=False):
-            logits = self._backbone.predict(task.validation, tensors)
-            loss = float(cross_entropy(logits, task.validation_labels))
-            losses.append(loss if math.isfinite(loss) else math.inf)
-            accuracies.append(float((logits.argmax(1) == task.validation_labels).float().mean()))
-        return _Scores(config, torch.tensor(losses), torch.tensor(accuracies))
-
-    def multi_task(self, config: FinetuneConfig) -> float | None:
-        """Mean accuracy of one adapter fine-tuned on the pooled training images of all tasks, without shrinkage."""
-        if len(self._tasks) < 2:
-            return None
-        judged = {key for task in self._tasks for key in task.keys[len(task.train_labels) :]}
-        kept = [
-            torch.tensor([not task.keys or task.keys[row] not in judged for row in range(len(task.train_labels))])
-            for task in self._tasks
-        ]
-        images = torch.cat([task.train[rows] for task, rows in zip(self._tasks, kept, strict=True)])
-        labels = torch.cat([task.train_labels[rows] for task, rows in zip(self._tasks, kept, strict=True)])
-        if not len(labels):
-            return None
-        pooled = TaskFeatures("pooled", images, labels, images[:1], labels[:1])
-        longer = replace(_of_length(config, 2 * config.steps), batch=POOLED_BATCH * config.batch)
-        try:
-            (tensors,) = self._finetuned(longer, [pooled])
-        except TrainingError:
-            return None
-        self._advance(POOLED_BATCH * longer.steps)
-        return _rounded(self.scores(longer, [tensors] * len(self._tasks)).accuracies)
-
-    def _finetuned(self, config: FinetuneConfig, tasks: Sequence[TaskFeatures]) -> list[dict[str, Tensor]]:
-        """For each task the mean of its run's checkpoints."""
-        found = []
-        for first in range(0, len(tasks), self._together):
-            group = tasks[first : first + self._together]
-            run = finetune(self._backbone, group, self._initial, config, self._seed)
-            means = {name: value.mean(1) for name, value in run.tensors.items()}
-            found += [{name: value[row] for name, value in means.items()} for row in range(len(group))]
-        return found
-
-    def _advance(self, work: int) -> None:
-        self._done += work
-        if self._progress is not None:
-            self._progress(self._done)

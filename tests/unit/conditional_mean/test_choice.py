@@ -10,11 +10,12 @@ from planted import IMAGES, Planted, planted
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean import choice
 from wildpdiff.conditional_mean.choice import BLEND_FOLDS, cross_validated, without_images
 from wildpdiff.conditional_mean.correction import Basis
-from wildpdiff.conditional_mean.cross_validation import DELIVERED, CrossValidation, score_held_out
+from wildpdiff.conditional_mean.cross_validation import DELIVERED, CrossValidation, HeldOutScores, score_held_out
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
-from wildpdiff.conditional_mean.simple import SIMPLE
+from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SIMPLE
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
 
@@ -148,3 +149,23 @@ def test_it_is_restored_with_its_blends(world: Planted) -> None:
         assert torch.equal(again.estimate(name, mean.seen), mean.estimate(name, mean.seen))
     with pytest.raises(KeyError):
         without_images(world.estimators()).estimate(DIRECT, mean.seen)
+
+
+def test_of_few_tasks_the_better_of_pretrained_and_mean_is_delivered_where_the_blend_is_right_less_often(
+    toy_backbone: Backbone,
+) -> None:
+    few = planted(toy_backbone, 6)
+    mean, table = chosen(few)
+    plain = max(table.row(name).accuracy for name in (PRETRAINED, MEAN))  # type: ignore[union-attr]
+    assert table.delivered.accuracy >= plain
+    worse = choice._plain_instead(
+        {
+            name: HeldOutScores(torch.zeros(6), torch.full((6,), value), 8)
+            for name, value in ((PRETRAINED, 0.5), (MEAN, 0.4))
+        },
+        HeldOutScores(torch.zeros(6), torch.full((6,), 0.45), 8),
+    )
+    assert worse == PRETRAINED
+    many = HeldOutScores(torch.zeros(30), torch.full((30,), 0.45), 8)
+    assert choice._plain_instead({PRETRAINED: replace(many, accuracy=many.accuracy + 0.2), MEAN: many}, many) is None
+    assert torch.isfinite(mean(few.embeddings)).all()

