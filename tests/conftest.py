@@ -27,10 +27,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Tests compare bytes, and the number of threads decides the order of sums; tiny tensors are faster so, too."""
+def _one_thread_at_first() -> None:
+    """Fixtures of wider scopes, set up before the first test, run with one thread too."""
     import torch
 
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tests compare bytes, and the number of threads decides the order of sums; tiny tensors are faster so, too.
+
+    After each test as well: code under test sets threads for its process, which is here that of all tests, and with
+    more than one of them stages run in processes, where a test's recorders are not seen.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(1)
 
 
