@@ -15,15 +15,15 @@ from pathlib import Path
 
 from results_table import fill
 
+from wildbench.interpolation.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
+from wildbench.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
+from wildbench.report.verdict_sentence import verdict_sentence
+from wildbench.sections import INTERPOLATION, MEMORISATION, PAPER, SCALING, PublishedRow
 from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
-from wildpdiff.evaluate.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
 from wildpdiff.evaluate.results import Results, read_results
-from wildpdiff.evaluate.sections import PublishedRow
 from wildpdiff.evaluate.statistics import Estimate, Gain
-from wildpdiff.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
 from wildpdiff.report.trust_findings import trust_lines, trust_sentences
-from wildpdiff.report.verdict_sentence import verdict_sentence
 from wildpdiff.report.wording import number, percent, signed, signed_points
 
 SECTIONS = ("paper", "between", "scaling", "memorisation", "trust")
@@ -49,13 +49,14 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _paper(results: Results) -> list[str]:
-    if not results.paper:
+    rows = PAPER.of(results)
+    if not rows:
         raise ArtifactError("These results have no rows of the paper. Run `wildpdiff reproduce paper`.")
     lines = [
         ["question", "setting", "method", "tasks", "pretrained", "fine-tuned", "generated", "gap, points",
          "± samples", "± seeds", "parameters: ± samples", "± seeds", "in the paper"]
     ]  # fmt: skip
-    for row in results.paper:
+    for row in rows:
         gap = signed_points(row.generated - row.finetuned)
         if row.gap_interval is not None:
             gap += f" [{', '.join(signed_points(end) for end in row.gap_interval)}]"
@@ -88,7 +89,7 @@ def _share(gain: Gain | ScalingPoint) -> str:
 
 
 def _between(results: Results) -> list[str]:
-    section = results.interpolation
+    section = INTERPOLATION.of(results)
     if section is None:
         raise ArtifactError("These results have no interpolation. Run `wildpdiff reproduce paper`.")
     names = [*section.alignments]
@@ -109,9 +110,10 @@ def _between(results: Results) -> list[str]:
 
 
 def _scaling(results: Results) -> list[str]:
-    if results.scaling is None:
+    section = SCALING.of(results)
+    if section is None:
         raise ArtifactError("These results have no scaling. Run `wildpdiff reproduce scaling`.")
-    curves = scaling_curves(results.scaling)
+    curves = scaling_curves(section)
     sizes = sorted({point.tasks for curve in curves for point in curve.points})
     lines = [["source", "drawn from", "checkpoints", *(f"{size} tasks" for size in sizes)]]
     for curve in curves:
@@ -119,11 +121,11 @@ def _scaling(results: Results) -> list[str]:
         lines.append(
             [curve.source, curve.diversity, str(curve.checkpoints), *(by_size.get(size, "–") for size in sizes)]
         )
-    return [_markdown(lines), " ".join(scaling_sentences(results.scaling))]
+    return [_markdown(lines), " ".join(scaling_sentences(section))]
 
 
 def _memorisation(results: Results) -> list[str]:
-    section, sentence = results.memorisation, verdict_sentence(results)
+    section, sentence = MEMORISATION.of(results), verdict_sentence(results)
     if section is None or sentence is None:
         raise ArtifactError("These results have no memorisation. Run `wildpdiff evaluate`.")
     splits = list(dict.fromkeys(point.split for point in section.points))

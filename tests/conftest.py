@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Installed before the package is imported anywhere, and never uninstalled: late imports must be checked too.
-install_import_hook("wildpdiff", "beartype.beartype")
+install_import_hook(["wildpdiff", "wildbench"], "beartype.beartype")
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 

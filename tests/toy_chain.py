@@ -44,7 +44,8 @@ def chain(folder: Path, backbone: Backbone, cores: int) -> dict[str, bytes]:
     results = compare_sources(comparison, made=made, samples=2)
     found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.is_file()}
     for name in SECTIONS:
-        found[name] = json.dumps(encode(getattr(results, name))).encode()
+        value = results.sections[name] if name in results.sections else getattr(results, name)
+        found[name] = json.dumps(encode(value)).encode()
     return found
 
 

@@ -57,7 +57,16 @@ def writing_verbs(world: World, out: Path) -> dict[str, Words]:
         "paper": ["reproduce", "paper", "--size", "tiny", *own],
         "unseen": ["reproduce", "unseen", "--size", "tiny", *own],
         "scaling": ["reproduce", "scaling", *own],
-        "pdiff": ["evaluate", "--run", world.run, "--out", world.run.parent / "never", "--pdiff", out],
+        "groups": ["reproduce", "groups", "habitat", "--run", world.run, "--out", out],
+        "pdiff": [
+            "evaluate",
+            "--run",
+            world.run,
+            "--out",
+            world.run.parent / "never",
+            "--method-setting",
+            f"pdiff={out}",
+        ],
     }
 
 

@@ -12,32 +12,32 @@ import torch
 from torch import Tensor, nn
 
 from toys import FixedTask
+from wildbench.methods.centred import CentredPretrainedSource
+from wildbench.methods.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
+from wildbench.methods.column_merge import ColumnMergeConfig, ColumnMergeSource
+from wildbench.methods.evolution import EvolutionConfig, EvolutionSource, Space, latent_space, raw_space
+from wildbench.methods.feature_prompt import FeaturePromptConfig, FeaturePromptSource
+from wildbench.methods.few_labels import FewLabelsSource
+from wildbench.methods.hypernetwork import HypernetworkConfig, HypernetworkSource
+from wildbench.methods.linear_ridge import LinearRidgeSource
+from wildbench.methods.merge import TopKMergeSource
+from wildbench.methods.multitask import MultiTaskConfig, MultiTaskSource
+from wildbench.methods.pdiff import UnconditionalPDiffSource
+from wildbench.methods.pdiff_networks import PDiffConfig
+from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
+from wildbench.methods.refined import RefinedSource
 from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import json_bytes, safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.best_of import BestOfSource
-from wildpdiff.baselines.centred import CentredPretrainedSource
-from wildpdiff.baselines.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
-from wildpdiff.baselines.column_merge import ColumnMergeConfig, ColumnMergeSource
-from wildpdiff.baselines.evolution import EvolutionConfig, EvolutionSource, Space, latent_space, raw_space
-from wildpdiff.baselines.feature_prompt import FeaturePromptConfig, FeaturePromptSource
-from wildpdiff.baselines.few_labels import FewLabelsSource
 from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
-from wildpdiff.baselines.linear_ridge import LinearRidgeSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.merge import TopKMergeSource
-from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
-from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
-from wildpdiff.baselines.pdiff_networks import PDiffConfig
 from wildpdiff.baselines.pretrained import PretrainedSource
-from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
-from wildpdiff.baselines.refined import RefinedSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.training import NetworkTraining

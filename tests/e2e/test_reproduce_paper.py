@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_world import Run, tiny_backbone
 
+from wildbench.sections import INTERPOLATION, PAPER
 from wildpdiff.cli.main import main
 from wildpdiff.evaluate.results import Results, read_results
 
@@ -32,7 +33,7 @@ def results(folder: Path) -> Results:
 
 
 def test_every_row_of_the_tables_is_measured(results: Results) -> None:
-    rows = [(row.question, row.setting, row.method, row.tasks, row.seeds) for row in results.paper]
+    rows = [(row.question, row.setting, row.method, row.tasks, row.seeds) for row in PAPER.of(results) or ()]
     assert rows == [
         ("RQ1", "one seen task, saving interval 1", "paper", 2, 2),
         ("RQ1", "one seen task, saving interval 10", "paper", 2, 2),
@@ -42,17 +43,17 @@ def test_every_row_of_the_tables_is_measured(results: Results) -> None:
         ("RQ3", "unseen tasks", "paper", 3, 2),
         ("RQ3", "unseen tasks", "wildpdiff", 3, 2),
     ]
-    for row in results.paper:
+    for row in PAPER.of(results) or ():
         assert row.samples == (2 if row.method == "paper" else 1), "the paper's method samples, ours estimates"
         assert (row.over_samples is not None) is (row.method == "paper")
         assert row.over_seeds is not None
         assert row.parameters_over_seeds is not None
-    published = [row.published.generated if row.published else None for row in results.paper]
+    published = [row.published.generated if row.published else None for row in PAPER.of(results) or ()]
     assert published[:2] == [0.938, 0.9366]
 
 
 def test_a_row_is_the_mean_of_its_scores(results: Results) -> None:
-    (row,) = (row for row in results.paper if (row.question, row.method) == ("RQ3", "wildpdiff"))
+    (row,) = (row for row in PAPER.of(results) or () if (row.question, row.method) == ("RQ3", "wildpdiff"))
     scores = [score.accuracy for score in results.rows if score.split == "unseen" and score.condition == "own"
               and score.source == "generated"]  # fmt: skip
     assert len(scores) == 3 * 2
@@ -60,7 +61,7 @@ def test_a_row_is_the_mean_of_its_scores(results: Results) -> None:
 
 
 def test_pairs_of_three_kinds_are_walked_in_three_ways(results: Results) -> None:
-    found = results.interpolation
+    found = INTERPOLATION.of(results)
     assert found is not None
     assert [pair.group for pair in found.pairs] == ["high", "high", "low", "low", "middle", "middle"]
     assert len(found.paths) == 18

@@ -108,7 +108,7 @@ def test_a_run_is_evaluated_again_on_fewer_seen_tasks(world: World, run: Run, tm
     assert found["provenance"]["seed"] == 0
     compared = run("compare", tmp_path / "few" / "results.json", "generated", "mean", "--json").json
     assert compared["tasks"] == 3
-    refused = run("evaluate", *told, "--hold-out", "colour", "--out", tmp_path / "few")
+    refused = run("reproduce", "groups", "colour", "--run", world.run, "--out", tmp_path / "few")
     assert refused.status == 2
     assert "cannot be grouped by 'colour'" in refused.err
     # What was measured before is kept.

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wildbench.methods.hypernetwork import HypernetworkSource
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.hypernetwork import HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from wildbench.methods.hypernetwork import HypernetworkConfig, HypernetworkSource
+from wildbench.methods.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.hypernetwork import HypernetworkConfig, HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.tasks.registry import load_suite

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,10 +23,6 @@ from wildpdiff.cli.options import (
 )
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 from wildpdiff.errors import DataError
-
-if TYPE_CHECKING:
-    from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.evaluate.results import Results
 
 __all__ = ["evaluate"]
 
@@ -52,17 +48,17 @@ def evaluate(
     without: Annotated[
         list[str] | None, typer.Option("--without", help="Leave a baseline out, by its name; repeatable.")
     ] = None,
-    pdiff: Annotated[
-        Path | None,
-        typer.Option("--pdiff", help="With all: also unconditional p-diff, kept in this folder; an hour to train."),
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method-setting",
+            metavar="KEY=VALUE",
+            help="With all: pdiff=FOLDER adds unconditional p-diff, kept there; an hour to train. Repeatable.",
+        ),
     ] = None,
     seen_tasks: Annotated[
         int | None,
         typer.Option("--seen-tasks", min=1, help="Score so many seen tasks, drawn by the seed; else all."),
-    ] = None,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option("--hold-out", help="Also fit without each group of this kind, for example habitat or region."),
     ] = None,
     suite: SuiteOption = "savanna",
     option: SuiteSettings = None,
@@ -74,19 +70,21 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Compare generated adapters with fine-tuning, baselines and controls; write results.json and a report."""
-    for folder in (out, *([] if pdiff is None else [pdiff])):
-        may_write_into(folder)
+    settings = _settings(setting or ())
+    may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.comparison import compare_sources
     from wildpdiff.evaluate.provenance import provenance
     from wildpdiff.evaluate.results import write_results
+    from wildpdiff.evaluate.roster import check_method_settings
     from wildpdiff.report.html import write_report
     from wildpdiff.report.terminal import results_table
 
-    if clip is not None and (hold_out or run is not None):
+    check_method_settings(settings)
+    if clip is not None and run is not None:
         raise DataError(
-            "The generators of a run, and those fitted anew without a group, read images by the backbone. Give --clip "
-            "without --run and --hold-out, with --zoo and --generator."
+            "The generators of a run read images by the backbone. Give --clip with --zoo and --generator, not with "
+            "--run."
         )
     if run is not None and (zoo or generator or reference or option):
         raise DataError(
@@ -99,7 +97,11 @@ def evaluate(
         else inputs_of_run(run)
     )
     comparison = replace(
-        taken.comparison, baselines=baselines, without=tuple(without or ()), seen_tasks=seen_tasks, pdiff=pdiff
+        taken.comparison,
+        baselines=baselines,
+        without=tuple(without or ()),
+        seen_tasks=seen_tasks,
+        method_settings=settings,
     )
     with Stages() as stages:
         made = provenance(recorded_command(), taken.seed)
@@ -107,9 +109,6 @@ def evaluate(
             comparison, made=made, samples=samples, stages=taken.stages, progress=stages("evaluate")
         )
         write_results(out / "results.json", results)
-        for kind in hold_out or ():
-            results = _with_groups(comparison, results, kind, samples, stages(f"hold out each {kind}"))
-            write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
     if as_json:
@@ -119,21 +118,10 @@ def evaluate(
     show(f"\nResults: {out / 'results.json'}\nReport: {files.page}")
 
 
-def _with_groups(
-    comparison: Comparison, results: Results, kind: str, samples: int, tick: Callable[[int, int], None]
-) -> Results:
-    """The results with the table of one kind of held-out groups."""
-    from wildpdiff.evaluate.decoding import decode
-    from wildpdiff.fit import GeneratorConfig
-    from wildpdiff.studies.grid import StudyInputs
-    from wildpdiff.studies.groups import add_groups, held_out_groups
-    from wildpdiff.zoo.features import FeatureCache
-
-    generators, suite, zoo = comparison.generators, comparison.suite, comparison.zoo
-    features = comparison.features or FeatureCache(comparison.backbone, suite.tasks("seen"))
-    config: GeneratorConfig = decode(GeneratorConfig, dict(generators[0].training["config"]), "generator")
-    inputs = StudyInputs(suite, comparison.backbone, zoo, features, config)
-    seeds = [int(generator.training["seed"]) for generator in generators]
-    seed = results.provenance.seed
-    found = held_out_groups(inputs, kind, generator_seeds=seeds, samples=samples, seed=seed, progress=tick)
-    return add_groups(results, found, seed=seed)
+def _settings(words: Sequence[str]) -> dict[str, str]:
+    """Settings of added methods as they were typed."""
+    pairs = [word.partition("=") for word in words]
+    for key, _, value in pairs:
+        if not key or not value:
+            raise DataError(f"--method-setting is {key!r}; give KEY=VALUE, for example pdiff=runs/pdiff.")
+    return {key: value for key, _, value in pairs}

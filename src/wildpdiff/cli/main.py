@@ -23,15 +23,15 @@ from wildpdiff.cli import (
     predict,
     refine,
     report,
-    reproduce,
     suite,
     trust,
     zoo,
 )
 from wildpdiff.cli.terminal import remark, remember_command
 from wildpdiff.errors import WildpdiffError
+from wildpdiff.registry import registered
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 LONGEST = 2000
 """Characters of a refusal; the beginning says what was found, the end what to do."""
@@ -55,10 +55,11 @@ app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
 app.command(short_help="Tell how far to rely on an adapter.")(trust.trust)
 app.command(short_help="Name the species in images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.add_typer(reproduce.app, name="reproduce")
 app.command(short_help="Compare two sources of a results.json.")(compare.compare)
 app.command(short_help="Tell what an artifact is.")(inspect.inspect)
 app.command(short_help="Draw a report again.")(report.report)
+for _name, _added in registered("commands").items():
+    app.add_typer(_added, name=_name)
 
 
 def _version(asked: bool) -> bool:
@@ -81,9 +82,16 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line of ``wildpdiff`` and return its exit status, see :func:`run`."""
+    return run(app, "wildpdiff", arguments)
+
+
+def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     Args:
+        commands: of the program.
+        program: its name.
         arguments: what follows the program's name; ``sys.argv`` by default.
 
     Returns:
@@ -96,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     remember_command(given)
     try:
-        status = app(args=given or ["--help"], prog_name="wildpdiff", standalone_mode=False)
+        status = commands(args=given or ["--help"], prog_name=program, standalone_mode=False)
     except WildpdiffError as error:
         return _refuse(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -106,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # bad usage, as the parser tells it
             sentence = str(error.format_message()).replace("Value error, ", "").rstrip(".?")
-            return _refuse(f"{sentence}. Try `wildpdiff {_verb(given)}--help`.", 2)
+            return _refuse(f"{sentence}. Try `{program} {_verb(commands, given)}--help`.", 2)
         if os.environ.get("WILDPDIFF_DEBUG") == "1":
             raise
         return _refuse(
@@ -129,21 +137,17 @@ def _refuse(sentence: str, status: int) -> int:
     return status
 
 
-def _verb(arguments: Sequence[str]) -> str:
-    """The words before the first option, as far as they are verbs."""
-    groups = {
-        "suite": ("ls", "show", "export"),
-        "backbone": ("pretrain",),
-        "zoo": ("build",),
-        "reproduce": ("paper", "unseen", "scaling"),
-    }
-    verbs = ("demo", "fit", "generate", "refine", "trust", "predict", "evaluate", "compare", "inspect", "report")
-    if arguments and arguments[0] in verbs:
-        return f"{arguments[0]} "
-    if arguments and arguments[0] in groups:
-        inner = [word for word in arguments[1:2] if word in groups[arguments[0]]]
-        return " ".join([arguments[0], *inner]) + " "
-    return ""
+def _verb(commands: typer.Typer, arguments: Sequence[str]) -> str:
+    """The words before the first option, as far as they are commands."""
+    words = []
+    command: object = typer.main.get_command(commands)
+    for word in arguments:
+        known = getattr(command, "commands", {})
+        if word not in known:
+            break
+        words.append(word)
+        command = known[word]
+    return "".join(f"{word} " for word in words)
 
 
 def _system_sentence(error: OSError) -> str:

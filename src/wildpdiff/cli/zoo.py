@@ -63,29 +63,16 @@ def build(
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
-    structured: Annotated[
-        int | None,
-        typer.Option(
-            "--structured",
-            min=1,
-            metavar="K",
-            help="Fine-tune all tasks together in K shared directions, instead of each task for itself.",
-        ),
-    ] = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command goes on.
-
-    With --structured it starts its fine-tuning anew.
-    """
+    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command goes on."""
     may_write_into(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
     from wildpdiff.zoo.recipe import SEARCH_TASKS
-    from wildpdiff.zoo.structured import StructuredConfig
 
     given: dict[str, Any] = {
         "steps": steps,
@@ -121,7 +108,6 @@ def build(
             config,
             seed=seed,
             per_shard=tasks_per_shard,
-            structured=None if structured is None else StructuredConfig(structured),
             progress=stages(f"fine-tune {len(tasks)} {group} tasks"),
         )
     accuracies = zoo.column("validation_accuracy")

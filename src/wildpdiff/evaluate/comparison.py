@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wildpdiff.adapter import Adapter
@@ -14,10 +13,7 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.belonging import check_belonging
 from wildpdiff.evaluate.calibration import CalibrationObserver
-from wildpdiff.evaluate.condition_distance import condition_distances
-from wildpdiff.evaluate.latent_map import LatentMapObserver
-from wildpdiff.evaluate.novelty import NoveltyObserver
-from wildpdiff.evaluate.pictures import PictureObserver
+from wildpdiff.evaluate.candidate import MethodInputs
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
     BackboneInfo,
@@ -31,15 +27,15 @@ from wildpdiff.evaluate.results import (
     SuiteInfo,
 )
 from wildpdiff.evaluate.roster import Baselines, assemble
-from wildpdiff.evaluate.run import Entrant, Observer, RoundTripSource, evaluate
+from wildpdiff.evaluate.run import Entrant, RoundTripSource, SectionObserver, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.evaluate.spread import SpreadObserver
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
+from wildpdiff.registry import registered
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite, Task
@@ -48,16 +44,21 @@ from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FIT_STAGE", "SEEN_STAGE", "Comparison", "compare_sources", "scored_seen_tasks", "seen_material"]
+__all__ = [
+    "FIT_STAGE",
+    "SEEN_STAGE",
+    "Comparison",
+    "ObserverInputs",
+    "compare_sources",
+    "scored_seen_tasks",
+    "seen_material",
+]
 
 SEEN_STAGE = "fine-tune seen tasks"
 """The stage whose time is shared out among the fine-tuned adapters."""
 
 FIT_STAGE = "fit generator"
 """How the stages begin that fit one generator each."""
-
-NOVELTY_TASKS = 30
-"""Tasks of each split whose adapters are compared with every stored checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Comparison:
         without: names of baselines that are left out.
         seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
         further: more entrants, with what they are.
-        pdiff: folder of a trained unconditional p-diff, see :func:`assemble`; without it p-diff is left out.
+        method_settings: texts by key for methods of other packages.
         trust: a model of trust for each generator, in their order; none where there is none.
     """
 
@@ -91,8 +92,25 @@ class Comparison:
     without: Sequence[str] = field(default=())
     seen_tasks: int | None = None
     further: Sequence[tuple[Entrant, SourceInfo]] = ()
-    pdiff: Path | None = None
+    method_settings: Mapping[str, str] = field(default_factory=dict)
     trust: Sequence[TrustModel] = ()
+
+
+@dataclass(frozen=True)
+class ObserverInputs:
+    """What observers of other packages may be built from (entry points of the group ``wildpdiff.observers``).
+
+    Attributes:
+        comparison: as asked for.
+        seen: the training set of the baselines.
+        finetuned: the reference's adapters by task.
+        tests: test sets by split.
+    """
+
+    comparison: Comparison
+    seen: SeenTasks
+    finetuned: Mapping[str, Adapter]
+    tests: Mapping[Split, Sequence[TestSet]]
 
 
 def seen_material(
@@ -146,19 +164,17 @@ def compare_sources(
         finetuned |= comparison.reference.task_adapters()
     asked = [test.task for part in tests.values() for test in part]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
+    labelled = _labelled(comparison, seen)
     roster = assemble(
-        seen,
-        comparison.generators,
+        MethodInputs(seen, comparison.generators, labelled, asked, comparison.method_settings),
         finetuned,
         baselines=comparison.baselines,
         without=comparison.without,
         further=comparison.further,
-        labelled=_labelled(comparison, seen),
-        tasks=asked,
-        pdiff=comparison.pdiff,
         fit_seconds=sum(fits) / len(fits) if fits else None,
     )
-    observers = _Observers(comparison, finetuned, tests)
+    calibration = CalibrationObserver()
+    added = _added_observers(ObserverInputs(comparison, seen, finetuned, tests))
     found = evaluate(
         suite.name,
         tests,
@@ -166,7 +182,7 @@ def compare_sources(
         roster.entrants,
         samples=samples,
         seed=seed,
-        observers=observers.all,
+        observers=[calibration, *added],
         unlabelled=_unlabelled(suite),
         progress=progress,
     )
@@ -180,13 +196,9 @@ def compare_sources(
         summary=tuple(summary),
         stages=tuple(stages),
         sources=roster.sources,
-        spread=observers.spread.result(),
-        memorisation=observers.novelty.result() if observers.novelty else None,
-        distances=condition_distances(seen, tests),
-        calibration=observers.calibration.result(),
-        latent_map=observers.latent_map.result() if observers.latent_map else None,
-        pictures=observers.pictures.result(),
+        calibration=calibration.result(),
         trust=_trust(comparison, seen, found.rows, samples, seed) if "unseen" in tests else None,
+        sections={observer.section: value for observer in added if (value := observer.result())},
     )
 
 
@@ -240,24 +252,9 @@ def _about(
     }
 
 
-class _Observers:
-    """What is measured beside accuracy, in one place."""
-
-    def __init__(
-        self, comparison: Comparison, finetuned: Mapping[str, Adapter], tests: Mapping[Split, Sequence[TestSet]]
-    ) -> None:
-        backbone, zoo = comparison.backbone, comparison.zoo
-        self.calibration = CalibrationObserver()
-        self.spread = SpreadObserver(zoo.initial)
-        self.pictures = PictureObserver(backbone.classes, _test_images(comparison.suite))
-        self.all: list[Observer] = [self.calibration, self.spread, self.pictures]
-        self.novelty: NoveltyObserver | None = None
-        self.latent_map: LatentMapObserver | None = None
-        if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
-            self.novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
-            self.novelty.prepare(tests)
-            self.latent_map = LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned)
-            self.all += [self.novelty, self.latent_map]
+def _added_observers(inputs: ObserverInputs) -> list[SectionObserver]:
+    """Those of other packages, in the order of the packages' names."""
+    return [observer for build in registered("observers").values() for observer in build(inputs)]
 
 
 def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:
@@ -271,11 +268,6 @@ def _unlabelled(suite: Suite) -> Callable[[str], Images]:
     """A task's training images without their labels."""
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
     return lambda name: by_name[name].data("train").images
-
-
-def _test_images(suite: Suite) -> Callable[[str], Images]:
-    by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
-    return lambda name: by_name[name].data("test").images
 
 
 def _ceilings(

@@ -9,16 +9,10 @@ from typing import Any
 
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.sections import section_kinds
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, worlds_of
 
 __all__ = ["NamedResults", "merge_results"]
-
-TASKWISE = ("spread", "memorisation", "distances", "calibration", "latent_map", "pictures")
-"""Sections about the very tasks and backbone of the table; those of another suite would be misread."""
-
-SELF_CONTAINED = ("interpolation", "scaling", "paper")
-"""Sections with tasks and references of their own; another suite is allowed, and said. Trust is one too, but its worlds
-are gathered from all files."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +37,23 @@ def merge_results(main: Results, others: Sequence[NamedResults]) -> Results:
         ArtifactError: a section about the table's own tasks comes from another suite or another backbone, or a
             section that stands for itself from another backbone.
     """
-    merged = main
+    merged, kinds = main, section_kinds()
     for other in others:
         taken: dict[str, Any] = {}
         names = []
-        for section in (*TASKWISE, *SELF_CONTAINED):
-            found = getattr(other.results, section)
-            if not found or getattr(merged, section):
-                continue
-            _refuse_foreign(main, other, section.replace("_", " "), suite=section in TASKWISE)
-            taken[section] = found
-            names.append(section.replace("_", " "))
+        sections = dict(merged.sections)
+        for section, found in other.results.sections.items():
+            if section not in merged.sections:
+                # Sections with tasks of their own may be of another suite; one that nobody here knows may not.
+                own_tasks = section not in kinds or kinds[section].own_tasks
+                _refuse_foreign(main, other, section.replace("_", " "), suite=own_tasks)
+                sections[section] = found
+                names.append(section.replace("_", " "))
+        taken["sections"] = sections
+        if other.results.calibration and not merged.calibration:
+            _refuse_foreign(main, other, "calibration", suite=True)
+            taken["calibration"] = other.results.calibration
+            names.append("calibration")
         held_out = _new_splits(merged, other.results)
         if held_out:
             _refuse_foreign(main, other, ", ".join(held_out), suite=True)

@@ -13,19 +13,7 @@ from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.decoding import decode, encode
-from wildpdiff.evaluate.sections import (
-    Calibration,
-    ConditionDistance,
-    Interpolation,
-    LatentMap,
-    Memorisation,
-    PaperRow,
-    ParameterSpread,
-    Picture,
-    Scaling,
-    SourceInfo,
-    TrustSection,
-)
+from wildpdiff.evaluate.sections import Calibration, SourceInfo, TrustSection, section_kinds
 from wildpdiff.evaluate.trust_points import contradiction
 from wildpdiff.posterior.score import PosteriorSummary
 
@@ -47,7 +35,7 @@ __all__ = [
     "write_results",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 """Raised when an older package could not read what a newer one writes."""
 
@@ -202,16 +190,9 @@ class Results:
     stages: tuple[Stage, ...] = ()
     notes: tuple[str, ...] = ()
     sources: tuple[SourceInfo, ...] = ()
-    spread: tuple[ParameterSpread, ...] = ()
-    memorisation: Memorisation | None = None
-    distances: tuple[ConditionDistance, ...] = ()
     calibration: tuple[Calibration, ...] = ()
-    latent_map: LatentMap | None = None
-    pictures: tuple[Picture, ...] = ()
-    interpolation: Interpolation | None = None
-    scaling: Scaling | None = None
-    paper: tuple[PaperRow, ...] = ()
     trust: TrustSection | None = None
+    sections: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values in the documented schema."""
@@ -242,27 +223,42 @@ class Results:
                 f"{where} has schema version {version}; this package reads up to {SCHEMA_VERSION}. Update wildpdiff."
             )
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
-        if version == 1:
-            body = _from_version_1(body)
-        if version <= 3 and isinstance(body.get("generator"), dict):  # its cross-validation was not kept
-            body = {**body, "generator": {"cross_validation": None, "posterior": None, **body["generator"]}}
-        if version <= 2:  # had no trust; it was not measured
-            body = {"trust": None, **body}
+        if version <= 4:
+            body = _from_version(version, body)
         results: Results = decode(cls, body, where)
+        results = dataclasses.replace(results, sections=_decoded_sections(results.sections, where))
         _check(results, where)
         return results
 
 
-def _from_version_1(body: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had accuracies alone: what came later was not measured."""
-    later = dict.fromkeys(("memorisation", "latent_map", "interpolation", "scaling"))
-    empty: dict[str, Any] = {
-        name: [] for name in ("sources", "spread", "distances", "calibration", "pictures", "paper")
+ADDED = ("spread", "memorisation", "distances", "latent_map", "pictures", "interpolation", "scaling", "paper")
+"""Keys that versions before 5 had beside the rows; they are sections since."""
+
+
+def _from_version(version: int, body: dict[str, Any]) -> dict[str, Any]:
+    """A file of an earlier version in the keys of this one; what came later was not measured."""
+    sections = {name: body[name] for name in ADDED if body.get(name)}
+    body = {"sections": sections, **{key: entry for key, entry in body.items() if key not in ADDED}}
+    if version <= 3 and isinstance(body.get("generator"), dict):
+        body["generator"] = {"cross_validation": None, "posterior": None, **body["generator"]}
+    if version <= 2:
+        body = {"trust": None, **body}
+    if version == 1:
+        lines = body.get("summary")
+        if isinstance(lines, list):
+            lines = [{"training_seconds": None, **line} if isinstance(line, dict) else line for line in lines]
+        body = {"sources": [], "calibration": [], **body, "summary": lines}
+    return body
+
+
+def _decoded_sections(sections: dict[str, Any], where: str) -> dict[str, Any]:
+    """Sections of installed packages as their records; others stay plain values, to be written again as they are."""
+    kinds = section_kinds()
+    separator = "." if ": " in where else ": "
+    return {
+        name: decode(kinds[name].record, value, f"{where}{separator}sections.{name}") if name in kinds else value
+        for name, value in sections.items()
     }
-    lines = body.get("summary")
-    if isinstance(lines, list):
-        lines = [{"training_seconds": None, **line} if isinstance(line, dict) else line for line in lines]
-    return {**later, **empty, **body, "summary": lines}
 
 
 def _check(results: Results, where: str) -> None:

@@ -5,43 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, BestOfSource
-from wildpdiff.baselines.centred import CentredPretrainedSource
-from wildpdiff.baselines.checkpoints import (
-    CheckpointAverageSource,
-    CheckpointNoiseSource,
-    GaussianSource,
-    pool_statistics,
-)
-from wildpdiff.baselines.column_merge import ColumnMergeSource
-from wildpdiff.baselines.feature_prompt import FeaturePromptSource
 from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.hypernetwork import HypernetworkSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
-from wildpdiff.baselines.linear_ridge import LinearRidgeSource
 from wildpdiff.baselines.material import LabelledData, SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.merge import TopKMergeSource
-from wildpdiff.baselines.multitask import MultiTaskSource
 from wildpdiff.baselines.nearest import NearestTaskSource
-from wildpdiff.baselines.pdiff import UnconditionalPDiffSource
 from wildpdiff.baselines.pretrained import PretrainedSource
-from wildpdiff.baselines.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.candidate import Candidate
-from wildpdiff.evaluate.labelled_roster import LABELLED_NAMES, labelled_candidates
+from wildpdiff.evaluate.candidate import Candidate, MethodInputs, MethodProvider
 from wildpdiff.evaluate.results import Condition
 from wildpdiff.evaluate.run import Entrant
 from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.generator import Generator
-from wildpdiff.source import Source
+from wildpdiff.registry import registered
 
-__all__ = ["SOURCE_NAMES", "Baselines", "Roster", "assemble"]
+__all__ = ["CORE_NAMES", "Baselines", "Roster", "assemble", "baseline_names", "check_method_settings"]
 
 Baselines = Literal["core", "all"]
 """``core`` are those that take no training worth speaking of; ``all`` adds trained networks, labels and controls."""
@@ -82,180 +65,38 @@ def _core(seen: SeenTasks) -> list[Candidate]:
     ]
 
 
-def _further(seen: SeenTasks) -> list[Candidate]:
-    told = (seen.encoder, seen.descriptions, seen.adapters)
-    return [
-        Candidate(
-            "top-K merge",
-            "description",
-            "softmax-weighted mean of the nearest seen adapters",
-            lambda: TopKMergeSource(*told, seen.features),
-            trained=True,
-        ),
-        Candidate(
-            "linear ridge regression",
-            "description",
-            "description to adapter, linear",
-            lambda: LinearRidgeSource(*told, seen.features),
-            trained=True,
-        ),
-        Candidate(
-            "pretrained, centred",
-            "description",
-            "pretrained, its classifier centred on the images of the place",
-            lambda: CentredPretrainedSource(seen),
-            trained=True,
-        ),
-        Candidate(
-            "prior from the description",
-            "description",
-            "pretrained, its label prior predicted from the description",
-            lambda: PredictedPriorSource(seen),
-            trained=True,
-        ),
-        Candidate(
-            "prior by EM on unlabelled images",
-            "unlabelled images",
-            "pretrained, its label prior fitted to the task's unlabelled images",
-            lambda: UnlabelledPriorSource(seen),
-            trained=True,
-            unlabelled=True,
-        ),
-        Candidate(
-            "multi-task adapter",
-            "no description",
-            "one adapter trained on all seen tasks",
-            lambda: MultiTaskSource(seen, False),
-            trained=True,
-        ),
-        Candidate(
-            "multi-task adapter with description",
-            "description",
-            "one adapter whose classifier reads the description",
-            lambda: MultiTaskSource(seen, True),
-            trained=True,
-        ),
-    ]
-
-
-def _networks(seen: SeenTasks) -> list[Candidate]:
-    return [
-        Candidate(
-            "hypernetwork, reconstruction",
-            "description",
-            "network from description to adapter, trained on adapters",
-            lambda: HypernetworkSource(seen, "reconstruction"),
-            trained=True,
-        ),
-        Candidate(
-            "hypernetwork, task loss",
-            "description",
-            "network from description to adapter, trained through the backbone",
-            lambda: HypernetworkSource(seen, "task"),
-            trained=True,
-        ),
-        Candidate(
-            "column-wise merge",
-            "description",
-            "seen adapters merged column by column, by a network trained through the backbone",
-            lambda: ColumnMergeSource(seen),
-            trained=True,
-        ),
-        Candidate(
-            "feature prompt",
-            "description",
-            "scale and bias of the features, by a network that reads the description's images",
-            lambda: FeaturePromptSource(seen),
-            trained=True,
-        ),
-    ]
-
-
-def _controls(seen: SeenTasks) -> list[Candidate]:
-    zoo = seen.zoo
-    statistics = pool_statistics(zoo)
-    noise = [
-        Candidate(
-            CheckpointNoiseSource(zoo, scale, relative, statistics).name,
-            "checkpoints",
-            f"a stored checkpoint plus noise of {scale:g}{' of the spread' if relative else ''}",
-            lambda scale=scale, relative=relative: CheckpointNoiseSource(zoo, scale, relative, statistics),  # type: ignore[misc]
-        )
-        for scale, relative in ((0.06, False), (0.12, False), (0.05, True), (0.15, True))
-    ]
-    return [
-        *noise,
-        Candidate(
-            "average of 16 checkpoints",
-            "checkpoints",
-            "mean of 16 random stored checkpoints",
-            lambda: CheckpointAverageSource(zoo, 16),
-        ),
-        Candidate(
-            "Gaussian per coordinate",
-            "checkpoints",
-            "normal draws with the mean and spread of each value",
-            lambda: GaussianSource(zoo, statistics),
-        ),
-    ]
-
-
-def _pdiff(seen: SeenTasks, folder: Path) -> Candidate:
-    """p-diff takes an hour of one core: trained once, it is kept."""
-
-    def make() -> Source:
-        if not (folder / "manifest.json").is_file():
-            UnconditionalPDiffSource.fit(seen.zoo, seed=seen.seed).save(folder)
-        return UnconditionalPDiffSource.load(folder)
-
-    note = "p-diff's autoencoder and diffusion, without a condition"
-    return Candidate("unconditional p-diff", "no description", note, make, trained=True)
-
-
 def assemble(
-    seen: SeenTasks,
-    generators: Sequence[Generator],
+    inputs: MethodInputs,
     finetuned: Mapping[str, Adapter],
     *,
     baselines: Baselines = "core",
     without: Sequence[str] = (),
     further: Sequence[tuple[Entrant, SourceInfo]] = (),
-    labelled: LabelledData | None = None,
-    tasks: Sequence[str] = (),
-    pdiff: Path | None = None,
     fit_seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Roster:
     """Build every source that takes part.
 
     Args:
-        seen: what the baselines are trained on.
-        generators: one a training seed.
+        inputs: what sources are built from.
         finetuned: the reference's adapters by task.
         baselines: which.
         without: names of baselines that are left out.
         further: more entrants, with what they are.
-        labelled: labelled training images of seen and unseen tasks, for sources that use labels; without it these
-            are left out.
-        tasks: names of the tasks that will be asked for, so that those sources can prepare them together.
-        pdiff: folder of a trained unconditional p-diff, trained and written there where it is missing, which takes an
-            hour of one core for a few thousand checkpoints; without it p-diff is left out.
         fit_seconds: training time of one generator, where it is known.
         progress: called with (sources built, in all).
 
     Raises:
         DataError: ``without`` names an unknown baseline.
     """
+    seen, generators, labelled = inputs.seen, inputs.generators, inputs.labelled
     candidates = _core(seen)
     if baselines == "all":
-        candidates += _further(seen) + _networks(seen) + _controls(seen)
-        if pdiff is not None:
-            candidates.append(_pdiff(seen, pdiff))
-        if labelled is not None:
-            candidates += labelled_candidates(seen, generators[0], labelled, tasks)
-    unknown = [name for name in without if name not in SOURCE_NAMES]
+        candidates += [entry for provider in _providers() for entry in provider.candidates(inputs)]
+    names = baseline_names()
+    unknown = [name for name in without if name not in names]
     if unknown:
-        raise DataError(f"There is no baseline {unknown[0]!r} to leave out; there are {', '.join(SOURCE_NAMES)}.")
+        raise DataError(f"There is no baseline {unknown[0]!r} to leave out; there are {', '.join(names)}.")
     candidates = [entry for entry in candidates if entry.name not in without]
     entrants = [Entrant(PretrainedSource(seen.zoo.initial), "none")]
     infos = [SourceInfo("pretrained", "reference", None, "the backbone without an adapter")]
@@ -301,29 +142,29 @@ def _sampled(generator: Generator, labelled: LabelledData | None) -> list[Entran
     return found
 
 
-SOURCE_NAMES = (
-    "mean adapter",
-    "nearest task",
-    "kernel ridge regression",
-    "additive kernel regression",
-    "top-K merge",
-    "linear ridge regression",
-    "pretrained, centred",
-    "prior from the description",
-    "prior by EM on unlabelled images",
-    "multi-task adapter",
-    "multi-task adapter with description",
-    "hypernetwork, reconstruction",
-    "hypernetwork, task loss",
-    "column-wise merge",
-    "feature prompt",
-    "checkpoint + noise .06",
-    "checkpoint + noise .12",
-    "checkpoint + relative noise .05",
-    "checkpoint + relative noise .15",
-    "average of 16 checkpoints",
-    "Gaussian per coordinate",
-    "unconditional p-diff",
-    *LABELLED_NAMES,
-)
-"""Every baseline that can be left out, in the order of evaluation."""
+CORE_NAMES = ("mean adapter", "nearest task", "kernel ridge regression", "additive kernel regression")
+"""Baselines that need no package beside this one, in the order of evaluation."""
+
+
+def _providers() -> tuple[MethodProvider, ...]:
+    return tuple(registered("methods").values())
+
+
+def check_method_settings(settings: Mapping[str, str]) -> None:
+    """Refuse settings of added methods that no package knows, or that cannot be, before any work.
+
+    Raises:
+        DataError: no installed method has a setting of this key.
+        WildpdiffError: a method refuses its setting.
+    """
+    known = [name for provider in _providers() for name in provider.settings]
+    for name in settings:
+        if name not in known:
+            raise DataError(f"No method has a setting {name!r}; there are: {', '.join(known) or 'none'}.")
+    for provider in _providers():
+        provider.check({name: value for name, value in settings.items() if name in provider.settings})
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Every baseline that can be left out, in the order of evaluation."""
+    return (*CORE_NAMES, *(name for provider in _providers() for name in provider.names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "Observer",
     "RoundTripSource",
     "Scored",
+    "SectionObserver",
     "derangement",
     "evaluate",
     "mixed_description",
@@ -78,6 +79,18 @@ class Observer(Protocol):
 
     def observe(self, scored: Scored) -> None:
         """Look at one entrant on one task."""
+
+
+@runtime_checkable
+class SectionObserver(Observer, Protocol):
+    """An observer whose result is a section of the results."""
+
+    @property
+    def section(self) -> str:
+        """The section's name, see :class:`wildpdiff.evaluate.sections.SectionKind`."""
+
+    def result(self) -> Any:
+        """The section, after the evaluation; empty or None where nothing can be said."""
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,33 @@
-"""What results.json holds beside accuracies: novelty, distances, calibration, pictures; and the names of the rest.
+"""Sections of results.json beside the rows: sources, calibration, trust; and those that other packages add.
 
-Each section is None (or empty) where it was not measured. All are plain values, so that reading and drawing them
-needs no torch. Accuracies and shares are fractions of 1; gains in the section on trust are in points.
+All are plain values, so that reading and drawing them needs no torch. Accuracies and shares are fractions of 1; gains
+in the section on trust are in points.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from wildpdiff.evaluate.study_sections import (
-    Interpolation,
-    InterpolationPair,
-    InterpolationPath,
-    PaperRow,
-    PublishedRow,
-    Scaling,
-    ScalingCell,
-)
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
+from wildpdiff.registry import registered
+
+if TYPE_CHECKING:
+    from wildpdiff.evaluate.results import Results
 
 __all__ = [
     "Calibration",
     "CalibrationBin",
-    "ConditionDistance",
-    "Interpolation",
-    "InterpolationPair",
-    "InterpolationPath",
-    "LatentMap",
-    "LatentPoint",
-    "Memorisation",
-    "NoveltyPoint",
-    "PaperRow",
-    "ParameterSpread",
-    "Picture",
-    "PublishedRow",
-    "Scaling",
-    "ScalingCell",
+    "SectionKind",
     "SourceFamily",
     "SourceInfo",
     "TrustPoint",
     "TrustSection",
+    "section_kinds",
 ]
+
+T = TypeVar("T")
 
 SourceFamily = Literal["reference", "no description", "description", "unlabelled images", "labels", "checkpoints"]
 """What a source uses of the task: nothing, its description, its unlabelled images, its labels; ``checkpoints`` are the
@@ -63,109 +49,6 @@ class SourceInfo:
     family: SourceFamily
     training_seconds: float | None
     note: str
-
-
-@dataclass(frozen=True)
-class ParameterSpread:
-    """How far the generated parameters and their accuracy vary, by what varies.
-
-    Attributes:
-        split, source: of the rows.
-        over_samples: root mean square distance (over n − 1) of samples of one generator to their mean, as a share of
-            the distance of that mean to the pretrained adapter; mean over tasks and seeds. None for one sample.
-        over_seeds: the same between the mean adapters of generators of different seeds. None for one seed.
-        accuracy_over_samples, accuracy_over_seeds: standard deviation (over n − 1) of the accuracy, and of its mean
-            over samples; means over tasks.
-    """
-
-    split: str
-    source: str
-    over_samples: float | None
-    over_seeds: float | None
-    accuracy_over_samples: float | None
-    accuracy_over_seeds: float | None
-
-
-@dataclass(frozen=True)
-class NoveltyPoint:
-    """One adapter in the accuracy-novelty plane (Zeng et al. 2025, 2506.07998).
-
-    Attributes:
-        split, source, condition, generator_seed, task, sample: as in a row of the results.
-        accuracy: on the task's test images.
-        distance: L2 distance of the flat adapter to the nearest stored checkpoint, in units of ``Memorisation.unit``.
-        overlap: largest intersection over union of its wrong test predictions with those of a stored checkpoint;
-            lower is newer behaviour.
-        nearest_own: whether that nearest checkpoint is of the task's own run; never so on unseen tasks.
-        nearest_accuracy: accuracy of that nearest checkpoint on the same images: what looking it up would give.
-        mean_accuracy: accuracy of the mean of all stored checkpoints on the same images.
-        mean_distance: distance to the mean of all stored checkpoints, in units.
-        average_distance: distance to the nearest weighted average (weights from 0, adding up to 1) of the seen tasks'
-            runs, each run at the mean of its checkpoints, in units. Near 0: it is an average.
-        span_distance: distance to the nearest weighted sum of the same runs, weights adding up to 1 but of any sign,
-            in units: what of it lies in no direction in which seen tasks differ.
-        finetuned_distance: distance to the task's own fine-tuned adapter, in units; None where there is none.
-    """
-
-    split: str
-    source: str
-    condition: str
-    generator_seed: int | None
-    task: str
-    sample: int
-    accuracy: float
-    distance: float
-    overlap: float
-    nearest_own: bool
-    nearest_accuracy: float
-    mean_accuracy: float
-    mean_distance: float
-    average_distance: float
-    span_distance: float
-    finetuned_distance: float | None
-
-
-@dataclass(frozen=True)
-class Memorisation:
-    """Are generated adapters new, or copies of stored checkpoints?
-
-    Attributes:
-        unit: the L2 distance that counts as 1: the mean distance of a fine-tuned adapter to the nearest checkpoint of
-            another run.
-        checkpoint_distance: for each seen task that was scored, distance of its fine-tuned adapter to the nearest
-            checkpoint of another run, in units.
-        checkpoint_overlap: the same for the overlap of errors.
-        checkpoint_mean_distance: the same for the distance to the mean of all stored checkpoints.
-        within_run: root mean square distance between two checkpoints of one run, in units; 0 for one a run.
-        directions: in how many directions the seen tasks' runs differ.
-        parameters: in how many an adapter can move: the values that fine-tuning changed. Where ``directions`` is no
-            small share of it, ``span_distance`` says nothing.
-        points: of the generator and of every other source.
-    """
-
-    unit: float
-    checkpoint_distance: tuple[float, ...]
-    checkpoint_overlap: tuple[float, ...]
-    checkpoint_mean_distance: tuple[float, ...]
-    within_run: float
-    directions: int
-    parameters: int
-    points: tuple[NoveltyPoint, ...]
-
-
-@dataclass(frozen=True)
-class ConditionDistance:
-    """How far a task's description lies from the nearest *other* seen task's; 1 is the mean over pairs of seen tasks.
-
-    Attributes:
-        split, task: which.
-        distance: root of the mean, over the parts that both have, of the squared distance in that part divided by its
-            mean over pairs of seen tasks.
-    """
-
-    split: str
-    task: str
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -197,45 +80,37 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class LatentPoint:
-    """A task's mean adapter in the plane of the map. ``kind`` is what the adapter is: fine-tuned or generated."""
-
-    split: str
-    kind: Literal["fine-tuned", "generated"]
-    task: str
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class LatentMap:
-    """Latents, each as the normalised adapter that it decodes to, on the first two principal components of the seen
-    tasks' fine-tuned ones.
+class SectionKind(Generic[T]):
+    """A kind of section that a package adds under ``sections`` of results.json and to the report.
 
     Attributes:
-        explained: share of the seen tasks' variance on each of the two axes.
-        points: fine-tuned and generated.
+        name: its key.
+        record: its type, as :func:`wildpdiff.evaluate.decoding.decode` reads types.
+        own_tasks: whether it is about the tasks and the backbone of the table; else it has tasks of its own.
+        measures: its content in a few words.
+        command: the command that measures it.
+        pages: sections of the report from its inputs (:class:`wildpdiff.report.page.PageInputs`); none where nothing
+            was measured.
     """
 
-    explained: tuple[float, float]
-    points: tuple[LatentPoint, ...]
+    name: str
+    record: Any
+    own_tasks: bool
+    measures: str
+    command: str
+    pages: Callable[[Any], Sequence[Any]] | None = None
+
+    def of(self, results: Results) -> T | None:
+        """The section of these results; None where it was not measured."""
+        return cast("T | None", results.sections.get(self.name))
+
+    def added_to(self, results: Results, value: T) -> Results:
+        """The results with this section; an empty one is left out."""
+        from dataclasses import replace
+
+        return replace(results, sections={**results.sections, **({self.name: value} if value else {})})
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A test image with what the models say.
-
-    Attributes:
-        split, task: where it was taken.
-        role: whether the generated adapter gains most or least on this task.
-        label, pretrained, generated: class names: the truth, and what two models say.
-        png: the image, base64.
-    """
-
-    split: str
-    task: str
-    role: Literal["best", "worst"]
-    label: str
-    pretrained: str
-    generated: str
-    png: str
+def section_kinds() -> dict[str, SectionKind[Any]]:
+    """Every kind that an installed package adds, by name, in the order of the report."""
+    return {kind.name: kind for kinds in registered("sections").values() for kind in kinds}

@@ -41,8 +41,7 @@ def styles_of(results: Results, parts: Sequence[SplitFindings]) -> dict[str, Sou
             families.setdefault(row.source, part.family(row))
     for info in results.sources:
         families.setdefault(info.name, info.family)
-    points = results.memorisation.points if results.memorisation else ()
-    for name in (PRETRAINED, GENERATED, FINETUNED, *(point.source for point in points)):
+    for name in (PRETRAINED, GENERATED, FINETUNED):
         families.setdefault(name, "description")
     return source_styles(families)
 

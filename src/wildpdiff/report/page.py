@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from wildpdiff.evaluate.interpolation_summary import ways_of
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.sections import section_kinds
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
 from wildpdiff.report.cross_validation_table import cross_validation_blocks
 from wildpdiff.report.drawing import ReportFigure
 from wildpdiff.report.figure_calibration import calibration_figure
-from wildpdiff.report.figure_distance import distance_figure
-from wildpdiff.report.figure_interpolation import alignment_figure, interpolation_figure
-from wildpdiff.report.figure_latent_map import latent_map_figure
-from wildpdiff.report.figure_novelty import novelty_figure
-from wildpdiff.report.figure_scaling import scaling_figure
 from wildpdiff.report.figure_trust import trust_figure
 from wildpdiff.report.figures import FigureNames, accuracy_figures, figure_names, styles_of
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle
-from wildpdiff.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
 from wildpdiff.report.sentences import table_sentences
 from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
 from wildpdiff.report.trust_findings import trust_sentences, trust_table
-from wildpdiff.report.verdict_sentence import verdict_sentence
 from wildpdiff.report.wording import count, percentage, signed_points
 
-__all__ = ["figures_of", "page_sections"]
+__all__ = ["PageInputs", "figures_of", "page_sections"]
 
 _TABLE_WORDS = (
     "Mean accuracy over tasks, of all samples and never of the best one; intervals are 95 % bootstrap intervals over "
@@ -36,17 +30,26 @@ _TABLE_WORDS = (
 )
 _UNMEASURED = {
     "sources": ("what each source uses of the task", "wildpdiff evaluate"),
-    "spread": ("the spread of generated parameters", "wildpdiff evaluate"),
-    "memorisation": ("novelty and memorisation", "wildpdiff evaluate"),
-    "distances": ("the distance of the conditions", "wildpdiff evaluate"),
     "calibration": ("calibration", "wildpdiff evaluate"),
-    "latent_map": ("the map of the latents", "wildpdiff evaluate"),
-    "pictures": ("sample pictures", "wildpdiff evaluate"),
-    "interpolation": ("interpolation between tasks", "wildpdiff reproduce paper"),
-    "paper": ("the paper's tables", "wildpdiff reproduce paper"),
-    "scaling": ("the number of training tasks", "wildpdiff reproduce scaling"),
     "trust": ("trust in generated adapters", "wildpdiff evaluate"),
 }
+
+
+@dataclass(frozen=True)
+class PageInputs:
+    """What sections of the report are drawn from.
+
+    Attributes:
+        results: everything that was measured.
+        parts: the tables of the first suite, its main split first.
+        styles: colour and marker of every source.
+        heading: stands before the title of a figure where there are several suites.
+    """
+
+    results: Results
+    parts: Sequence[SplitFindings]
+    styles: dict[str, SourceStyle]
+    heading: str
 
 
 def page_sections(results: Results) -> list[PageSection]:
@@ -62,14 +65,12 @@ def page_sections(results: Results) -> list[PageSection]:
     figures = [figure for suite in suites for figure in accuracy_figures(by_suite[suite], styles, names[suite])]
     sections.append(PageSection("Source by source, task by task", tuple(figures)))
     groups = [block for suite in suites for block in groups_blocks(by_suite[suite], styles, names[suite].heading)]
-    distance = distance_figure(results, first, styles, "gain-against-distance", names[suites[0]].heading)
-    sections.append(_section("Far from what was seen", [*groups, distance]))
+    sections.append(_section("Whole groups held out", groups))
     sections.append(_trust_section(results, styles))
-    sections.append(_novelty_section(results, styles, names[suites[0]]))
-    sections += _study_sections(results)
+    inputs = PageInputs(results, first, styles, names[suites[0]].heading)
+    sections += [page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)]
     calibration = calibration_figure(results, styles, "calibration", "")
     sections.append(_section("Calibration", [calibration]))
-    sections.append(_pictures_section(results))
     losses = [block for suite in suites for block in losses_blocks(by_suite[suite][0], styles)]
     sections += [_section("Where it lost", losses), _ceiling_section(results), _limits_section(results, parts)]
     return [section for section in sections if section is not None and section.blocks]
@@ -104,41 +105,6 @@ def _trust_section(results: Results, styles: Mapping[str, SourceStyle]) -> PageS
         return None
     words = Text(" ".join(trust_sentences(trust)))
     return PageSection("When to trust it", (words, trust_figure(trust, styles, "trust", ""), trust_table(trust)))
-
-
-def _novelty_section(results: Results, styles: Mapping[str, SourceStyle], names: FigureNames) -> PageSection | None:
-    verdict = verdict_sentence(results)
-    heading = names.heading
-    blocks = [
-        novelty_figure(results, styles, verdict, "accuracy-and-novelty", heading),
-        latent_map_figure(results, styles, "latent-map", heading),
-        spread_table(results.spread),
-    ]
-    return _section("New, or memorised?", blocks)
-
-
-def _study_sections(results: Results) -> list[PageSection | None]:
-    sections: list[PageSection | None] = []
-    between = results.interpolation
-    if between is not None and ways_of(between):
-        figures = [interpolation_figure(between, "interpolation", ""), alignment_figure(between, "alignment", "")]
-        sections.append(_section("Between tasks", [*figures, correlations_table(between)]))
-    if results.scaling is not None and results.scaling.cells:
-        sections.append(_section("How many tasks it takes", [scaling_figure(results.scaling, "scaling", "")]))
-    sections.append(_section("The paper's questions", paper_blocks(results.paper)))
-    return sections
-
-
-def _pictures_section(results: Results) -> PageSection | None:
-    rows = picture_rows(results)
-    if not rows:
-        return None
-    words = (
-        "Test images of the tasks where the generated adapter gains most, and of those where it gains least or does "
-        "harm, preferring images on which the two models differ. Below each: what it shows, what the pretrained model "
-        "says, what the generated adapter says; ✓ is right."
-    )
-    return PageSection("What the models see", (Text(words), *rows))
 
 
 def _ceiling_section(results: Results) -> PageSection | None:
@@ -200,8 +166,11 @@ def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]
     for section, (words, command) in _UNMEASURED.items():
         if not getattr(results, section):
             missing.setdefault(command, []).append(words)
+    for kind in section_kinds().values():
+        if kind.name not in results.sections:
+            missing.setdefault(kind.command, []).append(kind.measures)
     if not any(part.split.startswith("held-out ") for part in parts):
-        missing.setdefault("wildpdiff evaluate --hold-out habitat", []).append("whole groups of tasks held out")
+        missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")
     if not missing:
         return []
     told = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())

@@ -134,7 +134,7 @@ def _adapters(
 
 def can_calibrate(generator: Generator, zoo: Zoo) -> bool:
     """Whether seen tasks can be left out of this generator, and are enough for trust to rest on."""
-    return generator.mean is not None and not zoo.plan.joint and len(zoo.tasks) >= FEWEST_TASKS
+    return generator.mean is not None and len(zoo.tasks) >= FEWEST_TASKS
 
 
 def calibrate_generator(
@@ -168,18 +168,13 @@ def calibrate_generator(
         store: folder in which the networks of every group are kept as they are finished, for a call that goes on.
 
     Raises:
-        DataError: the generator has no conditional mean, the zoo is a joint one, or there are too few seen tasks.
+        DataError: the generator has no conditional mean, or there are too few seen tasks.
         TrainingError: a training diverged.
     """
     if generator.mean is None:
         raise DataError(
             "Trust rests on a conditional mean, of which the seen tasks can be left out, and this generator has none. "
             "Fit it with a kernel mean, or go without trust."
-        )
-    if zoo.plan.joint:
-        raise DataError(
-            f"The tasks of the zoo in {zoo.folder} were fine-tuned in one shared basis, so none of them can be held "
-            "out to calibrate trust. Use an independent zoo, or go without trust."
         )
     told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
     groups = calibration_folds(

@@ -30,7 +30,6 @@ from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import (
     INITIAL,
     PLAN,
-    STRUCTURED,
     Zoo,
     ZooPlan,
     shard_hashes,
@@ -39,7 +38,6 @@ from wildpdiff.zoo.store import (
     write_index,
     write_shard,
 )
-from wildpdiff.zoo.structured import StructuredConfig, finetune_structured
 
 __all__ = ["build_zoo", "recipe_of", "zoo_recipe"]
 
@@ -165,7 +163,6 @@ def build_zoo(
     *,
     seed: int = 0,
     per_shard: int = 20,
-    structured: StructuredConfig | None = None,
     features: Callable[[str], TaskFeatures] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Zoo:
@@ -184,8 +181,6 @@ def build_zoo(
             (:func:`zoo_recipe`); for unseen tasks choose them on the seen ones.
         seed: decides initialisation and order of images.
         per_shard: tasks fine-tuned together and stored together.
-        structured: fine-tune all tasks in one shared basis instead of each for itself. Interrupted before its end,
-            such a fine-tuning starts anew; and no task may be held out of the zoo later, since all had a part in it.
         features: gives a task's images behind the stem by its name, where the caller keeps them for later stages.
         progress: called with (optimiser steps × tasks done, in all).
 
@@ -205,19 +200,15 @@ def build_zoo(
     recipe = None
     if isinstance(config, ChosenRecipe):
         recipe, config = config.to_json(), config.config
-    settings = config.to_json() | ({} if structured is None else {STRUCTURED: structured.to_json()})
-    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, settings, seed, recipe)
+    plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed, recipe)
     _start(folder, plan)
     with _exclusive(folder):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
         for place in (folder, folder / "shards"):
             remove_leftovers(place)
         _write_initial(folder, plan, backbone)
-        if structured is None:
-            remember = features.keep if isinstance(features, FeatureCache) else None
-            _fill(folder, plan, backbone, known, config, progress, remember)
-        else:
-            _fill_together(folder, plan, backbone, known, config, structured, progress)
+        remember = features.keep if isinstance(features, FeatureCache) else None
+        _fill(folder, plan, backbone, known, config, progress, remember)
         if not whole_index(folder, len(plan.shards)):
             write_index(folder, len(plan.shards))
     return Zoo.open(folder)
@@ -264,35 +255,3 @@ def _fill(
         write_shard(folder, number, run, plan.seed)
         if remember is not None:
             remember(features)
-
-
-def _fill_together(
-    folder: Path,
-    plan: ZooPlan,
-    backbone: Backbone,
-    known: Callable[[str], TaskFeatures],
-    config: FinetuneConfig,
-    structured: StructuredConfig,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    missing = [number for number in range(len(plan.shards)) if not whole_shard(folder, number)]
-    if not missing:
-        return
-    count = len(plan.tasks)
-
-    def advance(step: int, steps: int) -> None:
-        if progress is not None:
-            progress(step * count, steps * count)
-
-    features = [known(name) for name in plan.tasks]
-    initial = read_safetensors(folder / INITIAL)
-    run = finetune_structured(backbone, features, initial, config, structured, sub_seed(plan.seed, "finetune"), advance)
-    for number in missing:
-        write_shard(folder, number, _part(run, number * plan.per_shard, len(plan.shards[number])), plan.seed)
-
-
-def _part(run: FinetuneRun, first: int, count: int) -> FinetuneRun:
-    """Some tasks of a run."""
-    rows = slice(first, first + count)
-    tensors = {name: value[rows] for name, value in run.tensors.items()}
-    return FinetuneRun(run.names[rows], run.steps, tensors, run.train_loss[rows], run.validation_accuracy[rows])

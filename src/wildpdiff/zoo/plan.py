@@ -11,11 +11,9 @@ from wildpdiff.adapter import AdapterConfig
 from wildpdiff.artifact import SCHEMA_VERSION, content_hash, json_bytes
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 
-__all__ = ["PLAN", "STRUCTURED", "ZooPlan"]
+__all__ = ["PLAN", "ZooPlan"]
 
 PLAN = "plan.json"
-STRUCTURED = "structured"
-"""Key of the plan's fine-tuning under which a structured zoo has its basis."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,6 @@ class ZooPlan:
     finetune: Mapping[str, Any]
     seed: int
     recipe: Mapping[str, Any] | None = None
-
-    @property
-    def joint(self) -> bool:
-        """Whether the tasks were fine-tuned in one shared basis, so that none can be held out afterwards."""
-        return STRUCTURED in self.finetune
 
     @property
     def shards(self) -> tuple[tuple[str, ...], ...]:
@@ -92,6 +85,11 @@ class ZooPlan:
         numbers = all(isinstance(value, int) and value >= 0 for value in (plan.per_shard - 1, plan.seed))
         if not numbers or not plan.tasks or not all(isinstance(name, str) for name in (plan.suite, *plan.tasks)):
             raise ArtifactError(f"{path} is not a whole plan of a zoo: its values are of wrong kinds. Build it again.")
+        if "structured" in plan.finetune:
+            raise ArtifactError(
+                f"{path}: the tasks were fine-tuned in one shared basis, which this version does not have. Build the "
+                "zoo again without --structured."
+            )
         return plan
 
     @property

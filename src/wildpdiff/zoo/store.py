@@ -15,7 +15,7 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.artifact import read_json, read_safetensors
 from wildpdiff.errors import ArtifactError
 from wildpdiff.zoo.hashes import hashes_of, read_hashed
-from wildpdiff.zoo.plan import PLAN, STRUCTURED, ZooPlan
+from wildpdiff.zoo.plan import PLAN, ZooPlan
 from wildpdiff.zoo.shards import (
     INDEX,
     INITIAL,
@@ -32,7 +32,6 @@ from wildpdiff.zoo.shards import (
 __all__ = [
     "INITIAL",
     "PLAN",
-    "STRUCTURED",
     "Zoo",
     "ZooPlan",
     "read_rows",
@@ -116,10 +115,7 @@ class Zoo:
         return result
 
     def only(self, tasks: Sequence[str]) -> Zoo:
-        """The same zoo reduced to some of its tasks, for example to hold others out. Nothing is copied.
-
-        In a structured zoo (``plan.joint``) the others still had a part in the basis: it holds nobody out.
-        """
+        """The same zoo reduced to some of its tasks, for example to hold others out. Nothing is copied."""
         unknown = sorted(set(tasks) - set(self.tasks))
         if unknown or not tasks:
             raise ArtifactError(f"The zoo in {self.folder} has no task {unknown[0] if unknown else '(none named)'!r}.")
@@ -132,13 +128,8 @@ class Zoo:
         """The zoo of all other tasks, to hold these out. Nothing is copied.
 
         Raises:
-            ArtifactError: no task is left, or the zoo is a joint one, whose basis every task had a part in.
+            ArtifactError: no task is left.
         """
-        if self.plan.joint:
-            raise ArtifactError(
-                f"The tasks of the zoo in {self.folder} were fine-tuned in one shared basis, so none of them can be "
-                "held out afterwards. Build a zoo without them, or an independent one."
-            )
         held = set(tasks)
         return self.only([name for name in self.tasks if name not in held])
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from wildbench.sections import ParameterSpread
 from wildpdiff.cli.compare import compare
 from wildpdiff.cli.report import report
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo, write_results
-from wildpdiff.evaluate.sections import ParameterSpread
 from wildpdiff.evaluate.summary import summarise
 
 ACCURACY = {
@@ -84,14 +84,14 @@ def test_what_cannot_be_compared_is_refused(a: str, b: str, split: str | None, s
 def test_a_report_of_two_files_takes_what_the_first_lacks(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spread = (ParameterSpread("unseen", "generated", 0.25, None, None, None),)
     further = path.with_name("further.json")
-    write_results(further, replace(make(), spread=spread))
+    write_results(further, replace(make(), sections={"spread": spread}))
     report([path, further], path.parent / "page", as_json=True)
     page = Path(json.loads(capsys.readouterr().out)["report"])
     assert page.parent == path.parent / "page"
     text = page.read_text()
     assert "How much generated adapters vary" in text
     assert "Spread: measured by wildpdiff evaluate" in text
-    foreign = replace(make(), spread=spread, suite=replace(make().suite, fingerprint="e" * 64))
+    foreign = replace(make(), sections={"spread": spread}, suite=replace(make().suite, fingerprint="e" * 64))
     write_results(further, foreign)
     with pytest.raises(ArtifactError, match="another suite"):
         report([path, further], path.parent / "page")

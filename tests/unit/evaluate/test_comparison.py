@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import toys
+from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, PICTURES, SPREAD
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
@@ -92,19 +93,23 @@ def test_the_rest_is_recorded(results: Results, comparison: Comparison, toy_back
 def test_everything_beside_accuracy_is_measured(results: Results) -> None:
     rows = dict.fromkeys(row.source for row in results.rows if row.source != "fine-tuned")
     assert [info.name for info in results.sources] == [*rows, "fine-tuned"]
-    assert results.memorisation is not None
-    assert {point.source for point in results.memorisation.points} == {info.name for info in results.sources}
-    assert {(entry.split, entry.source) for entry in results.spread} == {("seen", "generated"), ("unseen", "generated")}
-    assert all(entry.over_samples is None and entry.over_seeds is not None for entry in results.spread)
-    assert [(entry.split, entry.task) for entry in results.distances] == [
+    memorisation, latent_map = MEMORISATION.of(results), LATENT_MAP.of(results)
+    assert memorisation is not None
+    assert {point.source for point in memorisation.points} == {info.name for info in results.sources}
+    assert {(entry.split, entry.source) for entry in SPREAD.of(results) or ()} == {
+        ("seen", "generated"),
+        ("unseen", "generated"),
+    }
+    assert all(entry.over_samples is None and entry.over_seeds is not None for entry in SPREAD.of(results) or ())
+    assert [(entry.split, entry.task) for entry in DISTANCES.of(results) or ()] == [
         (split, task.name) for split in ("seen", "unseen") for task in SUITE.tasks(split)
     ]
     assert {(entry.split, entry.source, entry.condition) for entry in results.calibration} == {
         (row.split, row.source, row.condition) for row in results.rows
     }
-    assert results.latent_map is not None
-    assert {point.kind for point in results.latent_map.points} == {"fine-tuned", "generated"}
-    assert {picture.split for picture in results.pictures} == {"unseen"}
+    assert latent_map is not None
+    assert {point.kind for point in latent_map.points} == {"fine-tuned", "generated"}
+    assert {picture.split for picture in PICTURES.of(results) or ()} == {"unseen"}
 
 
 def test_seen_tasks_are_drawn_by_the_seed(comparison: Comparison) -> None:

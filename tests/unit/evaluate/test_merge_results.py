@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 
+from wildbench.sections import ConditionDistance, ParameterSpread, Scaling
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.merge_results import NamedResults, merge_results
 from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo
-from wildpdiff.evaluate.sections import (
-    ConditionDistance,
-    ParameterSpread,
-    Scaling,
-    SourceInfo,
-    TrustPoint,
-    TrustSection,
-)
+from wildpdiff.evaluate.sections import SourceInfo, TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
 
 SCALING = Scaling(("a",), (0.5,), (0.6,), ())
@@ -47,8 +41,8 @@ FOREIGN = SuiteInfo("savanna", 10, "e" * 64, 320, 30, {})
 
 def test_what_is_missing_is_taken_and_said() -> None:
     made = replace(make().provenance, command="wildpdiff reproduce scaling")
-    found = merge_results(make(), [other(make(accuracy=0.9, scaling=SCALING), provenance=made)])
-    assert found.scaling == SCALING
+    found = merge_results(make(), [other(make(accuracy=0.9, sections={"scaling": SCALING}), provenance=made)])
+    assert found.sections == {"scaling": SCALING}
     assert found.rows == make().rows, "the table stays the first file's"
     (note,) = found.notes
     assert "Scaling: measured by wildpdiff reproduce scaling" in note
@@ -57,9 +51,12 @@ def test_what_is_missing_is_taken_and_said() -> None:
 
 def test_the_first_file_that_has_a_section_wins() -> None:
     later = (ParameterSpread("seen", "generated", 0.9, None, None, None),)
-    assert merge_results(make(spread=SPREAD), [other(make(spread=later))]).spread == SPREAD
-    both = merge_results(make(), [other(make(spread=SPREAD)), other(make(spread=later))])
-    assert both.spread == SPREAD
+    assert (
+        merge_results(make(sections={"spread": SPREAD}), [other(make(sections={"spread": later}))]).sections["spread"]
+        == SPREAD
+    )
+    both = merge_results(make(), [other(make(sections={"spread": SPREAD})), other(make(sections={"spread": later}))])
+    assert both.sections["spread"] == SPREAD
     assert len(both.notes) == 1
 
 
@@ -72,15 +69,15 @@ def test_held_out_splits_are_appended_with_their_sources() -> None:
 
 
 def test_a_study_of_its_own_may_be_of_another_suite_and_says_so() -> None:
-    found = merge_results(make(), [other(make(scaling=SCALING), suite=FOREIGN)])
+    found = merge_results(make(), [other(make(sections={"scaling": SCALING}), suite=FOREIGN)])
     assert "another set of tasks (savanna, 320 seen, 30 unseen)" in found.notes[0]
 
 
 @pytest.mark.parametrize(
     ("added", "what"),
     [
-        (make(spread=SPREAD), "spread of another suite"),
-        (make(distances=(ConditionDistance("unseen", "a", 1.0),)), "distances of another suite"),
+        (make(sections={"spread": SPREAD}), "spread of another suite"),
+        (make(sections={"distances": (ConditionDistance("unseen", "a", 1.0),)}), "distances of another suite"),
         (make("held-out habitat"), "held-out habitat of another suite"),
     ],
 )
@@ -92,11 +89,13 @@ def test_what_is_about_the_tasks_is_refused_from_another_suite(added: Results, w
 def test_another_backbone_is_refused_even_for_a_study_of_its_own() -> None:
     backbone = BackboneInfo("efficientnet", "b" * 64, 1, 1)
     with pytest.raises(ArtifactError, match="scaling of another backbone"):
-        merge_results(make(), [other(make(scaling=SCALING), backbone=backbone)])
+        merge_results(make(), [other(make(sections={"scaling": SCALING}), backbone=backbone)])
 
 
 def test_a_foreign_file_that_adds_nothing_does_no_harm() -> None:
-    assert merge_results(make(spread=SPREAD), [other(make(spread=SPREAD), suite=FOREIGN)]) == make(spread=SPREAD)
+    assert merge_results(
+        make(sections={"spread": SPREAD}), [other(make(sections={"spread": SPREAD}), suite=FOREIGN)]
+    ) == make(sections={"spread": SPREAD})
 
 
 def trust(world: str, gain: float = 1.0) -> TrustSection:

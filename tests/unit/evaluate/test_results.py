@@ -34,6 +34,8 @@ def row(source: str, task: str, accuracy: float, **other: Any) -> ResultRow:
     return ResultRow(suite="savanna", source=source, task=task, accuracy=accuracy, images=100, **values)
 
 
+GOLDEN = Path(__file__).parents[2] / "golden"
+
 ROWS = [
     row("fine-tuned", "a", 0.8, condition="none"),
     row("fine-tuned", "b", 0.9, condition="none"),
@@ -109,7 +111,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_results(path, make())
     assert read_results(path) == make()
     document = json.loads(path.read_text())
-    assert (document["schema_version"], document["kind"]) == (4, "results")
+    assert (document["schema_version"], document["kind"]) == (5, "results")
     assert document == make().to_json()
 
 
@@ -161,7 +163,7 @@ def test_a_damaged_file_is_refused_with_file_and_key(
 
 def test_a_newer_schema_is_told_from_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({**make().to_json(), "schema_version": 5}))
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 6}))
     with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
         read_results(path)
 
@@ -212,6 +214,28 @@ def test_trust_is_written_and_read(tmp_path: Path) -> None:
     results = replace(make(), trust=TrustSection((POINT, replace(POINT, generator=1))))
     write_results(tmp_path / "results.json", results)
     assert read_results(tmp_path / "results.json") == results
+
+
+def test_sections_of_installed_packages_are_records_and_others_stay_as_they_are(tmp_path: Path) -> None:
+    document = json.loads((GOLDEN / "results-5" / "results.json").read_bytes())
+    document["sections"]["of another package"] = {"values": [1, None, "x"]}
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    results = read_results(tmp_path / "results.json")
+    assert results.sections["spread"][0].over_samples == 0.25
+    assert results.to_json() == document
+
+
+def test_a_damaged_section_is_refused_with_its_key() -> None:
+    document = json.loads((GOLDEN / "results-5" / "results.json").read_bytes())
+    document["sections"]["distances"][0]["distance"] = "far"
+    with pytest.raises(ArtifactError, match=r"sections.distances\[0\].distance is 'far'"):
+        Results.from_json(document)
+
+
+def test_the_sections_of_before_are_those_of_today() -> None:
+    before, now = (read_results(GOLDEN / f"results-{version}" / "results.json") for version in (4, 5))
+    assert before == now
+    assert set(now.sections) == {"spread", "distances", "scaling"}
 
 
 def test_a_file_from_before_trust_is_read() -> None:

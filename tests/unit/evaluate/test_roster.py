@@ -8,7 +8,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.roster import SOURCE_NAMES
+from wildpdiff.evaluate.roster import baseline_names
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.store import Zoo
@@ -42,7 +42,7 @@ def results(comparison: Comparison) -> Results:
 
 def test_everybody_takes_part_but_those_left_out(results: Results) -> None:
     named = {row.source for row in results.rows}
-    assert named == {"pretrained", *SOURCE_NAMES, "generated", "fine-tuned"} - {*SLOW, "unconditional p-diff"}
+    assert named == {"pretrained", *baseline_names(), "generated", "fine-tuned"} - {*SLOW, "unconditional p-diff"}
     assert {info.name for info in results.sources} == named
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import toys
+from wildbench.methods.few_labels import few_labels
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import TrainingError
 from wildpdiff.posterior.most_probable import PosteriorConfig

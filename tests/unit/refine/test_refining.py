@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import toys
+from wildbench.methods.few_labels import few_labels
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.few_labels import few_labels
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError

@@ -12,20 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wildpdiff.evaluate.results import (
-    AutoencoderInfo,
-    BackboneInfo,
-    Ceiling,
-    GeneratorInfo,
-    Provenance,
-    ResultRow,
-    Results,
-    Stage,
-    SuiteInfo,
-)
-from wildpdiff.evaluate.sections import (
-    Calibration,
-    CalibrationBin,
+from wildbench.sections import (
     ConditionDistance,
     Interpolation,
     InterpolationPair,
@@ -40,11 +27,19 @@ from wildpdiff.evaluate.sections import (
     PublishedRow,
     Scaling,
     ScalingCell,
-    SourceFamily,
-    SourceInfo,
-    TrustPoint,
-    TrustSection,
 )
+from wildpdiff.evaluate.results import (
+    AutoencoderInfo,
+    BackboneInfo,
+    Ceiling,
+    GeneratorInfo,
+    Provenance,
+    ResultRow,
+    Results,
+    Stage,
+    SuiteInfo,
+)
+from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo, TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
 
 GAINS = {
@@ -181,20 +176,26 @@ def build_whole(gains: dict[tuple[str, str], float] | None = None) -> Results:
     seconds = dict.fromkeys(MANY, 0.003) | {"generated": 0.0042, "fine-tuned": 14.2}
     training = {info.name: info.training_seconds for info in infos if info.training_seconds is not None}
     results = replace(results, rows=rows, summary=tuple(summarise(rows, seconds, training)))
+    spread, memorisation = _spread(), _memorisation(results, random)
+    distances = tuple(
+        ConditionDistance(split, task, float(random.gamma(4, 0.11)))
+        for split, task in dict.fromkeys((row.split, row.task) for row in rows)
+    )
+    calibration, latent_map = _calibration(random), _latent_map(results, random)
+    pictures = _pictures(results, random)
     return replace(
         results,
-        spread=_spread(),
-        memorisation=_memorisation(results, random),
-        distances=tuple(
-            ConditionDistance(split, task, float(random.gamma(4, 0.11)))
-            for split, task in dict.fromkeys((row.split, row.task) for row in rows)
-        ),
-        calibration=_calibration(random),
-        latent_map=_latent_map(results, random),
-        pictures=_pictures(results, random),
-        interpolation=build_interpolation(36),
-        scaling=build_scaling({5: -0.9, 10: -0.2, 20: 0.25, 40: 0.55, 80: 0.72, 160: 0.85}),
-        paper=_paper(),
+        calibration=calibration,
+        sections={
+            "spread": spread,
+            "memorisation": memorisation,
+            "distances": distances,
+            "latent_map": latent_map,
+            "pictures": pictures,
+            "interpolation": build_interpolation(36),
+            "scaling": build_scaling({5: -0.9, 10: -0.2, 20: 0.25, 40: 0.55, 80: 0.72, 160: 0.85}),
+            "paper": _paper(),
+        },
         trust=build_trust(),
     )
 

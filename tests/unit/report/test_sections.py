@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wildpdiff.evaluate.interpolation_summary import SIMILARITY, midpoint_kept
+from wildbench.interpolation.interpolation_summary import SIMILARITY, midpoint_kept
+from wildbench.report.figure_interpolation import alignment_caption
+from wildbench.report.figure_novelty import novelty_means
+from wildbench.report.scaling_summary import scaling_curves, scaling_sentences
+from wildbench.report.section_tables import paper_blocks
+from wildbench.sections import MEMORISATION, PAPER
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.figure_accuracy import accuracy_figure
 from wildpdiff.report.figure_gain import headroom_figure
-from wildpdiff.report.figure_interpolation import alignment_caption
-from wildpdiff.report.figure_novelty import novelty_means
 from wildpdiff.report.figures import styles_of
 from wildpdiff.report.findings import findings
 from wildpdiff.report.html import write_report
-from wildpdiff.report.scaling_summary import scaling_curves, scaling_sentences
-from wildpdiff.report.section_tables import paper_blocks
 
 Sections = Callable[..., Any]
 
@@ -120,8 +121,9 @@ def test_pictures_show_truth_and_both_answers(page: str) -> None:
 
 
 def test_novelty_is_the_mean_over_tasks_of_the_mean_over_samples(whole_results: Results) -> None:
-    assert whole_results.memorisation is not None
-    means = {(mean.source, mean.condition): mean for mean in novelty_means(whole_results.memorisation, "unseen")}
+    memorisation = MEMORISATION.of(whole_results)
+    assert memorisation is not None
+    means = {(mean.source, mean.condition): mean for mean in novelty_means(memorisation, "unseen")}
     assert len(means) == len([row for row in whole_results.summary if row.split == "unseen"])
     line = next(row for row in whole_results.summary if (row.split, row.label) == ("unseen", "generated"))
     assert means["generated", "own"].accuracy == pytest.approx(line.accuracy)
@@ -200,7 +202,7 @@ def test_alignment_that_runs_the_wrong_way_is_said_so(interpolation_of: Sections
 
 
 def test_the_papers_numbers_stand_once_below_ours(whole_results: Results) -> None:
-    _, table = paper_blocks(whole_results.paper)
+    _, table = paper_blocks(PAPER.of(whole_results) or ())
     heads = [row.head for row in table.rows]  # type: ignore[attr-defined]
     assert heads[:4] == ["RQ1", "one seen task", "one seen task", "the paper"]
     assert heads.count("the paper") == 5

@@ -18,14 +18,14 @@ from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.fit import FittedMean, SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ADDITIVE, RESIDUAL
 from wildpdiff.diffusion.fit import DiffusionConfig
-from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.errors import DataError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.decoder import ShiftDecoder
 from wildpdiff.tasks.description import Description
 from wildpdiff.trust.calibrate import CalibrationConfig, hold_out_folds
 from wildpdiff.trust.folds import Fold
-from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sources, calibrate_generator, can_calibrate
+from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sources, calibrate_generator
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.seen import SeenTasks
 from wildpdiff.zoo.build import build_zoo
@@ -201,17 +201,6 @@ def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(world: World) 
 def test_a_generator_without_a_conditional_mean_is_refused(world: World) -> None:
     with pytest.raises(DataError, match="conditional mean"):
         world.calibrate(replace(world.generator, mean=None))
-
-
-def test_a_joint_zoo_is_refused_because_nobody_can_be_held_out_of_it(world: World) -> None:
-    finetune = {**world.zoo.plan.finetune, "structured": {"directions": 4, "decay": 0.0}}
-    joint = replace(world.zoo, plan=replace(world.zoo.plan, finetune=finetune))
-    assert not can_calibrate(world.generator, joint)
-    with pytest.raises(DataError, match="one shared basis"):
-        replace(world, zoo=joint).calibrate()
-    with pytest.raises(ArtifactError, match="one shared basis"):
-        joint.without(["seen-00"])
-    assert world.zoo.without(["seen-00"]).tasks == world.zoo.tasks[1:]
 
 
 def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_space(world: World) -> None:

@@ -1,0 +1,80 @@
+"""``wildpdiff reproduce panel``: families of tasks on which settings are judged together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wildbench.studies.panel_page import PanelPage
+
+__all__ = ["panel"]
+
+
+def panel(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with the data sets; worlds without theirs are skipped.")
+    ] = None,
+    out: OutOption = Path("runs/panel"),
+    worlds: Annotated[str | None, typer.Option("--worlds", help="Which, separated by commas; else all.")] = None,
+    seed: SeedOption = 0,
+    generators: Annotated[int, typer.Option("--generators", min=1, help="Generators fitted in each world.")] = 3,
+    baselines: Annotated[
+        Literal["core", "all"],
+        typer.Option(
+            "--baselines", help="core leaves out those that are trained: multi-task adapters, hypernetwork, …."
+        ),
+    ] = "all",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score generated adapters, simple alternatives and trust on many families of tasks with the same settings.
+
+    A world at a time, each with its own results.json and report; panel.md and panel.html have a row a world. Stopped
+    and started again with the same options, it resumes; worlds may come in several calls.
+    """
+    may_write_into(out)
+    prepare_torch(threads)
+    from wildbench.studies.panel import WORLDS, find_world
+    from wildbench.studies.panel_page import METHODS
+    from wildbench.studies.panel_run import PanelConfig, run_panel
+    from wildpdiff.evaluate.decoding import encode
+
+    names = None if worlds is None else [name.strip() for name in worlds.split(",") if name.strip()]
+    chosen = WORLDS if names is None else [find_world(name) for name in names]
+    methods = METHODS if baselines == "all" else tuple(method for method in METHODS if not method.trained)
+    config = PanelConfig(seed=seed, generators=generators, methods=methods)
+    with Stages() as stages:
+        page = run_panel(config, chosen, data, out, command=recorded_command(), reporter=stages)
+    if as_json:
+        rows = [encode(row) for row in page.rows]
+        print_json({"page": str(page.html), "table": str(page.markdown), "rows": rows, "remarks": list(page.remarks)})
+        return
+    show(_table(page))
+    for remark in page.remarks:
+        show(remark)
+    show(f"\nTable: {page.markdown}\nPage: {page.html}")
+
+
+def _table(page: PanelPage) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from wildpdiff.report.wording import percent, signed_points
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("world", "LoRA adds", "pretrained", "best simple", "generated", "fine-tuned"):
+        table.add_column(name)
+    for row in page.rows:
+        shown = (row.accuracy[name] for name in ("pretrained", row.simple, "generated", "fine-tuned"))
+        cells = (row.world, signed_points(row.lora.value), *(percent(value.value) for value in shown))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

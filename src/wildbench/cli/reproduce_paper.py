@@ -1,0 +1,117 @@
+"""``wildpdiff reproduce paper``: the paper's questions on the simulated camera traps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
+
+if TYPE_CHECKING:
+    from wildbench.studies.paper import PaperConfig
+
+__all__ = ["paper"]
+
+Size = Literal["default", "tiny"]
+
+
+def paper(
+    seed: SeedOption = 0,
+    out: OutOption = Path("runs/paper"),
+    size: Annotated[Size, typer.Option("--size", help="tiny takes a minute and shows nothing but that it runs.")] = (
+        "default"
+    ),
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Generators fitted of each kind.")] = 3,
+    backbone: BackboneOption = "savanna-cnn",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the paper's questions again: one and several seen tasks, what lies between two, unseen tasks.
+
+    The paper's method and this package's stand beside each other, with the paper's own numbers. Stopped and started
+    again with the same options, it goes on where it was.
+    """
+    may_write_into(out)
+    prepare_torch(threads)
+    from wildbench.report.paper_terminal import paper_table
+    from wildbench.sections import PAPER
+    from wildbench.studies.paper import run_paper
+    from wildpdiff.evaluate.decoding import encode
+
+    with Stages() as stages:
+        result = run_paper(_config(size, seed, seeds, backbone), out, command=recorded_command(), reporter=stages)
+    if as_json:
+        print_json(
+            {
+                "results": str(out / "results.json"),
+                "report": str(result.report),
+                "paper": encode(PAPER.of(result.results) or ()),
+            }
+        )
+        return
+    show(paper_table(result.results))
+    show(f"\nResults: {out / 'results.json'}\nReport: {result.report}")
+
+
+def _config(size: Size, seed: int, seeds: int, backbone: str) -> PaperConfig:
+    from dataclasses import replace
+
+    from wildbench.studies.paper import PaperConfig
+
+    config = PaperConfig()
+    if size == "tiny":
+        return _tiny(seed, seeds, backbone)
+    return replace(config, run=replace(config.run, seed=seed, generator_seeds=seeds, backbone=backbone))
+
+
+def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
+    from dataclasses import replace
+
+    from wildbench.studies.few_tasks import FewTasksStudy
+    from wildbench.studies.paper import PaperConfig
+    from wildpdiff.autoencoder.fit import AutoencoderConfig
+    from wildpdiff.conditional_mean.correction import TaskLossConfig
+    from wildpdiff.diffusion.fit import DiffusionConfig
+    from wildpdiff.fit import PAPER_METHOD, PAPER_METHOD_ONE_TASK, GeneratorConfig
+    from wildpdiff.pipeline import PipelineConfig
+    from wildpdiff.zoo.steps import FinetuneConfig
+
+    finetune = FinetuneConfig(steps=30, batch=16, checkpoints=4, interval=2, warmup=2)
+    latents = AutoencoderConfig(latent_size=8, steps=30)
+    run = PipelineConfig(
+        suite_options={"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
+        backbone=backbone,
+        seed=seed,
+        finetune=finetune,
+        generator=GeneratorConfig(
+            components=4,
+            autoencoder_config=latents,
+            diffusion=DiffusionConfig(size="tiny", steps=60, batch=32),
+            task_loss=TaskLossConfig(steps=20, tasks=4, images=8),
+        ),
+        generator_seeds=seeds,
+        samples=2,
+        seen_tasks=6,
+    )
+    small = replace(PAPER_METHOD.diffusion, steps=30, batch=16)
+    return PaperConfig(
+        run=run,
+        method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
+        few_tasks=FewTasksStudy(
+            tasks=2,
+            checkpoints=4,
+            intervals=(1, 10),
+            before=10,
+            finetune=finetune,
+            method=replace(PAPER_METHOD_ONE_TASK, autoencoder_config=latents, diffusion=small),
+            several=3,
+            several_method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
+        ),
+        pairs=2,
+        middle_pairs=2,
+        least_gain=-1.0,
+    )

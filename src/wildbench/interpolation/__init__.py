@@ -1,0 +1,1 @@
+"""What lies between the adapters of two tasks."""

@@ -1,0 +1,1 @@
+"""Methods of the literature and controls, as sources of adapters."""

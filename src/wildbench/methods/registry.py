@@ -1,0 +1,213 @@
+"""Methods of the literature, controls and few-label references that are added to a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wildbench.methods.centred import CentredPretrainedSource
+from wildbench.methods.checkpoints import (
+    CheckpointAverageSource,
+    CheckpointNoiseSource,
+    GaussianSource,
+    pool_statistics,
+)
+from wildbench.methods.column_merge import ColumnMergeSource
+from wildbench.methods.feature_prompt import FeaturePromptSource
+from wildbench.methods.few_label_methods import LABELLED_NAMES, labelled_candidates
+from wildbench.methods.hypernetwork import HypernetworkSource
+from wildbench.methods.linear_ridge import LinearRidgeSource
+from wildbench.methods.merge import TopKMergeSource
+from wildbench.methods.multitask import MultiTaskSource
+from wildbench.methods.pdiff import UnconditionalPDiffSource
+from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
+from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.cli.folders import may_write_into
+from wildpdiff.evaluate.candidate import Candidate, MethodInputs
+from wildpdiff.source import Source
+
+__all__ = ["METHODS", "ResearchMethods"]
+
+
+PDIFF = "pdiff"
+"""Setting: the folder of a trained unconditional p-diff, trained there where it is missing."""
+
+
+class ResearchMethods:
+    """Trained networks, corrections of the pretrained model, controls from checkpoints, and sources with labels."""
+
+    names: Sequence[str] = (
+        "top-K merge",
+        "linear ridge regression",
+        "pretrained, centred",
+        "prior from the description",
+        "prior by EM on unlabelled images",
+        "multi-task adapter",
+        "multi-task adapter with description",
+        "hypernetwork, reconstruction",
+        "hypernetwork, task loss",
+        "column-wise merge",
+        "feature prompt",
+        "checkpoint + noise .06",
+        "checkpoint + noise .12",
+        "checkpoint + relative noise .05",
+        "checkpoint + relative noise .15",
+        "average of 16 checkpoints",
+        "Gaussian per coordinate",
+        "unconditional p-diff",
+        *LABELLED_NAMES,
+    )
+
+    settings: Sequence[str] = (PDIFF,)
+
+    def check(self, settings: Mapping[str, str]) -> None:
+        """The folder of p-diff can be written into."""
+        if PDIFF in settings:
+            may_write_into(Path(settings[PDIFF]))
+
+    def candidates(self, inputs: MethodInputs) -> list[Candidate]:
+        """All of them; p-diff with the setting ``pdiff``, its folder; sources with labels where there are any.
+
+        p-diff is trained and written into that folder where it is missing, which takes an hour of one core for a few
+        thousand checkpoints.
+        """
+        seen = inputs.seen
+        found = _further(seen) + _networks(seen) + _controls(seen)
+        if PDIFF in inputs.settings:
+            found.append(_pdiff(seen, Path(inputs.settings[PDIFF])))
+        if inputs.labelled is not None:
+            found += labelled_candidates(seen, inputs.generators[0], inputs.labelled, inputs.tasks)
+        return found
+
+
+METHODS = ResearchMethods()
+
+
+def _further(seen: SeenTasks) -> list[Candidate]:
+    told = (seen.encoder, seen.descriptions, seen.adapters)
+    return [
+        Candidate(
+            "top-K merge",
+            "description",
+            "softmax-weighted mean of the nearest seen adapters",
+            lambda: TopKMergeSource(*told, seen.features),
+            trained=True,
+        ),
+        Candidate(
+            "linear ridge regression",
+            "description",
+            "description to adapter, linear",
+            lambda: LinearRidgeSource(*told, seen.features),
+            trained=True,
+        ),
+        Candidate(
+            "pretrained, centred",
+            "description",
+            "pretrained, its classifier centred on the images of the place",
+            lambda: CentredPretrainedSource(seen),
+            trained=True,
+        ),
+        Candidate(
+            "prior from the description",
+            "description",
+            "pretrained, its label prior predicted from the description",
+            lambda: PredictedPriorSource(seen),
+            trained=True,
+        ),
+        Candidate(
+            "prior by EM on unlabelled images",
+            "unlabelled images",
+            "pretrained, its label prior fitted to the task's unlabelled images",
+            lambda: UnlabelledPriorSource(seen),
+            trained=True,
+            unlabelled=True,
+        ),
+        Candidate(
+            "multi-task adapter",
+            "no description",
+            "one adapter trained on all seen tasks",
+            lambda: MultiTaskSource(seen, False),
+            trained=True,
+        ),
+        Candidate(
+            "multi-task adapter with description",
+            "description",
+            "one adapter whose classifier reads the description",
+            lambda: MultiTaskSource(seen, True),
+            trained=True,
+        ),
+    ]
+
+
+def _networks(seen: SeenTasks) -> list[Candidate]:
+    return [
+        Candidate(
+            "hypernetwork, reconstruction",
+            "description",
+            "network from description to adapter, trained on adapters",
+            lambda: HypernetworkSource(seen, "reconstruction"),
+            trained=True,
+        ),
+        Candidate(
+            "hypernetwork, task loss",
+            "description",
+            "network from description to adapter, trained through the backbone",
+            lambda: HypernetworkSource(seen, "task"),
+            trained=True,
+        ),
+        Candidate(
+            "column-wise merge",
+            "description",
+            "seen adapters merged column by column, by a network trained through the backbone",
+            lambda: ColumnMergeSource(seen),
+            trained=True,
+        ),
+        Candidate(
+            "feature prompt",
+            "description",
+            "scale and bias of the features, by a network that reads the description's images",
+            lambda: FeaturePromptSource(seen),
+            trained=True,
+        ),
+    ]
+
+
+def _controls(seen: SeenTasks) -> list[Candidate]:
+    zoo = seen.zoo
+    statistics = pool_statistics(zoo)
+    noise = [
+        Candidate(
+            CheckpointNoiseSource(zoo, scale, relative, statistics).name,
+            "checkpoints",
+            f"a stored checkpoint plus noise of {scale:g}{' of the spread' if relative else ''}",
+            lambda scale=scale, relative=relative: CheckpointNoiseSource(zoo, scale, relative, statistics),  # type: ignore[misc]
+        )
+        for scale, relative in ((0.06, False), (0.12, False), (0.05, True), (0.15, True))
+    ]
+    return [
+        *noise,
+        Candidate(
+            "average of 16 checkpoints",
+            "checkpoints",
+            "mean of 16 random stored checkpoints",
+            lambda: CheckpointAverageSource(zoo, 16),
+        ),
+        Candidate(
+            "Gaussian per coordinate",
+            "checkpoints",
+            "normal draws with the mean and spread of each value",
+            lambda: GaussianSource(zoo, statistics),
+        ),
+    ]
+
+
+def _pdiff(seen: SeenTasks, folder: Path) -> Candidate:
+    """p-diff takes an hour of one core: trained once, it is kept."""
+
+    def make() -> Source:
+        if not (folder / "manifest.json").is_file():
+            UnconditionalPDiffSource.fit(seen.zoo, seed=seen.seed).save(folder)
+        return UnconditionalPDiffSource.load(folder)
+
+    note = "p-diff's autoencoder and diffusion, without a condition"
+    return Candidate("unconditional p-diff", "no description", note, make, trained=True)

@@ -1,0 +1,41 @@
+"""What is measured beside accuracy and calibration while a comparison runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from wildbench.observers.condition_distance import ConditionDistances
+from wildbench.observers.latent_map import LatentMapObserver
+from wildbench.observers.novelty import NoveltyObserver
+from wildbench.observers.pictures import PictureObserver
+from wildbench.observers.spread import SpreadObserver
+from wildpdiff.evaluate.comparison import ObserverInputs
+from wildpdiff.evaluate.run import SectionObserver
+from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.task import Suite
+
+__all__ = ["NOVELTY_TASKS", "observers"]
+
+NOVELTY_TASKS = 30
+"""Tasks of each split whose adapters are compared with every stored checkpoint."""
+
+
+def observers(inputs: ObserverInputs) -> Sequence[SectionObserver]:
+    """Spread, pictures, distances of descriptions; novelty and the map of latents where there are two tasks or more."""
+    comparison, finetuned = inputs.comparison, inputs.finetuned
+    backbone, zoo = comparison.backbone, comparison.zoo
+    found: list[SectionObserver] = [
+        SpreadObserver(zoo.initial),
+        PictureObserver(backbone.classes, _test_images(comparison.suite)),
+        ConditionDistances(inputs.seen, inputs.tests),
+    ]
+    if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
+        novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
+        novelty.prepare(inputs.tests)
+        found += [novelty, LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned)]
+    return found
+
+
+def _test_images(suite: Suite) -> Callable[[str], Images]:
+    by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
+    return lambda name: by_name[name].data("test").images

@@ -1,0 +1,1 @@
+"""Figures, tables and pages of the sections that this package adds."""

@@ -1,0 +1,1 @@
+"""Whole studies, resumed where they were left."""

@@ -1,0 +1,237 @@
+"""The worlds of the panel: for each a suite, a backbone and the fine-tuning recipe, opened by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wildbench.studies.groups import task_groups
+from wildbench.studies.worlds import WORLDS as SAVANNA_WORLDS
+from wildbench.studies.worlds import World, folder_name
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
+from wildpdiff.backbones.pretrain import pretrain_savanna_cnn, pretrain_small_cnn, retrain_neck
+from wildpdiff.backbones.registry import load_backbone, save_backbone
+from wildpdiff.errors import DataError
+from wildpdiff.run_folder import Tick
+from wildpdiff.tasks.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
+from wildpdiff.tasks.panel.altered import divided, with_distractors
+from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaSuite
+from wildpdiff.tasks.tables import TableSuite
+from wildpdiff.tasks.task import Suite
+from wildpdiff.zoo.steps import FinetuneConfig
+
+__all__ = ["WORLDS", "OpenWorld", "PanelWorld", "find_world", "open_world"]
+
+SAVANNA = FinetuneConfig()
+"""Of savanna's backbones; elsewhere the recipe is chosen on seen tasks."""
+
+SAVANNA_SIZES: dict[str, Any] = {"seen": 160, "unseen": 40, "pretraining": 100}
+PACS = "pacs"
+PACS_SIZE = 64
+LABEL_TABLE = "metadata/conservision_site_label.csv"
+
+
+class OpenWorld(NamedTuple):
+    """A world ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
+
+    suite: Suite
+    backbone: Backbone
+    finetune: FinetuneConfig | None
+
+
+OpenSuite = Callable[[Path, Path, int], Suite]
+"""Makes a suite from the data folder, the world's own folder and a seed."""
+
+Pretrain = Callable[[Suite, Path, int, Tick | None], Backbone]
+"""Makes a backbone from the opened suite, the data folder, a seed and a report of progress."""
+
+
+@dataclass(frozen=True)
+class PanelWorld:
+    """A world of the panel.
+
+    Attributes:
+        name: of the world.
+        suite: makes the suite from the data folder, the world's own folder and a seed.
+        finetune: the recipe of fine-tuning; None where it is chosen on seen tasks.
+        files: what the suite reads, relative to the data folder.
+        pretrain: makes the backbone from the opened suite, the data folder and a seed.
+    """
+
+    name: str
+    suite: OpenSuite
+    finetune: FinetuneConfig | None
+    pretrain: Pretrain
+    files: tuple[str, ...] = ()
+
+    def missing(self, data: Path | None) -> str | None:
+        """The first of the files that the data folder does not hold; None where all are there."""
+        return next((name for name in self.files if data is None or not (data / name).exists()), None)
+
+
+def _digits(data: Path, folder: Path, seed: int) -> Suite:
+    return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed))
+
+
+def _ambiguous_digits(data: Path, folder: Path, seed: int) -> Suite:
+    return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed, ambiguous=True))
+
+
+def _handwriting(data: Path, folder: Path, seed: int) -> Suite:
+    return handwriting.handwriting(data / handwriting.FILE, handwriting.HandwritingConfig(seed))
+
+
+def _subsets(data: Path, folder: Path, seed: int) -> Suite:
+    return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed))
+
+
+def _strict_subsets(data: Path, folder: Path, seed: int) -> Suite:
+    return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed, strict=True))
+
+
+def _scanners(data: Path, folder: Path, seed: int) -> Suite:
+    return scanners.scanners(data / scanners.FILE, scanners.ScannersConfig(seed))
+
+
+def _small_cnn(epochs: int, neck: int) -> Pretrain:
+    """A small network trained on the suite's own pretraining tasks."""
+
+    def pretrain(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+        return pretrain_small_cnn(
+            suite.tasks("pretraining"),
+            suite.classes,
+            suite.image_size,
+            epochs=epochs,
+            neck=neck,
+            seed=seed,
+            name=f"small-cnn-{suite.name}",
+            progress=progress,
+        ).backbone
+
+    return pretrain
+
+
+def _subsets_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    """A small network of ten classes whose embedding and classifier were then trained to tell vehicles from animals."""
+    config = class_subsets.ClassSubsetsConfig(seed)
+    task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
+    made = pretrain_small_cnn(
+        [task], names, suite.image_size, epochs=12, neck=32, mirror=True, batch=128, seed=seed, progress=progress
+    )
+    return retrain_neck(
+        made.backbone,
+        suite.tasks("pretraining"),
+        suite.classes,
+        neck=4,
+        epochs=2,
+        seed=seed,
+        name=f"small-cnn-{suite.name}",
+    ).backbone
+
+
+def _sites(data: Path, folder: Path, seed: int) -> Suite:
+    table = folder / "sites" / "sites.csv"
+    if not (table.parent / "meta.json").is_file():
+        config = photo_sites.SitesConfig(80, 20, seed, train=100, validation=24, test=100, unlabelled=24)
+        photo_sites.write_sites(data / PACS, data / LABEL_TABLE, table.parent, config)
+    # A site's style is to be found in its images: as metadata it would be given away.
+    return TableSuite.from_csv(
+        table, image_size=PACS_SIZE, root=data / PACS, classes=photo_sites.CLASSES, ignore=("domain",)
+    )
+
+
+def _sites_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    """EfficientNet-Lite0 with ImageNet weights and a classifier fitted to the pretraining tasks."""
+    backbone = efficientnet_lite0(suite.classes, 0, image_size=suite.image_size, rank=4)
+    return fit_head(backbone, suite.tasks("pretraining"), seed)
+
+
+def _savanna(**options: Any) -> OpenSuite:
+    def make(data: Path, folder: Path, seed: int) -> Suite:
+        return SavannaSuite(SavannaConfig(**{"seed": seed, **SAVANNA_SIZES, **options}))
+
+    return make
+
+
+def _extrapolation(data: Path, folder: Path, seed: int) -> Suite:
+    """Savanna with every task of one habitat unseen: the habitat whose share is nearest to a sixth."""
+    suite = SavannaSuite(SavannaConfig(**{"seed": seed, **SAVANNA_SIZES}))
+    groups = task_groups(suite.tasks("seen"), suite.metadata_schema, "habitat")
+    wanted = len(suite.tasks("seen")) / 6
+    group = min(groups, key=lambda entry: abs(len(entry.tasks) - wanted))
+    return divided(suite, "savanna-extrapolation", group.tasks)
+
+
+def _distracted(make: OpenSuite) -> OpenSuite:
+    return lambda data, folder, seed: with_distractors(make(data, folder, seed), seed=seed)
+
+
+def _bundled(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    return load_backbone("savanna-cnn")
+
+
+def _savanna_cnn(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    """The bundled architecture trained on the variant's own pretraining locations."""
+    tasks = suite.tasks("pretraining")
+    return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, epochs=6, progress=progress).backbone
+
+
+def _savanna_variant(world: World) -> PanelWorld:
+    name = f"savanna-{folder_name(world.name)}"
+    pretrain = _savanna_cnn if world.pretrained else _bundled
+    return PanelWorld(name, _savanna(**world.options), SAVANNA, pretrain)
+
+
+WORLDS = (
+    PanelWorld("rotated-digits", _digits, None, _small_cnn(10, 12)),
+    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, None, _small_cnn(10, 12)),
+    PanelWorld("handwriting", _handwriting, None, _small_cnn(8, 12), (handwriting.FILE,)),
+    PanelWorld("pacs", _sites, None, _sites_backbone, (PACS, LABEL_TABLE)),
+    PanelWorld("class-subsets", _subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("class-subsets-strict", _strict_subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    PanelWorld("scanners", _scanners, None, _small_cnn(20, 4), (scanners.FILE,)),
+    *(_savanna_variant(world) for world in SAVANNA_WORLDS),
+    PanelWorld("savanna-extrapolation", _extrapolation, SAVANNA, _bundled),
+    PanelWorld("rotated-digits-distractors", _distracted(_digits), None, _small_cnn(10, 12)),
+    PanelWorld("savanna-distractors", _distracted(_savanna()), SAVANNA, _bundled),
+)
+"""The panel, in the order of its page."""
+
+
+def find_world(name: str) -> PanelWorld:
+    """A world by its name; raises :class:`DataError` where there is none."""
+    for world in WORLDS:
+        if world.name == name:
+            return world
+    raise DataError(f"There is no world {name!r}; there are {', '.join(world.name for world in WORLDS)}.")
+
+
+def open_world(
+    world: str | PanelWorld, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+) -> OpenWorld:
+    """A world's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
+
+    Args:
+        world: of the panel, or its name.
+        data: folder with the data sets; None where the world reads none.
+        folder: of the world; the backbone goes to ``backbone`` in it.
+        seed: of the suite and of the pretraining.
+        progress: called with (pretraining steps done, in all).
+
+    Raises:
+        DataError: no such world, or its data are not there.
+        ArtifactError: the backbone in the folder cannot be read.
+    """
+    world = find_world(world) if isinstance(world, str) else world
+    folder, data = Path(folder), None if data is None else Path(data)
+    missing = world.missing(data)
+    if missing is not None:
+        raise DataError(f"The world {world.name} reads {missing}, which the data folder {data} does not have.")
+    suite = world.suite(data or Path("."), folder, seed)
+    path = folder / "backbone"
+    if not path.is_dir():
+        save_backbone(world.pretrain(suite, data or Path("."), seed, progress), path)
+    return OpenWorld(suite, load_backbone(path), world.finetune)

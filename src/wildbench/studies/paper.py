@@ -1,0 +1,180 @@
+"""The paper's questions, asked again: one and several seen tasks, what lies between two, and unseen tasks.
+
+Zhang, Liu and Guan 2025, "Reimagining Parameter Space Exploration with Diffusion Models", arXiv 2506.17807. Its own
+method (:data:`wildpdiff.fit.PAPER_METHOD`) and this package's stand beside each other on the same adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wildbench.interpolation.interpolation import choose_pairs, description_similarity, gainful_tasks, interpolate
+from wildbench.sections import INTERPOLATION, PAPER, Interpolation, PaperRow
+from wildbench.studies.few_tasks import FewTasksStudy, run_few_tasks
+from wildbench.studies.paper_rows import PAPER_SOURCE, comparison_rows
+from wildpdiff.evaluate.comparison import Comparison, compare_sources, seen_material
+from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.score import test_set
+from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.fit import PAPER_METHOD, GeneratorConfig, fit_generator
+from wildpdiff.generator import Generator
+from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
+from wildpdiff.report.html import write_report
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, silent
+from wildpdiff.source import RenamedSource
+from wildpdiff.tasks.description import Description
+
+__all__ = ["PaperConfig", "PaperResult", "run_paper"]
+
+
+def _pipeline() -> PipelineConfig:
+    # More test images than a demo's: a share of a gain is a noisy thing, and interpolation asks for one a pair.
+    return PipelineConfig(suite_options={"test": 500}, generator_seeds=3, seen_tasks=40, trust=False)
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    """What is run.
+
+    Attributes:
+        run: suite, backbone, zoo, this package's generators and their seeds.
+        method: the paper's generator for several tasks.
+        few_tasks: the paper's first question, and the ablation of the saving interval.
+        pairs: most alike and, as many, least alike pairs of tasks, for the second question.
+        middle_pairs: pairs between.
+        least_gain: what fine-tuning must gain on a task's own training and validation images to be in a pair.
+    """
+
+    run: PipelineConfig = field(default_factory=_pipeline)
+    method: GeneratorConfig = PAPER_METHOD
+    few_tasks: FewTasksStudy = field(default_factory=FewTasksStudy)
+    pairs: int = 12
+    middle_pairs: int = 12
+    least_gain: float = 0.1
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {
+            **self.run.to_json(),
+            "method": self.method.to_json(),
+            "few_tasks": self.few_tasks.to_json(),
+            "pairs": self.pairs,
+            "middle_pairs": self.middle_pairs,
+            "least_gain": self.least_gain,
+        }
+
+
+@dataclass(frozen=True)
+class PaperResult:
+    """What a run left on disk: its folder, everything measured, and the page."""
+
+    folder: Path
+    results: Results
+    report: Path
+
+
+def run_paper(config: PaperConfig, out: Path | str, *, command: str, reporter: Reporter = silent) -> PaperResult:
+    """Every row of the paper's tables, measured. Interrupted and called again, it goes on.
+
+    Args:
+        config: of the run.
+        out: folder of the run; an unfinished run of the same configuration in it is finished.
+        command: what the user typed, for the record.
+        reporter: is told of every stage and its progress.
+
+    Raises:
+        ArtifactError: the folder holds something else, or the disk is full.
+        DataError: too few tasks for the pairs.
+        WildpdiffError: whatever a stage raises.
+    """
+    folder = RunFolder(Path(out), reporter)
+    folder.claim(config.to_json())
+    path = folder.folder / "results.json"
+    if path.is_file():
+        results = read_results(path)
+    else:
+        results = _measure(config, folder, command)
+        write_results(path, results)
+    page = folder.timed("report", lambda tick: write_report(results, folder.folder).page)
+    return PaperResult(folder.folder, results, page)
+
+
+def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
+    run, made = config.run, prepare(config.run, folder)
+    own = [
+        folder.timed(
+            f"fit the paper's generator {number + 1} of {run.generator_seeds}",
+            lambda tick, number=number: _paper_generator(config, folder.folder, made, number, tick),  # type: ignore[misc]
+        )
+        for number in range(run.generator_seeds)
+    ]
+    single = folder.timed(
+        "one and several seen tasks",
+        lambda tick: run_few_tasks(
+            config.few_tasks, folder.folder / "few-tasks", made, run.seed, run.generator_seeds, run.samples, tick
+        ),
+    )
+    interpolation = folder.timed("between two tasks", lambda tick: _interpolation(config, made, made.generators, tick))
+    further = [
+        (Entrant(RenamedSource(generator, PAPER_SOURCE), "own", int(generator.training["seed"])), PAPER_INFO)
+        for generator in own
+    ]
+    comparison = Comparison(
+        made.suite,
+        made.backbone,
+        made.zoo,
+        made.reference,
+        made.generators,
+        run.suite_options,
+        made.features,
+        seen_tasks=run.seen_tasks,
+        further=further,
+    )
+    results: Results = folder.timed(
+        "evaluate",
+        lambda tick: compare_sources(
+            comparison, made=provenance(command, run.seed), samples=run.samples, stages=folder.stages, progress=tick
+        ),
+    )
+    rows: tuple[PaperRow, ...] = (*single, *comparison_rows(results, len(made.zoo.tasks)))
+    results = PAPER.added_to(replace(results, stages=folder.stages), rows)
+    return results if interpolation is None else INTERPOLATION.added_to(results, interpolation)
+
+
+PAPER_INFO = SourceInfo(PAPER_SOURCE, "description", None, "the paper's autoencoder, denoiser and condition")
+
+
+def _paper_generator(config: PaperConfig, out: Path, made: Prepared, number: int, tick: Tick) -> Generator:
+    path = out / f"paper-generator-{number}"
+    seed = config.run.seed + 1000 * number
+    wanted = {"config": config.method.to_json(), "seed": seed, "zoo": made.zoo.plan.fingerprint}
+    found = kept(
+        lambda: Generator.from_pretrained(path, made.backbone),
+        lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
+    )
+    if found is None:
+        told: dict[str, Description] = {task.name: task.description for task in made.suite.tasks("seen")}
+        fitted = fit_generator(
+            made.zoo, told, made.suite.metadata_schema, made.backbone, config.method, seed=seed, progress=tick
+        )
+        fitted.generator.save_pretrained(path)
+        found = Generator.from_pretrained(path, made.backbone)
+    return found
+
+
+def _interpolation(config: PaperConfig, made: Prepared, generators: Sequence[Generator], tick: Tick) -> Interpolation:
+    """Pairs of tasks with a gain to keep, the likest, the least alike and some between."""
+    run = config.run
+    seen = seen_material(made.suite, made.backbone, made.zoo, generators[0], made.features, run.seed)
+    similarity = description_similarity(generators[0], seen.embeddings)
+    pairs = choose_pairs(
+        similarity, gainful_tasks(seen, config.least_gain), config.pairs, config.middle_pairs, run.seed
+    )
+    needed = {made.zoo.tasks[place] for pair in pairs for place in (pair.first, pair.second)}
+    tests = {task.name: test_set(made.backbone, task) for task in made.suite.tasks("seen") if task.name in needed}
+    return interpolate(generators, seen, tests, pairs, seed=run.seed, progress=tick)

@@ -1,0 +1,36 @@
+"""What other installed packages add to this one, found by their entry points.
+
+A package adds a method to the comparison, a section to results.json, an observer or a command by an entry point of the
+group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from wildpdiff.errors import WildpdiffError
+
+__all__ = ["Group", "registered"]
+
+Group = Literal["methods", "sections", "observers", "commands"]
+
+
+@cache
+def registered(group: Group) -> dict[str, Any]:
+    """The objects of a group by the name of their entry point, in the order of names.
+
+    Raises:
+        WildpdiffError: an installed package names something that cannot be imported.
+    """
+    found: dict[str, Any] = {}
+    for entry in sorted(set(entry_points(group=f"wildpdiff.{group}")), key=lambda entry: entry.name):
+        try:
+            found[entry.name] = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise WildpdiffError(
+                f"An installed package adds {entry.value!r} to wildpdiff's {group}, and it cannot be imported "
+                f"({error}). Install that package again, or remove it."
+            ) from error
+    return found
