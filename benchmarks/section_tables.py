@@ -18,7 +18,8 @@ from results_table import fill
 from wildbench.interpolation.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
 from wildbench.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
 from wildbench.report.verdict_sentence import verdict_sentence
-from wildbench.sections import INTERPOLATION, MEMORISATION, PAPER, SCALING, PublishedRow
+from wildbench.sections import INTERPOLATION, MEMORISATION, PAPER, SCALING
+from wildbench.study_sections import PublishedRow
 from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.results import Results, read_results

@@ -12,9 +12,9 @@ import torch
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
-from wildpdiff.evaluate.decoding import encode
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.fit import fit_generator
+from wildpdiff.records import encode
 from wildpdiff.trust.generated import calibrate_generator
 from wildpdiff.trust.seen import CalibrationConfig
 from wildpdiff.zoo.build import build_zoo

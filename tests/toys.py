@@ -147,7 +147,7 @@ def generator_config() -> GeneratorConfig:
     """Imported late: a test looks at what is loaded on the way from a saved generator to an adapter."""
     from wildpdiff.diffusion.fit import DiffusionConfig
     from wildpdiff.fit import GeneratorConfig
-    from wildpdiff.generator import Sampling
+    from wildpdiff.posterior.sampling import Sampling
 
     diffusion = DiffusionConfig(size="tiny", steps=150, batch=32, learning_rate=3e-3)
     parts = ("metadata", "backgrounds")

@@ -15,8 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
+from wildpdiff.tasks.contact_sheet import contact_sheet
 from wildpdiff.tasks.description import Description, Images
-from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite, contact_sheet
 
 PLACES = (0, 5, 7, 3)
 SIZE = 96

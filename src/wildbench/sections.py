@@ -12,44 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wildbench.study_sections import (
     Interpolation,
-    InterpolationPair,
-    InterpolationPath,
     PaperRow,
-    PublishedRow,
     Scaling,
-    ScalingCell,
 )
 from wildpdiff.evaluate.sections import SectionKind
 
 if TYPE_CHECKING:
     from wildpdiff.report.blocks import PageSection
     from wildpdiff.report.page import PageInputs
-
-__all__ = [
-    "DISTANCES",
-    "INTERPOLATION",
-    "LATENT_MAP",
-    "MEMORISATION",
-    "PAPER",
-    "PICTURES",
-    "SCALING",
-    "SECTIONS",
-    "SPREAD",
-    "ConditionDistance",
-    "Interpolation",
-    "InterpolationPair",
-    "InterpolationPath",
-    "LatentMap",
-    "LatentPoint",
-    "Memorisation",
-    "NoveltyPoint",
-    "PaperRow",
-    "ParameterSpread",
-    "Picture",
-    "PublishedRow",
-    "Scaling",
-    "ScalingCell",
-]
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = [
-    "Interpolation",
-    "InterpolationPair",
-    "InterpolationPath",
-    "PaperRow",
-    "PublishedRow",
-    "Scaling",
-    "ScalingCell",
-]
-
 
 @dataclass(frozen=True)
 class InterpolationPath:

@@ -10,19 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildpdiff.artifact import (
-    content_hash,
-    file_hash,
-    json_bytes,
-    read_json,
-    read_safetensors,
-    safetensors_bytes,
-    write_folder,
-)
-from wildpdiff.disk import visible
+from wildpdiff.artifact import read_safetensors, safetensors_bytes
+from wildpdiff.disk import content_hash, file_hash, json_bytes, read_json, visible, write_folder
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
-
-__all__ = ["PEFT_PREFIX", "Adapter", "AdapterConfig", "has_hashes"]
 
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before every tensor name in ``adapter_model.safetensors``."""

@@ -21,28 +21,9 @@ from wildpdiff.disk import (
     json_bytes,
     read_json,
     write_bytes,
-    write_file,
     write_folder,
 )
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-
-__all__ = [
-    "MANIFEST",
-    "SCHEMA_VERSION",
-    "Artifact",
-    "content_hash",
-    "disk_errors",
-    "file_hash",
-    "json_bytes",
-    "read_artifact",
-    "read_json",
-    "read_safetensors",
-    "safetensors_bytes",
-    "tensors_hash",
-    "write_artifact",
-    "write_file",
-    "write_folder",
-]
 
 SCHEMA_VERSION = 1
 """Version of the on-disk layout. Raised when an older package could not read what a newer one writes."""

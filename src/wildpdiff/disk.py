@@ -17,24 +17,6 @@ from typing import Any
 
 from wildpdiff.errors import ArtifactError
 
-__all__ = [
-    "COMMANDS",
-    "UNFINISHED",
-    "content_hash",
-    "disk_errors",
-    "file_hash",
-    "json_bytes",
-    "own_entries",
-    "read_json",
-    "remove_leftovers",
-    "visible",
-    "write_bytes",
-    "write_file",
-    "write_folder",
-    "written_in_place",
-]
-
-
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 LIMITED = (errno.EFBIG, errno.EDQUOT)
 

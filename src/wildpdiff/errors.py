@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AdapterMismatchError",
-    "ArtifactError",
-    "DataError",
-    "DescriptionError",
-    "SchemaVersionError",
-    "TrainingError",
-    "WildpdiffError",
-]
-
 
 class WildpdiffError(Exception):
     """Base of all errors that are the input's or the machine's fault, not the program's.

@@ -19,21 +19,13 @@ from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditiona
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.diffusion.fit import DiffusionConfig, fit_diffusion
 from wildpdiff.errors import TrainingError
-from wildpdiff.generator import Generator, Sampling
+from wildpdiff.generator import Generator
 from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
-
-__all__ = [
-    "PAPER_METHOD",
-    "PAPER_METHOD_ONE_TASK",
-    "PAPER_METHOD_SEVERAL_TASKS",
-    "FittedGenerator",
-    "GeneratorConfig",
-    "fit_generator",
-]
 
 POSTERIOR_WORK = 600
 """What fitting the posterior counts as, in updates of a network, where progress is reported."""

@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.artifact import Artifact, content_hash, json_bytes, read_artifact, tensors_hash, write_artifact
+from wildpdiff.artifact import Artifact, read_artifact, tensors_hash, write_artifact
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.conditional_mean.mean import ConditionalMean
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork
@@ -28,14 +28,12 @@ from wildpdiff.diffusion.guidance import guided
 from wildpdiff.diffusion.networks import restore_denoiser
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
-from wildpdiff.disk import written_in_place
+from wildpdiff.disk import content_hash, json_bytes, written_in_place
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description, description_provenance
-
-__all__ = ["Generator", "Sampling", "stored_fingerprint"]
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"

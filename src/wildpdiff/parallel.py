@@ -26,8 +26,6 @@ import torch
 from wildpdiff.errors import TrainingError
 from wildpdiff.threads import allowed_threads, one_thread
 
-__all__ = ["Tick", "in_parallel", "workers"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tick = Callable[[float], None]

@@ -20,7 +20,7 @@ from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, kept, silent
-from wildpdiff.tasks.registry import load_suite
+from wildpdiff.tasks.registry import load_suite, suite_providers
 from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
@@ -28,8 +28,6 @@ from wildpdiff.zoo.build import build_zoo, recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
-
-__all__ = ["SEED_STEP", "PipelineConfig", "PipelineResult", "Prepared", "prepare", "run_pipeline"]
 
 SEED_STEP = 1000
 """Between the seeds of a run's generators, of which the first has the run's own."""
@@ -44,7 +42,7 @@ class PipelineConfig:
         suite_options: its options.
         backbone: a bundled name, or a folder.
         seed: decides everything random.
-        finetune: the zoo's fine-tuning; None is the bundled recipe for savanna, which it was made on, and elsewhere one
+        finetune: the zoo's fine-tuning; None is the default where the suite has a bundled backbone, and elsewhere one
             that is chosen on some seen tasks (:mod:`wildpdiff.zoo.recipe`).
         per_shard: tasks fine-tuned in one pass; their adapters are merged side by side, so large backbones take few.
         generator: what is fitted to the zoo.
@@ -69,7 +67,9 @@ class PipelineConfig:
     @property
     def recipe(self) -> FinetuneConfig | None:
         """The fine-tuning; None where it is to be chosen."""
-        return FinetuneConfig() if self.finetune is None and self.suite == "savanna" else self.finetune
+        provider = suite_providers().get(self.suite)
+        bundled = provider is not None and provider.backbone is not None
+        return FinetuneConfig() if self.finetune is None and bundled else self.finetune
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

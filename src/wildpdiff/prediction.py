@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from wildpdiff.adapter import Adapter
-from wildpdiff.backbones.backbone import BATCH, Backbone, finite_logits
+from wildpdiff.backbones.backbone import Backbone, finite_logits
+from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
-
-__all__ = ["Prediction", "find_images", "predict"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What other installed packages add to this one, found by their entry points.
 
 A package adds a method to the comparison, a section to results.json, an observer or a command by an entry point of the
-group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``.
+group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``; a suite that
+needs no files by one of ``wildpdiff.suites``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from typing import Any, Literal
 
 from wildpdiff.errors import WildpdiffError
 
-__all__ = ["Group", "registered"]
-
-Group = Literal["methods", "sections", "observers", "commands"]
+Group = Literal["methods", "sections", "observers", "commands", "suites"]
 
 
 @cache

@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["numpy_generator", "sub_seed", "torch_generator"]
-
 
 def sub_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed that depends on ``seed`` and on the names, and on nothing else.

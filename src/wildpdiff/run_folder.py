@@ -11,8 +11,6 @@ from wildpdiff.disk import json_bytes, own_entries, read_json, remove_leftovers,
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 from wildpdiff.evaluate.results import Stage
 
-__all__ = ["Reporter", "RunFolder", "Tick", "kept", "silent"]
-
 Result = TypeVar("Result")
 
 MOST_SECONDS = 1e10

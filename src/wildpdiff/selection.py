@@ -17,8 +17,6 @@ from wildpdiff.refine.starts import StartingPoint
 from wildpdiff.tasks.description import Images
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["certainty", "choose_by_labels", "choose_by_unlabelled"]
-
 TOGETHER = 256
 """Images that are looked at in one pass."""
 

@@ -7,8 +7,6 @@ from typing import Protocol, runtime_checkable
 from wildpdiff.adapter import Adapter
 from wildpdiff.tasks.description import Description
 
-__all__ = ["RenamedSource", "Source"]
-
 
 @runtime_checkable
 class Source(Protocol):

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["allowed_threads", "one_thread"]
-
 _allowed: int | None = None
 """Inside a block of :func:`one_thread`: the threads that there were before it."""
 

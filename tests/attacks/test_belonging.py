@@ -191,9 +191,9 @@ def test_damaged_results_count_as_missing(demo: Path) -> None:
 
 def test_trust_of_another_generator_is_refused(world: World) -> None:
     """The tiny world has too few tasks for a model of trust, so that the check itself is called."""
+    from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
     from wildpdiff.errors import ArtifactError
     from wildpdiff.evaluate.belonging import check_belonging
-    from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite
 
     generator = Generator.from_pretrained(world.generator)
     options = json.loads((world.run / "run.json").read_bytes())["suite_options"]

@@ -13,7 +13,8 @@ from tiny_world import SUITE, Run, World
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone
-from wildpdiff.cli.terminal import print_json, remark, show, visible
+from wildpdiff.cli.terminal import print_json, remark, show
+from wildpdiff.disk import visible
 
 TITLE = "\x1b]0;x\x07"
 COMMANDS = ["\x1b[2J", TITLE, "\x9b31m", "a\rb", "a\bb", "\x7f", "\u202egpj.exe", "\u2066x", "\x00"]

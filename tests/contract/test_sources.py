@@ -27,7 +27,7 @@ from wildbench.methods.pdiff_networks import PDiffConfig
 from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildbench.methods.refined import RefinedSource
 from wildpdiff.adapter import Adapter
-from wildpdiff.artifact import json_bytes, safetensors_bytes
+from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
@@ -42,10 +42,11 @@ from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.disk import json_bytes
 from wildpdiff.errors import DescriptionError
 from wildpdiff.posterior.most_probable import PosteriorConfig
 from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.refine.refining import RefineConfig
+from wildpdiff.refine.runs import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from wildbench.datasets.savanna.world import CLASSES
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
-from wildpdiff.tasks.savanna.world import CLASSES
 
 IMAGE_SIZE = 24
 SUITE = [

@@ -10,14 +10,12 @@ from wildpdiff.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
     read_artifact,
-    read_json,
     read_safetensors,
     safetensors_bytes,
     tensors_hash,
     write_artifact,
-    write_file,
-    write_folder,
 )
+from wildpdiff.disk import read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, SchemaVersionError
 
 TENSORS = {"weights": {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(2, dtype=torch.int64)}}

@@ -10,11 +10,13 @@ import torch
 
 import toys
 from wildpdiff.adapter import Adapter
-from wildpdiff.artifact import SCHEMA_VERSION, json_bytes, read_artifact, safetensors_bytes, write_artifact
+from wildpdiff.artifact import SCHEMA_VERSION, read_artifact, safetensors_bytes, write_artifact
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import json_bytes
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, SchemaVersionError
 from wildpdiff.fit import FittedGenerator
-from wildpdiff.generator import Generator, Sampling, stored_fingerprint
+from wildpdiff.generator import Generator, stored_fingerprint
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, description_provenance
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wildbench.datasets.savanna.world import CLASSES
 from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone
@@ -14,9 +15,8 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, PipelineResult, run_pipeline
-from wildpdiff.tasks.savanna.world import CLASSES
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.zoo.steps import FinetuneConfig
 
 SUITE = {"seen": 4, "unseen": 2, "pretraining": 0, "train": 20, "validation": 5, "test": 8, "backgrounds": 3}

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.locations import Location
+from wildbench.datasets.savanna.suite import SavannaConfig, SavannaTask
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.statistics import recovered_gain
 from wildpdiff.rng import numpy_generator, sub_seed
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.locations import Location
-from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaTask
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig

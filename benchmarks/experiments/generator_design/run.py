@@ -27,7 +27,7 @@ from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.fit import GeneratorConfig, fit_generator
-from wildpdiff.generator import Sampling
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo

@@ -14,7 +14,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from wildpdiff.tasks.panel.photo_sites import CLASSES, DOMAINS, SitesConfig, write_sites
+from wildbench.datasets.panel.photo_sites import CLASSES, DOMAINS, SitesConfig, write_sites
 
 __all__ = ["CLASSES", "DOMAINS", "main"]
 

@@ -19,17 +19,17 @@ from typing import Any
 
 import make_sites
 
-from wildpdiff.artifact import json_bytes, read_json, write_file
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.cli.terminal import Stages, prepare_torch, show
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
+from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, run_pipeline
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.report.terminal import results_table
 from wildpdiff.run_folder import RunFolder
 from wildpdiff.tasks.registry import load_suite

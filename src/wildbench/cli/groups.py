@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.evaluate.results import Results
 
-__all__ = ["groups"]
-
 
 def groups(
     kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="For example habitat or region.")],
@@ -59,8 +57,8 @@ def _with_groups(
     """The results with the table of one kind of held-out groups."""
     from wildbench.studies.grid import StudyInputs
     from wildbench.studies.groups import add_groups, held_out_groups
-    from wildpdiff.evaluate.decoding import decode
     from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.records import decode
     from wildpdiff.zoo.features import FeatureCache
 
     generators, suite, zoo = comparison.generators, comparison.suite, comparison.zoo

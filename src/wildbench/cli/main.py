@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from wildbench.cli.reproduce import app
 from wildpdiff.cli.main import run
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line of ``wildbench`` and return its exit status, see :func:`wildpdiff.cli.main.run`."""

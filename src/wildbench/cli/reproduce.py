@@ -28,8 +28,6 @@ from wildpdiff.errors import DataError
 if TYPE_CHECKING:
     from wildbench.studies.grid import Diversity
 
-__all__ = ["app", "scaling"]
-
 app = typer.Typer(
     help="Run a whole study: the paper's questions, unseen tasks in harder worlds, or how many tasks it takes.",
     no_args_is_help=True,

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from wildbench.studies.panel_page import PanelPage
 
-__all__ = ["panel"]
-
 
 def panel(
     data: Annotated[
@@ -46,7 +44,7 @@ def panel(
     from wildbench.studies.panel import WORLDS, find_world
     from wildbench.studies.panel_page import METHODS
     from wildbench.studies.panel_run import PanelConfig, run_panel
-    from wildpdiff.evaluate.decoding import encode
+    from wildpdiff.records import encode
 
     names = None if worlds is None else [name.strip() for name in worlds.split(",") if name.strip()]
     chosen = WORLDS if names is None else [find_world(name) for name in names]

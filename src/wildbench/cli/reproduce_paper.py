@@ -14,8 +14,6 @@ from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_c
 if TYPE_CHECKING:
     from wildbench.studies.paper import PaperConfig
 
-__all__ = ["paper"]
-
 Size = Literal["default", "tiny"]
 
 
@@ -40,7 +38,7 @@ def paper(
     from wildbench.report.paper_terminal import paper_table
     from wildbench.sections import PAPER
     from wildbench.studies.paper import run_paper
-    from wildpdiff.evaluate.decoding import encode
+    from wildpdiff.records import encode
 
     with Stages() as stages:
         result = run_paper(_config(size, seed, seeds, backbone), out, command=recorded_command(), reporter=stages)

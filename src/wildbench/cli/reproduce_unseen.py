@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from wildbench.studies.world_bars import Bar
     from wildbench.studies.worlds import WorldsConfig
 
-__all__ = ["unseen"]
-
 Size = Literal["default", "tiny"]
 
 ALL = "both,metadata-only,backgrounds-only,nothing-told,extrapolation"
@@ -53,7 +51,7 @@ def unseen(
     may_write_into(out)
     prepare_torch(threads)
     from wildbench.studies.world_page import run_worlds
-    from wildpdiff.evaluate.decoding import encode
+    from wildpdiff.records import encode
 
     names = [name.strip().replace("-", " ") for name in worlds.split(",") if name.strip()]
     config = _config(size, seed, seeds, group_seeds, groups, backbone)

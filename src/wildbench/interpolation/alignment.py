@@ -16,8 +16,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["ALIGNMENTS", "connectivity", "cosine", "midpoint", "principal_angles"]
-
 ALIGNMENTS: Mapping[str, str] = {
     "connectivity": (
         "linear mode connectivity: the share of both tasks' gain on their training and validation images that the "

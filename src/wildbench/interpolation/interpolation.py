@@ -11,15 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildbench.interpolation.alignment import ALIGNMENTS, connectivity, cosine, principal_angles
-from wildbench.sections import Interpolation, InterpolationPair, InterpolationPath
+from wildbench.study_sections import Interpolation, InterpolationPair, InterpolationPath
 from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator, sub_seed
-
-__all__ = ["PLACES", "TaskPair", "choose_pairs", "description_similarity", "gainful_tasks", "interpolate"]
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 Way = Literal["conditions", "latents", "adapters"]

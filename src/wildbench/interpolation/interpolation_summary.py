@@ -10,20 +10,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from wildbench.interpolation.rank_correlation import RankCorrelation, spearman
-from wildbench.sections import Interpolation, InterpolationPair, InterpolationPath
+from wildbench.study_sections import Interpolation, InterpolationPair, InterpolationPath
 from wildpdiff.evaluate.statistics import MINIMUM_HEADROOM, Gain, recovered_gain
-
-__all__ = [
-    "GROUPS",
-    "SIMILARITY",
-    "WAYS",
-    "KeptCurve",
-    "Midpoint",
-    "MidpointKept",
-    "kept_curve",
-    "midpoint_kept",
-    "ways_of",
-]
 
 WAYS = ("conditions", "latents", "adapters")
 GROUPS = ("high", "middle", "low")

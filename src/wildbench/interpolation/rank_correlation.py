@@ -10,8 +10,6 @@ from numpy import ndarray
 
 from wildpdiff.errors import DataError
 
-__all__ = ["RankCorrelation", "spearman"]
-
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 FEWEST = 4

@@ -17,8 +17,6 @@ from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
 
-__all__ = ["CentredPretrainedSource"]
-
 LOOKED_AT = 32
 """Labelled images of every seen task on which the strength is chosen."""
 

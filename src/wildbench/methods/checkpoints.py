@@ -20,14 +20,6 @@ from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.store import Zoo
 
-__all__ = [
-    "CheckpointAverageSource",
-    "CheckpointNoiseSource",
-    "GaussianSource",
-    "PoolStatistics",
-    "pool_statistics",
-]
-
 CHUNK = 512
 """Checkpoints that are in memory at once."""
 

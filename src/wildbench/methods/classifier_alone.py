@@ -14,8 +14,6 @@ from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
 
-__all__ = ["CLASSIFIER_ALONE", "classifier_alone"]
-
 CLASSIFIER_ALONE = "fine-tuned, classifier alone"
 TOGETHER = 20
 """Tasks that are fine-tuned in one pass."""

@@ -22,8 +22,6 @@ from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, 
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["ColumnMergeConfig", "ColumnMergeNetwork", "ColumnMergeSource", "Columns", "bank_of"]
-
 FACTOR_B = ".lora_B."
 SWEEPS = 20
 """Most sweeps of the search for cluster centres."""

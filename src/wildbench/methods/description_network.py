@@ -15,8 +15,6 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditional_mean.task_images import ImageBatch
 from wildpdiff.conditions.base import ConditionSampler
 
-__all__ = ["DescriptionViews", "NumbersNetwork", "ViewConfig", "adapters_loss"]
-
 
 @runtime_checkable
 class ViewConfig(Protocol):

@@ -26,17 +26,6 @@ from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = [
-    "EvolutionConfig",
-    "EvolutionSource",
-    "Evolved",
-    "SearchSpace",
-    "Space",
-    "evolve",
-    "latent_space",
-    "raw_space",
-]
-
 Space = Literal["latent", "raw"]
 Objective = Callable[[Tensor], Tensor]
 _PHRASES: Mapping[Space, str] = {"latent": "in the latent space", "raw": "on raw LoRA"}

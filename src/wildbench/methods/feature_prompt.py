@@ -23,8 +23,6 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["FeaturePromptConfig", "FeaturePromptNetwork", "FeaturePromptSource", "image_columns"]
-
 IMAGE_PARTS = ("backgrounds", "examples")
 
 

@@ -16,8 +16,6 @@ from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.source import Source
 
-__all__ = ["LABELLED_NAMES", "LABELS", "labelled_candidates"]
-
 LABELS = (5, 20)
 """Labels a class of the few-label references."""
 

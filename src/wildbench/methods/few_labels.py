@@ -20,8 +20,6 @@ from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
 
-__all__ = ["FEW_LABELS_FINETUNING", "FewLabelsSource", "few_labels", "labelled_task"]
-
 FEW_LABELS_FINETUNING = FinetuneConfig(steps=100, learning_rate=0.01, checkpoints=1, interval=1)
 """How a task is fine-tuned on few labels, chosen on seen tasks: half the steps and a fifth of the rate that all labels
 take. With 5 labels a class the longer run loses 1.7 points of accuracy to overfitting."""

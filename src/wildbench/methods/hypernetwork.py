@@ -28,8 +28,6 @@ from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description
 
-__all__ = ["Hypernetwork", "HypernetworkConfig", "HypernetworkLoss", "HypernetworkSource"]
-
 HypernetworkLoss = Literal["reconstruction", "task"]
 NAMES = {"reconstruction": "hypernetwork, reconstruction", "task": "hypernetwork, task loss"}
 

@@ -21,8 +21,6 @@ from wildpdiff.conditions.sampling import PartTable
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["RIDGES", "LinearRidgeSource", "RidgeChoice"]
-
 RIDGES = tuple(10.0 ** (power / 2) for power in range(-6, 13))
 """Ridges that are tried, 1e-3 … 1e6, beside a sum of squares over tasks."""
 

@@ -19,8 +19,6 @@ from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["COUNTS", "TEMPERATURES", "MergeChoice", "TopKMergeSource"]
-
 COUNTS = tuple(range(1, 33))
 """Numbers of merged adapters that are tried."""
 

@@ -22,8 +22,6 @@ from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["MultiTaskConfig", "MultiTaskNetwork", "MultiTaskSource"]
-
 
 @dataclass(frozen=True)
 class MultiTaskConfig:

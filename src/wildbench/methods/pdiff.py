@@ -28,8 +28,6 @@ from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["PDiff", "PDiffConfig", "UnconditionalPDiffSource", "fit_pdiff"]
-
 KIND = "p-diff"
 MULTIPLE = 64
 """Vectors are padded with zeros to a multiple of this."""

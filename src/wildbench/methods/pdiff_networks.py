@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from wildpdiff.diffusion.denoiser import DenoiserNetwork, TimeEmbedding
 from wildpdiff.errors import TrainingError
 
-__all__ = ["DENOISER_CHANNELS", "PDiffConfig", "PDiffDenoiser"]
-
 DENOISER_CHANNELS = (64, 128, 256, 512, 256, 128, 64)
 """Channels between the published denoiser's eight convolutions; before the first and after the last there is one."""
 

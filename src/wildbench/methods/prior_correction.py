@@ -26,18 +26,6 @@ from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = [
-    "PSEUDO_COUNTS",
-    "STRENGTHS",
-    "Expectation",
-    "LabelPriors",
-    "PredictedPriorSource",
-    "UnlabelledPriorSource",
-    "classifier_bias",
-    "expectation_maximisation",
-    "label_priors",
-]
-
 STRENGTHS = tuple(step / 10 for step in range(21))
 """Strengths that are tried: 0 leaves the pretrained model, 1 is Bayes' rule."""
 

@@ -12,13 +12,12 @@ from wildpdiff.baselines.best_of import CANDIDATES
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError
-from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine_tasks
+from wildpdiff.refine.refining import LabelledTask, refine_tasks
+from wildpdiff.refine.runs import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-
-__all__ = ["RefinedSource"]
 
 
 class RefinedSource:

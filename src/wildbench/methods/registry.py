@@ -26,9 +26,6 @@ from wildpdiff.cli.folders import may_write_into
 from wildpdiff.evaluate.candidate import Candidate, MethodInputs
 from wildpdiff.source import Source
 
-__all__ = ["METHODS", "ResearchMethods"]
-
-
 PDIFF = "pdiff"
 """Setting: the folder of a trained unconditional p-diff, trained there where it is missing."""
 

@@ -19,8 +19,6 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CheckpointGeometry", "Located", "nearest_average_distances"]
-
 ROUNDING = 1e-10
 """Directions with less than this share of the largest variance are rounding."""
 

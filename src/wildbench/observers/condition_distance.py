@@ -17,8 +17,6 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.tasks.description import Description
 
-__all__ = ["ConditionDistances", "condition_distances"]
-
 
 def condition_distances(seen: SeenTasks, tests: Mapping[Split, Sequence[TestSet]]) -> tuple[ConditionDistance, ...]:
     """The distance behind the source ``nearest task``, to the nearest seen task that is not the task itself.

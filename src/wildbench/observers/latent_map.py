@@ -18,8 +18,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.generator import Generator
 
-__all__ = ["LatentMapObserver"]
-
 
 class LatentMapObserver:
     """Draws the map of one generator, the first: latents of different generators have different axes."""

@@ -27,8 +27,6 @@ from wildpdiff.evaluate.score import TestSet
 from wildpdiff.parallel import in_parallel
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["NoveltyObserver", "largest_overlap"]
-
 CHUNK = 24
 """Checkpoints run in one pass: more at once fall out of the processor's cache and take three times as long."""
 

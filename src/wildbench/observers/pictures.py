@@ -16,8 +16,6 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.tasks.description import Images
 
-__all__ = ["PictureObserver"]
-
 
 @dataclass
 class _Answers:

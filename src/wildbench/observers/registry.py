@@ -14,8 +14,6 @@ from wildpdiff.evaluate.run import SectionObserver
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import Suite
 
-__all__ = ["NOVELTY_TASKS", "observers"]
-
 NOVELTY_TASKS = 30
 """Tasks of each split whose adapters are compared with every stored checkpoint."""
 

@@ -15,8 +15,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.codec.layout import Layout
 from wildpdiff.evaluate.run import Scored
 
-__all__ = ["SpreadObserver", "relative_spread"]
-
 
 def relative_spread(vectors: Float[Tensor, "n d"], origin: Float[Tensor, " d"]) -> float | None:
     """Root mean square distance of vectors to their mean, as a share of that mean's distance to ``origin``.

@@ -28,8 +28,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.statistics import Difference, paired_difference
 from wildpdiff.evaluate.summary import GENERATED
 
-__all__ = ["Verdict", "VerdictKind", "verdict"]
-
 VerdictKind = Literal["copies", "averages", "adds noise", "generalises", "undecided"]
 
 COPY = 0.02

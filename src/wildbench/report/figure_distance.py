@@ -20,8 +20,6 @@ from wildpdiff.report.findings import SplitFindings
 from wildpdiff.report.palette import THEME, SourceStyle
 from wildpdiff.report.wording import count, interval_text, listed, number, percentage
 
-__all__ = ["distance_figure"]
-
 _MUTED = THEME["muted"].light
 _OTHER = THEME["other"].light
 _TEXT = THEME["text"].light

@@ -18,12 +18,10 @@ from wildbench.interpolation.interpolation_summary import (
     ways_of,
 )
 from wildbench.interpolation.rank_correlation import RankCorrelation
-from wildbench.sections import Interpolation
+from wildbench.study_sections import Interpolation
 from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import THEME, family_colour
 from wildpdiff.report.wording import capital, count, listed, number, number_range, percentage
-
-__all__ = ["alignment_caption", "alignment_figure", "correlation_words", "interpolation_figure"]
 
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light

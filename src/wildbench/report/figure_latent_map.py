@@ -14,8 +14,6 @@ from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import THEME, SourceStyle
 from wildpdiff.report.wording import count, number, percentage
 
-__all__ = ["latent_map_figure"]
-
 _MUTED = THEME["muted"].light
 _OTHER = THEME["other"].light
 

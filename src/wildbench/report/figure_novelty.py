@@ -19,8 +19,6 @@ from wildpdiff.report.labels import Label, place_labels
 from wildpdiff.report.palette import THEME, SourceStyle
 from wildpdiff.report.wording import number, percentage
 
-__all__ = ["NoveltyMean", "novelty_figure", "novelty_means"]
-
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light
 _BAND = THEME["band"].light

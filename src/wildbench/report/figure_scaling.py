@@ -9,13 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from wildbench.report.scaling_summary import ScalingCurve, scaling_curves, scaling_sentences
-from wildbench.sections import Scaling
+from wildbench.study_sections import Scaling
 from wildpdiff.evaluate.summary import GENERATED
 from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import THEME, family_colour
 from wildpdiff.report.wording import count
-
-__all__ = ["scaling_figure"]
 
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light

@@ -16,15 +16,6 @@ from wildbench.sections import INTERPOLATION, PAPER, SCALING, SPREAD
 from wildpdiff.report.blocks import Block, PageSection, Text
 from wildpdiff.report.page import PageInputs
 
-__all__ = [
-    "distance_pages",
-    "interpolation_pages",
-    "novelty_pages",
-    "paper_pages",
-    "picture_pages",
-    "scaling_pages",
-]
-
 
 def _page(title: str, blocks: Sequence[Block | None]) -> list[PageSection]:
     present = tuple(block for block in blocks if block is not None)

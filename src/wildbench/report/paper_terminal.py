@@ -7,11 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from wildbench.interpolation.interpolation_summary import kept_curve, midpoint_kept, ways_of
-from wildbench.sections import INTERPOLATION, PAPER, Interpolation, PaperRow
+from wildbench.sections import INTERPOLATION, PAPER
+from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.wording import percent, signed_points
-
-__all__ = ["paper_table"]
 
 
 def paper_table(results: Results) -> Group:

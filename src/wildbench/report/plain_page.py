@@ -10,8 +10,6 @@ from markupsafe import Markup, escape
 
 from wildpdiff.report.palette import css_variables
 
-__all__ = ["PlainPage", "PlainSection", "PlainTable", "page_html", "page_markdown"]
-
 _LINK = re.compile(r"\[([^\]\[]+)\]\(([^()\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 

@@ -9,12 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from wildbench.sections import Scaling, ScalingCell
+from wildbench.study_sections import Scaling, ScalingCell
 from wildpdiff.evaluate.statistics import MINIMUM_HEADROOM, UNUSABLE_SHARE
 from wildpdiff.evaluate.summary import GENERATED
 from wildpdiff.report.wording import count, interval_text, listed, percentage, seconds_text
-
-__all__ = ["ScalingCurve", "ScalingPoint", "scaling_curves", "scaling_sentences"]
 
 RESAMPLES = 4_000
 TAIL = 0.025

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wildbench.interpolation.interpolation_summary import midpoint_kept, ways_of
-from wildbench.sections import PICTURES, Interpolation, PaperRow, ParameterSpread, Picture
+from wildbench.sections import PICTURES, ParameterSpread, Picture
+from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import Block, Cell, DataTable, PictureRow, Shot, TableRow, Text
 from wildpdiff.report.wording import (
@@ -18,8 +19,6 @@ from wildpdiff.report.wording import (
     percentage,
     signed_points,
 )
-
-__all__ = ["correlations_table", "paper_blocks", "picture_rows", "spread_table"]
 
 _SEEN_BAR = 0.005
 """Half a point: within it, generated and fine-tuned count as equal on seen tasks."""

@@ -7,8 +7,6 @@ from wildbench.sections import MEMORISATION
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.summary import GENERATED
 
-__all__ = ["verdict_sentence"]
-
 
 def verdict_sentence(results: Results) -> str | None:
     """One sentence computed from the points of the novelty plane; None where the generator is not among them."""

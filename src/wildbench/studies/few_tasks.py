@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.observers.spread import SpreadObserver
-from wildbench.sections import PaperRow
 from wildbench.studies.paper_rows import PUBLISHED, paper_row
+from wildbench.study_sections import PaperRow
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.errors import DataError
@@ -24,8 +24,6 @@ from wildpdiff.run_folder import Tick, kept
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
-
-__all__ = ["FewTasksStudy", "run_few_tasks"]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,6 @@ from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FEWEST_TASKS", "Diversity", "FittedSources", "StudyInputs", "TaskDraws", "fit_sources"]
-
 Diversity = Literal["narrow", "wide"]
 
 FEWEST_TASKS = 3

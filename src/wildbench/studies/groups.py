@@ -24,21 +24,6 @@ from wildpdiff.tasks.description import MetadataField, MetadataSchema
 from wildpdiff.tasks.task import Task
 from wildpdiff.zoo.store import Zoo
 
-__all__ = [
-    "REGION",
-    "GroupChoice",
-    "HeldOutGroup",
-    "HeldOutGroups",
-    "TaskGroup",
-    "add_groups",
-    "choose_groups",
-    "group_kinds",
-    "held_out_groups",
-    "hold_out_group",
-    "join_groups",
-    "task_groups",
-]
-
 REGION = "region"
 """The kind of group that is made of coordinates: quarters of the map, cut at the median latitude and longitude."""
 

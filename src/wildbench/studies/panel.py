@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wildbench.datasets.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
+from wildbench.datasets.panel.altered import divided, with_distractors
+from wildbench.datasets.savanna.suite import SavannaConfig, SavannaSuite
 from wildbench.studies.groups import task_groups
 from wildbench.studies.worlds import WORLDS as SAVANNA_WORLDS
 from wildbench.studies.worlds import World, folder_name
@@ -16,14 +19,9 @@ from wildpdiff.backbones.pretrain import pretrain_savanna_cnn, pretrain_small_cn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
 from wildpdiff.run_folder import Tick
-from wildpdiff.tasks.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
-from wildpdiff.tasks.panel.altered import divided, with_distractors
-from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaSuite
 from wildpdiff.tasks.tables import TableSuite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig
-
-__all__ = ["WORLDS", "OpenWorld", "PanelWorld", "find_world", "open_world"]
 
 SAVANNA = FinetuneConfig()
 """Of savanna's backbones; elsewhere the recipe is chosen on seen tasks."""

@@ -18,8 +18,6 @@ from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accurac
 from wildpdiff.evaluate.trust_points import TrustSummary, summarise_trust
 from wildpdiff.report.wording import interval_text, percent, seconds_text, signed_points
 
-__all__ = ["METHODS", "SIMPLE", "Method", "PanelPage", "PanelRow", "panel_row", "write_page"]
-
 UNSEEN = "unseen"
 LEAST_GAIN = 0.03
 """LoRA matters in a world where it adds this much to the accuracy of the classifier alone."""

@@ -25,8 +25,6 @@ from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.recipe import ChosenRecipe
 
-__all__ = ["PanelConfig", "measure_world", "run_panel"]
-
 PER_SHARD = 10
 """Tasks fine-tuned in one pass."""
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.interpolation.interpolation import choose_pairs, description_similarity, gainful_tasks, interpolate
-from wildbench.sections import INTERPOLATION, PAPER, Interpolation, PaperRow
+from wildbench.sections import INTERPOLATION, PAPER
 from wildbench.studies.few_tasks import FewTasksStudy, run_few_tasks
 from wildbench.studies.paper_rows import PAPER_SOURCE, comparison_rows
+from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, seen_material
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
@@ -28,8 +29,6 @@ from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, silent
 from wildpdiff.source import RenamedSource
 from wildpdiff.tasks.description import Description
-
-__all__ = ["PaperConfig", "PaperResult", "run_paper"]
 
 
 def _pipeline() -> PipelineConfig:

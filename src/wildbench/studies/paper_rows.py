@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from wildbench.sections import SPREAD, PaperRow, ParameterSpread, PublishedRow
+from wildbench.sections import SPREAD, ParameterSpread
+from wildbench.study_sections import PaperRow, PublishedRow
 from wildpdiff.evaluate.results import ResultRow, Results
 from wildpdiff.evaluate.statistics import mean_interval, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-
-__all__ = ["PAPER_SOURCE", "PUBLISHED", "comparison_rows", "paper_row"]
 
 PAPER_SOURCE = "generated, the paper's method"
 PUBLISHED = {

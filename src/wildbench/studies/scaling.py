@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from wildbench.sections import SCALING, Scaling, ScalingCell
+from wildbench.sections import SCALING
 from wildbench.studies.grid import FEWEST_TASKS, Diversity, StudyInputs, TaskDraws, fit_sources
+from wildbench.study_sections import Scaling, ScalingCell
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.finetuned import FinetunedSource
@@ -17,13 +18,13 @@ from wildpdiff.baselines.pretrained import PretrainedSource
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import SEEN_STAGE
-from wildpdiff.evaluate.decoding import decode, encode
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, Stage, SuiteInfo, read_results, write_results
 from wildpdiff.evaluate.run import Entrant, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.fit import GeneratorConfig
+from wildpdiff.records import decode, encode
 from wildpdiff.report.html import write_report
 from wildpdiff.rng import sub_seed
 from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
@@ -33,8 +34,6 @@ from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
-
-__all__ = ["GridPoint", "ScalingConfig", "ScalingResult", "run_scaling"]
 
 GRID_STAGE = "scaling grid"
 

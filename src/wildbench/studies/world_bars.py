@@ -23,8 +23,6 @@ from wildpdiff.report.wording import (
     signed_points,
 )
 
-__all__ = ["Bar", "judge_worlds"]
-
 RIVALS = ("multi-task adapter with description", "hypernetwork, task loss", "top-K merge", "nearest task")
 KERNELS = ("kernel ridge regression", "additive kernel regression")
 REFINED = "generated, refined on 5 labels a class"

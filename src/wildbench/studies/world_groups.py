@@ -19,16 +19,14 @@ from wildbench.studies.groups import (
 )
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.decoding import decode, encode
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.pipeline import PipelineConfig
+from wildpdiff.records import decode, encode
 from wildpdiff.run_folder import RunFolder, Tick
 from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
-
-__all__ = ["GroupResult", "GroupsStudy", "measure_groups"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.report.html import write_report
 from wildpdiff.run_folder import Reporter, RunFolder, silent
 
-__all__ = ["WorldsResult", "bars_markdown", "merge_worlds", "run_worlds"]
-
 
 @dataclass(frozen=True)
 class WorldsResult:

@@ -35,18 +35,6 @@ from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
-__all__ = [
-    "BASE",
-    "EXTRAPOLATION",
-    "OPPONENTS",
-    "WORLDS",
-    "WORLD_NAMES",
-    "World",
-    "WorldsConfig",
-    "folder_name",
-    "measure_world",
-]
-
 
 @dataclass(frozen=True)
 class World:

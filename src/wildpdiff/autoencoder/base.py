@@ -8,8 +8,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Autoencoder"]
-
 
 class Autoencoder(nn.Module, ABC):
     """Encodes vectors "n d" to latents "n l" and decodes them; both directions differentiable and batch-independent.

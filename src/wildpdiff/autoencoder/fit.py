@@ -19,15 +19,6 @@ from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 
-__all__ = [
-    "AUTOENCODERS",
-    "AutoencoderConfig",
-    "AutoencoderKind",
-    "FittedAutoencoder",
-    "fit_autoencoder",
-    "restore_autoencoder",
-]
-
 AutoencoderKind = Literal["pca", "vae"]
 
 AUTOENCODERS: dict[str, type[Autoencoder]] = {"pca": PCAAutoencoder, "vae": VariationalAutoencoder}

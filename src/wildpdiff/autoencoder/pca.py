@@ -11,8 +11,6 @@ from torch import Tensor
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.errors import TrainingError
 
-__all__ = ["PCAAutoencoder"]
-
 # Directions whose singular value is below this share of the largest are float32 rounding, not data.
 _RANK_TOLERANCE = 1e-6
 

@@ -11,8 +11,6 @@ import torch
 
 from wildpdiff.errors import TrainingError
 
-__all__ = ["Progress", "check_finite", "flush_denormals", "is_over", "seeded", "warmup_cosine"]
-
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 

@@ -12,8 +12,6 @@ from torch.nn import functional
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 
-__all__ = ["VariationalAutoencoder"]
-
 # p-diff's encoder (Wang et al. 2024): channels of five convolutions of kernel 7 and stride 2
 _CHANNELS = (64, 128, 256, 256, 32)
 _KERNEL = 7

@@ -20,8 +20,6 @@ from wildpdiff.backbones.lora import branch_parameters, expected_shapes, initial
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["BATCH", "Backbone", "LoraSpec", "finite_logits"]
-
 
 @dataclass(frozen=True)
 class LoraSpec:

@@ -19,12 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wildpdiff.artifact import tensors_hash
-from wildpdiff.backbones.backbone import BATCH, Backbone, LoraSpec
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.task import SplitName, Task
-
-__all__ = ["EfficientNetLite0", "InvertedResidual", "efficientnet_lite0", "fit_head", "from_state"]
 
 STAGES = (  # repeats, kernel, stride, expansion, output channels
     (1, 3, 1, 1, 16),

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from wildpdiff.tasks.description import Images
 
-__all__ = ["FeatureMemory"]
-
 MOST_BYTES = 128 * 2**20
 """Kept by default: the descriptions of a few thousand small tasks."""
 

@@ -15,8 +15,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.tasks.description import Images
 
-__all__ = ["BATCH", "FrozenModel", "ImageFeaturiser"]
-
 BATCH = 256
 """Images that go through a frozen model at once."""
 

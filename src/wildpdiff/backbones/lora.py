@@ -20,8 +20,6 @@ from torch.nn.functional import linear
 from wildpdiff.adapter import PEFT_PREFIX, AdapterConfig
 from wildpdiff.errors import AdapterMismatchError, TrainingError
 
-__all__ = ["branch_parameters", "expected_shapes", "initial_adapter", "with_branches"]
-
 FACTORS = {"lora_A.weight": "factor_a", "lora_B.weight": "factor_b"}
 """PEFT's names of a target module's factors, and those of the buffers that hold them in a branch."""
 

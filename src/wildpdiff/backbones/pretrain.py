@@ -17,9 +17,6 @@ from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["Pretraining", "pretrain_savanna_cnn", "pretrain_small_cnn", "retrain_neck"]
-
-
 NEW_PARTS = ("neck.", "norm.", "classifier.")
 """What :func:`retrain_neck` trains."""
 

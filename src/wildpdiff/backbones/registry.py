@@ -13,8 +13,6 @@ from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.backbones.small_cnn import SmallCNN
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["ARCHITECTURES", "BUNDLED", "is_bundled", "load_backbone", "save_backbone"]
-
 WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = ("savanna-cnn",)
 """Names of the backbones whose weights are inside the package."""

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from wildpdiff.backbones.backbone import LoraSpec
 
-__all__ = ["SAVANNA_LORA", "MixingBlock", "PointwiseBlock", "SavannaCNN"]
-
 WIDTH = 96
 MIXING_BLOCKS = 2
 

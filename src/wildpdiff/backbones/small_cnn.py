@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from wildpdiff.backbones.backbone import LoraSpec
 
-__all__ = ["NECK", "SMALL_LORA", "SmallCNN", "SpatialBlock"]
-
 WIDTH = 48
 BLOCKS = 2
 NECK = 12

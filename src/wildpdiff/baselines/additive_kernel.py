@@ -13,8 +13,6 @@ from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description
 
-__all__ = ["AdditiveKernelSource"]
-
 
 class AdditiveKernelSource:
     """Kernel ridge regression whose kernel is a sum over the factors of a description.

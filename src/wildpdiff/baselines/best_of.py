@@ -15,8 +15,6 @@ from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["BEST_BY_IMAGES", "BEST_BY_LABELS", "CANDIDATES", "LABELS", "BestOfSource"]
-
 CANDIDATES = 8
 LABELS = 5
 BEST_BY_LABELS = f"best of {CANDIDATES} by {LABELS} labels"

@@ -15,8 +15,6 @@ from wildpdiff.conditions.sampling import PartTable
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["SeenDistances"]
-
 
 @dataclass(frozen=True)
 class SeenDistances:

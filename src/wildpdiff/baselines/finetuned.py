@@ -9,8 +9,6 @@ from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["FinetunedSource"]
-
 
 class FinetunedSource:
     """Gives the adapter fine-tuned on the task named in the description. It has seen labels; the others have not."""

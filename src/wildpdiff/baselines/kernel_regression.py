@@ -21,8 +21,6 @@ from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["LENGTH_SCALES", "RIDGES", "KernelChoice", "KernelRegressionSource"]
-
 LENGTH_SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
 """Length scales that are tried, in units of the root mean square distance between seen tasks."""
 

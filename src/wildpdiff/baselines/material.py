@@ -18,8 +18,6 @@ from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["LabelledData", "SeenTasks"]
-
 LabelledData = Callable[[str], TaskFeatures]
 """Labelled training and validation images of a task, behind the frozen stem, by the task's name."""
 

@@ -8,8 +8,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.tasks.description import Description
 
-__all__ = ["MeanSource"]
-
 
 class MeanSource:
     """Gives the mean adapter (a uniform soup, Wortsman et al. 2022), whatever the description.

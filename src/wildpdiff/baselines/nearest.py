@@ -11,8 +11,6 @@ from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.tasks.description import Description
 
-__all__ = ["NearestTaskSource"]
-
 
 class NearestTaskSource:
     """Gives the adapter of the nearest seen task: every generator must beat looking it up.

@@ -6,8 +6,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.tasks.description import Description
 
-__all__ = ["PretrainedSource"]
-
 
 class PretrainedSource:
     """Gives the initial adapter, which leaves the pretrained model as it is, whatever the description."""

@@ -15,8 +15,6 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["SeenAdapters", "repeat_adapter"]
-
 
 @dataclass(frozen=True)
 class SeenAdapters:

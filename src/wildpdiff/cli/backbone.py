@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.tasks.task import Suite
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Backbones: pretrain.", rich_markup_mode=None)
 
 Architecture = Literal["savanna-cnn", "efficientnet-lite0"]
@@ -58,9 +56,10 @@ def pretrain(
     may_write_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
+    from wildpdiff.tasks.registry import suite_providers
 
     opened = open_suite(suite, option)
-    chosen: Architecture = architecture or ("savanna-cnn" if suite == "savanna" else "efficientnet-lite0")
+    chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
             backbone, measured = _savanna_cnn(opened, epochs, seed, stages("train the backbone"))

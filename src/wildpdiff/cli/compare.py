@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from wildpdiff.evaluate.results import SummaryRow
     from wildpdiff.report.findings import SplitFindings
 
-__all__ = ["compare"]
-
 
 def compare(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json.")],

@@ -16,20 +16,6 @@ if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
 
-__all__ = [
-    "BackgroundsOption",
-    "DescriptionOption",
-    "ExamplesOption",
-    "Images",
-    "MetadataOption",
-    "OfSuiteOption",
-    "OfTaskOption",
-    "OwnBackboneOption",
-    "build_description",
-    "description_file",
-    "metadata_pairs",
-]
-
 KEYS = ("metadata", "backgrounds", "examples", "text", "task_id")
 
 Images = list[Path] | None

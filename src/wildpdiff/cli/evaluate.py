@@ -24,8 +24,6 @@ from wildpdiff.cli.options import (
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 from wildpdiff.errors import DataError
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     out: OutOption,

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from wildpdiff.evaluate.results import Stage
     from wildpdiff.trust.model import TrustModel
 
-__all__ = ["EvaluationInputs", "inputs_of_parts", "inputs_of_run"]
-
 
 @dataclass(frozen=True)
 class EvaluationInputs:
@@ -120,7 +118,7 @@ def inputs_of_parts(
 
 def _run_settings(path: Path) -> dict[str, Any]:
     """What is needed of a run.json; raises :class:`ArtifactError` where it is not there or of another kind."""
-    from wildpdiff.artifact import read_json
+    from wildpdiff.disk import read_json
 
     settings = read_json(path, finite=True)
     kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}

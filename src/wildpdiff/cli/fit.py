@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.zoo.store import Zoo
 
-__all__ = ["fit"]
-
 
 def fit(
     zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
@@ -222,8 +220,8 @@ def _settings(
 ) -> GeneratorConfig:
     """The defaults, then the file, then the options."""
     from wildpdiff.disk import read_json
-    from wildpdiff.evaluate.decoding import decode, encode
     from wildpdiff.fit import GeneratorConfig
+    from wildpdiff.records import decode, encode
     from wildpdiff.tasks.description import PARTS
 
     settings = GeneratorConfig()

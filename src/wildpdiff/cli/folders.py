@@ -12,8 +12,6 @@ from pathlib import Path
 from wildpdiff.disk import REFUSED, disk_errors, own_entries, read_json, remove_leftovers
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["adapter_folders", "may_write_adapters", "may_write_artifact", "may_write_file", "may_write_into"]
-
 ADAPTER_FILES = ("README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json")
 SUBFOLDERS = {"generator": ("trust", "backbone")}
 

@@ -35,17 +35,6 @@ if TYPE_CHECKING:
     from wildpdiff.tasks.description import Description
     from wildpdiff.trust.report import TrustReport
 
-__all__ = [
-    "MinTrustOption",
-    "assessed",
-    "check_logits",
-    "described",
-    "generate",
-    "given_parts",
-    "has_trust",
-    "least_trust",
-]
-
 MinTrustOption = Annotated[
     str | None,
     typer.Option(

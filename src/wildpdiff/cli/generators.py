@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.zoo.store import Zoo
 
-__all__ = ["ClipOption", "image_reader", "open_generator", "open_zoo"]
-
 ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that reads the descriptions' images, not the backbone."),

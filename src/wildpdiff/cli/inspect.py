@@ -16,8 +16,6 @@ from wildpdiff.errors import ArtifactError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["inspect"]
-
 CHECKED = "checked"
 UNKNOWN = "none (of an earlier version: whether its files were altered is not known)"
 
@@ -34,7 +32,7 @@ def inspect(
     table = told["config"].pop("cross_validation", None) if told["kind"] == "generator" else None
     _show(told)
     if table is not None:
-        from wildpdiff.conditional_mean.cross_validation import CrossValidation
+        from wildpdiff.conditional_mean.score_table import CrossValidation
 
         found = CrossValidation.from_json(table)
         show("")
@@ -95,7 +93,8 @@ def _adapter(path: Path) -> dict[str, Any]:
 
 
 def _zoo(path: Path) -> dict[str, Any]:
-    from wildpdiff.zoo.store import Zoo, read_rows, shard_path
+    from wildpdiff.zoo.shards import read_rows, shard_path
+    from wildpdiff.zoo.store import Zoo
 
     zoo = Zoo.open(path)
     for number in range(len(zoo.plan.shards)):
@@ -146,8 +145,8 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 
 def _results(path: Path) -> dict[str, Any]:
-    from wildpdiff.evaluate.decoding import encode
     from wildpdiff.evaluate.results import read_results
+    from wildpdiff.records import encode
 
     results = read_results(path)
     return {

@@ -15,7 +15,6 @@ import typer
 from wildpdiff.cli import (
     backbone,
     compare,
-    demo,
     evaluate,
     fit,
     generate,
@@ -31,8 +30,6 @@ from wildpdiff.cli.terminal import remark, remember_command
 from wildpdiff.errors import WildpdiffError
 from wildpdiff.registry import registered
 
-__all__ = ["app", "main", "run"]
-
 LONGEST = 2000
 """Characters of a refusal; the beginning says what was found, the end what to do."""
 
@@ -45,7 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command(short_help="Run everything once, on simulated camera traps.")(demo.demo)
 app.add_typer(suite.app, name="suite")
 app.add_typer(backbone.app, name="backbone")
 app.add_typer(zoo.app, name="zoo")
@@ -59,7 +55,10 @@ app.command(short_help="Compare two sources of a results.json.")(compare.compare
 app.command(short_help="Tell what an artifact is.")(inspect.inspect)
 app.command(short_help="Draw a report again.")(report.report)
 for _name, _added in registered("commands").items():
-    app.add_typer(_added, name=_name)
+    if isinstance(_added, typer.Typer):
+        app.add_typer(_added, name=_name)
+    else:
+        app.command(_name, short_help=(_added.__doc__ or "").split("\n")[0])(_added)
 
 
 def _version(asked: bool) -> bool:

@@ -14,20 +14,6 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.tasks.task import Suite, Task
 
-__all__ = [
-    "TABLE_SIZE",
-    "BackboneOption",
-    "JsonOption",
-    "OutOption",
-    "SeedOption",
-    "SuiteOption",
-    "SuiteSettings",
-    "ThreadsOption",
-    "find_task",
-    "open_suite",
-    "suite_settings",
-]
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
 
 
@@ -92,7 +78,7 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 
 def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
     """The ``KEY=VALUE`` texts of a suite as values of the right kinds; raises :class:`DataError`."""
-    from wildpdiff.tasks.registry import parse_options
+    from wildpdiff.tasks.registry import parse_options, suite_providers
 
     texts: dict[str, str] = {}
     for pair in pairs or ():
@@ -100,13 +86,8 @@ def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
         if not equals:
             raise DataError(f"Option {pair!r} has no value; write it as KEY=VALUE.")
         texts[name.strip()] = value.strip()
-    kinds = _TABLE_KINDS
-    if suite == "savanna":
-        from typing import get_type_hints
-
-        from wildpdiff.tasks.savanna.suite import SavannaConfig
-
-        kinds = get_type_hints(SavannaConfig)
+    provider = suite_providers().get(suite)
+    kinds = _TABLE_KINDS if provider is None else provider.options
     # Sorted as JSON will have them, so that a report drawn again from results.json is the same to the byte.
     return dict(sorted(parse_options(texts, kinds).items()))
 
@@ -117,13 +98,13 @@ def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | Non
     Raises:
         DataError: no such suite or option, or labels and classes that the backbone does not know.
     """
-    from wildpdiff.tasks.registry import load_suite
+    from wildpdiff.tasks.registry import load_suite, suite_providers
 
     settings = suite_settings(suite, pairs)
     known: dict[str, Any] = {"seed": seed}
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes}
-    elif suite != "savanna":
+    elif suite not in suite_providers():
         known["image_size"] = TABLE_SIZE
     return load_suite(suite, **{**known, **settings})
 

@@ -10,15 +10,14 @@ import typer
 
 from wildpdiff.cli.folders import may_write_file
 from wildpdiff.cli.options import JsonOption
-from wildpdiff.cli.terminal import Stages, print_json, remark, visible
+from wildpdiff.cli.terminal import Stages, print_json, remark
+from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, DataError
 
 if TYPE_CHECKING:
     from wildpdiff.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.prediction import Prediction
-
-__all__ = ["backbone_of", "predict"]
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What a cell begins with that a spreadsheet would run."""

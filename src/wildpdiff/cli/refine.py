@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from wildpdiff.refine.refining import Refined
     from wildpdiff.refine.starts import StartingPoints
 
-__all__ = ["refine"]
-
 
 def refine(
     adapter: Annotated[
@@ -69,8 +67,8 @@ def refine(
     from wildpdiff.posterior.most_probable import PosteriorConfig
     from wildpdiff.prediction import find_images
     from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
-    from wildpdiff.refine.refining import RefineConfig
     from wildpdiff.refine.refining import refine as refine_adapter
+    from wildpdiff.refine.runs import RefineConfig
     from wildpdiff.refine.starts import StartingPoints
 
     started = time.perf_counter()

@@ -11,8 +11,6 @@ from wildpdiff.cli.folders import may_write_into
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import Stages, print_json, show
 
-__all__ = ["report"]
-
 
 def report(
     results: Annotated[

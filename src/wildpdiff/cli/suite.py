@@ -16,13 +16,12 @@ from wildpdiff.errors import DataError
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import Group, Suite, Task
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Suites of tasks: list, look inside, export.", rich_markup_mode=None)
 
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="savanna, a CSV table, or a folder of images.")]
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
+]
 KINDS = {
-    "savanna": "simulated camera traps of 16 species; needs no files",
     "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
     "FOLDER": "your images as TASK/CLASS/IMAGE",
 }
@@ -31,10 +30,13 @@ KINDS = {
 @app.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """List the kinds of suites."""
+    from wildpdiff.tasks.registry import suite_providers
+
+    kinds = {name: provider.summary for name, provider in suite_providers().items()} | KINDS
     if as_json:
-        print_json([{"suite": name, "what": what} for name, what in KINDS.items()])
+        print_json([{"suite": name, "what": what} for name, what in kinds.items()])
         return
-    for name, what in KINDS.items():
+    for name, what in kinds.items():
         show(f"{name:<10} {what}")
 
 
@@ -107,7 +109,7 @@ def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
     from PIL import Image
 
     from wildpdiff.disk import write_file
-    from wildpdiff.tasks.savanna.contact_sheet import contact_sheet
+    from wildpdiff.tasks.contact_sheet import contact_sheet
 
     stream = io.BytesIO()
     Image.fromarray(contact_sheet(suite, None if task is None else [task])).save(stream, "PNG")
@@ -129,17 +131,17 @@ def export(
 ) -> None:
     """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
     may_write_into(out)
-    from wildpdiff.tasks.savanna.export import export_camera_traps
-    from wildpdiff.tasks.savanna.suite import SavannaSuite
+    from wildpdiff.tasks.registry import suite_providers
 
-    opened = open_suite(suite, option, seed=seed)
-    if not isinstance(opened, SavannaSuite):
-        raise DataError(f"{suite} is made of files already; only the simulated suite savanna can be exported.")
+    opened, provider = open_suite(suite, option, seed=seed), suite_providers().get(suite)
+    if provider is None:
+        names = ", ".join(suite_providers()) or "none is installed"
+        raise DataError(f"{suite} is made of files already; only registered suites can be exported ({names}).")
     groups: tuple[Group, ...] = (group,) if group is not None else ("seen", "unseen")
     tasks = [task for name in groups for task in opened.tasks(name)[:limit]]
     with Stages() as stages:
         stages(f"write the images of {len(tasks)} tasks")
-        export_camera_traps(opened, tasks, out)
+        provider.export(opened, tasks, out)
     if as_json:
         print_json({"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")})
         return

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wildpdiff.conditional_mean.cross_validation import CrossValidation
-
-__all__ = ["cross_validation_table"]
+    from wildpdiff.conditional_mean.score_table import CrossValidation
 
 
 def cross_validation_table(found: CrossValidation) -> Table:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.segment import Segment
 
-__all__ = ["Stages", "prepare_torch", "print_json", "recorded_command", "remark", "remember_command", "show", "visible"]
-
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
 

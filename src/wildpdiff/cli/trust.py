@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from wildpdiff.trust.report import TrustReport
 
-__all__ = ["trust"]
-
 BAR = 30
 MOST_REASONS = 5
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Zoos of fine-tuned adapters: build.", rich_markup_mode=None)
 
 
@@ -72,7 +70,7 @@ def build(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
-    from wildpdiff.zoo.recipe import SEARCH_TASKS
+    from wildpdiff.zoo.recipe_search import SEARCH_TASKS
 
     given: dict[str, Any] = {
         "steps": steps,

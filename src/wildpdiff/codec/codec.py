@@ -14,8 +14,6 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode, Normalizer
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
 
-__all__ = ["Codec"]
-
 
 @dataclass(frozen=True)
 class Codec:

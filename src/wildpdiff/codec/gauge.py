@@ -16,8 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Factors", "Gauge", "aligned", "balanced_factors", "canonical", "factor_pairs"]
-
 Gauge = Literal["raw", "canonical"]
 """Which of the equivalent factors stand in a codec's vectors: those of the fine-tuning, or the canonical ones."""
 

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
 
-__all__ = ["Layout"]
-
 
 @dataclass(frozen=True)
 class Layout:

@@ -12,8 +12,6 @@ from torch import Tensor
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import TrainingError
 
-__all__ = ["NormalizationMode", "Normalizer"]
-
 NormalizationMode = Literal["coordinate", "tensor"]
 
 # Columns taken to float64 at a time, so that a large zoo is never copied whole.

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from wildpdiff.parallel import in_parallel
 
-__all__ = ["Blend", "BlendSearch", "Weights"]
-
 Weights = tuple[int, ...]
 """Non-negative counts of each estimator that sum to :data:`SHARES`."""
 

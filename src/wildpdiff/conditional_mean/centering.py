@@ -25,8 +25,6 @@ from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.tasks.description import Description
 
-__all__ = ["Centering", "fit_centering"]
-
 STRENGTHS = tuple(step / 20 for step in range(21))
 """Shares of the shift that are tried; 0 leaves everything as it is."""
 

@@ -15,9 +15,7 @@ from wildpdiff.conditional_mean.blend import SHARES, Blend, BlendSearch, Weights
 from wildpdiff.conditional_mean.centering import Centering, fit_centering
 from wildpdiff.conditional_mean.correction import Correction
 from wildpdiff.conditional_mean.cross_validation import (
-    FEW_TASKS,
     TEMPERATURES,
-    CrossValidation,
     HeldOutScores,
     score_held_out,
     tabulate,
@@ -25,12 +23,11 @@ from wildpdiff.conditional_mean.cross_validation import (
 )
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, ConditionalMean
+from wildpdiff.conditional_mean.score_table import FEW_TASKS, CrossValidation
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.parallel import Tick, in_parallel
-
-__all__ = ["Estimators", "cross_validated", "without_images"]
 
 ANCHORS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the way from the estimate to a seen task's own adapter that are tried."""

@@ -37,17 +37,6 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = [
-    "FEWEST_TASKS",
-    "Basis",
-    "Correction",
-    "CorrectionProblem",
-    "Member",
-    "TaskLossConfig",
-    "fit_correction",
-    "task_losses",
-]
-
 Basis = Literal["regression", "nothing"]
 """What a network stands on."""
 

@@ -13,19 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
+from wildpdiff.conditional_mean.score_table import DELIVERED, CrossValidation, MethodScore
 from wildpdiff.conditional_mean.task_images import TaskImages
-
-__all__ = [
-    "DELIVERED",
-    "FEW_TASKS",
-    "CrossValidation",
-    "HeldOutScores",
-    "MethodScore",
-    "score_held_out",
-    "tabulate",
-    "tempered_losses",
-]
 
 MOST_IMAGES = 256
 TASKS_AT_ONCE = 16

@@ -18,10 +18,10 @@ from wildpdiff.codec.normalize import NormalizationMode
 from wildpdiff.conditional_mean.centering import Centering
 from wildpdiff.conditional_mean.choice import Estimators, cross_validated, without_images
 from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_correction
-from wildpdiff.conditional_mean.cross_validation import CrossValidation
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler, Featuriser
@@ -33,8 +33,6 @@ from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.threads import one_thread
 from wildpdiff.zoo.features import TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
-
-__all__ = ["FittedMean", "Reading", "SeenMaterial", "fit_conditional_mean"]
 
 
 @dataclass(frozen=True)

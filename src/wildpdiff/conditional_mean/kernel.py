@@ -20,19 +20,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = [
-    "FEWEST_TASKS",
-    "KernelGroup",
-    "KernelMean",
-    "Matrix",
-    "Solution",
-    "as_matrix",
-    "kernel_sum",
-    "projected_inverse",
-    "solve",
-    "squared_distances",
-]
-
 Matrix = npt.NDArray[np.float64]
 
 FEWEST_TASKS = 4

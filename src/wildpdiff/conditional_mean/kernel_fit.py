@@ -22,8 +22,6 @@ from wildpdiff.conditional_mean.kernel import (
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.parallel import Tick, in_parallel
 
-__all__ = ["fit_kernel_mean"]
-
 LENGTH_SCALES = (0.5, 1.0, 2.0)
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 RIDGES = (0.3, 1.0, 3.0)

@@ -20,8 +20,6 @@ from wildpdiff.conditional_mean.network import DescriptionNetwork
 from wildpdiff.conditional_mean.simple import SIMPLE, SimpleEstimators
 from wildpdiff.tasks.description import Description
 
-__all__ = ["ADDITIVE", "DIRECT", "NETWORKS", "RESIDUAL", "ConditionalMean"]
-
 ADDITIVE = "additive kernel regression"
 RESIDUAL = "residual networks"
 DIRECT = "direct networks"

@@ -10,8 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-__all__ = ["DescriptionNetwork", "factor_reads", "moved_values", "principal_directions", "sharpen"]
-
 
 class DescriptionNetwork(nn.Module):
     """Embedding of a description to a normalised adapter vector: a mean plus coefficients of K shared directions.

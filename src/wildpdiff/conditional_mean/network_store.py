@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wildpdiff.artifact import content_hash, json_bytes, read_safetensors, safetensors_bytes, tensors_hash, write_file
+from wildpdiff.artifact import read_safetensors, safetensors_bytes, tensors_hash
+from wildpdiff.disk import content_hash, json_bytes, write_file
 from wildpdiff.errors import ArtifactError
-
-__all__ = ["NetworkStore", "StoredNetwork"]
 
 STEPS, LOSSES, HELD_OUT = "steps", "losses", "held_out_losses"
 CHECK = "sha256"

@@ -8,8 +8,6 @@ from typing import Any
 
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["DELIVERED", "FEW_TASKS", "CrossValidation", "MethodScore"]
-
 DELIVERED = "generated"
 """Name of the row of what is delivered."""
 

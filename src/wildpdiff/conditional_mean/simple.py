@@ -18,8 +18,6 @@ from torch import Tensor
 
 from wildpdiff.conditional_mean.kernel import Matrix, as_matrix, solve
 
-__all__ = ["KERNEL_RIDGE", "MEAN", "NEAREST", "PRETRAINED", "SIMPLE", "SimpleEstimators", "fit_simple_estimators"]
-
 PRETRAINED = "pretrained"
 MEAN = "mean adapter"
 NEAREST = "nearest task"

@@ -13,8 +13,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import ImageRows, TaskFeatures
 
-__all__ = ["ImageBatch", "TaskImages"]
-
 
 @dataclass(frozen=True)
 class ImageBatch:

@@ -18,18 +18,6 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 
-__all__ = [
-    "FittedEnsemble",
-    "FittedNetwork",
-    "NetworkTraining",
-    "TaskProblem",
-    "TrainingProblem",
-    "fit_ensemble",
-    "fit_network",
-    "folds",
-    "train_network",
-]
-
 FEWEST_TO_HOLD_OUT = 5
 """With fewer tasks than this nothing can be chosen on held-out ones; all updates are made."""
 

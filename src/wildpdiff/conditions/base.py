@@ -13,18 +13,6 @@ from torch import Tensor
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
-__all__ = [
-    "CLIP",
-    "BlockFeaturiser",
-    "ConditionEmbedding",
-    "ConditionEncoder",
-    "ConditionSampler",
-    "Featuriser",
-    "feature_blocks",
-    "feature_factors",
-    "featuriser_identity",
-]
-
 CLIP = 4.0
 """Standardised values are clipped to ±CLIP: a network must not be driven by a value far outside the seen tasks."""
 

@@ -19,8 +19,6 @@ from wildpdiff.disk import read_json
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["ClipFeaturiser"]
-
 BATCH = 64
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -19,8 +19,6 @@ from wildpdiff.conditions.text import SentenceFeaturiser, TextEncoder, packaged_
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataSchema
 
-__all__ = ["ENCODERS", "FusionEncoder", "fit_fusion"]
-
 ENCODERS: dict[str, type[ConditionEncoder]] = {
     "task_id": TaskIdEncoder,
     "metadata": MetadataEncoder,

@@ -22,8 +22,6 @@ from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
-__all__ = ["ImageFeatures", "ImageSetEncoder"]
-
 
 @dataclass(frozen=True)
 class ImageFeatures:

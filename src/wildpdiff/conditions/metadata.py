@@ -19,8 +19,6 @@ from wildpdiff.conditions.places import COLUMNS, SphereCoordinates
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema, MetadataValue
 
-__all__ = ["MetadataEncoder"]
-
 Numbers = npt.NDArray[np.float64]
 
 FIRST, SECOND = "metadata", "metadata-2"

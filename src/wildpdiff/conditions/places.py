@@ -13,8 +13,6 @@ from torch import Tensor
 
 from wildpdiff.conditions.base import CLIP
 
-__all__ = ["COLUMNS", "SphereCoordinates"]
-
 Numbers = npt.NDArray[np.float64]
 
 COLUMNS = ("north", "east", "toward")

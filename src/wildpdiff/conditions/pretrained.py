@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_local"]
-
 
 def load_local(kind: Any, folder: Path | str) -> Any:
     """``kind.from_pretrained`` on a folder's safetensors, in evaluation mode and without gradients.

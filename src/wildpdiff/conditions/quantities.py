@@ -9,8 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["frequent_quantities", "quantities", "without_numbers"]
-
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?![\w])")
 WORD = re.compile(r"[^\s,.;:!?()]+")
 END = re.compile(r"[,.;:!?()]")

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
 
-__all__ = ["FusionSampler", "ImageSubsets", "PartTable"]
-
 
 @dataclass(frozen=True)
 class PartTable:

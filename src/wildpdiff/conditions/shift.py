@@ -13,8 +13,6 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
-__all__ = ["FeatureShift"]
-
 PARTS = ("backgrounds", "examples")
 """Parts that are images; the first that the seen descriptions have is read."""
 

@@ -13,8 +13,6 @@ from wildpdiff.conditions.base import ConditionEmbedding, Featuriser
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["TaskIdEncoder"]
-
 
 @dataclass(frozen=True)
 class TaskIdEncoder:

@@ -20,8 +20,6 @@ from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description
 
-__all__ = ["SentenceFeaturiser", "SentenceModel", "TextEncoder", "packaged_sentences"]
-
 SentenceFeaturiser = Callable[[Sequence[str]], Tensor]
 """Sentences to embeddings ``[n, f]``."""
 

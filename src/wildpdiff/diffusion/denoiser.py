@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Denoiser", "DenoiserNetwork", "Size", "TimeEmbedding"]
-
 Size = Literal["tiny", "small", "base"]
 """The one dial of a network's width and depth."""
 

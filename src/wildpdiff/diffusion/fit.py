@@ -19,8 +19,6 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 
-__all__ = ["ConditionSampler", "DiffusionConfig", "FittedDiffusion", "fit_diffusion"]
-
 ConditionSampler = Callable[[Int[Tensor, " b"], torch.Generator], Float[Tensor, "b e"]]
 """Condition embeddings for the latents of these indices; re-pairing and dropping of parts happen in there."""
 

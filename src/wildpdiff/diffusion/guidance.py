@@ -8,8 +8,6 @@ from torch import Tensor
 
 from wildpdiff.diffusion.denoiser import Denoiser
 
-__all__ = ["guided"]
-
 
 def guided(denoiser: Denoiser, scale: float, null_condition: Float[Tensor, " e"]) -> Denoiser:
     """Extrapolate from the unconditional to the conditional prediction; both are computed in one batch.

@@ -12,8 +12,6 @@ from wildpdiff.diffusion.residual import ResidualDenoiser
 from wildpdiff.diffusion.unet import UNet1d
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["NETWORKS", "NetworkName", "ResidualDenoiser", "UNet1d", "build_denoiser", "restore_denoiser"]
-
 NetworkName = Literal["residual", "unet"]
 
 NETWORKS: dict[str, type[DenoiserNetwork]] = {"residual": ResidualDenoiser, "unet": UNet1d}

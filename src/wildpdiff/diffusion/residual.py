@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from wildpdiff.diffusion.denoiser import DenoiserNetwork, Size, TimeEmbedding
 
-__all__ = ["ResidualDenoiser"]
-
 # width of the hidden layers and number of blocks
 _SIZES: dict[Size, tuple[int, int]] = {"tiny": (128, 2), "small": (256, 3), "base": (512, 4)}
 _TIME_FEATURES = 64

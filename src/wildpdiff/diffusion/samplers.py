@@ -18,8 +18,6 @@ from torch import Tensor
 from wildpdiff.diffusion.denoiser import Denoiser
 from wildpdiff.diffusion.schedule import Schedule
 
-__all__ = ["SAMPLERS", "Sampler", "ddim", "ddpm", "dpm_solver_2m", "heun", "standard_noise"]
-
 
 @runtime_checkable
 class Sampler(Protocol):

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from wildpdiff.errors import TrainingError
 
-__all__ = ["Prediction", "Schedule", "ScheduleKind", "Spacing"]
-
 ScheduleKind = Literal["linear", "cosine"]
 Prediction = Literal["epsilon", "sample", "velocity"]
 Spacing = Literal["trailing", "log_snr"]

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from wildpdiff.diffusion.denoiser import DenoiserNetwork, Size, TimeEmbedding
 
-__all__ = ["UNet1d"]
-
 # channels at each resolution; the sequence is halved between them
 _SIZES: dict[Size, tuple[int, ...]] = {"tiny": (16, 32), "small": (32, 64, 128), "base": (64, 128, 256)}
 _TIME_FEATURES = 64

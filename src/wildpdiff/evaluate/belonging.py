@@ -11,8 +11,6 @@ from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["check_belonging", "check_zoo"]
-
 
 def check_belonging(
     suite: Suite,

@@ -10,8 +10,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.sections import Calibration, CalibrationBin
 
-__all__ = ["CalibrationObserver"]
-
 
 class _Tally:
     """Sums over predictions, by bin: nothing else is kept of them."""

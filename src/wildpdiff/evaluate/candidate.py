@@ -12,8 +12,6 @@ from wildpdiff.evaluate.sections import SourceFamily
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source
 
-__all__ = ["Candidate", "MethodInputs", "MethodProvider"]
-
 
 @dataclass(frozen=True)
 class Candidate:

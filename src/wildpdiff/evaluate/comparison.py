@@ -44,16 +44,6 @@ from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
-__all__ = [
-    "FIT_STAGE",
-    "SEEN_STAGE",
-    "Comparison",
-    "ObserverInputs",
-    "compare_sources",
-    "scored_seen_tasks",
-    "seen_material",
-]
-
 SEEN_STAGE = "fine-tune seen tasks"
 """The stage whose time is shared out among the fine-tuned adapters."""
 

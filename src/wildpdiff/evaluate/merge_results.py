@@ -12,8 +12,6 @@ from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import section_kinds
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, worlds_of
 
-__all__ = ["NamedResults", "merge_results"]
-
 
 @dataclass(frozen=True)
 class NamedResults:

@@ -11,8 +11,6 @@ import torch
 
 from wildpdiff.evaluate.results import Provenance
 
-__all__ = ["hardware", "provenance"]
-
 
 def hardware() -> str:
     """The machine in words, without its name: architecture and number of cores."""

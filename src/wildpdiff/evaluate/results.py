@@ -12,28 +12,10 @@ from typing import Any, Literal
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.evaluate.decoding import decode, encode
-from wildpdiff.evaluate.sections import Calibration, SourceInfo, TrustSection, section_kinds
-from wildpdiff.evaluate.trust_points import contradiction
+from wildpdiff.evaluate.sections import Calibration, SourceInfo, section_kinds
+from wildpdiff.evaluate.trust_points import TrustSection, contradiction
 from wildpdiff.posterior.score import PosteriorSummary
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "AutoencoderInfo",
-    "BackboneInfo",
-    "Ceiling",
-    "Condition",
-    "GeneratorInfo",
-    "Provenance",
-    "ResultRow",
-    "Results",
-    "Split",
-    "Stage",
-    "SuiteInfo",
-    "SummaryRow",
-    "read_results",
-    "write_results",
-]
+from wildpdiff.records import decode, encode
 
 SCHEMA_VERSION = 5
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")

@@ -24,8 +24,6 @@ from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.generator import Generator
 from wildpdiff.registry import registered
 
-__all__ = ["CORE_NAMES", "Baselines", "Roster", "assemble", "baseline_names", "check_method_settings"]
-
 Baselines = Literal["core", "all"]
 """``core`` are those that take no training worth speaking of; ``all`` adds trained networks, labels and controls."""
 

@@ -23,18 +23,6 @@ from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images, MetadataValue
 from wildpdiff.threads import one_thread
 
-__all__ = [
-    "Entrant",
-    "Evaluation",
-    "Observer",
-    "RoundTripSource",
-    "Scored",
-    "SectionObserver",
-    "derangement",
-    "evaluate",
-    "mixed_description",
-]
-
 
 @dataclass(frozen=True)
 class Entrant:

@@ -15,8 +15,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import Task
 
-__all__ = ["TestSet", "accuracies", "logits_of", "test_set"]
-
 
 @dataclass(frozen=True)
 class TestSet:

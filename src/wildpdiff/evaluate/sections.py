@@ -10,22 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.registry import registered
 
 if TYPE_CHECKING:
     from wildpdiff.evaluate.results import Results
-
-__all__ = [
-    "Calibration",
-    "CalibrationBin",
-    "SectionKind",
-    "SourceFamily",
-    "SourceInfo",
-    "TrustPoint",
-    "TrustSection",
-    "section_kinds",
-]
 
 T = TypeVar("T")
 
@@ -85,7 +73,7 @@ class SectionKind(Generic[T]):
 
     Attributes:
         name: its key.
-        record: its type, as :func:`wildpdiff.evaluate.decoding.decode` reads types.
+        record: its type, as :func:`wildpdiff.records.decode` reads types.
         own_tasks: whether it is about the tasks and the backbone of the table; else it has tasks of its own.
         measures: its content in a few words.
         command: the command that measures it.

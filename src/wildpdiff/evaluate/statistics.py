@@ -17,19 +17,6 @@ from numpy import ndarray
 
 from wildpdiff.errors import DataError
 
-__all__ = [
-    "CONFIDENCE",
-    "MINIMUM_HEADROOM",
-    "RESAMPLES",
-    "Difference",
-    "Estimate",
-    "Gain",
-    "area_under_curve",
-    "mean_interval",
-    "paired_difference",
-    "recovered_gain",
-]
-
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 

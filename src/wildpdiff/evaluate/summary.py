@@ -9,17 +9,6 @@ import numpy as np
 from wildpdiff.evaluate.results import ResultRow, SummaryRow
 from wildpdiff.evaluate.statistics import mean_interval, recovered_gain
 
-__all__ = [
-    "FINETUNED",
-    "GENERATED",
-    "PRETRAINED",
-    "SOURCE_ORDER",
-    "accuracy_per_task",
-    "contradicted_summary",
-    "display_label",
-    "summarise",
-]
-
 PRETRAINED = "pretrained"
 FINETUNED = "fine-tuned"
 GENERATED = "generated"

@@ -19,8 +19,6 @@ from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import ImageRows, TaskFeatures, image_keys
 
-__all__ = ["FreshImages", "assess_tasks", "measured_gains"]
-
 
 def assess_tasks(
     trust_model: TrustModel,

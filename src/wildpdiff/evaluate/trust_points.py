@@ -16,19 +16,6 @@ from numpy import ndarray
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.statistics import Estimate, area_under_curve, mean_interval
 
-__all__ = [
-    "LOSS",
-    "ThresholdOutcome",
-    "TrustPoint",
-    "TrustSection",
-    "TrustSummary",
-    "contradiction",
-    "summarise_trust",
-    "summarise_worlds",
-    "threshold_outcomes",
-    "worlds_of",
-]
-
 LOSS = 1.0
 """A task is harmed where it loses more points than this against the pretrained model."""
 

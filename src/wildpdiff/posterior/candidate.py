@@ -11,8 +11,6 @@ from torch import Tensor
 from wildpdiff.posterior.decoder import Decoder
 from wildpdiff.posterior.score import PosteriorScore
 
-__all__ = ["Candidate", "accuracy_by_labels", "errors_ahead", "worth_choosing"]
-
 CHOICES = 4
 """Draws of a few labels over which the best of several samples is averaged."""
 

@@ -18,8 +18,6 @@ from wildpdiff.conditional_mean.network import principal_directions, sharpen
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler
 
-__all__ = ["CodeConfig", "CodeNetwork", "CodeProblem", "Decoder", "ShiftDecoder"]
-
 
 @dataclass(frozen=True, eq=False)
 class ShiftDecoder:

@@ -17,8 +17,6 @@ from wildpdiff.diffusion.networks import restore_denoiser
 from wildpdiff.diffusion.samplers import dpm_solver_2m, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 
-__all__ = ["DENSITIES", "CodeDensity", "DensityName", "fit_density"]
-
 DensityName = Literal["seen codes", "normal", "diffusion"]
 DENSITIES: tuple[DensityName, ...] = ("seen codes", "normal", "diffusion")
 """The simplest first; ``seen codes`` draws the code of a seen task, those of like descriptions more often."""

@@ -30,8 +30,6 @@ from wildpdiff.posterior.score import PosteriorScore
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 
-__all__ = ["PosteriorFitConfig", "fit_posterior"]
-
 FEWEST_TASKS = 10
 """With fewer seen tasks held-out errors are too few to make a distribution of."""
 HIDDEN = 128

@@ -17,8 +17,6 @@ from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["PosteriorConfig", "most_probable"]
-
 
 @dataclass(frozen=True)
 class PosteriorConfig:

@@ -14,8 +14,6 @@ from wildpdiff.posterior.decoder import CodeNetwork, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import CodeDensity
 from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 
-__all__ = ["Posterior"]
-
 
 @dataclass(frozen=True, eq=False)
 class Posterior:

@@ -11,8 +11,6 @@ from torch import Tensor
 from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError
 
-__all__ = ["DIRECTIONS", "RefinementPrior"]
-
 DIRECTIONS = 80
 """Directions that are kept; 40 or 160 give the same accuracy to three tenths of a point."""
 

@@ -17,8 +17,6 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.task_images import TaskImages
 
-__all__ = ["TaskRelations", "spectral_codes", "task_relations"]
-
 MOST_LOSS = 6.0
 """Cross losses are cut off here: wrong is wrong."""
 IMAGES = 32

@@ -8,8 +8,6 @@ from typing import Literal
 from wildpdiff.diffusion.samplers import SAMPLERS
 from wildpdiff.errors import DescriptionError
 
-__all__ = ["Sampling"]
-
 
 @dataclass(frozen=True)
 class Sampling:

@@ -20,8 +20,6 @@ from wildpdiff.refine.starts import StartingPoint
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["TaskStarts", "held_out_losses", "label_folds", "preferred"]
-
 DOUBT = 0.1
 """Share of a uniform distribution in the probabilities by which starts are compared."""
 

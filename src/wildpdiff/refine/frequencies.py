@@ -10,8 +10,6 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 
-__all__ = ["SMOOTHING", "class_frequencies", "label_offsets"]
-
 SMOOTHING = 0.5
 """Images of every class that are counted on top, so that no frequency is zero (Jeffreys' prior)."""
 

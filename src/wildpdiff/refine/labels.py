@@ -15,8 +15,6 @@ from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.table_rows import FOLDER_SPLITS, read_table
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["LabelledFiles", "labelled_features", "labelled_files", "unlabelled_features"]
-
 
 @dataclass(frozen=True)
 class LabelledFiles:

@@ -18,8 +18,6 @@ from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
 from wildpdiff.refine.starts import StartingPoint, StartingPoints
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["LabelledTask", "RefineConfig", "Refined", "refine", "refine_tasks"]
-
 
 @dataclass(frozen=True)
 class LabelledTask:

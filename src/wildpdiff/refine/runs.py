@@ -19,8 +19,6 @@ from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
 
-__all__ = ["RefineConfig", "Run", "refine_runs"]
-
 TOGETHER = 20
 """Refinements in one pass."""
 

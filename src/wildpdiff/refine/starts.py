@@ -16,8 +16,6 @@ from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.prior import RefinementPrior
 
-__all__ = ["FEWEST_DIRECTIONS", "FREE", "StartingPoint", "StartingPoints", "pretrained_adapter"]
-
 FEWEST_DIRECTIONS = 20
 """Below, a prior holds the adapter in too small a subspace to be preferred. Measured with 5 directions, where moving
 freely is better, and with 39 and 49, where it is worse; not between."""

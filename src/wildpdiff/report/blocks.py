@@ -7,8 +7,6 @@ from typing import Literal
 
 from wildpdiff.report.palette import SourceStyle
 
-__all__ = ["Block", "Bullets", "Cell", "DataTable", "PageSection", "PictureRow", "Shot", "TableRow", "Text"]
-
 
 @dataclass(frozen=True)
 class Text:

@@ -6,8 +6,6 @@ from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
 from wildpdiff.report.wording import capital, number, signed
 
-__all__ = ["cross_validation_blocks"]
-
 
 def cross_validation_blocks(results: Results) -> list[Block]:
     """What ``fit`` found on held-out seen tasks before any unseen one was scored; nothing where it did not."""

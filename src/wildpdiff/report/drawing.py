@@ -17,8 +17,6 @@ from matplotlib.markers import MarkerStyle
 
 from wildpdiff.report.palette import THEME, SourceStyle, css_variables
 
-__all__ = ["Canvas", "Drawing", "ReportFigure", "marker", "render", "shorten", "swatch"]
-
 WIDE = 920
 NARROW = 360
 PNG_SCALE = 2

@@ -19,8 +19,6 @@ from wildpdiff.report.palette import HEAT, THEME, SourceStyle
 from wildpdiff.report.sentences import split_name
 from wildpdiff.report.wording import count, interval_text, listed, percentage, signed_points
 
-__all__ = ["abbreviated", "accuracy_figure", "heat_map_figure", "short_label"]
-
 _BAND = THEME["band"].light
 _OTHER = THEME["other"].light
 _MUTED = THEME["muted"].light

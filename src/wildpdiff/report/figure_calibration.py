@@ -11,8 +11,6 @@ from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import THEME, SourceStyle
 from wildpdiff.report.wording import count, listed, number, percentage, points
 
-__all__ = ["calibration_figure", "calibration_lines"]
-
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light
 _BAND = THEME["band"].light

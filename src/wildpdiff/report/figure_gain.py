@@ -22,8 +22,6 @@ from wildpdiff.report.palette import THEME, SourceStyle
 from wildpdiff.report.sentences import source_name, split_name
 from wildpdiff.report.wording import number, percentage
 
-__all__ = ["gain_figure", "headroom_figure"]
-
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light
 _TINT = THEME["tint"].light

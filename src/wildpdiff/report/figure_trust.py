@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.evaluate.trust_points import (
     ThresholdOutcome,
     TrustPoint,
+    TrustSection,
     TrustSummary,
     summarise_trust,
     threshold_outcomes,
@@ -21,8 +21,6 @@ from wildpdiff.report.drawing import Canvas, ReportFigure, render
 from wildpdiff.report.palette import HEAT, THEME, SourceStyle
 from wildpdiff.report.trust_findings import judged_points, tasks_text
 from wildpdiff.report.wording import count, percentage
-
-__all__ = ["trust_figure"]
 
 _MUTED = THEME["muted"].light
 _TEXT = THEME["text"].light

@@ -15,8 +15,6 @@ from wildpdiff.report.figure_gain import gain_figure, headroom_figure
 from wildpdiff.report.findings import SplitFindings
 from wildpdiff.report.palette import SourceStyle, source_styles
 
-__all__ = ["FigureNames", "accuracy_figures", "figure_names", "styles_of"]
-
 
 @dataclass(frozen=True)
 class FigureNames:

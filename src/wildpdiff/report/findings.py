@@ -14,18 +14,6 @@ from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.evaluate.statistics import Difference, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accuracy_per_task
 
-__all__ = [
-    "RIVALS",
-    "TIE",
-    "Key",
-    "SplitFindings",
-    "TaskColumns",
-    "compare",
-    "family_of",
-    "findings",
-    "main_first",
-]
-
 Key = tuple[str, str]
 """Source and condition: a line of the table within a suite and split."""
 

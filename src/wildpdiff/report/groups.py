@@ -10,8 +10,6 @@ from wildpdiff.evaluate.results import SummaryRow
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED
 from wildpdiff.report.findings import SplitFindings
 
-__all__ = ["Group", "grouped", "joined_groups"]
-
 _GENERATED_GROUP = "the generator"
 _TITLES = {
     "reference": "Reference",

@@ -19,8 +19,6 @@ from wildpdiff.report.palette import css_variables
 from wildpdiff.report.sentences import control_sentences, headline, seeds_sentence
 from wildpdiff.report.wording import count, seconds_text
 
-__all__ = ["ReportFiles", "write_report"]
-
 
 @dataclass(frozen=True)
 class ReportFiles:

@@ -13,8 +13,6 @@ from numpy import ndarray
 from wildpdiff.report.drawing import Canvas
 from wildpdiff.report.palette import THEME
 
-__all__ = ["Label", "place_labels"]
-
 _MUTED = THEME["muted"].light
 _LETTER = 0.56
 """Width of a letter as a share of the font size, on the safe side."""

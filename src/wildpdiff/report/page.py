@@ -20,8 +20,6 @@ from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
 from wildpdiff.report.trust_findings import trust_sentences, trust_table
 from wildpdiff.report.wording import count, percentage, signed_points
 
-__all__ = ["PageInputs", "figures_of", "page_sections"]
-
 _TABLE_WORDS = (
     "Mean accuracy over tasks, of all samples and never of the best one; intervals are 95 % bootstrap intervals over "
     "tasks. Recovered gain is the share of fine-tuning's gain over the pretrained model. Generated − source is the "

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from wildpdiff.evaluate.sections import SourceFamily
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 
-__all__ = ["HEAT", "THEME", "Colour", "SourceStyle", "css_variables", "family_colour", "source_styles"]
-
 
 @dataclass(frozen=True)
 class Colour:

@@ -20,20 +20,6 @@ from wildpdiff.report.wording import (
     signed_points,
 )
 
-__all__ = [
-    "Headline",
-    "ahead_sentence",
-    "control_sentences",
-    "finetuned_sentence",
-    "headline",
-    "labels_sentence",
-    "samples_sentence",
-    "seeds_sentence",
-    "source_name",
-    "split_name",
-    "table_sentences",
-]
-
 
 @dataclass(frozen=True)
 class Headline:

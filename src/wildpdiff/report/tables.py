@@ -23,8 +23,6 @@ from wildpdiff.report.wording import (
     signed_points,
 )
 
-__all__ = ["groups_blocks", "losses_blocks", "sources_blocks"]
-
 WORST_TASKS = 5
 BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
 

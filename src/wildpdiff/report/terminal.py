@@ -7,15 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from wildpdiff.evaluate.results import Results, SummaryRow
-from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
+from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.groups import grouped
 from wildpdiff.report.sentences import headline, split_name, table_sentences
 from wildpdiff.report.trust_findings import trust_lines, trust_sentences
 from wildpdiff.report.wording import capital, number, percent, signed, signed_points
-
-__all__ = ["results_table"]
 
 
 def results_table(results: Results) -> Group:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.evaluate.statistics import Estimate
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSummary, summarise_trust, worlds_of
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, TrustSummary, summarise_trust, worlds_of
 from wildpdiff.report.blocks import Cell, DataTable, TableRow
 from wildpdiff.report.wording import (
     capital,
@@ -23,8 +22,6 @@ from wildpdiff.report.wording import (
     percentage,
     signed,
 )
-
-__all__ = ["TrustLine", "judged_points", "tasks_text", "trust_lines", "trust_sentences", "trust_table"]
 
 PROMISED = 0.9
 """Share of the measured gains that the intervals are to hold."""

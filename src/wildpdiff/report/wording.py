@@ -4,23 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = [
-    "MINUS",
-    "capital",
-    "count",
-    "interval_text",
-    "listed",
-    "number",
-    "number_range",
-    "percent",
-    "percent_range",
-    "percentage",
-    "points",
-    "seconds_text",
-    "signed",
-    "signed_points",
-]
-
 MINUS = "\N{MINUS SIGN}"
 
 

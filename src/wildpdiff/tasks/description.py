@@ -13,16 +13,6 @@ import numpy.typing as npt
 
 from wildpdiff.errors import DescriptionError
 
-__all__ = [
-    "PARTS",
-    "Description",
-    "Images",
-    "MetadataField",
-    "MetadataSchema",
-    "MetadataValue",
-    "description_provenance",
-]
-
 Images = npt.NDArray[np.uint8]
 """Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
 

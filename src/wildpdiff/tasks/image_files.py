@@ -12,8 +12,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
 
-__all__ = ["IMAGE_FORMATS", "IMAGE_SUFFIXES", "MOST_PIXELS", "read_images"]
-
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")

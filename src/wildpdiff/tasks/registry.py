@@ -1,19 +1,41 @@
-"""Suites by name or path: ``savanna``, a CSV table, or a folder of images."""
+"""Suites by name or path: one that an installed package adds, a CSV table, or a folder of images."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.task import Suite
+from wildpdiff.registry import registered
+from wildpdiff.tasks.task import Suite, Task
 
-__all__ = ["BUILT_IN", "load_suite", "parse_options"]
 
-BUILT_IN = ("savanna",)
-"""Suites that need no files."""
+@runtime_checkable
+class SuiteProvider(Protocol):
+    """A suite that needs no files, added by an entry point of the group ``wildpdiff.suites`` under the suite's name."""
+
+    @property
+    def summary(self) -> str:
+        """One line for lists of suites."""
+
+    @property
+    def options(self) -> Mapping[str, Callable[[str], Any]]:
+        """The options by name, each with the conversion of its text."""
+
+    @property
+    def backbone(self) -> str | None:
+        """The bundled backbone that was pretrained on it; None where there is none."""
+
+    def open(self, **options: Any) -> Suite:
+        """The suite with these options; ``seed`` and ``image_size`` may be among them.
+
+        Raises:
+            DataError: an unknown option or a value out of range.
+        """
+
+    def export(self, suite: Suite, tasks: Sequence[Task], folder: Path) -> None:
+        """Write tasks as ordinary files with a table ``images.csv``."""
 
 
 def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -34,6 +56,11 @@ def parse_options(pairs: Mapping[str, str], kinds: Mapping[str, Callable[[str], 
     return values
 
 
+def suite_providers() -> Mapping[str, SuiteProvider]:
+    """The suites that installed packages add, by name."""
+    return registered("suites")
+
+
 def load_suite(
     spec: str | Path,
     *,
@@ -45,27 +72,22 @@ def load_suite(
     """A suite from its name or path.
 
     Args:
-        spec: ``savanna``, the path of a CSV (``path,label,task[,split][,group][,metadata…]``), or of a folder
-            ``TASK/CLASS/*.jpg``.
+        spec: a registered name, for example ``savanna``; the path of a CSV
+            (``path,label,task[,split][,group][,metadata…]``), or of a folder ``TASK/CLASS/*.jpg``.
         seed: of a simulated suite, and of drawing unseen tasks where a table does not name them.
         image_size: pixels a side; the backbone decides it for tables.
         classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
             them, and a suite with a fixed list of its own must have the same.
-        **options: knobs of ``savanna`` (fields of ``SavannaConfig``), or keyword arguments of ``TableSuite.from_csv``.
+        **options: of the registered suite, or keyword arguments of ``TableSuite.from_csv``.
 
     Raises:
         DataError: no such suite, an unknown option, or other classes than the backbone's.
     """
     text = str(spec)
-    if text == "savanna":
-        from wildpdiff.tasks.savanna.suite import SavannaConfig, SavannaSuite
-
-        known = {field.name for field in dataclasses.fields(SavannaConfig)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise DataError(f"savanna has no option {unknown[0]!r}; options are {', '.join(sorted(known))}.")
+    provider = suite_providers().get(text)
+    if provider is not None:
         size = {} if image_size is None else {"image_size": image_size}
-        suite = SavannaSuite(SavannaConfig(**{"seed": seed, **size, **options}))
+        suite = provider.open(**{"seed": seed, **size, **options})
         if classes is not None and tuple(classes) != suite.classes:
             raise DataError(
                 f"The suite {suite.name} has {len(suite.classes)} classes, others than the {len(classes)} of the "
@@ -86,5 +108,5 @@ def load_suite(
     except TypeError as error:
         raise DataError(f"{path}: {error}. See TableSuite.from_csv for the options of a table.") from error
     raise DataError(
-        f"There is no suite {text!r}: neither {', '.join(BUILT_IN)}, nor a CSV file, nor a folder. Check it."
+        f"There is no suite {text!r}: neither {', '.join(suite_providers())}, nor a CSV file, nor a folder. Check it."
     )

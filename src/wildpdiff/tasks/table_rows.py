@@ -18,8 +18,6 @@ from wildpdiff.tasks.description import MetadataField, MetadataSchema, MetadataV
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group
 
-__all__ = ["Row", "RowSplit", "Table", "read_folder", "read_table"]
-
 RowSplit = Literal["train", "validation", "test", "unlabelled", "background"]
 ROW_SPLITS: tuple[RowSplit, ...] = get_args(RowSplit)
 NEEDED = ("path", "label", "task")

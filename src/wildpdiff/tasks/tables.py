@@ -16,8 +16,6 @@ from wildpdiff.tasks.image_files import read_images
 from wildpdiff.tasks.table_rows import Row, Table, read_folder, read_table
 from wildpdiff.tasks.task import SPLITS, Group, LabelledImages, SplitName
 
-__all__ = ["TableSuite", "TableTask", "read_images"]
-
 VERSION = 1
 """Raised when the same table would give other data than before: splits, cropping, examples."""
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from wildpdiff.tasks.description import Description, Images, MetadataSchema
 
-__all__ = ["GROUPS", "SPLITS", "Group", "LabelledImages", "Labels", "SplitName", "Suite", "Task"]
-
 Labels = npt.NDArray[np.int64]
 SplitName = Literal["train", "validation", "test"]
 Group = Literal["pretraining", "seen", "unseen"]

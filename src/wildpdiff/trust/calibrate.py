@@ -28,8 +28,6 @@ from wildpdiff.trust.threshold import safe_threshold
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CalibrationConfig", "HeldOutTask", "calibrate", "fit_trust", "hold_out", "hold_out_folds"]
-
 FitWithout = Callable[[Fold], Source]
 """Held-out seen tasks to a source that was fitted without them."""
 

@@ -14,8 +14,6 @@ from wildpdiff.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.layout import Layout
 
-__all__ = ["AdapterSpace", "prediction_evidence"]
-
 EM_STEPS = 30
 PRIOR_IMAGES = 10.0
 

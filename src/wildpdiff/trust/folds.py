@@ -13,8 +13,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataSchema
 
-__all__ = ["Fold", "calibration_folds"]
-
 SLAB = 0.2
 """Share of the tasks at one end of a number, of a direction on the map or among the images."""
 FEWEST_KEPT = 3

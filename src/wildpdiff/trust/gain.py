@@ -13,8 +13,6 @@ from scipy.special import ndtr
 
 from wildpdiff.errors import DataError
 
-__all__ = ["GainPrediction", "GainPredictor", "HeldOutGain", "fit_gain_predictor", "held_out_predictions"]
-
 RIDGES = tuple(float(value) for value in np.logspace(0, 3, 7))
 LIMIT = 4.0
 """Standardised evidence is clipped to ±LIMIT: a straight line must not be followed far beyond what was measured."""

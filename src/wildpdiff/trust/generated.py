@@ -30,8 +30,6 @@ from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["FEWEST_TASKS", "EstimateSource", "PosteriorSource", "calibrate_generator", "can_calibrate"]
-
 FEWEST_TASKS = 30
 """With fewer seen tasks there is too little held-out evidence for trust to rest on."""
 

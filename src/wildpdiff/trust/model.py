@@ -20,8 +20,6 @@ from wildpdiff.trust.gain import GainPredictor
 from wildpdiff.trust.report import HeldOutSummary, TrustReport, reasons, recommendation
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
-__all__ = ["BASES", "FOLDER", "KIND", "TrustModel", "with_trust"]
-
 KIND = "trust"
 FOLDER = "trust"
 """Where a generator's model of trust lies: in this folder inside the generator's."""

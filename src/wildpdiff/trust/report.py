@@ -9,8 +9,6 @@ from typing import Any
 from wildpdiff.trust.gain import GainPrediction
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
-__all__ = ["HeldOutSummary", "TrustReport", "reasons", "recommendation"]
-
 FAR = 0.95
 """Percentile from which a factor is told of as far."""
 

@@ -18,8 +18,6 @@ from wildpdiff.trust.space import DescriptionSpace
 from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
 from wildpdiff.zoo.store import Zoo
 
-__all__ = ["CalibrationConfig", "SeenTasks", "Spaces"]
-
 
 @dataclass(frozen=True)
 class CalibrationConfig:

@@ -17,8 +17,6 @@ from wildpdiff.conditions.base import Featuriser
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 
-__all__ = ["IMAGE_PARTS", "DescriptionSpace", "Factor", "Novelty"]
-
 IMAGE_PARTS = ("backgrounds", "examples")
 NEIGHBOURS = 5
 """A description is as far from the seen ones as from the fifth nearest: one stray neighbour supports nothing."""

@@ -10,8 +10,6 @@ from scipy.special import stdtrit
 from wildpdiff.trust.gain import GainPrediction, HeldOutGain
 from wildpdiff.trust.report import HeldOutSummary
 
-__all__ = ["mean_over_tasks", "summarise"]
-
 WIDEST = 100.0
 """Points on either side of the mean where one task alone was measured."""
 

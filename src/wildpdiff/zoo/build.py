@@ -8,38 +8,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from wildpdiff.artifact import (
+from wildpdiff.artifact import read_safetensors, safetensors_bytes
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import (
+    UNFINISHED,
     disk_errors,
     file_hash,
     json_bytes,
+    own_entries,
     read_json,
-    read_safetensors,
-    safetensors_bytes,
+    remove_leftovers,
     write_file,
 )
-from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.disk import UNFINISHED, own_entries, remove_leftovers
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
+from wildpdiff.zoo.plan import PLAN, ZooPlan
 from wildpdiff.zoo.recipe import ChosenRecipe, choose_recipe, drawn_tasks, search_work
+from wildpdiff.zoo.shards import INITIAL, shard_hashes, whole_index, whole_shard, write_index, write_shard
 from wildpdiff.zoo.steps import FinetuneConfig
-from wildpdiff.zoo.store import (
-    INITIAL,
-    PLAN,
-    Zoo,
-    ZooPlan,
-    shard_hashes,
-    whole_index,
-    whole_shard,
-    write_index,
-    write_shard,
-)
-
-__all__ = ["build_zoo", "recipe_of", "zoo_recipe"]
+from wildpdiff.zoo.store import Zoo
 
 DEFAULT = FinetuneConfig()
 """What a recipe is searched around, and kept where it is as good as any."""

@@ -17,8 +17,6 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import LabelledImages, Task
 
-__all__ = ["FeatureCache", "ImageRows", "TaskFeatures", "features_of", "image_keys", "task_features"]
-
 
 @dataclass(frozen=True)
 class TaskFeatures:

@@ -15,8 +15,6 @@ from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig, adam_step, image_order, learning_rate
 
-__all__ = ["FinetuneRun", "Progress", "finetune", "validation_accuracies"]
-
 Progress = Callable[[int, int], None]
 
 

@@ -14,10 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from wildpdiff.artifact import content_hash, disk_errors, json_bytes
+from wildpdiff.disk import content_hash, disk_errors, json_bytes
 from wildpdiff.errors import ArtifactError
-
-__all__ = ["hashes_of", "read_hashed", "with_hashes"]
 
 KEY = b"wildpdiff"
 

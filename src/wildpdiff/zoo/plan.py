@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wildpdiff.adapter import AdapterConfig
-from wildpdiff.artifact import SCHEMA_VERSION, content_hash, json_bytes
+from wildpdiff.artifact import SCHEMA_VERSION
+from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-
-__all__ = ["PLAN", "ZooPlan"]
 
 PLAN = "plan.json"
 

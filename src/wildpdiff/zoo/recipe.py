@@ -32,8 +32,6 @@ from wildpdiff.zoo.recipe_search import (
 )
 from wildpdiff.zoo.steps import FinetuneConfig
 
-__all__ = ["SEARCH_TASKS", "ChosenRecipe", "RecipeTrial", "choose_recipe", "drawn_tasks", "search_work"]
-
 COARSE_TASKS = 4
 """Of these, the tasks that short runs are tried on."""
 

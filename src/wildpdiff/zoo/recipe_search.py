@@ -13,25 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wildpdiff.artifact import content_hash, json_bytes, read_json, tensors_hash, write_file
+from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import content_hash, json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import sub_seed
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
-
-__all__ = [
-    "POOLED_BATCH",
-    "SEARCH_TASKS",
-    "RecipeSearch",
-    "RecipeTrial",
-    "Scores",
-    "TrialMemory",
-    "of_length",
-    "rounded",
-]
 
 SEARCH_TASKS = 8
 """Seen tasks that whole runs are tried on."""

@@ -15,25 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from wildpdiff.artifact import content_hash, disk_errors, file_hash, read_json, safetensors_bytes, write_file
+from wildpdiff.artifact import safetensors_bytes
+from wildpdiff.disk import content_hash, disk_errors, file_hash, read_json, write_file
 from wildpdiff.errors import ArtifactError
 from wildpdiff.zoo.finetune import FinetuneRun
 from wildpdiff.zoo.hashes import hashes_of, read_hashed, with_hashes
 from wildpdiff.zoo.plan import PLAN, ZooPlan
-
-__all__ = [
-    "COLUMNS",
-    "INDEX",
-    "INITIAL",
-    "check_belonging",
-    "read_rows",
-    "shard_hashes",
-    "shard_path",
-    "whole_index",
-    "whole_shard",
-    "write_index",
-    "write_shard",
-]
 
 INDEX = "index.parquet"
 INITIAL = "initial.safetensors"

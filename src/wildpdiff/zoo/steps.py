@@ -15,8 +15,6 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
-__all__ = ["FinetuneConfig", "adam_step", "image_order", "learning_rate"]
-
 
 @dataclass(frozen=True)
 class FinetuneConfig:

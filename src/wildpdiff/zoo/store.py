@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from wildpdiff.adapter import Adapter
-from wildpdiff.artifact import read_json, read_safetensors
+from wildpdiff.artifact import read_safetensors
+from wildpdiff.disk import read_json
 from wildpdiff.errors import ArtifactError
 from wildpdiff.zoo.hashes import hashes_of, read_hashed
 from wildpdiff.zoo.plan import PLAN, ZooPlan
@@ -21,27 +22,8 @@ from wildpdiff.zoo.shards import (
     INITIAL,
     check_belonging,
     read_rows,
-    shard_hashes,
     shard_path,
-    whole_index,
-    whole_shard,
-    write_index,
-    write_shard,
 )
-
-__all__ = [
-    "INITIAL",
-    "PLAN",
-    "Zoo",
-    "ZooPlan",
-    "read_rows",
-    "shard_hashes",
-    "shard_path",
-    "whole_index",
-    "whole_shard",
-    "write_index",
-    "write_shard",
-]
 
 
 @dataclass(frozen=True)

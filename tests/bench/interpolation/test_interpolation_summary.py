@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wildbench.interpolation.interpolation_summary import SIMILARITY, kept_curve, midpoint_kept, ways_of
-from wildbench.sections import Interpolation, InterpolationPair, InterpolationPath
+from wildbench.study_sections import Interpolation, InterpolationPair, InterpolationPath
 
 PLACES = (0.0, 0.5, 1.0)
 

@@ -17,12 +17,15 @@ from wildbench.methods.checkpoints import (
     pool_statistics,
 )
 from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.artifact import file_hash, json_bytes, safetensors_bytes, write_file
+from wildpdiff.artifact import safetensors_bytes
+from wildpdiff.disk import file_hash, json_bytes, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.finetune import FinetuneRun
-from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_shard
+from wildpdiff.zoo.plan import PLAN, ZooPlan
+from wildpdiff.zoo.shards import INITIAL, write_index, write_shard
+from wildpdiff.zoo.store import Zoo
 
 NAMES = ("t0", "t1", "t2")
 STEPS = (5, 6, 7, 8)

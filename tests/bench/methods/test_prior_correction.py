@@ -19,16 +19,19 @@ from wildbench.methods.prior_correction import (
     label_priors,
 )
 from wildpdiff.adapter import PEFT_PREFIX, Adapter
-from wildpdiff.artifact import safetensors_bytes, write_file
+from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
 from wildpdiff.conditions.fusion import fit_fusion
+from wildpdiff.disk import write_file
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.store import INITIAL, Zoo, ZooPlan
+from wildpdiff.zoo.plan import ZooPlan
+from wildpdiff.zoo.shards import INITIAL
+from wildpdiff.zoo.store import Zoo
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))
 CLASSES = ("dark", "grey", "bright")

@@ -13,7 +13,7 @@ from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.posterior.most_probable import PosteriorConfig
 from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.refine.refining import RefineConfig
+from wildpdiff.refine.runs import RefineConfig
 from wildpdiff.refine.starts import StartingPoints
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from wildbench.datasets.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.studies import panel, panel_run
 from wildbench.studies.panel import WORLDS, PanelWorld, _small_cnn, find_world, open_world
@@ -28,7 +29,6 @@ from wildpdiff.evaluate.roster import baseline_names
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.tasks.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig
 

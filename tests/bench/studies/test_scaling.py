@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import toys
+from wildbench.datasets.savanna.world import CLASSES
 from wildbench.sections import SCALING
 from wildbench.studies.grid import StudyInputs, TaskDraws, fit_sources
 from wildbench.studies.scaling import ScalingConfig, ScalingResult, run_scaling
@@ -18,8 +19,7 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.generator import Sampling
-from wildpdiff.tasks.savanna.world import CLASSES
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo

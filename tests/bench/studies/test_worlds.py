@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from wildbench.datasets.savanna.world import CLASSES
 from wildbench.methods.few_labels import FewLabelsSource
 from wildbench.studies import world_groups, world_page, worlds
 from wildbench.studies.world_groups import GroupsStudy
@@ -27,12 +28,11 @@ from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.generator import Sampling
 from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
+from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.report.html import ReportFiles
 from wildpdiff.run_folder import RunFolder
 from wildpdiff.tasks.description import Description, Images
-from wildpdiff.tasks.savanna.world import CLASSES
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
 from wildpdiff.zoo.steps import FinetuneConfig

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from wildbench.datasets.panel.suite import PanelTask
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.pretrain import pretrain_small_cnn, retrain_neck
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.small_cnn import SMALL_LORA, SmallCNN
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.panel.suite import PanelTask
 from wildpdiff.tasks.task import LabelledImages
 
 RNG = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean import choice
 from wildpdiff.conditional_mean.choice import BLEND_FOLDS, cross_validated, without_images
 from wildpdiff.conditional_mean.correction import Basis
-from wildpdiff.conditional_mean.cross_validation import DELIVERED, CrossValidation, HeldOutScores, score_held_out
+from wildpdiff.conditional_mean.cross_validation import HeldOutScores, score_held_out
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
+from wildpdiff.conditional_mean.score_table import DELIVERED, CrossValidation
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SIMPLE
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.cross_validation import (
-    DELIVERED,
     MOST_IMAGES,
     TEMPERATURES,
     HeldOutScores,
@@ -22,7 +21,7 @@ from wildpdiff.conditional_mean.cross_validation import (
     tabulate,
     tempered_losses,
 )
-from wildpdiff.conditional_mean.score_table import FEW_TASKS, CrossValidation
+from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation
 from wildpdiff.conditional_mean.task_images import TaskImages
 
 

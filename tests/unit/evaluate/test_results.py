@@ -24,8 +24,8 @@ from wildpdiff.evaluate.results import (
     read_results,
     write_results,
 )
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import accuracy_per_task, summarise
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from wildbench import sections as added
+from wildbench import study_sections as studies
 from wildpdiff.evaluate import results as module
-from wildpdiff.evaluate import sections
+from wildpdiff.evaluate import sections, trust_points
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "results-schema.md").read_text(encoding="utf-8")
 PLACES = {
@@ -34,10 +35,10 @@ PLACES = {
     "calibration": (sections.Calibration, sections.CalibrationBin),
     "latent_map": (added.LatentMap, added.LatentPoint),
     "pictures": (added.Picture,),
-    "interpolation": (added.Interpolation, added.InterpolationPair, added.InterpolationPath),
-    "scaling": (added.Scaling, added.ScalingCell),
-    "paper": (added.PaperRow, added.PublishedRow),
-    "trust": (sections.TrustSection, sections.TrustPoint),
+    "interpolation": (studies.Interpolation, studies.InterpolationPair, studies.InterpolationPath),
+    "scaling": (studies.Scaling, studies.ScalingCell),
+    "paper": (studies.PaperRow, studies.PublishedRow),
+    "trust": (trust_points.TrustSection, trust_points.TrustPoint),
 }
 
 
@@ -54,11 +55,12 @@ def test_every_key_is_documented_in_its_place(title: str) -> None:
 
 def test_every_section_and_every_class_has_a_place() -> None:
     classes: set[Any] = {
-        getattr(module_, name)
-        for module_ in (module, sections, added)
-        for name in module_.__all__
-        if isinstance(getattr(module_, name), type) and dataclasses.is_dataclass(getattr(module_, name))
+        kind
+        for module_ in (module, sections, added, studies)
+        for kind in vars(module_).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module_.__name__
     }
     classes -= {sections.SectionKind}
+    classes |= {trust_points.TrustSection, trust_points.TrustPoint}
     assert classes == {kind for kinds in PLACES.values() for kind in kinds}
     assert f"| `schema_version` | {module.SCHEMA_VERSION} |" in DOCUMENT

@@ -15,7 +15,8 @@ from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
 from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
 from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.refine.refining import LabelledTask, RefineConfig, refine, refine_tasks
+from wildpdiff.refine.refining import LabelledTask, refine, refine_tasks
+from wildpdiff.refine.runs import RefineConfig
 from wildpdiff.refine.starts import FREE, StartingPoint, StartingPoints, pretrained_adapter
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures

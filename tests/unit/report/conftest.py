@@ -14,16 +14,18 @@ from PIL import Image
 
 from wildbench.sections import (
     ConditionDistance,
-    Interpolation,
-    InterpolationPair,
-    InterpolationPath,
     LatentMap,
     LatentPoint,
     Memorisation,
     NoveltyPoint,
-    PaperRow,
     ParameterSpread,
     Picture,
+)
+from wildbench.study_sections import (
+    Interpolation,
+    InterpolationPair,
+    InterpolationPath,
+    PaperRow,
     PublishedRow,
     Scaling,
     ScalingCell,
@@ -39,8 +41,9 @@ from wildpdiff.evaluate.results import (
     Stage,
     SuiteInfo,
 )
-from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo, TrustPoint, TrustSection
+from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo
 from wildpdiff.evaluate.summary import summarise
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 
 GAINS = {
     ("pretrained", "none"): 0.0,

@@ -9,7 +9,7 @@ from io import StringIO
 from rich.console import Console
 
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.report.figure_trust import trust_figure
 from wildpdiff.report.figures import styles_of
 from wildpdiff.report.findings import findings

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.tables import MAX_EXAMPLES, TableSuite, read_images
+from wildpdiff.tasks.image_files import read_images
+from wildpdiff.tasks.tables import MAX_EXAMPLES, TableSuite
 
 PROJECT = Path(__file__).parents[3]
 DATA = PROJECT.parent / "shared" / "data"

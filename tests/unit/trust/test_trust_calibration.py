@@ -17,9 +17,10 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-from wildpdiff.trust.calibrate import CalibrationConfig, calibrate
+from wildpdiff.trust.calibrate import calibrate
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
+from wildpdiff.trust.seen import CalibrationConfig
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo

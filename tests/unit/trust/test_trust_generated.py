@@ -23,11 +23,11 @@ from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.decoder import ShiftDecoder
 from wildpdiff.tasks.description import Description
-from wildpdiff.trust.calibrate import CalibrationConfig, hold_out_folds
+from wildpdiff.trust.calibrate import hold_out_folds
 from wildpdiff.trust.folds import Fold
 from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sources, calibrate_generator
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.trust.seen import SeenTasks
+from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo

@@ -16,7 +16,8 @@ from wildpdiff.rng import sub_seed
 from wildpdiff.zoo import build, recipe, recipe_search
 from wildpdiff.zoo.build import build_zoo, recipe_of, zoo_recipe
 from wildpdiff.zoo.features import TaskFeatures, task_features
-from wildpdiff.zoo.recipe import RATES, ChosenRecipe, RecipeTrial, choose_recipe, drawn_tasks, search_work
+from wildpdiff.zoo.recipe import RATES, ChosenRecipe, choose_recipe, drawn_tasks, search_work
+from wildpdiff.zoo.recipe_search import RecipeTrial
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 

@@ -10,7 +10,9 @@ import toys
 from wildpdiff.artifact import read_safetensors
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.zoo.store import Zoo, ZooPlan, read_rows, shard_path
+from wildpdiff.zoo.plan import ZooPlan
+from wildpdiff.zoo.shards import read_rows, shard_path
+from wildpdiff.zoo.store import Zoo
 
 CHECKPOINTS = toys.FINETUNE.checkpoints
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wildbench.datasets.savanna import SavannaConfig, SavannaSuite, SavannaTask, species_sheet
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite, SavannaTask, contact_sheet, species_sheet
+from wildpdiff.tasks.contact_sheet import contact_sheet
 from wildpdiff.tasks.task import GROUPS, SPLITS
 
 SMALL = SavannaConfig(seen=3, unseen=2, pretraining=2, train=30, validation=20, test=20)

@@ -10,8 +10,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from wildpdiff.errors import ArtifactError
 
-__all__ = ["decode", "encode"]
-
 _LARGEST = int(sys.float_info.max)
 _LARGEST_COUNT = 2**63 - 1
 _NAMES = {

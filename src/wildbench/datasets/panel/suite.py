@@ -16,8 +16,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.tasks.task import GROUPS, Group, LabelledImages, SplitName
 
-__all__ = ["PanelSuite", "PanelTask", "Pool", "draw", "partition", "read_arrays"]
-
 Pool = npt.NDArray[np.int64]
 """Indices into a data set."""
 

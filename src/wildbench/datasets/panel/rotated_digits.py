@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
+from wildbench.datasets.panel.suite import PanelSuite, PanelTask, Pool, draw, partition
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataField, MetadataSchema
-from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask, Pool, draw, partition
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-
-__all__ = ["RotatedDigitsConfig", "rotated_digits"]
 
 VERSION = 1
 SIZE = 32

@@ -7,15 +7,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.animals import IS_BIRD, paint_tiles, place_animals, tile_sides
+from wildbench.datasets.savanna.frames import NOISE_SIZE, Frames
+from wildbench.datasets.savanna.locations import Location
+from wildbench.datasets.savanna.scene import INFRARED, Layers, Scene
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.animals import IS_BIRD, paint_tiles, place_animals, tile_sides
-from wildpdiff.tasks.savanna.frames import NOISE_SIZE, Frames
-from wildpdiff.tasks.savanna.locations import Location
-from wildpdiff.tasks.savanna.scene import INFRARED, Layers, Scene
-
-__all__ = ["render"]
 
 Array = npt.NDArray[np.float32]
 

@@ -21,8 +21,6 @@ from wildpdiff.disk import json_bytes, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 
-__all__ = ["CLASSES", "DOMAINS", "SitesConfig", "write_sites"]
-
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 # Shares of each domain's and class's images; the splits' shares follow their sizes, so that no pool runs out first.

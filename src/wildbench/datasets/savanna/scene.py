@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.locations import Location
+from wildbench.datasets.savanna.shapes import capsule_distance, coverage
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.locations import Location
-from wildpdiff.tasks.savanna.shapes import capsule_distance, coverage
-
-__all__ = ["INFRARED", "Layers", "Scene", "draw_scene"]
 
 Array = npt.NDArray[np.float32]
 

@@ -6,13 +6,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
+from wildbench.datasets.panel.suite import PanelSuite, PanelTask
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask
 from wildpdiff.tasks.task import GROUPS, Group, Suite, Task
-
-__all__ = ["divided", "with_distractors"]
 
 VERSION = 1
 PREFIX = "distractor"

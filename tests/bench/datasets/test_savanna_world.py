@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.frames import draw_frames
+from wildbench.datasets.savanna.locations import Location, ShiftStrengths, draw_location
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.frames import draw_frames
-from wildpdiff.tasks.savanna.locations import Location, ShiftStrengths, draw_location
 
 FULL = ShiftStrengths(1.0, 1.0, 1.0)
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.locations import Location
-
-__all__ = ["NOISE_SIZE", "Frames", "draw_frames"]
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.locations import Location
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

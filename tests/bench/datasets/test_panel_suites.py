@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wildbench.datasets.panel import rotated_digits as digits_module
+from wildbench.datasets.panel import scanners as scanners_module
+from wildbench.datasets.panel.altered import divided, with_distractors
+from wildbench.datasets.panel.class_subsets import (
+    ALL,
+    BITS,
+    ClassSubsetsConfig,
+    class_subsets,
+    draw_vectors,
+    ten_classes,
+)
+from wildbench.datasets.panel.handwriting import HandwritingConfig, handwriting
+from wildbench.datasets.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
+from wildbench.datasets.panel.scanners import Scanner, ScannersConfig, draw_scanner, scanners
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.panel import rotated_digits as digits_module
-from wildpdiff.tasks.panel import scanners as scanners_module
-from wildpdiff.tasks.panel.altered import divided, with_distractors
-from wildpdiff.tasks.panel.class_subsets import ALL, BITS, ClassSubsetsConfig, class_subsets, draw_vectors, ten_classes
-from wildpdiff.tasks.panel.handwriting import HandwritingConfig, handwriting
-from wildpdiff.tasks.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
-from wildpdiff.tasks.panel.scanners import Scanner, ScannersConfig, draw_scanner, scanners
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, LabelledImages, Suite, Task
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -15,27 +15,6 @@ import numpy.typing as npt
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import MetadataField, MetadataSchema
 
-__all__ = [
-    "BLANK",
-    "CAMERA_MODELS",
-    "CLASSES",
-    "CLINE_PAIRS",
-    "HABITATS",
-    "LIGHT_PAIRS",
-    "METADATA_SCHEMA",
-    "REGION",
-    "SPECIES",
-    "WORLD_VERSION",
-    "BodyPlan",
-    "CameraModel",
-    "Coat",
-    "Habitat",
-    "Species",
-    "cline_position",
-    "metadata_log_prior",
-    "scene_log_prior",
-]
-
 Floats = npt.NDArray[np.float64]
 
 WORLD_VERSION = 1

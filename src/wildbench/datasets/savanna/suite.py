@@ -9,17 +9,15 @@ from functools import cached_property
 
 import numpy as np
 
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.frames import Frames, draw_frames
+from wildbench.datasets.savanna.locations import Location, ShiftStrengths, draw_location
+from wildbench.datasets.savanna.render import render
+from wildbench.datasets.savanna.scene import Scene, draw_scene
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataSchema
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.frames import Frames, draw_frames
-from wildpdiff.tasks.savanna.locations import Location, ShiftStrengths, draw_location
-from wildpdiff.tasks.savanna.render import render
-from wildpdiff.tasks.savanna.scene import Scene, draw_scene
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-
-__all__ = ["TOLD", "SavannaConfig", "SavannaSuite", "SavannaTask"]
 
 TOLD = ("own", "foreign")
 """Whose description a task has: its own, or one of an independently drawn location, which says nothing about it."""

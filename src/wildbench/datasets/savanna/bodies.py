@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wildpdiff.tasks.savanna.world import SPECIES
-
-__all__ = ["ACCENT", "BODY", "EYE", "FAR", "body_parts", "part_roles", "trunk_height"]
+from wildbench.datasets.savanna.world import SPECIES
 
 Array = npt.NDArray[np.floating[Any]]
 

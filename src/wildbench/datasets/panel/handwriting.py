@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from wildbench.datasets.panel.suite import PanelSuite, PanelTask, Pool, read_arrays
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataSchema
-from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask, Pool, read_arrays
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-
-__all__ = ["FILE", "HandwritingConfig", "handwriting"]
 
 VERSION = 1
 SIZE = 32

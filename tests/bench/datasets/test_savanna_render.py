@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wildbench.datasets.savanna import SavannaConfig, SavannaSuite, world
+from wildbench.datasets.savanna.animals import IS_BIRD, place_animals
+from wildbench.datasets.savanna.bodies import body_parts, part_roles
+from wildbench.datasets.savanna.frames import Frames, draw_frames
+from wildbench.datasets.savanna.locations import Location, ShiftStrengths, draw_location
+from wildbench.datasets.savanna.render import render
+from wildbench.datasets.savanna.scene import draw_scene
+from wildbench.datasets.savanna.shapes import capsule_distance
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite, world
-from wildpdiff.tasks.savanna.animals import IS_BIRD, place_animals
-from wildpdiff.tasks.savanna.bodies import body_parts, part_roles
-from wildpdiff.tasks.savanna.frames import Frames, draw_frames
-from wildpdiff.tasks.savanna.locations import Location, ShiftStrengths, draw_location
-from wildpdiff.tasks.savanna.render import render
-from wildpdiff.tasks.savanna.scene import draw_scene
-from wildpdiff.tasks.savanna.shapes import capsule_distance
 
 FULL = ShiftStrengths(1.0, 1.0, 1.0)
 

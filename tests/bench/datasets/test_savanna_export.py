@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wildbench.datasets.savanna import SavannaConfig, SavannaSuite, export_camera_traps
 from wildpdiff.errors import ArtifactError, DataError
-from wildpdiff.tasks.savanna import SavannaConfig, SavannaSuite, export_camera_traps
 
 CONFIG = SavannaConfig(seen=2, unseen=0, pretraining=0, train=12, validation=4, test=6, backgrounds=4)
 

@@ -8,14 +8,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from wildpdiff.tasks.savanna import world
-from wildpdiff.tasks.savanna.bodies import ACCENT, EYE, FAR, body_parts, part_roles, trunk_height
-from wildpdiff.tasks.savanna.frames import Frames
-from wildpdiff.tasks.savanna.locations import Location
-from wildpdiff.tasks.savanna.scene import INFRARED
-from wildpdiff.tasks.savanna.shapes import capsule_distance, coverage
-
-__all__ = ["IS_BIRD", "Placement", "paint_tiles", "place_animals", "tile_sides"]
+from wildbench.datasets.savanna import world
+from wildbench.datasets.savanna.bodies import ACCENT, EYE, FAR, body_parts, part_roles, trunk_height
+from wildbench.datasets.savanna.frames import Frames
+from wildbench.datasets.savanna.locations import Location
+from wildbench.datasets.savanna.scene import INFRARED
+from wildbench.datasets.savanna.shapes import capsule_distance, coverage
 
 Array = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wildbench.datasets.savanna import world
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.tasks.description import MetadataValue
-from wildpdiff.tasks.savanna import world
 from wildpdiff.tasks.task import Group
-
-__all__ = ["Location", "ShiftStrengths", "draw_location"]
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from wildbench.datasets.panel.suite import PanelSuite, PanelTask, Pool, draw, partition, read_arrays
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataField, MetadataSchema, MetadataValue
-from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask, Pool, draw, partition, read_arrays
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-
-__all__ = ["FILE", "Scanner", "ScannersConfig", "draw_scanner", "scanners"]
 
 VERSION = 1
 SIZE = 32

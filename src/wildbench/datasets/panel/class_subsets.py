@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from wildbench.datasets.panel.suite import PanelSuite, PanelTask, Pool, draw, partition, read_arrays
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.panel.suite import PanelSuite, PanelTask, Pool, draw, partition, read_arrays
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
-
-__all__ = ["FILE", "ClassSubsetsConfig", "class_subsets", "draw_vectors", "ten_classes"]
 
 VERSION = 2
 SIZE = 32

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Capsule", "capsule_distance", "coverage"]
-
 Array = npt.NDArray[np.float32]
 Value = Array | np.float32
 Capsule = tuple[Value, Value, Value, Value, Value, Value]

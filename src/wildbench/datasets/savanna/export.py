@@ -11,14 +11,12 @@ from typing import Any
 
 from PIL import Image
 
+from wildbench.datasets.savanna.suite import SavannaSuite, SavannaTask
+from wildbench.datasets.savanna.world import WORLD_VERSION
 from wildpdiff.disk import own_entries, write_folder
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.savanna.suite import SavannaSuite, SavannaTask
-from wildpdiff.tasks.savanna.world import WORLD_VERSION
 from wildpdiff.tasks.task import SPLITS, SplitName
-
-__all__ = ["export_camera_traps"]
 
 _YEAR = 2024
 _DEPLOYMENT_DAYS = 40

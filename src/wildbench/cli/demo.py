@@ -16,8 +16,6 @@ from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_c
 if TYPE_CHECKING:
     from wildpdiff.pipeline import PipelineConfig
 
-__all__ = ["demo"]
-
 Size = Literal["default", "tiny"]
 SEEN_TASKS = 40
 """Seen places that are scored; scoring all of them took as long as fitting and calibrating the generator."""
@@ -40,8 +38,8 @@ def demo(
     """
     may_write_into(out)
     prepare_torch(threads)
-    from wildpdiff.evaluate.decoding import encode
     from wildpdiff.pipeline import run_pipeline
+    from wildpdiff.records import encode
     from wildpdiff.report.terminal import results_table
 
     config = _config(size, seed, seeds, backbone)
