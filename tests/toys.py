@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wildpdiff import errors
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone, LoraSpec
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import GeneratorConfig, fit_generator
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "Adapter": "wildpdiff.adapter",
+    "Adapter": "wildpdiff.adapters.adapter",
     "Backbone": "wildpdiff.backbones.backbone",
     "Description": "wildpdiff.tasks.description",
     "FinetuneConfig": "wildpdiff.zoo.steps",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import Artifact, read_artifact, tensors_hash, write_artifact
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
@@ -189,7 +189,7 @@ class Generator:
         """What provenance keeps of the cross-validation."""
         table = self.cross_validation
         if table is None:
-            return {}
+            return {name: self.training[name] for name in ("leave_one_out",) if name in self.training}
         return {
             "made_of": table.composition,
             "cross_validation": {
@@ -307,27 +307,29 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         beside = artifact.folder / BACKBONE_FOLDER if config.get("backbone_inside") else None
         if config.get("backbone"):
             beside = artifact.folder.absolute().parent / str(config["backbone"])
-        if beside is None and adapter.backbone not in BUNDLED:
+        if beside is None and adapter.backbone_hash and adapter.backbone not in BUNDLED:
             raise ArtifactError(
                 f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
                 "was not saved with it. Pass that Backbone to from_pretrained."
             )
-        backbone = load_backbone(beside or adapter.backbone)
+        backbone = load_backbone(beside or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
     if backbone.backbone_hash != adapter.backbone_hash:
         raise AdapterMismatchError(
             f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "
             f"the backbone given is {backbone.name!r} with {backbone.backbone_hash[:12]}. Give the right one."
         )
     reads = featurise or backbone.image_features
-    backbone = backbone.with_lora(
-        replace(
-            backbone.lora,
-            rank=adapter.rank,
-            alpha=adapter.alpha,
-            target_modules=adapter.target_modules,
-            modules_to_save=adapter.modules_to_save,
+    if backbone.runs:
+        backbone = backbone.with_lora(
+            replace(
+                backbone.lora,
+                rank=adapter.rank,
+                alpha=adapter.alpha,
+                target_modules=adapter.target_modules,
+                modules_to_save=adapter.modules_to_save,
+                peft=adapter.peft,
+            )
         )
-    )
     codec = Codec.from_state(tensors["codec"], config["codec"])
     conditions = FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads)
     mean = None

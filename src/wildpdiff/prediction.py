@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_logits
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.errors import DataError

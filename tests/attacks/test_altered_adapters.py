@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from refusals import refused
 from tiny_world import Run, World
 
-from wildpdiff.adapter import Adapter
+from refusals import refused
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
 
 Copy = Callable[[Path], Path]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from refusals import refused
 from tiny_world import Run, World
+
+from refusals import refused
 
 Change = Callable[[dict[str, Any]], None]
 

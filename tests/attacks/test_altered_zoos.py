@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from refusals import refused
 from safetensors.torch import load_file, save_file
 from tiny_world import SUITE, Run, World
 
 import toys
+from refusals import refused
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError
 from wildpdiff.zoo.build import build_zoo

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from refusals import refused
 from tiny_world import SUITE, Run, World, tiny_backbone
 
-from wildpdiff.adapter import Adapter
+from refusals import refused
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.errors import SchemaVersionError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.generator import Generator

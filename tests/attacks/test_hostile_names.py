@@ -57,7 +57,7 @@ def hostile(world: World, tmp_path: Path) -> Path:
 def test_predictions_are_safe_in_terminals_and_spreadsheets(
     world: World, run: Run, tmp_path: Path, hostile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
 
     loaded = Adapter.load(world.adapter)
     classes = load_backbone(hostile).classes

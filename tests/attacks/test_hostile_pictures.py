@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from refusals import refused
 from tiny_world import Run, World
 
+from refusals import refused
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_FORMATS, MOST_PIXELS, read_images
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from refusals import refused
 from tiny_world import SUITE, Run, World
 
+from refusals import refused
 from wildpdiff import disk, fit
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.disk import UNFINISHED, write_file, write_folder
 from wildpdiff.errors import ArtifactError
@@ -37,7 +37,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wildpdiff.artifact.read_safetensors", begun)
     monkeypatch.setattr("wildpdiff.tasks.registry.load_suite", begun)
     monkeypatch.setattr("wildpdiff.backbones.registry.load_backbone", begun)
-    monkeypatch.setattr("wildpdiff.adapter.Adapter.load", begun)
+    monkeypatch.setattr("wildpdiff.adapters.adapter.Adapter.load", begun)
 
 
 def writing_verbs(world: World, out: Path) -> dict[str, Words]:

@@ -26,7 +26,7 @@ from wildbench.methods.pdiff import UnconditionalPDiffSource
 from wildbench.methods.pdiff_networks import PDiffConfig
 from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildbench.methods.refined import RefinedSource
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_world import SUITE, Outcome, Run, World, tiny_backbone
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 
 Words = list[str | Path]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiny_world import Run, World
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 
 
 def test_demo_leaves_adapters_results_and_a_report(world: World) -> None:

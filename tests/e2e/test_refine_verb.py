@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_world import Run, World
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.refine.starts import FREE
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_world import Run, World
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_world import SUITE, Run, World
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import BUNDLED, load_backbone
 
 

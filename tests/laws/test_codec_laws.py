@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 
 shapes = st.dictionaries(
     st.text("abc.XYZ_", min_size=1, max_size=8),

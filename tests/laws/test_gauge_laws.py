@@ -4,7 +4,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wildpdiff.codec.gauge import aligned, canonical
+from wildpdiff.adapters.canonical import aligned, canonical
 
 A, B = "base_model.model.layer.lora_A.weight", "base_model.model.layer.lora_B.weight"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toys
-from wildpdiff.adapter import PEFT_PREFIX
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 
 IMAGES = toys.random_images(8)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import toys
-from wildpdiff.adapter import PEFT_PREFIX
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import finetune

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.metadata import MetadataEncoder

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.pca import PCAAutoencoder
-from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import Normalizer
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import SCHEMA_VERSION, read_artifact, safetensors_bytes, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.disk import json_bytes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wildbench.datasets.savanna.world import CLASSES
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN

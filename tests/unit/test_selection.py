@@ -7,7 +7,7 @@ import torch
 
 import toys
 from wildbench.methods.few_labels import few_labels
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.selection import certainty, choose_by_labels, choose_by_unlabelled

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from wildbench.methods.hypernetwork import HypernetworkSource
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource

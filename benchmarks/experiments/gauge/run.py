@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.canonical import aligned, balanced_factors, canonical, factor_pairs
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.gauge import aligned, balanced_factors, canonical, factor_pairs
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.evaluate.statistics import mean_interval, paired_difference, recovered_gain

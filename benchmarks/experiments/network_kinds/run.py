@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wildbench.interpolation.alignment import ALIGNMENTS, connectivity, cosine, principal_angles
 from wildbench.study_sections import Interpolation, InterpolationPair, InterpolationPath
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.score import TestSet, accuracies

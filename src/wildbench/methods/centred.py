@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.centering import Centering, fit_centering
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift

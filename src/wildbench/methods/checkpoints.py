@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError
 from wildpdiff.rng import torch_generator

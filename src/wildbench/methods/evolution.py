@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from wildbench.methods.few_labels import few_labels, labelled_task
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wildbench.methods.description_network import DescriptionViews, NumbersNetwork, adapters_loss
-from wildpdiff.adapter import PEFT_PREFIX, Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.layout import Layout
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.seen import repeat_adapter

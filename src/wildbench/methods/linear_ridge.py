@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sklearn.linear_model import Ridge, RidgeCV
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures

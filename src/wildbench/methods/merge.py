@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder

@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from wildpdiff.adapter import PEFT_PREFIX, Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
 from wildpdiff.conditions.base import ConditionSampler

@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wildbench.methods.pdiff_networks import PDiffConfig, PDiffDenoiser
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.autoencoder.training import check_finite, flush_denormals, seeded, warmup_cosine
 from wildpdiff.autoencoder.vae import VariationalAutoencoder
-from wildpdiff.codec.layout import Layout
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, TrainingError

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from wildpdiff.adapter import PEFT_PREFIX, Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from wildbench.methods.few_labels import few_labels, labelled_task
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.best_of import CANDIDATES
 from wildpdiff.baselines.material import LabelledData

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.codec.layout import Layout
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.zoo.store import Zoo
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildbench.sections import LatentMap, LatentPoint
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.generator import Generator

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wildbench.observers.checkpoint_geometry import CheckpointGeometry, Located, nearest_average_distances
 from wildbench.sections import Memorisation, NoveltyPoint
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Split

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildbench.sections import ParameterSpread
-from wildpdiff.adapter import Adapter
-from wildpdiff.codec.layout import Layout
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.evaluate.run import Scored
 
 

@@ -12,23 +12,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
-from wildpdiff.backbones.lora import branch_parameters, expected_shapes, initial_adapter, with_branches
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
+from wildpdiff.backbones.lora import branch_parameters, initial_adapter, spec_of, with_branches
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.description import Images
 
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """Where LoRA goes: rank, alpha, the modules that get factors, and the modules saved whole."""
+    """Where LoRA goes: rank, alpha, the modules that get factors, and the modules saved whole.
+
+    ``peft`` is the content of PEFT's configuration where it has more than these (:class:`AdapterConfig`).
+    """
 
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
     modules_to_save: tuple[str, ...] = ()
+    peft: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_peft(cls, config: Any, module: nn.Module) -> LoraSpec:
+        """The settings of a ``peft.LoraConfig``, its target modules resolved on the module."""
+        found = AdapterConfig.of(AdapterSpec.from_peft(config, module))
+        return cls(found.rank, found.alpha, found.target_modules, found.modules_to_save, found.peft)
 
 
 class _Part(nn.Module):
@@ -104,8 +115,19 @@ class Backbone:
         backbone = cls(
             name, module, tuple(classes), image_size, mean, std, lora, tensors_hash(dict(module.state_dict()))
         )
-        expected_shapes(module, backbone.adapter_config)
+        backbone.check_lora()
         return backbone
+
+    @classmethod
+    def named(cls, config: AdapterConfig) -> Backbone:
+        """The base model of adapters made elsewhere, of which only the name is known; nothing runs on it."""
+        lora = LoraSpec(config.rank, config.alpha, config.target_modules, config.modules_to_save, config.peft)
+        return cls(config.backbone, nn.Module(), config.classes, 0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), lora, "")
+
+    @property
+    def runs(self) -> bool:
+        """Whether the model itself is at hand, and not its name alone."""
+        return self.backbone_hash != ""
 
     @property
     def adapter_config(self) -> AdapterConfig:
@@ -119,12 +141,23 @@ class Backbone:
             alpha=lora.alpha,
             target_modules=lora.target_modules,
             modules_to_save=lora.modules_to_save,
+            peft=None if lora.peft is None else {**lora.peft, "base_model_name_or_path": self.name or None},
         )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of an adapter's tensors."""
-        return expected_shapes(self.module, self.adapter_config)
+        return self.spec.shapes
+
+    @cached_property
+    def spec(self) -> AdapterSpec:
+        """Kind, rank and scaling of every module that adapters change."""
+        return spec_of(self.module, self.adapter_config)
+
+    def check_lora(self) -> None:
+        """Raise ``TrainingError`` where adapters cannot attach as :attr:`lora` states."""
+        if self.spec.bias == "all" and self.split:
+            raise TrainingError("bias is 'all', and no adapter may change the stem's biases. Give bias 'lora_only'.")
 
     def initial_adapter(self, seed: int) -> Adapter:
         """The shared starting point of all fine-tunings; equals the pretrained model in effect. Imports PEFT."""
@@ -133,13 +166,14 @@ class Backbone:
 
     def check(self, adapter: Adapter) -> None:
         """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
-        if adapter.config.backbone_hash != self.backbone_hash:
+        known = adapter.config.backbone_hash != ""  # empty for adapters made elsewhere
+        if known and adapter.config.backbone_hash != self.backbone_hash:
             raise AdapterMismatchError(
                 f"The adapter is for backbone {adapter.config.backbone!r} with weights "
                 f"{adapter.config.backbone_hash[:12]}; this is {self.name!r} with {self.backbone_hash[:12]}. "
                 "Load the backbone that the adapter was made for."
             )
-        if adapter.config.classes != self.classes:
+        if known and adapter.config.classes != self.classes:
             raise AdapterMismatchError(
                 f"The adapter's classes are {', '.join(adapter.config.classes)}; those of the backbone "
                 f"{self.name!r} are {', '.join(self.classes)}. Its provenance.json was altered, or it belongs to "
@@ -177,7 +211,7 @@ class Backbone:
     @cached_property
     def _adapted(self) -> _Part:
         """What comes after the stem, with low-rank branches."""
-        return _Part.of(with_branches(self.module, self.adapter_config))
+        return _Part.of(with_branches(self.module, self.spec))
 
     def stem(self, images: Images) -> Tensor:
         """What comes before any adapted layer, ``[n, …]``, computed in batches without gradient. Worth caching."""
@@ -200,7 +234,7 @@ class Backbone:
         """
         if tensors is None:
             return _Part.of(self.module)(features)  # type: ignore[no-any-return]
-        given = {f"module.{name}": value for name, value in branch_parameters(tensors, self.adapter_config).items()}
+        given = {f"module.{name}": value for name, value in branch_parameters(tensors, self.spec).items()}
         result: Tensor = torch.func.functional_call(self._adapted, given, (features,))
         return result
 
@@ -229,7 +263,7 @@ class Backbone:
     def with_lora(self, lora: LoraSpec) -> Backbone:
         """The same backbone with adapters of another rank or at other places."""
         changed = replace(self, lora=lora)
-        expected_shapes(self.module, changed.adapter_config)
+        changed.check_lora()
         object.__setattr__(changed, "memory", self.memory)
         return changed
 

@@ -3,32 +3,24 @@
 Two routes to the same numbers, held together by a test. PEFT decides which tensors an adapter has, their shapes and
 their initial values (once, when a zoo is planned). Everything that runs often, and everything on the path of
 generating and using an adapter, works on a copy of the frozen module whose target layers have a low-rank branch,
-``W x + alpha / r * B (A x)``, through ``functional_call``: it is differentiable and needs no PEFT import (some
-seconds). Vectorised over adapters, the frozen product ``W x`` is one matrix product for all of them, and no gradient of
-a dense weight is ever computed.
+``W x + s B (A x)``, through ``functional_call``: it is differentiable and needs no PEFT import (some seconds).
+Vectorised over adapters, the frozen product ``W x`` is one matrix product for all of them, and no gradient of a dense
+weight is ever computed.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
-from wildpdiff.adapter import PEFT_PREFIX, AdapterConfig
+from wildpdiff.adapters.adapter import AdapterConfig
+from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec, Kind, ModuleSpec, plain_names
 from wildpdiff.errors import AdapterMismatchError, TrainingError
-
-FACTORS = {"lora_A.weight": "factor_a", "lora_B.weight": "factor_b"}
-"""PEFT's names of a target module's factors, and those of the buffers that hold them in a branch."""
-
-
-def _lora_delta(factor_a: Tensor, factor_b: Tensor) -> Tensor:
-    """``B @ A`` for a linear layer or a (non-grouped) convolution, whose A keeps the kernel's extent."""
-    if factor_a.ndim == 2:
-        return factor_b @ factor_a
-    return torch.einsum("or,rihw->oihw", factor_b[:, :, 0, 0], factor_a)
 
 
 class _Adapted(nn.Module):
@@ -38,16 +30,16 @@ class _Adapted(nn.Module):
     call it (``nn.MultiheadAttention`` with its output layer), and for layers with a ``forward`` of their own.
     """
 
+    kind: Kind
     scaling: float
     factor_a: Tensor
     factor_b: Tensor
 
-    def attach(self, scaling: float, shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> None:
+    def attach(self, spec: ModuleSpec) -> None:
         """Register the factors as buffers; at zero the layer is the pretrained one."""
-        self.scaling = scaling
-        frozen = self.frozen
-        self.register_buffer("factor_a", frozen.new_zeros(shape_a), persistent=False)
-        self.register_buffer("factor_b", frozen.new_zeros(shape_b), persistent=False)
+        self.kind, self.scaling = spec.kind, spec.scaling
+        for own, shape in zip(("factor_a", "factor_b"), spec.factors.values(), strict=True):
+            self.register_buffer(own, self.frozen.new_zeros(shape), persistent=False)
 
     @property
     def frozen(self) -> Tensor:
@@ -59,7 +51,11 @@ class _Adapted(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The pretrained weight with the factors merged in."""
-        return self.frozen + self.scaling * _lora_delta(self.factor_a, self.factor_b)
+        if self.kind == "conv2d":
+            update = torch.einsum("or,rihw->oihw", self.factor_b[:, :, 0, 0], self.factor_a)
+        else:
+            update = self.factor_b @ self.factor_a
+        return self.frozen + self.scaling * (update if self.kind in ("linear", "conv2d") else update.mT)
 
 
 class _AdaptedLinear(_Adapted, nn.Linear):  # type: ignore[override]
@@ -80,78 +76,98 @@ class _AdaptedConv2d(_Adapted, nn.Conv2d):  # type: ignore[override]
         return result
 
 
-def with_branches(module: nn.Module, config: AdapterConfig) -> nn.Module:
-    """A copy of a frozen module, sharing its tensors, whose target layers take factors of this configuration.
+class _AdaptedEmbedding(_Adapted, nn.Embedding):  # type: ignore[override]
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Rows of ``W`` plus ``s B`` times columns of ``A``."""
+        own = (self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse)
+        branch = linear(embedding(inputs, self.factor_a.mT), self.scaling * self.factor_b)
+        result: Tensor = embedding(inputs, self.frozen, *own) + branch
+        return result
 
-    :func:`branch_parameters` names what ``functional_call`` puts into it.
 
-    Raises:
-        TrainingError: see :func:`expected_shapes`.
+class _AdaptedConv1D(_Adapted):
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``x W + b + s B (A x)`` with the transposed weight of ``transformers``' Conv1D."""
+        branch = linear(linear(inputs, self.factor_a), self.scaling * self.factor_b)
+        bias: Tensor = self.bias  # type: ignore[assignment]
+        return linear(inputs, self.frozen.mT, bias) + branch
+
+
+def _adapted_class(kind: type[nn.Module]) -> type[_Adapted]:
+    """The class of a layer's copy that has a branch; layers with a forward of their own run on the merged weight."""
+    known: dict[type, type[_Adapted]] = {
+        nn.Linear: _AdaptedLinear,
+        nn.Conv2d: _AdaptedConv2d,
+        nn.Embedding: _AdaptedEmbedding,
+    }
+    transposed = f"{kind.__module__}.{kind.__name__}" == "transformers.pytorch_utils.Conv1D"
+    base = _AdaptedConv1D if transposed else _Adapted
+    return known.get(kind) or type(f"_Adapted{kind.__name__}", (base, kind), {})
+
+
+def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
+    """A copy of a frozen module, sharing its tensors, whose target layers take factors of this spec.
+
+    :func:`branch_parameters` gives the arguments of ``functional_call`` for it.
     """
-    shapes = expected_shapes(module, config)
     tensors = [*module.parameters(), *module.buffers()]
     copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-    for name in config.target_modules:
+    for name, entry in spec.modules.items():
         layer = copied.get_submodule(name)
-        kind = type(layer)
         # The class is changed and not the object, which may be known by several names.
-        known: dict[type, type[_Adapted]] = {nn.Linear: _AdaptedLinear, nn.Conv2d: _AdaptedConv2d}
-        layer.__class__ = known.get(kind) or type(f"_Adapted{kind.__name__}", (_Adapted, kind), {})
+        layer.__class__ = _adapted_class(type(layer))
         assert isinstance(layer, _Adapted)
-        prefix = f"{PEFT_PREFIX}{name}"
-        layer.attach(config.scaling, *(shapes[f"{prefix}.{factor}"] for factor in FACTORS))
+        layer.attach(entry)
     return copied
 
 
-def branch_parameters(tensors: Mapping[str, Tensor], config: AdapterConfig) -> dict[str, Tensor]:
+def branch_parameters(tensors: Mapping[str, Tensor], spec: AdapterSpec) -> dict[str, Tensor]:
     """An adapter's tensors under the names that they have in the module of :func:`with_branches`.
 
     Args:
-        tensors: under PEFT's names; those of modules that the configuration does not name are left out.
-        config: where they attach.
+        tensors: under PEFT's names; those that are not of the spec are left out.
+        spec: of the adapter.
 
     Raises:
-        KeyError: a factor of a target module is missing.
+        KeyError: a tensor of the spec is missing.
     """
     named = {
         f"{module}.{own}": tensors[f"{PEFT_PREFIX}{module}.{factor}"]
-        for module in config.target_modules
-        for factor, own in FACTORS.items()
+        for module, entry in spec.modules.items()
+        for factor, own in zip(entry.factors, ("factor_a", "factor_b"), strict=True)
     }
-    for module in config.modules_to_save:
-        prefix = f"{PEFT_PREFIX}{module}."
-        named |= {name.removeprefix(PEFT_PREFIX): value for name, value in tensors.items() if name.startswith(prefix)}
-    return named
+    return named | {own: tensors[name] for name, own in spec.parameters.items()}
 
 
-def expected_shapes(module: nn.Module, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that an adapter of this configuration has on this module.
+def run_adapted(
+    branches: nn.Module, spec: AdapterSpec, tensors: Mapping[str, Tensor], *args: Any, **inputs: Any
+) -> Any:
+    """Output of a module of :func:`with_branches` with one adapter; differentiable, and vectorises over adapters.
+
+    Args:
+        branches: the module.
+        spec: of the adapter.
+        tensors: the adapter's, under PEFT's names.
+        args, inputs: of the module's ``forward``.
+    """
+    # A saved module whose weight is tied to another's is replaced alone, as PEFT does.
+    named = branch_parameters(tensors, spec)
+    return torch.func.functional_call(branches, named, args, inputs, tie_weights=False)
+
+
+def spec_of(module: nn.Module, config: AdapterConfig) -> AdapterSpec:
+    """The spec of adapters of this configuration on a module.
 
     Raises:
         TrainingError: a named module does not exist, or is of a kind that cannot take LoRA factors.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    modules = dict(module.named_modules())
-    for name in (*config.target_modules, *config.modules_to_save):
-        if name not in modules:
-            raise TrainingError(f"The backbone has no module {name!r}; its modules are listed by named_modules().")
-    for name in config.target_modules:
-        target = modules[name]
-        prefix = f"{PEFT_PREFIX}{name}"
-        if isinstance(target, nn.Linear):
-            shapes[f"{prefix}.lora_A.weight"] = (config.rank, target.in_features)
-            shapes[f"{prefix}.lora_B.weight"] = (target.out_features, config.rank)
-        elif isinstance(target, nn.Conv2d) and target.groups == 1:
-            shapes[f"{prefix}.lora_A.weight"] = (config.rank, target.in_channels, *target.kernel_size)
-            shapes[f"{prefix}.lora_B.weight"] = (target.out_channels, config.rank, 1, 1)
-        else:
-            raise TrainingError(
-                f"Module {name!r} is a {type(target).__name__}; LoRA goes into Linear layers and Conv2d without groups."
-            )
-    for name in config.modules_to_save:
-        for parameter, value in modules[name].named_parameters():
-            shapes[f"{PEFT_PREFIX}{name}.{parameter}"] = tuple(value.shape)
-    return shapes
+    try:
+        if config.peft is not None:
+            return AdapterSpec.from_peft(config.peft, module)
+        ranks = dict.fromkeys(config.target_modules, (config.rank, config.scaling))
+        return AdapterSpec.on(module, ranks, config.modules_to_save)
+    except AdapterMismatchError as error:
+        raise TrainingError(str(error)) from None
 
 
 def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict[str, Tensor]:
@@ -161,25 +177,20 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     adapters then live in one basin, where averages and differences mean something.
 
     Raises:
-        AdapterMismatchError: PEFT made other tensors than :func:`expected_shapes` foretells.
+        AdapterMismatchError: PEFT made other tensors than those of :func:`spec_of`.
     """
     from peft import LoraConfig, get_peft_model
     from peft.utils import get_peft_model_state_dict
 
+    stated = ("peft_type", "base_model_name_or_path", "inference_mode", "task_type")
+    arguments = {key: value for key, value in config.peft_json().items() if key not in stated}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (2**63))
-        wrapped = get_peft_model(
-            copy.deepcopy(module),
-            LoraConfig(
-                r=config.rank,
-                lora_alpha=config.alpha,
-                target_modules=list(config.target_modules),
-                modules_to_save=list(config.modules_to_save) or None,
-            ),
-        )
-        state = {name: value.detach().clone() for name, value in get_peft_model_state_dict(wrapped).items()}
+        wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
+        state = plain_names(get_peft_model_state_dict(wrapped))
+        state = {name: value.detach().clone() for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
-    if found != expected_shapes(module, config):
+    if found != spec_of(module, config).shapes:
         raise AdapterMismatchError(
             f"PEFT injected tensors {sorted(found)}, another set than this backbone's adapters have. "
             "Name the target modules in full, each one exactly."

@@ -51,6 +51,7 @@ def _restored(artifact: Artifact, module: nn.Module) -> Backbone:
         config["lora"]["alpha"],
         tuple(config["lora"]["target_modules"]),
         tuple(config["lora"]["modules_to_save"]),
+        config["lora"].get("peft"),
     )
     return Backbone.wrap(
         module, name=config["name"], classes=config["classes"], image_size=config["image_size"], lora=lora
@@ -84,6 +85,7 @@ def save_backbone(backbone: Backbone, folder: Path | str) -> str:
             "alpha": lora.alpha,
             "target_modules": list(lora.target_modules),
             "modules_to_save": list(lora.modules_to_save),
+            **({} if lora.peft is None else {"peft": dict(lora.peft)}),
         },
     }
     return write_artifact(Path(folder), "backbone", config, {"weights": dict(backbone.module.state_dict())})

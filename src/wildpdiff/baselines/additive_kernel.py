@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.rng import sub_seed, torch_generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.tasks.description import Description
 

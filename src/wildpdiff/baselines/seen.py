@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
-from wildpdiff.codec.layout import Layout
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.tasks.description import Description
 

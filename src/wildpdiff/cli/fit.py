@@ -11,6 +11,7 @@ import typer
 
 from wildpdiff.cli.folders import may_write_artifact
 from wildpdiff.cli.generators import ClipOption, image_reader, open_zoo
+from wildpdiff.cli.importing import fit_imported_zoo
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -80,6 +81,8 @@ def fit(
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
+    An imported zoo brings its descriptions; --suite and --backbone are not read then.
+
     Stopped or killed and started again with the same options, it goes on with what is finished.
     """
     may_write_artifact(out, "generator")
@@ -91,6 +94,11 @@ def fit(
     from wildpdiff.zoo.features import FeatureCache
 
     opened_zoo = open_zoo(zoo)
+    if opened_zoo.imported:
+        settings = _settings(config, parts, autoencoder, network, size, steps)
+        if parts is None and config is None:
+            settings = replace(settings, parts=("metadata", "text"))
+        return fit_imported_zoo(out, opened_zoo, settings, seed, as_json)
     loaded = load_backbone(backbone)
     opened = open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:

@@ -30,7 +30,7 @@ from wildpdiff.cli.terminal import print_json, show
 from wildpdiff.errors import DescriptionError
 
 if TYPE_CHECKING:
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
     from wildpdiff.trust.report import TrustReport
@@ -129,6 +129,8 @@ def generate(
             )
     elif loaded.cross_validation is not None:
         show(loaded.cross_validation.verdict)
+    elif "leave_one_out" in loaded.training:
+        show(loaded.training["leave_one_out"]["note"])
 
 
 def _drawing(generator: Generator, samples: bool) -> Generator:
@@ -150,6 +152,10 @@ def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
     from wildpdiff.backbones.backbone import finite_logits
 
     backbone = generator.backbone
+    if not backbone.runs:
+        for adapter in adapters:
+            adapter.check_finite()
+        return
     grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
     for adapter in adapters:
         adapter.check_finite()

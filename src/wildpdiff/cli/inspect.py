@@ -57,7 +57,7 @@ def _told(path: Path) -> dict[str, Any]:
         return _results(path)
     if not path.is_dir():
         raise ArtifactError(f"{path} does not exist. Check the path.")
-    if (path / "provenance.json").is_file():
+    if (path / "provenance.json").is_file() or (path / "adapter_config.json").is_file():
         return _adapter(path)
     if (path / "plan.json").is_file():
         return _zoo(path)
@@ -75,7 +75,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _adapter(path: Path) -> dict[str, Any]:
-    from wildpdiff.adapter import Adapter, has_hashes
+    from wildpdiff.adapters.adapter import Adapter, has_hashes
     from wildpdiff.artifact import tensors_hash
 
     adapter = Adapter.load(path)
@@ -100,7 +100,7 @@ def _zoo(path: Path) -> dict[str, Any]:
     for number in range(len(zoo.plan.shards)):
         read_rows(shard_path(path, number), [])  # a zoo of an earlier version has no hashes that Zoo.open checks
     plan = zoo.plan.to_json()
-    accuracy = zoo.column("validation_accuracy")
+    accuracy = [value for value in zoo.column("validation_accuracy") if value is not None]
     return {
         "kind": "zoo",
         "fingerprint": zoo.plan.fingerprint,
@@ -109,7 +109,7 @@ def _zoo(path: Path) -> dict[str, Any]:
         "checkpoints": len(zoo),
         "shards": len(zoo.plan.shards),
         "parameters": zoo.initial.size,
-        "validation_accuracy": sum(accuracy) / len(accuracy),
+        "validation_accuracy": sum(accuracy) / len(accuracy) if accuracy else None,
         **{key: plan[key] for key in ("suite", "seed", "finetune", "adapter", "schema_version")},
         **({} if zoo.plan.recipe is None else {"recipe": dict(zoo.plan.recipe)}),
         "tensors": _shapes(zoo.initial.tensors),

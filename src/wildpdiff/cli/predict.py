@@ -15,7 +15,7 @@ from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, DataError
 
 if TYPE_CHECKING:
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.prediction import Prediction
 
@@ -41,7 +41,7 @@ def predict(
     A file name that a spreadsheet would run as a formula gets ./ in front, a species an apostrophe; --json has both as
     they are.
     """
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.disk import write_file
     from wildpdiff.prediction import find_images
     from wildpdiff.prediction import predict as predict_images
@@ -89,7 +89,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
             f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
         )
     backbone = load_backbone(given or config.backbone)
-    if backbone.backbone_hash != config.backbone_hash:
+    if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
     # A backbone is stored with its default places for LoRA; an adapter of another rank or place still fits.
     lora = replace(
@@ -98,6 +98,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
         alpha=config.alpha,
         target_modules=config.target_modules,
         modules_to_save=config.modules_to_save,
+        peft=config.peft,
     )
     return backbone.with_lora(lora)
 

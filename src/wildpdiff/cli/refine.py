@@ -17,7 +17,7 @@ from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, sh
 from wildpdiff.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.refine.refining import Refined
     from wildpdiff.refine.starts import StartingPoints
@@ -63,7 +63,7 @@ def refine(
     if strength is not None and generator is None:
         raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
     prepare_torch(threads)
-    from wildpdiff.adapter import Adapter
+    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.posterior.most_probable import PosteriorConfig
     from wildpdiff.prediction import find_images
     from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features

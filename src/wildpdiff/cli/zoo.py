@@ -1,4 +1,4 @@
-"""``wildpdiff zoo``: fine-tune many tasks and keep their checkpoints."""
+"""``wildpdiff zoo``: fine-tune many tasks and keep their checkpoints, or import adapters made elsewhere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.importing import import_zoo
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
-app = typer.Typer(help="Zoos of fine-tuned adapters: build.", rich_markup_mode=None)
+app = typer.Typer(help="Zoos of fine-tuned adapters: build, import.", rich_markup_mode=None)
+app.command("import")(import_zoo)
 
 
 @app.callback()
 def _group() -> None:
-    """Zoos of fine-tuned adapters: build."""
+    """Zoos of fine-tuned adapters: build, import."""
 
 
 @app.command("build")

@@ -9,8 +9,8 @@ from typing import Any, get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.codec.gauge import Gauge, canonical
-from wildpdiff.codec.layout import Layout
+from wildpdiff.adapters.canonical import Gauge, canonical
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode, Normalizer
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
 

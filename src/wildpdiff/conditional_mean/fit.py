@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.training import Progress
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import NormalizationMode
 from wildpdiff.conditional_mean.centering import Centering
 from wildpdiff.conditional_mean.choice import Estimators, cross_validated, without_images

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
 from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, BestOfSource
 from wildpdiff.baselines.finetuned import FinetunedSource

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.codec.layout import Layout
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.errors import DataError
 
 DIRECTIONS = 80

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.refine.cross_validation import TaskStarts, held_out_losses, preferred

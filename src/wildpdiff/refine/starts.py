@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import PEFT_PREFIX, Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.prior import RefinementPrior

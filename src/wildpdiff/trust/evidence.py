@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
 
 EM_STEPS = 30
 PRIOR_IMAGES = 10.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean

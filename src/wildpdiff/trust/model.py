@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError

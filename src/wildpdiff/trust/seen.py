@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, MetadataSchema
 from wildpdiff.trust.evidence import AdapterSpace

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wildpdiff.adapter import AdapterConfig
+from wildpdiff.adapters.adapter import AdapterConfig
 from wildpdiff.artifact import SCHEMA_VERSION
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import ArtifactError, SchemaVersionError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
     The rows hold the hash of the tensors, and of the plan and the initialisation that lie in the folder.
     """
     tasks, checkpoints = len(run.names), len(run.steps)
-    rows = {
+    rows: dict[str, list[Any]] = {
         "row": [0] * (tasks * checkpoints),
         "shard": [number] * (tasks * checkpoints),
         "row_in_shard": list(range(tasks * checkpoints)),
@@ -65,9 +65,14 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
         "train_loss": run.train_loss.flatten().tolist(),
         "validation_accuracy": run.validation_accuracy.flatten().tolist(),
     }
-    data = safetensors_bytes({name: value.flatten(0, 1) for name, value in run.tensors.items()})
+    write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()})
+
+
+def write_rows(folder: Path, number: int, rows: Mapping[str, Sequence[Any]], tensors: Mapping[str, Tensor]) -> None:
+    """Write a shard's index rows, then its tensors, stacked in the order of the rows; unknown values are None."""
+    data = safetensors_bytes(tensors)
     hashes = {**_shared_hashes(folder), "number": number, "tensors": content_hash(data)}
-    table = with_hashes(pa.table(rows, schema=COLUMNS), hashes)
+    table = with_hashes(pa.table(dict(rows), schema=COLUMNS), hashes)
     rows_path = shard_path(folder, number, "parquet")
     write_file(rows_path, _parquet_bytes(table))
     try:
@@ -159,7 +164,7 @@ def check_belonging(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
     if index.schema.names != COLUMNS.names or not len(index):
         raise ArtifactError(f"{folder / INDEX} is no index of a zoo. {advice}")
     names = list(dict.fromkeys(index.column("task").to_pylist()))
-    if names != list(plan.tasks) or set(index.column("seed").to_pylist()) != {plan.seed}:
+    if names != list(plan.tasks) or set(index.column("seed").to_pylist()) - {None} not in ({plan.seed}, set()):
         raise ArtifactError(
             f"{folder / PLAN} and {INDEX} beside it do not belong together: their tasks or seeds differ. One of them "
             f"was altered or copied from elsewhere. {advice}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import read_safetensors
 from wildpdiff.disk import read_json
 from wildpdiff.errors import ArtifactError
@@ -62,6 +62,11 @@ class Zoo:
     def hashed(self) -> bool:
         """Whether its files were checked by their hashes; zoos of earlier versions have none."""
         return hashes_of(self.index) is not None
+
+    @property
+    def imported(self) -> bool:
+        """Whether its adapters were made elsewhere (:mod:`wildpdiff.zoo.importing`)."""
+        return bool(self.plan.finetune.get("origin") == "imported")
 
     def __len__(self) -> int:
         return len(self.index)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from toys import backbone, random_adapter
 from wildbench.interpolation.alignment import connectivity, cosine, midpoint, principal_angles
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.zoo.features import TaskFeatures
 
 

@@ -16,7 +16,7 @@ from wildbench.methods.checkpoints import (
     GaussianSource,
     pool_statistics,
 )
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.disk import file_hash, json_bytes, write_file
 from wildpdiff.errors import DataError

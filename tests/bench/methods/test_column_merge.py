@@ -9,10 +9,10 @@ from planted_priors import UNSEEN, accuracy, planted, with_seed
 
 import toys
 from wildbench.methods.column_merge import ColumnMergeConfig, ColumnMergeNetwork, ColumnMergeSource, Columns, bank_of
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.rng import torch_generator

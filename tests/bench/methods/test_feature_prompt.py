@@ -15,12 +15,12 @@ from wildbench.methods.feature_prompt import (
     FeaturePromptSource,
     image_columns,
 )
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DescriptionError, TrainingError

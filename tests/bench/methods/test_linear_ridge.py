@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wildbench.methods.linear_ridge import LinearRidgeSource
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.rng import numpy_generator

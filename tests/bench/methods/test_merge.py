@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wildbench.methods.merge import COUNTS, TopKMergeSource
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.nearest import NearestTaskSource

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wildbench.methods.pdiff import PDiff, UnconditionalPDiffSource, fit_pdiff
 from wildbench.methods.pdiff_networks import PDiffConfig, PDiffDenoiser
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.vae import VariationalAutoencoder
-from wildpdiff.codec.layout import Layout
 from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, TrainingError
 from wildpdiff.rng import torch_generator

@@ -18,7 +18,8 @@ from wildbench.methods.prior_correction import (
     expectation_maximisation,
     label_priors,
 )
-from wildpdiff.adapter import PEFT_PREFIX, Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.material import SeenTasks

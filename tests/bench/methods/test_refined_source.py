@@ -5,7 +5,7 @@ import pytest
 import toys
 from wildbench.methods.few_labels import few_labels
 from wildbench.methods.refined import RefinedSource
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.mean import MeanSource

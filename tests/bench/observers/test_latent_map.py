@@ -9,7 +9,7 @@ import torch
 import toys
 from wildbench.observers.latent_map import LatentMapObserver
 from wildbench.sections import LatentMap
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Entrant, evaluate

@@ -16,7 +16,7 @@ from wildbench.observers.checkpoint_geometry import CheckpointGeometry, nearest_
 from wildbench.observers.novelty import NoveltyObserver, largest_overlap
 from wildbench.observers.verdict import verdict
 from wildbench.sections import Memorisation, NoveltyPoint
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Entrant, evaluate

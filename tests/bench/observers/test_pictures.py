@@ -10,7 +10,7 @@ from PIL import Image
 
 import toys
 from wildbench.observers.pictures import PictureObserver
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.run import Entrant, Scored
 from wildpdiff.evaluate.score import TestSet

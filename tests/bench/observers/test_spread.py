@@ -10,7 +10,7 @@ import torch
 import toys
 from wildbench.observers.spread import SpreadObserver, relative_spread
 from wildbench.sections import ParameterSpread
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.run import Entrant, evaluate
 from wildpdiff.evaluate.score import TestSet, accuracies, test_set

@@ -17,7 +17,7 @@ from wildbench.studies import world_groups, world_page, worlds
 from wildbench.studies.world_groups import GroupsStudy
 from wildbench.studies.world_page import WorldsResult, run_worlds
 from wildbench.studies.worlds import WorldsConfig
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wildpdiff.adapter import PEFT_PREFIX
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head, from_state
 from wildpdiff.backbones.registry import load_backbone, save_backbone

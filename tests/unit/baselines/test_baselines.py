@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.baselines.finetuned import FinetunedSource
 from wildpdiff.baselines.kernel_regression import KernelRegressionSource
 from wildpdiff.baselines.mean import MeanSource

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, CANDIDATES, BestOfSource

@@ -24,7 +24,7 @@ import contextlib, io, sys
 import wildpdiff
 from wildpdiff.cli.main import main
 verbs = ["", "demo", "suite", "suite ls", "suite show", "suite export", "backbone", "backbone pretrain", "zoo",
-         "zoo build", "fit", "generate", "refine", "trust", "predict", "evaluate", "inspect", "report"]
+         "zoo build", "zoo import", "fit", "generate", "refine", "trust", "predict", "evaluate", "inspect", "report"]
 for verb in verbs:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         assert main([*verb.split(), "--help"]) == 0, verb

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.codec.normalize import Normalizer
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, TrainingError
 

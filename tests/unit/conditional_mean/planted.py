@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import toys
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.choice import Estimators
 from wildpdiff.conditional_mean.correction import Basis, Correction, Member
 from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import toys
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean import centering
 from wildpdiff.conditional_mean.centering import Centering, classifier_of, fit_centering
 from wildpdiff.conditional_mean.correction import TaskLossConfig

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import toys
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.training import is_over
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.layout import Layout
 from wildpdiff.conditional_mean.blend import Blend
 from wildpdiff.conditional_mean.correction import Correction, TaskLossConfig, fit_correction, task_losses
 from wildpdiff.conditional_mean.kernel import KernelMean

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.run import Entrant, RoundTripSource, derangement, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.pretrained import PretrainedSource
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow
 from wildpdiff.evaluate.run import Entrant, Scored, evaluate

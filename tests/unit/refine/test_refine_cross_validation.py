@@ -7,9 +7,9 @@ import torch
 
 import toys
 from wildbench.methods.few_labels import few_labels
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import TrainingError
 from wildpdiff.posterior.most_probable import PosteriorConfig
 from wildpdiff.posterior.prior import RefinementPrior

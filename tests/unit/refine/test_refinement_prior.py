@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import toys
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.posterior.prior import RefinementPrior

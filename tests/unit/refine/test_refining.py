@@ -8,10 +8,10 @@ from torch.nn.functional import cross_entropy
 
 import toys
 from wildbench.methods.few_labels import few_labels
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.seen import SeenAdapters
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
 from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
 from wildpdiff.posterior.prior import RefinementPrior

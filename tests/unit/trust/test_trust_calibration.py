@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 from wildpdiff.source import Source

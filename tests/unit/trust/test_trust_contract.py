@@ -13,7 +13,7 @@ from test_trust_calibration import NOTHING, TASKS, TOLD, Center, Nearest, neares
 from test_trust_generated import CALIBRATION, CONFIG
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.fit import fit_generator
 from wildpdiff.generator import Generator

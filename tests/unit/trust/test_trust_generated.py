@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import toys
-from wildpdiff.adapter import Adapter
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig

@@ -1,12 +1,12 @@
 import json
 
-import pytest
 import torch
 
 import toys
+from refusals import refused
+from wildpdiff.adapters.canonical import aligned, balanced_factors, canonical, factor_pairs
+from wildpdiff.adapters.layout import Layout
 from wildpdiff.codec.codec import Codec
-from wildpdiff.codec.gauge import aligned, balanced_factors, canonical, factor_pairs
-from wildpdiff.codec.layout import Layout
 from wildpdiff.errors import ArtifactError
 from wildpdiff.rng import torch_generator
 
@@ -116,5 +116,5 @@ def test_the_gauge_is_stored_and_absent_where_it_is_the_default() -> None:
     assert again.gauge == "canonical"
     assert torch.equal(again.encode(vectors), turned_codec.encode(vectors))
     assert Codec.from_state(plain.state(), plain.config).gauge == "raw"
-    with pytest.raises(ArtifactError, match="'twisted'"):
+    with refused(ArtifactError, "twisted"):
         Codec.from_state(plain.state(), {**plain.config, "gauge": "twisted"})

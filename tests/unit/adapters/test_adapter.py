@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 import toys
-from wildpdiff.adapter import PEFT_PREFIX, Adapter, AdapterConfig
+from refusals import refused
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
-GOLDEN_1, GOLDEN_2 = (Path(__file__).parent.parent / "golden" / f"adapter-{version}" for version in (1, 2))
+GOLDEN_1, GOLDEN_2 = (Path(__file__).parents[2] / "golden" / f"adapter-{version}" for version in (1, 2))
 """Version 1 had no hashes."""
-PLACES = {
+SITES = {
     "linear": LoraSpec(2, 3.0, ("body",)),
     "convolution 3x3": LoraSpec(2, 3.0, ("conv3",)),
     "convolution 1x1": LoraSpec(2, 3.0, ("conv1",)),
@@ -85,11 +87,11 @@ def test_adapters_of_any_precision_are_used_in_single(backbone: Backbone, tmp_pa
     )
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_peft_opens_the_folder_and_gives_the_same_logits(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("site", SITES)
+def test_peft_opens_the_folder_and_gives_the_same_logits(site: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    backbone = toys.backbone(lora=PLACES[place])
+    backbone = toys.backbone(lora=SITES[site])
     adapter = toys.random_adapter(backbone, 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -130,29 +132,29 @@ def changed(adapter: Adapter, change: str) -> Adapter:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "values"),
     [
-        ("missing", r"body.lora_A.weight has shape missing; the backbone 'toy' expects \(2, 6\)"),
-        ("unknown", r"tail.weight has shape \(2,\); the backbone 'toy' expects no such tensor"),
-        ("shape", r"body.lora_A.weight has shape \(1, 6\); the backbone 'toy' expects \(2, 6\)"),
+        ("missing", ("body.lora_A.weight", "missing", (2, 6))),
+        ("unknown", ("tail.weight", (2,), "no such tensor")),
+        ("shape", ("body.lora_A.weight", (1, 6), (2, 6))),
     ],
 )
-def test_other_tensors_are_refused(backbone: Backbone, change: str, sentence: str) -> None:
+def test_other_tensors_are_refused(backbone: Backbone, change: str, values: tuple[object, ...]) -> None:
     backbone.check(toys.random_adapter(backbone, 0))
-    with pytest.raises(AdapterMismatchError, match=sentence):
+    with refused(AdapterMismatchError, "toy", *values):
         backbone.check(changed(toys.random_adapter(backbone, 0), change))
 
 
 def test_an_adapter_of_other_weights_is_refused(backbone: Backbone) -> None:
     other = toys.backbone(seed=1)
-    with pytest.raises(AdapterMismatchError, match=rf"weights {other.backbone_hash[:12]}; this is 'toy' with"):
+    with refused(AdapterMismatchError, other.backbone_hash[:12], backbone.backbone_hash[:12]):
         backbone.check(toys.random_adapter(other, 0))
 
 
 def test_an_adapter_of_other_classes_is_refused(backbone: Backbone) -> None:
     adapter = toys.random_adapter(backbone, 0)
     for classes in (backbone.classes[::-1], backbone.classes[:2]):
-        with pytest.raises(AdapterMismatchError, match="those of the backbone 'toy' are dark, bright, striped"):
+        with refused(AdapterMismatchError, "toy", ", ".join(classes), ", ".join(backbone.classes)):
             backbone.check(dataclasses.replace(adapter, config=dataclasses.replace(adapter.config, classes=classes)))
 
 
@@ -165,7 +167,7 @@ def test_distance_is_euclidean_over_all_tensors(backbone: Backbone) -> None:
 
 def test_distance_between_unlike_adapters_is_refused(backbone: Backbone) -> None:
     adapter = toys.random_adapter(backbone, 0)
-    with pytest.raises(AdapterMismatchError, match="different tensors"):
+    with refused(AdapterMismatchError):
         adapter.distance(changed(adapter, "shape"))
 
 
@@ -174,12 +176,12 @@ def test_values_that_are_not_finite_are_named(backbone: Backbone, value: float) 
     adapter = toys.random_adapter(backbone, 0)
     adapter.check_finite()
     adapter.tensors[f"{PEFT_PREFIX}classifier.bias"][1] = value
-    with pytest.raises(ArtifactError, match=r"classifier.bias holds values that are not finite"):
+    with refused(ArtifactError, "classifier.bias"):
         adapter.check_finite()
 
 
 def test_a_folder_that_is_no_adapter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"provenance.json is missing"):
+    with refused(ArtifactError, tmp_path, "adapter_config.json"):
         Adapter.load(tmp_path)
 
 
@@ -190,20 +192,20 @@ def edited(folder: Path, **changes: object) -> Path:
 
 
 def test_a_newer_provenance_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SchemaVersionError, match=r"provenance version 3; .* Update wildpdiff"):
+    with refused(SchemaVersionError, tmp_path, "version 3"):
         Adapter.load(edited(tmp_path / "a", schema_version=3))
 
 
 @pytest.mark.parametrize("value", [{}, {"backbone": "toy"}, {"unknown": 1}, 3])
 def test_a_provenance_without_a_whole_configuration_is_refused(tmp_path: Path, value: object) -> None:
-    with pytest.raises(ArtifactError, match="lacks the adapter's configuration"):
+    with refused(ArtifactError, "provenance.json"):
         Adapter.load(edited(tmp_path / "a", adapter=value))
 
 
 def test_a_provenance_that_is_no_object_is_refused(tmp_path: Path) -> None:
     folder = golden_adapter().save(tmp_path / "a")
     (folder / "provenance.json").write_text("[]")
-    with pytest.raises(ArtifactError, match=r"provenance.json is not of this package"):
+    with refused(ArtifactError, "provenance.json"):
         Adapter.load(folder)
 
 
@@ -211,7 +213,7 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     folder = golden_adapter().save(tmp_path / "a")
     path = folder / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ArtifactError, match="is not a whole safetensors file"):
+    with refused(ArtifactError, path):
         Adapter.load(folder)
 
 
@@ -220,14 +222,14 @@ def test_a_folder_that_peft_reads_otherwise_is_refused(tmp_path: Path, changes: 
     folder = golden_adapter().save(tmp_path / "a")
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
-    with pytest.raises(AdapterMismatchError, match=rf"has {next(iter(changes))} .* PEFT would read another adapter"):
+    with refused(AdapterMismatchError, path, *next(iter(changes.items()))):
         Adapter.load(folder)
 
 
 def test_missing_weights_are_refused(tmp_path: Path) -> None:
     folder = golden_adapter().save(tmp_path / "a")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"adapter_model.safetensors does not exist"):
+    with refused(ArtifactError, folder / "adapter_model.safetensors"):
         Adapter.load(folder)
 
 

@@ -1,4 +1,4 @@
-"""The order in which the tensors of an adapter stand in its flat vector."""
+"""Order of an adapter's tensors in its flat vector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wildpdiff.errors import AdapterMismatchError, ArtifactError
 class Layout:
     """Names and shapes of an adapter's tensors, in the order of the flat vector.
 
-    All adapters of one zoo share one layout; two adapters with different layouts cannot stand in one vector space.
+    All adapters of one zoo share one layout; two adapters with different layouts have no common vector space.
     """
 
     entries: tuple[tuple[str, tuple[int, ...]], ...]

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from wildpdiff.adapters.spec import WITHOUT_EFFECT, AdapterSpec, peft_config, plain_names
 from wildpdiff.artifact import read_safetensors, safetensors_bytes
 from wildpdiff.disk import content_hash, file_hash, json_bytes, read_json, visible, write_folder
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
 
-PEFT_PREFIX = "base_model.model."
-"""What PEFT puts before every tensor name in ``adapter_model.safetensors``."""
-
 PROVENANCE_VERSION = 2
 """Version 1 had no hashes; its adapters are still read."""
 
+PICKLE_FILE = "adapter_model.bin"
 CONFIG_FILE, TENSORS_FILE, PROVENANCE_FILE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
 
 PEFT_DEFAULTS: Mapping[str, Any] = {
@@ -30,14 +30,7 @@ PEFT_DEFAULTS: Mapping[str, Any] = {
     "use_rslora": False,
     "use_dora": False,
 }
-"""What PEFT takes where its file lacks the key."""
-
-PEFT_WITHOUT_EFFECT = {
-    *("base_model_name_or_path", "revision", "auto_mapping", "peft_version", "inference_mode", "lora_dropout"),
-    *("megatron_core", "qalora_group_size", "runtime_config", "loftq_config", "eva_config", "corda_config"),
-    "lora_ga_config",
-}
-"""Keys of PEFT's file that do not change the logits of an adapter that is loaded for use."""
+"""PEFT's defaults for keys that its file lacks."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,15 @@ class AdapterConfig:
     """Which modules of which backbone an adapter changes, as PEFT's ``LoraConfig`` describes it.
 
     Attributes:
-        backbone: the backbone's registered name.
-        backbone_hash: SHA-256 of its frozen weights, so that an adapter is never applied to other weights.
-        classes: names of the classes, in the order of the logits.
-        rank: rank r of the LoRA factors (Hu et al. 2021).
+        backbone: the backbone's registered name, or the base model of a PEFT folder.
+        backbone_hash: SHA-256 of its frozen weights, so that an adapter is never applied to other weights; empty for
+            adapters made elsewhere, of which only the base model's name is known.
+        classes: names of the classes, in the order of the logits; empty where they are not known.
+        rank: rank r of the LoRA factors (Hu et al. 2021), the largest where modules differ.
         alpha: LoRA's alpha; the update is ``alpha / r * B @ A``.
         target_modules: full names of the modules that get LoRA factors.
         modules_to_save: full names of the modules that are replaced whole, as PEFT calls them: the classifier.
+        peft: the content of PEFT's ``adapter_config.json`` where it has more than one rank, alpha and these names.
     """
 
     backbone: str
@@ -61,6 +56,15 @@ class AdapterConfig:
     alpha: float
     target_modules: tuple[str, ...]
     modules_to_save: tuple[str, ...]
+    peft: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, spec: AdapterSpec) -> AdapterConfig:
+        """The configuration of adapters made elsewhere."""
+        content = spec.to_peft()
+        rank = max((entry.rank for entry in spec.modules.values()), default=int(content["r"]))
+        plain = cls(spec.base_model, "", (), rank, content["lora_alpha"], tuple(spec.modules), spec.modules_to_save)
+        return plain if plain.peft_json() == content else replace(plain, peft=content)
 
     @property
     def scaling(self) -> float:
@@ -77,6 +81,7 @@ class AdapterConfig:
             "alpha": self.alpha,
             "target_modules": list(self.target_modules),
             "modules_to_save": list(self.modules_to_save),
+            **({} if self.peft is None else {"peft": dict(self.peft)}),
         }
 
     @classmethod
@@ -94,26 +99,15 @@ class AdapterConfig:
             raise TypeError(f"rank is {rank!r}, no whole number from 1")
         if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < 1e30:
             raise TypeError(f"alpha is {alpha!r}, no number")
+        if not isinstance(data.get("peft", {}), dict):
+            raise TypeError(f"peft is {data['peft']!r}, no object")
         return cls(**{**data, **{name: tuple(data[name]) for name in names}})
 
     def peft_json(self) -> dict[str, Any]:
         """The content of PEFT's ``adapter_config.json``."""
-        return {
-            "peft_type": "LORA",
-            "base_model_name_or_path": self.backbone,
-            "task_type": None,
-            "inference_mode": True,
-            "r": self.rank,
-            "lora_alpha": self.alpha,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_lora_weights": True,
-            "use_rslora": False,
-            "use_dora": False,
-            "target_modules": list(self.target_modules),
-            "modules_to_save": list(self.modules_to_save) or None,
-        }
+        if self.peft is not None:
+            return dict(self.peft)
+        return peft_config(self.backbone, self.rank, self.alpha, self.target_modules, self.modules_to_save)
 
 
 @dataclass(frozen=True)
@@ -130,6 +124,25 @@ class Adapter:
     tensors: Mapping[str, Tensor]
     config: AdapterConfig
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> AdapterSpec:
+        """Kind, rank and scaling of every module."""
+        return AdapterSpec.from_tensors(self.config.peft_json(), self.tensors)
+
+    def state_dict(self, adapter_name: str | None = None) -> dict[str, Tensor]:
+        """The tensors for a model that PEFT has prepared.
+
+        Args:
+            adapter_name: None for ``peft.set_peft_model_state_dict``; the name of the adapter that is exchanged, for
+                ``peft.utils.hotswap.hotswap_adapter_from_state_dict``.
+        """
+        if adapter_name is None:
+            return dict(self.tensors)
+        return {
+            re.sub(r"(\.lora_(?:embedding_)?[AB])(\.weight)?$", rf"\1.{adapter_name}\2", name): value
+            for name, value in self.tensors.items()
+        }
 
     @property
     def size(self) -> int:
@@ -171,19 +184,30 @@ class Adapter:
 
     @classmethod
     def load(cls, folder: Path | str) -> Adapter:
-        """Read a folder written by :meth:`save`; tensors of any precision become single, in which all is computed.
+        """Read any PEFT LoRA folder; tensors of any precision become single, in which all is computed.
+
+        ``provenance.json`` is optional. Where it is there, its hashes are checked.
 
         Raises:
-            ArtifactError: a file is missing, truncated, altered (its hash differs) or not of this package.
+            ArtifactError: a file is missing, truncated, altered (its hash differs), or a pickle.
             SchemaVersionError: written by a newer version of the package.
-            AdapterMismatchError: PEFT would read another adapter from its file beside it.
+            AdapterMismatchError: PEFT would read another adapter than provenance.json states, or the adapter is of a
+                kind that is not supported.
         """
         folder = Path(folder)
-        if not (folder / PROVENANCE_FILE).is_file():
-            raise ArtifactError(f"{folder} is no adapter of wildpdiff: provenance.json is missing. Check the path.")
-        data = read_json(folder / PROVENANCE_FILE, finite=True)
+        path = folder / PROVENANCE_FILE
+        if not path.is_file() and not (folder / CONFIG_FILE).is_file():
+            raise ArtifactError(f"{folder} is no adapter: {CONFIG_FILE} is missing. Check the path.")
+        if not (folder / TENSORS_FILE).is_file() and (folder / PICKLE_FILE).is_file():
+            raise ArtifactError(
+                f"{folder / PICKLE_FILE} is a pickle, which can run any code when it is read. Save the adapter again "
+                "with PEFT's save_pretrained(..., safe_serialization=True)."
+            )
+        if not path.is_file():
+            return cls._foreign(folder)
+        data = read_json(path, finite=True)
         if not isinstance(data, dict) or not isinstance(data.get("schema_version", 0), int):
-            raise ArtifactError(f"{folder / PROVENANCE_FILE} is not of this package. Check the path.")
+            raise ArtifactError(f"{path} is not of this package. Check the path.")
         if data.get("schema_version", 0) > PROVENANCE_VERSION:
             raise SchemaVersionError(
                 f"{folder} has provenance version {data['schema_version']}; this package reads up to "
@@ -192,17 +216,37 @@ class Adapter:
         try:
             config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder / PROVENANCE_FILE} lacks the adapter's configuration ({error}).") from None
+            raise ArtifactError(f"{path} lacks the adapter's configuration ({error}).") from None
         _check_peft(folder / CONFIG_FILE, config)
         tensors = read_safetensors(folder / TENSORS_FILE)
         _check_hashes(folder, data)
-        return cls({name: value.float() for name, value in tensors.items()}, config, provenance)
+        return cls(_single(tensors), config, provenance)
+
+    @classmethod
+    def _foreign(cls, folder: Path) -> Adapter:
+        """Read a folder that PEFT wrote."""
+        content = read_json(folder / CONFIG_FILE, finite=True)
+        if not isinstance(content, dict):
+            raise ArtifactError(f"{folder / CONFIG_FILE} is no JSON object. Copy the folder again.")
+        tensors = plain_names(_single(read_safetensors(folder / TENSORS_FILE)))
+        try:
+            return cls(tensors, AdapterConfig.of(AdapterSpec.from_tensors(content, tensors)), {"source": "imported"})
+        except AdapterMismatchError as error:
+            raise AdapterMismatchError(f"{folder}: {error}") from None
+        except (TypeError, ValueError, AttributeError, re.error) as error:
+            raise ArtifactError(
+                f"{folder / CONFIG_FILE} is not a whole configuration ({error}). Copy the folder again."
+            ) from None
 
     def check_finite(self) -> None:
         """Raise :class:`ArtifactError` where a value is not finite."""
         bad = [name for name, value in self.tensors.items() if not bool(torch.isfinite(value).all())]
         if bad:
             raise ArtifactError(f"The adapter's tensor {bad[0]} holds values that are not finite; do not use it.")
+
+
+def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _check_peft(path: Path, config: AdapterConfig) -> None:
@@ -214,7 +258,7 @@ def _check_peft(path: Path, config: AdapterConfig) -> None:
         raise ArtifactError(f"{path} is no JSON object. Copy or generate the folder again.")
     for key in (*meant, *sorted(set(stated) - set(meant))):
         found, wanted = stated.get(key, PEFT_DEFAULTS.get(key)), meant.get(key)
-        if key in PEFT_WITHOUT_EFFECT or found == wanted or (not found and not wanted):
+        if key in WITHOUT_EFFECT or found == wanted or (not found and not wanted):
             continue
         if isinstance(found, list) and isinstance(wanted, list) and sorted(map(str, found)) == sorted(wanted):
             continue  # PEFT's own order is that of a set
@@ -225,8 +269,9 @@ def _check_peft(path: Path, config: AdapterConfig) -> None:
 
 
 def has_hashes(folder: Path | str) -> bool:
-    """Whether :meth:`Adapter.load` checks hashes of this folder; adapters of provenance version 1 have none."""
-    data = read_json(Path(folder) / PROVENANCE_FILE)
+    """Whether :meth:`Adapter.load` checks hashes of this folder; adapters of version 1, and of PEFT, have none."""
+    path = Path(folder) / PROVENANCE_FILE
+    data = read_json(path) if path.is_file() else None
     return isinstance(data, dict) and "files" in data
 
 
@@ -250,12 +295,12 @@ def _check_hashes(folder: Path, data: Mapping[str, Any]) -> None:
 
 
 def _cross_validation(provenance: Mapping[str, Any]) -> str:
-    """What the model card says of the generator's cross-validation."""
+    """Section of the model card on the generator's cross-validation."""
     checked = provenance.get("cross_validation")
     if not isinstance(checked, dict) or not isinstance(checked.get("accuracy"), dict):
         return ""
     rows = "\n".join(f"| {method} | {accuracy:.1f} |" for method, accuracy in checked["accuracy"].items())
-    few = " They are few: this says little of a new task." if checked.get("few_tasks") else ""
+    few = " Too few to conclude much for a new task." if checked.get("few_tasks") else ""
     return (
         f"Accuracy in percent on {checked.get('tasks')} seen tasks of the generator, each held out.{few}\n\n"
         f"| adapters | accuracy |\n| --- | ---: |\n{rows}\n\n"
@@ -263,7 +308,7 @@ def _cross_validation(provenance: Mapping[str, Any]) -> str:
 
 
 def _labels(provenance: Mapping[str, Any]) -> str:
-    """What the model card says of the task's labels."""
+    """Section of the model card on the task's labels."""
     if provenance.get("labels"):
         return (
             f"It was trained on {provenance['labels']} labelled images of this task. Check it on others before you "
@@ -283,21 +328,10 @@ def _model_card(adapter: Adapter) -> str:
         for key, value in sorted(provenance.items())
         if not isinstance(value, dict)
     )
-    return f"""---
-base_model: {config.backbone}
-library_name: peft
-tags: [lora, wildpdiff, generated-adapter]
----
-# Adapter for {provenance.get("task") or "a described task"}
-
-A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of the backbone `{config.backbone}`
-(weights `{config.backbone_hash[:12]}`), for {len(config.classes)} classes: {", ".join(config.classes)}.
-
-{rows}
-
-{_cross_validation(provenance)}{_labels(provenance)} `provenance.json` says how it was made.
-
-Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with the logits in the order of the classes above:
+    if config.backbone_hash:
+        classes = f"{len(config.classes)} classes: {', '.join(config.classes)}"
+        known = f"the backbone `{config.backbone}`\n(weights `{config.backbone_hash[:12]}`), for {classes}."
+        use = f"""Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with logits in the order of these classes:
 
 ```python
 import peft
@@ -308,3 +342,27 @@ model = peft.PeftModel.from_pretrained(backbone.module, "THIS_FOLDER").eval()
 logits = model(backbone.preprocess(images))  # images: uint8, n x height x width x 3
 ```
 """
+    else:
+        known = f"`{config.backbone}`." if config.backbone else "an unnamed base model."
+        use = """Use, with the base model as it was loaded for the adapters that this one was learned from:
+
+```python
+import peft
+
+model = peft.PeftModel.from_pretrained(base_model, "THIS_FOLDER").eval()
+```
+"""
+    return f"""---
+base_model: {config.backbone}
+library_name: peft
+tags: [lora, wildpdiff, generated-adapter]
+---
+# Adapter for {provenance.get("task") or "a described task"}
+
+A LoRA adapter (rank {config.rank}, {adapter.size} parameters) of {known}
+
+{rows}
+
+{_cross_validation(provenance)}{_labels(provenance)} How it was made is in `provenance.json`.
+
+{use}"""

@@ -1,0 +1,259 @@
+"""A zoo of adapters that were made elsewhere: PEFT folders in one common layout, and descriptions of their tasks."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, in_common
+from wildpdiff.artifact import safetensors_bytes, tensors_hash
+from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file
+from wildpdiff.errors import ArtifactError, DataError, DescriptionError
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.table_rows import GEOGRAPHIC, MISSING
+from wildpdiff.zoo.plan import PLAN, ZooPlan
+from wildpdiff.zoo.shards import INITIAL, write_index, write_rows
+from wildpdiff.zoo.store import Zoo
+
+DESCRIPTIONS = "descriptions.json"
+CARD = "README.md"
+CARD_FIELDS = {
+    *("base_model", "library_name", "license", "language", "pipeline_tag", "model_name", "thumbnail", "inference"),
+    *("license_name", "license_link", "base_model_relation", "new_version", "task"),
+}
+"""Fields of a model card's front matter that describe the model and not the task."""
+LONGEST_TEXT = 2000
+"""Characters of a model card's text that are read."""
+FOR_REFERENCE = 128
+"""Most adapters that the reference of the alignment is made from."""
+
+
+@dataclass(frozen=True)
+class TaskDescriptions:
+    """Descriptions of tasks by name, with the schema of their metadata."""
+
+    schema: MetadataSchema
+    by_task: Mapping[str, Description]
+
+    @classmethod
+    def from_csv(cls, path: Path | str) -> TaskDescriptions:
+        """Read a table with the column ``task``, an optional column ``text``, and columns of metadata.
+
+        Raises:
+            DataError: no column ``task``, or a task without a name or with two rows.
+        """
+        path = Path(path)
+        with disk_errors(path), open(path, newline="", encoding="utf-8-sig") as stream:
+            try:
+                lines = list(csv.DictReader(stream, strict=True))
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise DataError(f"{path} is no CSV table in UTF-8 ({error}). Save it as one.") from None
+        if not lines or "task" not in lines[0]:
+            raise DataError(f"{path} has no rows with a column 'task'. Give one row an adapter: task, then metadata.")
+        rows: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(lines, 2):
+            name = (line.pop("task") or "").strip()
+            if not name or name in rows or None in line:
+                raise DataError(f"{path}, line {number}: task {name!r} has no name, two rows, or too many cells.")
+            rows[name] = {column: value.strip() for column, value in line.items() if value is not None}
+        texts = {name: row.pop("text", "") for name, row in rows.items()}
+        return cls._of(rows, texts)
+
+    @classmethod
+    def from_cards(cls, folders: Sequence[Path]) -> TaskDescriptions:
+        """Read the model cards of adapters: metadata from the front matter, text from the rest.
+
+        Raises:
+            DescriptionError: an adapter has no card, or one that describes nothing.
+        """
+        rows, texts = {}, {}
+        for folder in folders:
+            rows[folder.name], texts[folder.name] = _card(folder / CARD)
+        return cls._of(rows, texts)
+
+    @classmethod
+    def _of(cls, rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, str]) -> TaskDescriptions:
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        fields = []
+        for column in columns:
+            values = {str(row[column]) for row in rows.values() if str(row.get(column, "")).lower() not in MISSING}
+            geographic = GEOGRAPHIC.get(column.lower())
+            if values and all(_is_number(value) for value in values):
+                fields.append(MetadataField(column, "number", "degrees" if geographic else "", geographic=geographic))
+            elif values:
+                fields.append(MetadataField(column, "category", categories=tuple(sorted(values))))
+        schema = MetadataSchema(tuple(fields))
+        described = {}
+        for name, row in rows.items():
+            known = {
+                entry.name: entry.check(str(row[entry.name]))
+                for entry in fields
+                if str(row.get(entry.name, "")).lower() not in MISSING
+            }
+            if not known and not texts[name]:
+                raise DescriptionError(f"Task {name!r} has neither metadata nor text. Describe it.")
+            described[name] = Description(metadata=known or None, text=texts[name] or None, task_id=name)
+        return cls(schema, described)
+
+    @classmethod
+    def of_zoo(cls, zoo: Zoo) -> TaskDescriptions:
+        """The descriptions that an imported zoo was written with.
+
+        Raises:
+            ArtifactError: the file is missing or altered.
+        """
+        path = zoo.folder / DESCRIPTIONS
+        data = read_json(path, finite=True)
+        if not isinstance(data, dict) or content_hash(json_bytes(data)) != zoo.plan.finetune.get("descriptions"):
+            raise ArtifactError(
+                f"{path} is altered: its hash differs from the one in {PLAN}. Import the adapters again."
+            )
+        tasks = {
+            name: Description(metadata=entry["metadata"], text=entry["text"], task_id=name)
+            for name, entry in data["tasks"].items()
+        }
+        return cls(MetadataSchema.from_json(data["schema"]), tasks)
+
+
+def import_adapters(
+    folders: Sequence[Path],
+    descriptions: TaskDescriptions,
+    out: Path | str,
+    *,
+    rank: int | None = None,
+    per_shard: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> Zoo:
+    """Write a zoo of PEFT folders, one a task, in one common layout.
+
+    Args:
+        folders: of the adapters; the name of each is that of its task.
+        descriptions: of all tasks.
+        out: folder of the zoo, new or empty.
+        rank: of the common layout; the largest of the adapters by default. A smaller one loses energy, see
+            ``adapters`` in ``descriptions.json``.
+        per_shard: adapters a file.
+        progress: called with (adapters written, in all).
+
+    Raises:
+        ArtifactError: an adapter cannot be read, or the folder holds something else.
+        AdapterMismatchError: an adapter is not supported, or does not fit the others.
+        DescriptionError: an adapter has no description.
+        DataError: no adapters, or two of one name.
+    """
+    out = Path(out)
+    by_task = {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name)}
+    if len(by_task) < len(folders) or len(by_task) < 2:
+        raise DataError(
+            f"There are {len(by_task)} names for {len(folders)} adapters. Give two or more, of unlike names."
+        )
+    missing = [name for name in by_task if name not in descriptions.by_task]
+    if missing:
+        raise DescriptionError(f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}.")
+    if out.is_dir() and own_entries(out):
+        raise ArtifactError(f"{out} is not empty. Choose another folder.")
+    specs = {}
+    for name, folder in by_task.items():
+        adapter = Adapter.load(folder)
+        adapter.check_finite()
+        specs[name] = adapter.spec
+    common = common_spec({str(by_task[name]): spec for name, spec in specs.items()}, rank)
+    reports: dict[str, dict[str, Any]] = {}
+
+    def converted(name: str) -> dict[str, Tensor]:
+        adapter = Adapter.load(by_task[name])
+        found = in_common(specs[name], adapter.tensors, common)
+        reports[name] = {
+            "rank": max((entry.rank for entry in specs[name].modules.values()), default=0),
+            "modules": len(specs[name].modules),
+            "lost_energy": found.lost,
+            "sha256": tensors_hash(adapter.tensors),
+        }
+        return found.tensors
+
+    names = list(by_task)
+    chosen = set(names[:: -(-len(names) // FOR_REFERENCE)])
+    # All are converted twice, so that no more than one shard is in memory with those of the reference.
+    kept = []
+    for name in names:
+        tensors = converted(name)
+        if name in chosen:
+            kept.append(tensors)
+    reference = alignment_reference(_stacked(kept))
+    parts = [names[i : i + per_shard] for i in range(0, len(names), per_shard)]
+    content = {
+        "schema": descriptions.schema.to_json(),
+        "tasks": {name: _plain(descriptions.by_task[name]) for name in names},
+        "adapters": reports,
+    }
+    finetune = {"origin": "imported", "checkpoints": 1, "descriptions": content_hash(json_bytes(content))}
+    plan = ZooPlan(AdapterConfig.of(common), "imported", tuple(names), per_shard, finetune, 0)
+    write_file(out / PLAN, json_bytes(plan.to_json()))
+    write_file(out / DESCRIPTIONS, json_bytes(content))
+    write_file(out / INITIAL, safetensors_bytes({name: torch.zeros(shape) for name, shape in common.shapes.items()}))
+    for number, part in enumerate(parts):
+        tensors = aligned(_stacked([converted(name) for name in part]), reference, leading=1)
+        unknown = dict.fromkeys(("step", "seed", "train_loss", "validation_accuracy"), [None] * len(part))
+        own = {"row": [0] * len(part), "shard": [number] * len(part), "row_in_shard": list(range(len(part)))}
+        write_rows(out, number, {**own, "task": part, **unknown}, tensors)
+        if progress is not None:
+            progress(sum(map(len, parts[: number + 1])), len(names))
+    write_index(out, len(parts))
+    return Zoo.open(out)
+
+
+def import_report(zoo: Zoo) -> dict[str, dict[str, Any]]:
+    """Rank, modules, lost share of energy and hash of every imported adapter, by task."""
+    return dict(read_json(zoo.folder / DESCRIPTIONS)["adapters"])
+
+
+def _stacked(adapters: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([entry[name].float() for entry in adapters]) for name in adapters[0]}
+
+
+def _plain(description: Description) -> dict[str, Any]:
+    metadata = None if description.metadata is None else dict(description.metadata)
+    return {"metadata": metadata, "text": description.text}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _card(path: Path) -> tuple[dict[str, Any], str]:
+    """Scalars of a model card's front matter, and its prose without headings, code and templates' empty answers."""
+    import yaml
+
+    if not path.is_file():
+        raise DescriptionError(f"{path.parent} has no model card {CARD}. Add one, or give a CSV table.")
+    with disk_errors(path):
+        text = path.read_bytes().decode(errors="replace")
+    match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n(.*)", text, re.DOTALL)
+    front, body = (match[1], match[2]) if match else ("", text)
+    try:
+        fields = yaml.safe_load(front) or {}
+    except yaml.YAMLError as error:
+        raise DescriptionError(f"The front matter of {path} is no YAML ({error}). Correct it.") from None
+    if not isinstance(fields, dict):
+        raise DescriptionError(f"The front matter of {path} is no mapping. Correct it.")
+    metadata = {
+        str(key): value
+        for key, value in fields.items()
+        if key not in CARD_FIELDS and isinstance(value, int | float | str) and not isinstance(value, bool)
+    }
+    body = re.sub(r"<!--.*?-->|```.*?```", "", body, flags=re.DOTALL)
+    lines = [line.strip() for line in body.splitlines()]
+    prose = " ".join(line for line in lines if line and line[0] not in "#|" and "[More Information Needed]" not in line)
+    return metadata, prose[:LONGEST_TEXT].strip()

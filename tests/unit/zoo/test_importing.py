@@ -1,0 +1,230 @@
+"""PEFT folders and descriptions become one zoo in a common layout."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import peft_folders
+from refusals import refused
+from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.spec import AdapterSpec, ModuleSpec
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
+from wildpdiff.tasks.description import MetadataField
+from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
+from wildpdiff.zoo.store import Zoo
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> peft_folders.Folders:
+    return peft_folders.write(tmp_path_factory.mktemp("adapters"), 12)
+
+
+@pytest.fixture(scope="module")
+def described(folders: peft_folders.Folders) -> TaskDescriptions:
+    return TaskDescriptions.from_csv(folders.table)
+
+
+@pytest.fixture(scope="module")
+def zoo(folders: peft_folders.Folders, described: TaskDescriptions) -> Zoo:
+    return import_adapters(folders.paths, described, folders.root / "zoo", per_shard=5)
+
+
+def test_the_zoo_is_opened_again_with_its_descriptions(zoo: Zoo, folders: peft_folders.Folders) -> None:
+    again = Zoo.open(zoo.folder)
+    assert (again.tasks, again.hashed, len(again.plan.shards)) == (tuple(folders.descriptors), True, 3)
+    read = TaskDescriptions.of_zoo(again)
+    assert read.schema.fields == (MetadataField("x", "number"), MetadataField("y", "number"))
+    for name, (x, y) in folders.descriptors.items():
+        assert read.by_task[name].metadata == {"x": x, "y": y}
+    assert all(not value.any() for value in again.initial.tensors.values())
+    assert again.task_adapters()[again.tasks[0]].config == again.plan.adapter
+
+
+def test_the_same_command_gives_the_same_bytes(
+    zoo: Zoo, folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    import_adapters(folders.paths, described, tmp_path / "zoo", per_shard=5)
+    for path in zoo.folder.rglob("*.*"):
+        assert (tmp_path / "zoo" / path.relative_to(zoo.folder)).read_bytes() == path.read_bytes()
+
+
+def test_the_zoo_does_not_depend_on_the_factors_that_an_update_came_in(
+    zoo: Zoo, folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    for path in folders.paths:
+        adapter = Adapter.load(path)
+        tensors = dict(adapter.tensors)
+        for name, entry in adapter.spec.modules.items():
+            a, b = (f"base_model.model.{name}.lora_{factor}.weight" for factor in "AB")
+            mixing = torch.linalg.qr(torch.randn(entry.rank, entry.rank, generator=draws)).Q * 2.0
+            tensors[a], tensors[b] = mixing @ tensors[a], tensors[b] @ torch.linalg.inv(mixing)
+        Adapter(tensors, adapter.config).save(tmp_path / path.name)
+    again = import_adapters([tmp_path / path.name for path in folders.paths], described, tmp_path / "zoo", per_shard=5)
+    found, expected = again.tensors(range(12)), zoo.tensors(range(12))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=0)
+
+
+def test_modules_that_an_adapter_lacks_are_zero_and_a_smaller_rank_loses_energy(
+    zoo: Zoo, folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    report = import_report(zoo)
+    tensors = zoo.tensors(range(12))
+    second = tensors["base_model.model.block.second.lora_B.weight"].flatten(1)
+    for row, name in enumerate(zoo.tasks):
+        assert bool(second[row].any()) is (report[name]["modules"] == 2)
+        assert report[name]["lost_energy"] < 1e-6
+    small = import_report(import_adapters(folders.paths, described, tmp_path / "zoo", rank=2))
+    for entry in small.values():
+        assert (entry["lost_energy"] > 0.01) is (entry["rank"] > 2)
+    path = folders.paths[4]
+    adapter = Adapter.load(path)
+    singular = [
+        torch.linalg.svdvals(2 * adapter.tensors[f"{key}.lora_B.weight"] @ adapter.tensors[f"{key}.lora_A.weight"])
+        for key in (f"base_model.model.{name}" for name in adapter.spec.modules)
+    ]
+    lost = sum(float(own[2:].square().sum()) for own in singular) / sum(float(own.square().sum()) for own in singular)
+    assert small[path.name]["lost_energy"] == pytest.approx(lost, rel=1e-4)
+
+
+def test_altered_descriptions_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+    shutil.copytree(zoo.folder, tmp_path / "zoo")
+    path = tmp_path / "zoo" / "descriptions.json"
+    path.write_text(path.read_text().replace('"x"', '"z"'))
+    with refused(ArtifactError, path):
+        TaskDescriptions.of_zoo(Zoo.open(tmp_path / "zoo"))
+
+
+def test_adapters_without_description_twice_or_alone_are_refused(
+    folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    with refused(DescriptionError, folders.paths[0], "task-000"):
+        some = TaskDescriptions(described.schema, {"task-001": described.by_task["task-001"]})
+        import_adapters(folders.paths, some, tmp_path / "zoo")
+    for chosen in (folders.paths[:1], [folders.paths[0], *folders.paths]):
+        with refused(DataError, len(chosen)):
+            import_adapters(chosen, described, tmp_path / "zoo")
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "mine").write_text("")
+    with refused(ArtifactError, tmp_path / "zoo"):
+        import_adapters(folders.paths, described, tmp_path / "zoo")
+
+
+SPEC = AdapterSpec({"fc": ModuleSpec("linear", 2, 1.0, (4, 3))}, base_model="base")
+OTHERS = {
+    "base model": (AdapterSpec(SPEC.modules, base_model="other"), ("base", "other")),
+    "shape": (AdapterSpec({"fc": ModuleSpec("linear", 2, 1.0, (5, 3))}, base_model="base"), ("fc", (4, 3), (5, 3))),
+    "saved": (AdapterSpec(SPEC.modules, {"head.weight": (2, 4)}, base_model="base"), ("head.weight", (2, 4))),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_adapters_that_do_not_fit_together_are_refused(name: str) -> None:
+    from wildpdiff.adapters.canonical import common_spec
+
+    other, values = OTHERS[name]
+    with refused(AdapterMismatchError, "one", "two", *values):
+        common_spec({"one": SPEC, "two": other})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "values"),
+    [
+        ("name,x\na,1\n", DataError, ("task",)),
+        ("task,x\n", DataError, ("task",)),
+        ("task,x\na,1\na,2\n", DataError, ("line 3", "'a'")),
+        ("task,x\n,1\n", DataError, ("line 2",)),
+        ("task,x\na,1,2\n", DataError, ("line 2",)),
+        ("task,x,text\na,,\nb,1,\n", DescriptionError, ("'a'",)),
+        ("task,latitude\na,95\n", DescriptionError, ("latitude", 95)),
+    ],
+)
+def test_tables_that_describe_nothing_are_refused(
+    text: str, kind: type[Exception], values: tuple[object, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks.csv"
+    path.write_text(text)
+    with refused(kind, *values):
+        TaskDescriptions.from_csv(path)
+
+
+def test_columns_of_a_table_are_numbers_categories_places_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.csv"
+    path.write_text("task,height,habitat,lat,text\na,1.5,wood,-2,Hills\nb,NA,,3,\n")
+    read = TaskDescriptions.from_csv(path)
+    assert read.schema.fields == (
+        MetadataField("height", "number"),
+        MetadataField("habitat", "category", categories=("wood",)),
+        MetadataField("lat", "number", "degrees", geographic="latitude"),
+    )
+    assert (read.by_task["a"].metadata, read.by_task["a"].text) == (
+        {"height": 1.5, "habitat": "wood", "lat": -2.0},
+        "Hills",
+    )
+    assert (read.by_task["b"].metadata, read.by_task["b"].text) == ({"lat": 3.0}, None)
+
+
+CARD = """---
+base_model: somebody/base
+license: mit
+depth: {depth}
+site: {site}
+tags: [lora]
+---
+# Adapter
+
+{text}
+
+- **Developed by:** [More Information Needed]
+<!-- a
+comment -->
+```python
+code
+```
+"""
+
+
+def test_model_cards_give_metadata_and_text(tmp_path: Path) -> None:
+    for name, depth in (("a", 3), ("b", 4.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(CARD.format(depth=depth, site="reef", text=f"Fish of {name}."))
+    read = TaskDescriptions.from_cards([tmp_path / "a", tmp_path / "b"])
+    assert read.schema.names == ("depth", "site")
+    assert (read.by_task["b"].metadata, read.by_task["b"].text) == ({"depth": 4.5, "site": "reef"}, "Fish of b.")
+
+
+@pytest.mark.parametrize("text", [None, "---\n[\n---\n", "---\n- a\n---\n", "# Only a heading\n"])
+def test_model_cards_that_describe_nothing_are_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    with refused(DescriptionError, tmp_path.name):
+        TaskDescriptions.from_cards([tmp_path])
+
+
+def test_adding_adapters_adds_updates_where_factors_are_joined_and_not_where_they_are_added(
+    zoo: Zoo, tmp_path: Path
+) -> None:
+    one, two = (zoo.task_adapters()[name] for name in zoo.tasks[4:6])
+    model = peft_folders.opened_by_peft(one.save(tmp_path / "one"))
+    model.load_adapter(str(two.save(tmp_path / "two")), "two")
+    updates = {}
+    for way in ("cat", "linear"):
+        model.add_weighted_adapter(["default", "two"], [1.0, 1.0], way, combination_type=way)
+        layer = model.get_submodule("base_model.model.block.first")
+        updates[way] = layer.get_delta_weight(way)
+    total = layer.get_delta_weight("default") + layer.get_delta_weight("two")
+    torch.testing.assert_close(updates["cat"], total, atol=1e-5, rtol=0)
+    assert float((updates["linear"] - total).norm() / total.norm()) > 0.1
+
+
+def test_a_generated_folder_without_provenance_is_an_ordinary_peft_folder(zoo: Zoo, tmp_path: Path) -> None:
+    adapter = zoo.task_adapters()[zoo.tasks[5]]
+    adapter.save(tmp_path / "a")
+    (tmp_path / "a" / "provenance.json").unlink()
+    found = Adapter.load(tmp_path / "a")
+    assert (found.config, found.distance(adapter)) == (adapter.config, 0.0)
+    assert json.loads((tmp_path / "a" / "adapter_config.json").read_bytes())["r"] == 8
