@@ -17,9 +17,8 @@ from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.results import Results, SummaryRow, read_results
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
-from wildpdiff.report.findings import SplitFindings, findings, main_first
-from wildpdiff.report.groups import grouped, joined_groups
-from wildpdiff.report.sentences import headline, table_sentences
+from wildpdiff.report.findings import SplitFindings, findings, grouped, main_first
+from wildpdiff.report.sentences import ahead_sentence, headline
 from wildpdiff.report.wording import percent, signed_points
 
 BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
@@ -31,7 +30,7 @@ def results_markdown(results: Results) -> str:
     suites = dict.fromkeys(part.suite for part in parts)
     texts = [_table([part for part in parts if part.suite == suite]) for suite in suites]
     for part in parts:
-        texts.append(" ".join([str(headline(part)), *table_sentences(part)]).replace("\N{NO-BREAK SPACE}", " "))
+        texts.append(f"{headline(part)} {ahead_sentence(part) or ''}".strip().replace("\N{NO-BREAK SPACE}", " "))
     return "\n\n".join([*texts, *_ceiling(results), *results.notes, _made(results)])
 
 
@@ -45,11 +44,11 @@ def _table(parts: Sequence[SplitFindings]) -> str:
         head += [f"{part.split} ({len(part.tasks)} tasks): accuracy, %", "recovered gain, %"]
     table = [[*head, f"generated − source, points, {main.split}", "training, s", "seconds per adapter"]]
     table.append(["---"] + ["---:"] * (len(table[0]) - 1))
-    groups = joined_groups([group for part in ordered for group in grouped(part)])
-    for group in groups:
+    groups = grouped(ordered)
+    for title, sources in groups.items():
         if len(groups) > 2:
-            table.append([f"*{group.title}*", *[""] * (len(table[0]) - 1)])
-        for line in group.lines:
+            table.append([f"*{title}*", *[""] * (len(table[0]) - 1)])
+        for line in sources:
             found = [cells.get((part.split, line.label)) for part in ordered]
             values = [text for row in found for text in (_accuracy(row), _gain(row))]
             known = [row for row in found if row is not None]
@@ -100,11 +99,13 @@ def _ceiling(results: Results) -> list[str]:
     coder = results.autoencoder
     if coder is None or not coder.ceiling:
         return []
-    told = ", ".join(
+    accuracies = ", ".join(
         f"{percent(value.accuracy)} on {split} tasks (untouched: {percent(value.finetuned)})"
         for split, value in sorted(coder.ceiling.items(), reverse=True)
     )
-    return [f"Ceiling, fine-tuned adapters after the autoencoder ({coder.kind}, {coder.latent_size} numbers): {told}."]
+    return [
+        f"Ceiling, fine-tuned adapters after the autoencoder ({coder.kind}, {coder.latent_size} numbers): {accuracies}."
+    ]
 
 
 def _made(results: Results) -> str:
@@ -122,8 +123,8 @@ def _made(results: Results) -> str:
         f"wildpdiff {made.package_version}",
         made.created[:10],
     ]
-    told = "; ".join(fact for fact in facts if fact)
-    return f"Made by {told}. In brackets: 95 % bootstrap intervals over tasks; highlighted: ahead of the generator."
+    made_by = "; ".join(fact for fact in facts if fact)
+    return f"Made by {made_by}. In brackets: 95 % bootstrap intervals over tasks; highlighted: ahead of the generator."
 
 
 def fill(text: str, block: str, content: str, where: str) -> str:

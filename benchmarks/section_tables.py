@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from results_table import fill
 
 from wildbench.interpolation.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
+from wildbench.observers.verdict import verdict_sentence
 from wildbench.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
-from wildbench.report.verdict_sentence import verdict_sentence
 from wildbench.sections import INTERPOLATION, MEMORISATION, PAPER, SCALING
 from wildbench.study_sections import PublishedRow
 from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.results import Results, read_results
-from wildpdiff.evaluate.statistics import Estimate, Gain
-from wildpdiff.report.trust_findings import trust_lines, trust_sentences
-from wildpdiff.report.wording import number, percent, signed, signed_points
+from wildpdiff.evaluate.statistics import Gain
+from wildpdiff.report.tables import trust_table
+from wildpdiff.report.wording import percent, signed_points
 
 SECTIONS = ("paper", "between", "scaling", "memorisation", "trust")
 
@@ -33,7 +33,7 @@ SECTIONS = ("paper", "between", "scaling", "memorisation", "trust")
 def section_markdown(results: Results, section: str) -> str:
     """The table of one section, with what was run."""
     made = results.provenance
-    told = f"Made by `{made.command}`; seed {made.seed}; {made.hardware}; {made.created[:10]}."
+    made_by = f"Made by `{made.command}`; seed {made.seed}; {made.hardware}; {made.created[:10]}."
     tables = {
         "paper": _paper,
         "between": _between,
@@ -41,7 +41,7 @@ def section_markdown(results: Results, section: str) -> str:
         "memorisation": _memorisation,
         "trust": _trust,
     }
-    return "\n\n".join([*tables[section](results), told])
+    return "\n\n".join([*tables[section](results), made_by])
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -106,7 +106,7 @@ def _between(results: Results) -> list[str]:
             found = [middle.correlations.get(name) for name in names] if group == GROUPS[0] else [None] * len(names)
             ranks = ["" if entry is None else f"{entry.value:.2f}" for entry in found]
             lines.append([way, group, str(pairs), _share(curve.gains[len(curve.gains) // 2]), *ranks])
-    words = [f"*{name}*: {told}." for name, told in section.alignments.items()]
+    words = [f"*{name}*: {text}." for name, text in section.alignments.items()]
     return [_markdown(lines), "Rank correlations are over the pairs of all groups. " + " ".join(words)]
 
 
@@ -146,33 +146,12 @@ def _memorisation(results: Results) -> list[str]:
 def _trust(results: Results) -> list[str]:
     if results.trust is None:
         raise ArtifactError("These results have no trust. Evaluate a generator that has a model of trust.")
-    lines = [
-        ["world", "tasks", "generators", "gain without trust, points", "with", "harmed without, %", "with",
-         "kept back, %", "area under the curve", "held by 90 % intervals, %"]
-    ]  # fmt: skip
-    for line in trust_lines(results.trust):
-        own = line.summary
-        name = f"{line.name}, {line.small}" if line.small else line.name
-        gains = [
-            _with_ends(entry, lambda value: signed(number(value, 1))) for entry in (own.gain_without, own.gain_with)
-        ]
-        harm = [_with_ends(entry, percent) for entry in (own.harmed_without, own.harmed_with)]
-        area = "–" if own.auroc is None else _with_ends(own.auroc, number)
-        held = _with_ends(own.coverage, lambda value: percent(value, 0))
-        kept = percent(1 - own.used_share.value, 0)
-        lines.append([name, str(own.tasks), str(own.generators), *gains, *harm, kept, area, held])
-    words = (
-        "Harmed: share of all tasks that lose more than a point against the pretrained model. With trust, the "
-        "pretrained model is kept below the threshold chosen on held-out seen tasks. Area under the curve: trust "
-        "against whether the generated adapter beats the pretrained model. In brackets: 95 % bootstrap intervals over "
-        "tasks."
-    )
-    return [_markdown(lines), words, " ".join(trust_sentences(results.trust))]
-
-
-def _with_ends(estimate: Estimate, show: Callable[[float], str]) -> str:
-    ends = "" if estimate.interval is None else f" [{', '.join(show(end) for end in estimate.interval)}]"
-    return show(estimate.value) + ends
+    table = trust_table(results.trust)
+    lines = [list(table.columns)]
+    for row in table.rows:
+        cells = (f"{cell.text} ({cell.small})" if cell.small else cell.text for cell in row.cells)
+        lines.append([f"{row.head}, {row.small}", *cells])
+    return [_markdown(lines), table.note]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -80,9 +80,9 @@ def toy_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
     """A generator of the toy zoo."""
     import toys
     from wildpdiff.fit import fit_generator
+    from wildpdiff.zoo.training_set import TrainingSet
 
-    told = {task.name: task.description for task in toys.ToySuite().tasks("seen")}
-    return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.generator_config())
+    return fit_generator(TrainingSet.of(toys.ToySuite(), toy_backbone, toy_zoo), toys.generator_config())
 
 
 @pytest.fixture(scope="session")
@@ -90,9 +90,9 @@ def toy_latents_fit(toy_zoo: Zoo, toy_backbone: Backbone) -> FittedGenerator:
     """A generator of the toy zoo without a conditional mean: a diffusion over latents carries the condition."""
     import toys
     from wildpdiff.fit import fit_generator
+    from wildpdiff.zoo.training_set import TrainingSet
 
-    told = {task.name: task.description for task in toys.ToySuite().tasks("seen")}
-    return fit_generator(toy_zoo, told, toys.SCHEMA, toy_backbone, toys.latents_config())
+    return fit_generator(TrainingSet.of(toys.ToySuite(), toy_backbone, toy_zoo), toys.latents_config())
 
 
 @pytest.fixture(scope="session")
@@ -102,14 +102,14 @@ def toy_posterior_fit(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Ba
     from wildpdiff.fit import fit_generator
     from wildpdiff.zoo.build import build_zoo
     from wildpdiff.zoo.features import FeatureCache
+    from wildpdiff.zoo.training_set import TrainingSet
 
     suite = toys.ToySuite(seen=toys.MORE_LEVELS)
     tasks = suite.tasks("seen")
     folder = tmp_path_factory.mktemp("posterior") / "zoo"
     zoo = build_zoo(folder, toy_backbone, tasks, suite.fingerprint, toys.FINETUNE, per_shard=12)
-    told = {task.name: task.description for task in tasks}
     features = FeatureCache(toy_backbone, tasks, 8)
-    return fit_generator(zoo, told, toys.SCHEMA, toy_backbone, toys.posterior_config(), features=features)
+    return fit_generator(TrainingSet.of(suite, toy_backbone, zoo, features), toys.posterior_config())
 
 
 @pytest.fixture

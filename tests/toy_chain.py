@@ -19,6 +19,7 @@ from wildpdiff.trust.generated import calibrate_generator
 from wildpdiff.trust.seen import CalibrationConfig
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.training_set import TrainingSet
 
 LEVELS = tuple(60.0 + 4 * number for number in range(30))
 SECTIONS = ("rows", "memorisation", "trust", "spread", "calibration")
@@ -32,12 +33,12 @@ def chain(folder: Path, backbone: Backbone, cores: int) -> dict[str, bytes]:
     features = FeatureCache(backbone, seen, 8)
     zoo = build_zoo(folder / "zoo", backbone, seen, suite.fingerprint, toys.FINETUNE, per_shard=5, features=features)
     reference = build_zoo(folder / "reference", backbone, unseen, suite.fingerprint, toys.FINETUNE, per_shard=5)
-    descriptions = {task.name: task.description for task in seen}
     config = toys.posterior_config()
-    generator = fit_generator(zoo, descriptions, toys.SCHEMA, backbone, config, features=features).generator
+    training_set = TrainingSet.of(suite, backbone, zoo, features)
+    generator = fit_generator(training_set, config).generator
     generator.save_pretrained(folder / "generator")
     calibration = CalibrationConfig(group_folds=1, samples=1)
-    trust = calibrate_generator(generator, zoo, descriptions, toys.SCHEMA, config, features, calibration=calibration)
+    trust = calibrate_generator(generator, training_set, config, calibration=calibration)
     trust.save(folder / "generator" / "trust")
     made = provenance("test", 0)
     comparison = Comparison(suite, backbone, zoo, reference, (generator,), {}, features, seen_tasks=3, trust=(trust,))

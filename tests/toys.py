@@ -164,11 +164,11 @@ def posterior_config() -> GeneratorConfig:
     from wildpdiff.conditional_mean.correction import TaskLossConfig
     from wildpdiff.posterior.decoder import CodeConfig
     from wildpdiff.posterior.fit import PosteriorFitConfig
-    from wildpdiff.posterior.most_probable import PosteriorConfig
+    from wildpdiff.posterior.maximum_a_posteriori import MapConfig
 
     config = generator_config()
-    task_loss = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10)
-    search = PosteriorConfig(steps=10, batch=16, learning_rate=0.25)
+    task_loss = TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, evaluate_every=10)
+    search = MapConfig(steps=10, batch=16, learning_rate=0.25)
     posterior = PosteriorFitConfig(
         directions=6, scales=(0.5, 1.0), search=search, codes=CodeConfig(steps=20, directions=6)
     )

@@ -1,4 +1,4 @@
-"""Sections that this package adds to results.json: what each holds, and the pages of the report that show it.
+"""Sections that this package adds to results.json: their records, and their pages of the report.
 
 All are plain values. Accuracies are fractions of 1. Drawing is imported late: reading results needs none of it.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParameterSpread:
-    """How far the generated parameters and their accuracy vary, by what varies.
+    """Spread of the generated parameters and of their accuracy over samples and over seeds.
 
     Attributes:
         split, source: of the rows.
@@ -54,13 +54,13 @@ class NoveltyPoint:
         overlap: largest intersection over union of its wrong test predictions with those of a stored checkpoint;
             lower is newer behaviour.
         nearest_own: whether that nearest checkpoint is of the task's own run; never so on unseen tasks.
-        nearest_accuracy: accuracy of that nearest checkpoint on the same images: what looking it up would give.
+        nearest_accuracy: accuracy of that nearest checkpoint on the same images.
         mean_accuracy: accuracy of the mean of all stored checkpoints on the same images.
         mean_distance: distance to the mean of all stored checkpoints, in units.
         average_distance: distance to the nearest weighted average (weights from 0, adding up to 1) of the seen tasks'
             runs, each run at the mean of its checkpoints, in units. Near 0: it is an average.
         span_distance: distance to the nearest weighted sum of the same runs, weights adding up to 1 but of any sign,
-            in units: what of it lies in no direction in which seen tasks differ.
+            in units: its part in no direction in which seen tasks differ.
         finetuned_distance: distance to the task's own fine-tuned adapter, in units; None where there is none.
     """
 
@@ -84,7 +84,7 @@ class NoveltyPoint:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Are generated adapters new, or copies of stored checkpoints?
+    """Distances of generated adapters to stored checkpoints, in weights and in errors.
 
     Attributes:
         unit: the L2 distance that counts as 1: the mean distance of a fine-tuned adapter to the nearest checkpoint of
@@ -94,9 +94,9 @@ class Memorisation:
         checkpoint_overlap: the same for the overlap of errors.
         checkpoint_mean_distance: the same for the distance to the mean of all stored checkpoints.
         within_run: root mean square distance between two checkpoints of one run, in units; 0 for one a run.
-        directions: in how many directions the seen tasks' runs differ.
-        parameters: in how many an adapter can move: the values that fine-tuning changed. Where ``directions`` is no
-            small share of it, ``span_distance`` says nothing.
+        directions: number of directions in which the seen tasks' runs differ.
+        parameters: number of values that fine-tuning changed. ``span_distance`` is uninformative unless ``directions``
+            is a small share of it.
         points: of the generator and of every other source.
     """
 
@@ -112,7 +112,7 @@ class Memorisation:
 
 @dataclass(frozen=True)
 class ConditionDistance:
-    """How far a task's description lies from the nearest *other* seen task's; 1 is the mean over pairs of seen tasks.
+    """Distance of a task's description to the nearest *other* seen one; 1 is the mean over pairs of seen tasks.
 
     Attributes:
         split, task: which.
@@ -127,7 +127,7 @@ class ConditionDistance:
 
 @dataclass(frozen=True)
 class LatentPoint:
-    """A task's mean adapter in the plane of the map. ``kind`` is what the adapter is: fine-tuned or generated."""
+    """A task's mean adapter, fine-tuned or generated, in the plane of the map."""
 
     split: str
     kind: Literal["fine-tuned", "generated"]
@@ -152,12 +152,12 @@ class LatentMap:
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image with what the models say.
+    """A test image with the predictions of the models.
 
     Attributes:
-        split, task: where it was taken.
+        split, task: of the image.
         role: whether the generated adapter gains most or least on this task.
-        label, pretrained, generated: class names: the truth, and what two models say.
+        label, pretrained, generated: class names: the truth, and the predictions of two models.
         png: the image, base64.
     """
 
@@ -171,7 +171,7 @@ class Picture:
 
 
 def _drawn(name: str) -> Callable[[PageInputs], Sequence[PageSection]]:
-    """The pages that a function of :mod:`wildbench.report.pages` draws, imported when they are asked for."""
+    """The pages that a function of :mod:`wildbench.report.pages` draws, imported on first use."""
 
     def pages(inputs: PageInputs) -> Sequence[PageSection]:
         found: Sequence[PageSection] = getattr(import_module("wildbench.report.pages"), name)(inputs)

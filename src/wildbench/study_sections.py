@@ -12,10 +12,10 @@ class InterpolationPath:
 
     Attributes:
         first, second: the tasks.
-        way: what is interpolated: ``conditions`` (embeddings, generated at each point), ``latents`` or raw
+        way: interpolated quantity: ``conditions`` (embeddings, generated at each point), ``latents`` or raw
             ``adapters``.
-        places: 0 (first) to 1 (second).
-        first_accuracy, second_accuracy: of the adapter at each place, on each task's test images.
+        places: positions from 0 (first) to 1 (second).
+        first_accuracy, second_accuracy: of the adapter at each position, on each task's test images.
     """
 
     first: str
@@ -28,11 +28,11 @@ class InterpolationPath:
 
 @dataclass(frozen=True)
 class InterpolationPair:
-    """How alike two tasks are, and what the references reach on them.
+    """Similarity of two tasks, and the accuracies of the references on them.
 
     Attributes:
         first, second: the tasks.
-        group: whether their descriptions are near, between or far.
+        group: similarity of their descriptions.
         condition_distance: 1 minus the similarity of the two descriptions as the generator's kernel sees them; 0 is
             alike.
         alignment: numbers by name, from adapters alone; higher means better aligned.
@@ -50,7 +50,7 @@ class InterpolationPair:
 
 @dataclass(frozen=True)
 class Interpolation:
-    """RQ2 of the paper. ``alignments`` names what each number of ``InterpolationPair.alignment`` is."""
+    """RQ2 of the paper. ``alignments`` defines each number of ``InterpolationPair.alignment``."""
 
     alignments: dict[str, str]
     pairs: tuple[InterpolationPair, ...]
@@ -62,10 +62,10 @@ class ScalingCell:
     """One fit of the scaling grid, scored on the fixed unseen tasks.
 
     Attributes:
-        tasks, diversity, checkpoints: of the training: how many seen tasks, drawn from all (``wide``) or from the half
+        tasks, diversity, checkpoints: of the training: number of seen tasks, drawn from all (``wide``) or from the half
             around one of them (``narrow``), and checkpoints of each.
         seed: of the draw of tasks and of the fit.
-        source: which source.
+        source: name of the source.
         accuracy: on each unseen task, mean over samples, in the order of ``Scaling.unseen``.
         seconds: of the fit.
     """
@@ -81,7 +81,7 @@ class ScalingCell:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How many tasks does it take? The unseen tasks, what the references reach on each, and every cell."""
+    """The scaling study: unseen tasks, accuracies of the references on each, and every cell of the grid."""
 
     unseen: tuple[str, ...]
     pretrained: tuple[float, ...]
@@ -91,7 +91,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What the paper gives for a row, taken from secondary notes of it; None where it gives nothing."""
+    """Numbers of the paper for a row, taken from secondary notes of it; None where it gives none."""
 
     pretrained: float | None
     finetuned: float | None
@@ -107,7 +107,7 @@ class PaperRow:
         question: for example ``RQ1``.
         setting: for example ``one seen task, saving interval 10``.
         method: ``paper`` (its autoencoder, denoiser and condition) or ``wildpdiff``.
-        tasks, samples, seeds: what the means are over.
+        tasks, samples, seeds: numbers of each in the means.
         pretrained, finetuned, generated: mean accuracies over tasks; of the generated over all samples and seeds.
         finetuned_interval, generated_interval, gap_interval: 95 % bootstrap intervals over tasks; the gap is generated
             minus fine-tuned.

@@ -1,4 +1,4 @@
-"""wildpdiff: generate the adapters of new tasks from what is known of them without labels.
+"""wildpdiff: generate the adapters of new tasks from descriptions without labels.
 
 The names below are the public table of contents. Each is imported when it is first used, so that ``import wildpdiff``
 takes no time and loads no torch.
@@ -50,7 +50,7 @@ __all__ = [
     "run_pipeline",
 ]
 
-_ROOMS = {
+_MODULES = {
     "Adapter": "wildpdiff.adapters.adapter",
     "Backbone": "wildpdiff.backbones.backbone",
     "Description": "wildpdiff.tasks.description",
@@ -77,9 +77,9 @@ _ROOMS = {
 def __getattr__(name: str) -> Any:
     if name == "errors":
         return import_module("wildpdiff.errors")
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'wildpdiff' has no attribute {name!r}")
-    value = getattr(import_module(_ROOMS[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -55,8 +55,8 @@ class Artifact:
     """A stage that was read from disk.
 
     Attributes:
-        folder: where it lies.
-        kind: what it is, for example ``generator``.
+        folder: on disk.
+        kind: for example ``generator``.
         config: plain JSON values.
         tensors: named groups of tensors, one group a file.
         fingerprint: SHA-256 over kind, configuration and file hashes.
@@ -147,7 +147,7 @@ def _is_manifest(value: Any) -> bool:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values of tensors: what identifies a set of weights."""
+    """SHA-256 over names, shapes and values of tensors: the identity of a set of weights."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

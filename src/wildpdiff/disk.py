@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, JSON of one form, and clear sentences where the disk refuses."""
+"""Files and folders that appear whole or not at all, JSON of one form, and clear errors where the disk refuses."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 LIMITED = (errno.EFBIG, errno.EDQUOT)
 
 UNMOVABLE = (errno.EBUSY, errno.EXDEV, errno.EINVAL, *REFUSED)
-"""What a rename says of a folder that is a mount point, or that may be written but not moved."""
+"""Errors of renaming a folder that is a mount point, or that may be written but not moved."""
 
 HASHED = ("manifest.json", "provenance.json")
-"""Files that hold the hashes of those beside them."""
+"""Files that hold the hashes of those next to them."""
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]+\.(partial|previous)", re.DOTALL)
 _LONGEST_NAME = 200
 UNFINISHED = ".unfinished"
-"""Folder inside one that cannot be renamed: what a stopped call goes on with."""
+"""Folder of unfinished work, inside one that cannot be renamed."""
 
 _RESERVED = ("lost+found", UNFINISHED)
-"""What a file system puts into its own root, and :data:`UNFINISHED`: never taken for a result, never removed."""
+"""Entries of a file system's own root, and :data:`UNFINISHED`: never taken for a result, never removed."""
 
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that command a terminal or turn the direction of writing; names of files and species may hold them."""
+"""Characters that command a terminal or turn the direction of writing; names of files and classes may hold them."""
 
 
 def visible(text: str) -> str:
@@ -75,9 +75,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if isinstance(error, FileNotFoundError):
             raise ArtifactError(f"{error.filename or path} does not exist. Check the path.") from error
-        advice = " Choose another place, or change its permissions." if error.errno in REFUSED else ""
+        advice = " Choose another path, or change its permissions." if error.errno in REFUSED else ""
         if error.errno in LIMITED:
-            advice = " A quota or a limit on the size of files is reached: raise it, or choose another place."
+            advice = " A quota or a limit on the size of files is reached: raise it, or choose another path."
         raise ArtifactError(f"{path}: {error.strerror or error}.{advice}") from error
 
 
@@ -116,7 +116,7 @@ def write_file(path: Path, data: bytes) -> None:
                 write_bytes(path, data)
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool = True) -> None:
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary sibling with ``fill(temporary)`` and rename it to ``folder``: all of it appears, or nothing.
 
     Through a symbolic link the folder that it points to is written. A folder that exists and cannot be renamed (a
@@ -124,13 +124,11 @@ def write_folder(folder: Path, fill: Callable[[Path], None], *, overwrite: bool 
     up file by file, the file with the hashes first, so that a half-moved folder is refused by its readers.
 
     Raises:
-        ArtifactError: the target is a file, exists where ``overwrite`` is false, or the disk refuses.
+        ArtifactError: the target is a file, or the disk refuses.
     """
     with disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder} is a file; a folder is to be written there. Choose another path.")
-        if folder.exists() and own_entries(folder) and not overwrite:
-            raise ArtifactError(f"{folder} exists and is not empty. Choose another path or remove it.")
         folder = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
         if written_in_place(folder):
             remove_leftovers(folder)
@@ -161,7 +159,7 @@ def written_in_place(folder: Path) -> bool:
 
 
 def own_entries(folder: Path) -> list[Path]:
-    """What lies in a folder, by name, apart from what an interrupted writing left and what a file system puts there."""
+    """The entries of a folder by name, without those of interrupted writing and of the file system."""
     entries = (entry for entry in folder.iterdir() if not _LEFTOVER.fullmatch(entry.name))
     return sorted(entry for entry in entries if entry.name not in _RESERVED)
 
@@ -169,8 +167,8 @@ def own_entries(folder: Path) -> list[Path]:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove temporary files and folders that dead processes left in a folder.
 
-    What a living process writes is locked and stays. A folder that was moved aside to be replaced, and whose
-    replacement never came, is moved back.
+    Files of a living process are locked and stay. A folder that was moved aside to be replaced, and whose replacement
+    never came, is moved back.
 
     Args:
         folder: in which they lie; it need not exist.
@@ -246,7 +244,7 @@ def _temporary(parent: Path, name: str, *, folder: bool) -> Iterator[Path]:
 
 
 def _exchange(temporary: Path, folder: Path) -> None:
-    """Put a filled folder in the place of an older one.
+    """Replace an older folder by a filled one.
 
     A rename cannot replace a full folder: the old one is moved aside, so that a kill leaves one whole copy.
     """
@@ -268,7 +266,7 @@ def _exchange(temporary: Path, folder: Path) -> None:
 
 
 def _move_up(source: Path, folder: Path) -> None:
-    """Move everything from a folder inside into a folder, and remove what was there before."""
+    """Move everything from a folder inside into a folder, and remove all older entries."""
     entries = sorted(source.iterdir(), key=lambda entry: (entry.name not in HASHED, entry.name))
     names = {entry.name for entry in entries}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Every exception a user may catch. Each message says what was found and what to do."""
+"""Every exception a user may catch. Each message names the fault and the remedy."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ class DescriptionError(WildpdiffError):
 
 
 class TrainingError(WildpdiffError):
-    """A training diverged or was asked for something it cannot do."""
+    """A training diverged, or its settings are impossible."""

@@ -1,4 +1,4 @@
-"""The generator: descriptions to adapters, the best estimate of each or samples of what the description leaves open."""
+"""The generator: descriptions to adapters, the best estimate of each or samples of its posterior."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from wildpdiff.artifact import Artifact, read_artifact, tensors_hash, write_arti
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import ARCHITECTURES, BUNDLED, is_bundled, load_backbone, save_backbone
+from wildpdiff.backbones.registry import BUNDLED, architectures, is_bundled, load_backbone, save_backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder
-from wildpdiff.diffusion.denoiser import DenoiserNetwork
-from wildpdiff.diffusion.guidance import guided
+from wildpdiff.diffusion.denoiser import DenoiserNetwork, guided
 from wildpdiff.diffusion.networks import restore_denoiser
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
@@ -32,6 +31,7 @@ from wildpdiff.disk import content_hash, json_bytes, written_in_place
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.sampling import Sampling
+from wildpdiff.records import decode, encode
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description, description_provenance
 
@@ -44,17 +44,12 @@ class Generator:
     """Generates the adapters of tasks from their descriptions. A :class:`~wildpdiff.source.Source`.
 
     Attributes:
-        backbone: the frozen model that the adapters belong to.
-        codec: adapter tensors to normalised vectors.
-        autoencoder: normalised vectors to latents.
-        conditions: descriptions to embeddings.
         mean: the conditional mean, whose value is the estimate; ``None`` where a diffusion over latents carries the
             condition.
-        posterior: distribution of adapters around the estimate; ``None`` where seen tasks are too few to know it.
+        posterior: distribution of adapters around the estimate; ``None`` with too few seen tasks.
         denoiser, schedule: of the diffusion over latents; ``None`` with a conditional mean.
-        sampling: what is drawn and how.
-        training: plain JSON values about its making: configuration, seed, zoo.
-        cross_validation: how good estimates were on held-out seen tasks; ``None`` where these had no images.
+        training: plain JSON values about its fit: configuration, seed, zoo.
+        cross_validation: scores of estimates on held-out seen tasks; ``None`` where these had no images.
     """
 
     backbone: Backbone
@@ -81,25 +76,19 @@ class Generator:
 
     @property
     def adapter_config(self) -> AdapterConfig:
-        """Where the generated adapters attach."""
+        """Configuration of the generated adapters."""
         return self.backbone.adapter_config
 
     def with_sampling(self, **changes: Any) -> Generator:
         """The same generator with other sampling, for example ``steps=50``."""
         return replace(self, sampling=replace(self.sampling, **changes))
 
-    # Sampling ----------------------------------------------------------------------------------------------------
-
     def sample_vectors(
         self, embeddings: Float[Tensor, "m e"], n: int, seed: int, shifts: Float[Tensor, "m f"] | None = None
     ) -> Float[Tensor, "m n d"]:
-        """Normalised adapter vectors, ``n`` for each condition embedding, from the same noise for each.
+        """Normalised adapter vectors, ``n`` for each embedding of a description, from the same noise for each.
 
-        Args:
-            embeddings: of descriptions.
-            n: vectors for each.
-            seed: of the noise.
-            shifts: feature shifts of the descriptions' images (``ConditionalMean.shifts``).
+        ``shifts`` are the feature shifts of the descriptions' images (``ConditionalMean.shifts``).
         """
         found = []
         with torch.inference_mode():
@@ -142,35 +131,26 @@ class Generator:
             DescriptionError: a description is empty, or has an unknown key; an unknown category is left out.
         """
         if n < 1:
-            raise DescriptionError(f"{n} adapters were asked for; at least 1 is needed.")
+            raise DescriptionError(f"{n} adapters cannot be sampled; at least 1 is needed.")
         embeddings = torch.stack([self.conditions.encode(entry).values for entry in descriptions])
         shifts = None if self.mean is None else self.mean.shifts(descriptions)
         tensors = self.tensors(self.sample_vectors(embeddings, n, seed, shifts).flatten(0, 1))
-        config, fingerprint = self.adapter_config, self.fingerprint
-        checked = self._checked
         result = []
         for row, description in enumerate(descriptions):
-            told = description_provenance(description)
             unknown = self.conditions.unknown(description)
+            provenance = {
+                "source": self.name,
+                "generator": self.fingerprint,
+                "seed": seed,
+                "task": description.task_id,
+                "sampling": encode(self.sampling),
+                **self._checked,
+                "description": description_provenance(description),
+                **({"unknown": list(unknown)} if unknown else {}),
+            }
+            samples = [{name: value[row * n + i].clone() for name, value in tensors.items()} for i in range(n)]
             result.append(
-                [
-                    Adapter(
-                        {name: value[row * n + sample].clone() for name, value in tensors.items()},
-                        config,
-                        {
-                            "source": self.name,
-                            "generator": fingerprint,
-                            "seed": seed,
-                            "sample": sample,
-                            "task": description.task_id,
-                            "sampling": dict(self.sampling.__dict__),
-                            **checked,
-                            "description": told,
-                            **({"unknown": list(unknown)} if unknown else {}),
-                        },
-                    )
-                    for sample in range(n)
-                ]
+                [Adapter(own, self.adapter_config, {**provenance, "sample": i}) for i, own in enumerate(samples)]
             )
         return result
 
@@ -186,32 +166,20 @@ class Generator:
 
     @property
     def _checked(self) -> dict[str, Any]:
-        """What provenance keeps of the cross-validation."""
+        """Provenance of the cross-validation."""
         table = self.cross_validation
         if table is None:
             return {name: self.training[name] for name in ("leave_one_out",) if name in self.training}
-        return {
-            "made_of": table.composition,
-            "cross_validation": {
-                "tasks": table.tasks,
-                "accuracy": {row.method: round(row.accuracy, 2) for row in table.rows},
-                "few_tasks": table.few,
-            },
-        }
-
-    # Saving ------------------------------------------------------------------------------------------------------
+        accuracy = {row.method: round(row.accuracy, 2) for row in table.rows}
+        checked = {"tasks": table.tasks, "accuracy": accuracy, "few_tasks": table.few}
+        return {"made_of": table.composition, "cross_validation": checked}
 
     @property
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        parts: dict[str, dict[str, Tensor]] = {}
-        if self.mean is not None:
-            parts["mean"] = self.mean.tensors
-        if self.posterior is not None:
-            parts["posterior"] = self.posterior.tensors
-        if self.denoiser is not None:
-            parts["denoiser"] = dict(self.denoiser.state_dict())
         return {
-            **parts,
+            **({} if self.mean is None else {"mean": self.mean.tensors}),
+            **({} if self.posterior is None else {"posterior": self.posterior.tensors}),
+            **({} if self.denoiser is None else {"denoiser": dict(self.denoiser.state_dict())}),
             "codec": self.codec.state(),
             "autoencoder": dict(self.autoencoder.state_dict()),
             "conditions": self.conditions.tensors,
@@ -219,23 +187,19 @@ class Generator:
 
     @property
     def _config(self) -> dict[str, Any]:
+        names = ("codec", "autoencoder", "conditions", "denoiser", "schedule", "mean", "posterior")
+        parts = {name: getattr(self, name) for name in names}
         return {
+            **{name: None if part is None else part.config for name, part in parts.items()},
             "adapter": self.adapter_config.to_json(),
-            "codec": self.codec.config,
-            "autoencoder": self.autoencoder.config,
-            "conditions": self.conditions.config,
-            "denoiser": None if self.denoiser is None else self.denoiser.config,
-            "schedule": None if self.schedule is None else self.schedule.config,
-            "mean": None if self.mean is None else self.mean.config,
-            "posterior": None if self.posterior is None else self.posterior.config,
-            "cross_validation": None if self.cross_validation is None else self.cross_validation.to_json(),
-            "sampling": dict(self.sampling.__dict__),
+            "cross_validation": encode(self.cross_validation),
+            "sampling": encode(self.sampling),
             "training": dict(self.training),
         }
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over configuration and weights: what provenance files name."""
+        """SHA-256 over configuration and weights, as in provenance files."""
         return _fingerprint(self._config, self._tensors)
 
     def save_pretrained(self, folder: Path | str) -> Path:
@@ -246,15 +210,15 @@ class Generator:
         :meth:`from_pretrained` again.
         """
         folder = Path(folder)
-        own = type(self.backbone.module).__name__ in ARCHITECTURES and not is_bundled(self.backbone)
+        own = type(self.backbone.module).__name__ in architectures() and not is_bundled(self.backbone)
         inside = own and written_in_place(folder)
         extra: dict[str, Any] = {"backbone_inside": True} if inside else {}
         if own and not inside:
-            beside = folder.absolute().with_name(f"{folder.absolute().name}-{BACKBONE_FOLDER}")
-            save_backbone(self.backbone, beside)
-            extra = {"backbone": beside.name}
+            sibling = folder.absolute().with_name(f"{folder.absolute().name}-{BACKBONE_FOLDER}")
+            save_backbone(self.backbone, sibling)
+            extra = {"backbone": sibling.name}
         write_artifact(folder, KIND, {**self._config, **extra}, self._tensors)
-        if inside:  # after the generator, which takes the place of all that was in the folder
+        if inside:  # after the generator, which replaces everything in the folder
             save_backbone(self.backbone, folder / BACKBONE_FOLDER)
         return folder
 
@@ -265,9 +229,8 @@ class Generator:
         """Read a generator; no PEFT and no training code is imported.
 
         Args:
-            folder: written by :meth:`save_pretrained`.
             backbone: needed only for a module of your own that cannot be rebuilt from its weights.
-            featurise: what its condition reads images by, needed only where that is not the backbone (CLIP).
+            featurise: features of images, needed only where they are not the backbone's (CLIP).
 
         Raises:
             DescriptionError: the condition reads images by another featuriser.
@@ -299,55 +262,50 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
     config, tensors = artifact.config, artifact.tensors
     if "posterior" not in config:
         raise ArtifactError(
-            f"The generator in {artifact.folder} was fitted by an earlier version, whose conditional mean was made "
-            "otherwise. Fit it again; its zoo can stay."
+            f"The generator in {artifact.folder} was fitted by an earlier version, with another conditional mean. Fit "
+            "it again; its zoo can stay."
         )
-    adapter = AdapterConfig.from_json(config["adapter"])
-    if backbone is None:
-        beside = artifact.folder / BACKBONE_FOLDER if config.get("backbone_inside") else None
-        if config.get("backbone"):
-            beside = artifact.folder.absolute().parent / str(config["backbone"])
-        if beside is None and adapter.backbone_hash and adapter.backbone not in BUNDLED:
-            raise ArtifactError(
-                f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
-                "was not saved with it. Pass that Backbone to from_pretrained."
-            )
-        backbone = load_backbone(beside or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
-    if backbone.backbone_hash != adapter.backbone_hash:
-        raise AdapterMismatchError(
-            f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "
-            f"the backbone given is {backbone.name!r} with {backbone.backbone_hash[:12]}. Give the right one."
-        )
-    reads = featurise or backbone.image_features
-    if backbone.runs:
-        backbone = backbone.with_lora(
-            replace(
-                backbone.lora,
-                rank=adapter.rank,
-                alpha=adapter.alpha,
-                target_modules=adapter.target_modules,
-                modules_to_save=adapter.modules_to_save,
-                peft=adapter.peft,
-            )
-        )
+    backbone = _backbone_of(artifact, backbone)
     codec = Codec.from_state(tensors["codec"], config["codec"])
+    reads = featurise or backbone.image_features
     conditions = FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads)
-    mean = None
-    if config["mean"] is not None:
-        mean = ConditionalMean.from_state(config["mean"], tensors["mean"], conditions.sizes, codec, backbone)
-    posterior, denoiser, schedule, table = (
-        config[name] for name in ("posterior", "denoiser", "schedule", "cross_validation")
+    mean, posterior, denoiser, schedule, table = (
+        config[name] for name in ("mean", "posterior", "denoiser", "schedule", "cross_validation")
     )
     return Generator(
         backbone=backbone,
         codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
         conditions=conditions,
-        mean=mean,
-        posterior=None if posterior is None else Posterior.from_state(posterior, tensors["posterior"]),
-        denoiser=None if denoiser is None else restore_denoiser(denoiser, tensors["denoiser"]).requires_grad_(False),
-        schedule=None if schedule is None else Schedule(**schedule),
-        sampling=Sampling(**config["sampling"]),
+        mean=mean and ConditionalMean.from_state(mean, tensors["mean"], conditions.sizes, codec, backbone),
+        posterior=posterior and Posterior.from_state(posterior, tensors["posterior"]),
+        denoiser=denoiser and restore_denoiser(denoiser, tensors["denoiser"]).requires_grad_(False),
+        schedule=schedule and Schedule(**schedule),
+        sampling=decode(Sampling, config["sampling"], "sampling"),
         training=config["training"],
-        cross_validation=None if table is None else CrossValidation.from_json(table),
+        cross_validation=table and decode(CrossValidation, table, "cross_validation"),
     )
+
+
+def _backbone_of(artifact: Artifact, backbone: Backbone | None) -> Backbone:
+    """The given or else the stored backbone, with the generator's LoRA."""
+    config, adapter = artifact.config, AdapterConfig.from_json(artifact.config["adapter"])
+    if backbone is None:
+        stored = artifact.folder / BACKBONE_FOLDER if config.get("backbone_inside") else None
+        if config.get("backbone"):
+            stored = artifact.folder.absolute().parent / str(config["backbone"])
+        if stored is None and adapter.backbone_hash and adapter.backbone not in BUNDLED:
+            raise ArtifactError(
+                f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
+                "was not saved with it. Pass that Backbone to from_pretrained."
+            )
+        backbone = load_backbone(stored or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
+    if backbone.backbone_hash != adapter.backbone_hash:
+        raise AdapterMismatchError(
+            f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "
+            f"the backbone given is {backbone.name!r} with {backbone.backbone_hash[:12]}. Give the right one."
+        )
+    names = ("rank", "alpha", "target_modules", "modules_to_save", "peft")
+    if not backbone.runs:
+        return backbone
+    return backbone.with_lora(replace(backbone.lora, **{name: getattr(adapter, name) for name in names}))

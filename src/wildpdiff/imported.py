@@ -18,6 +18,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.zoo.importing import TaskDescriptions
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 FOLDS = 5
 """Parts of the tasks that a diffusion is fitted without, one at a time; a regression leaves out each task alone."""
@@ -98,10 +99,7 @@ def fit_imported(
 
     def fit(part: Zoo, number: int = 0) -> FittedGenerator:
         return fit_generator(
-            part,
-            descriptions.by_task,
-            descriptions.schema,
-            backbone,
+            TrainingSet(part, descriptions.by_task, descriptions.schema, backbone),
             config,
             seed=sub_seed(seed, "fold", number) if number else seed,
             progress=progress if not number else None,

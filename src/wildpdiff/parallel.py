@@ -3,7 +3,7 @@
 The tensors of this package are small: threads that share one operation wait for each other, processes do not. A job
 gives the same bytes in a process as here, since it runs on one thread in both.
 
-Processes are forked, so a job may close over anything and what it reads is not copied; what it returns is. Where the
+Processes are forked, so a job may close over anything without a copy; results are copied. Where the
 system cannot fork safely (other than Linux, or after CUDA was used), and inside a job, jobs run one after the other.
 """
 
@@ -29,7 +29,7 @@ from wildpdiff.threads import allowed_threads, one_thread
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tick = Callable[[float], None]
-"""Called by a job with the share of it that is done, 0 to 1."""
+"""Progress callback of a job: the share of it that is done, 0 to 1."""
 
 FORK = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 POLL_SECONDS = 0.2
@@ -38,14 +38,14 @@ AHEAD = 2
 PR_SET_PDEATHSIG = 1
 
 _job: tuple[Callable[[Any, Tick], Any], Sequence[Any], Any] | None = None
-"""What forked processes run: function, items, and the shared shares of them that are done."""
+"""The job of forked processes: function, items, and the shared shares of them that are done."""
 _inside = False
 """Whether this process is one of them."""
 
 
 def workers(jobs: int) -> int:
-    """How many processes :func:`in_parallel` would use for so many jobs; 1 means that none is forked."""
-    # Processes of a pool of somebody else may have no children.
+    """Number of processes that :func:`in_parallel` uses for so many jobs; 1 means that none is forked."""
+    # Daemonic processes of another pool may have no children.
     if _inside or multiprocessing.current_process().daemon or sys.platform != "linux" or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return 1
     return max(1, min(allowed_threads(), jobs))
@@ -57,7 +57,7 @@ def in_parallel(
     """The results of a function on some items, in their order, each as soon as it and those before it are there.
 
     Args:
-        function: called with an item and a report of its own progress; what it changes in memory may be lost.
+        function: called with an item and a progress callback; its changes of memory may be lost.
         items: one a job.
         progress: called with the share of all jobs that is done, 0 to 1.
 
@@ -65,7 +65,7 @@ def in_parallel(
         TrainingError: a process was killed.
         Exception: whatever a job raises; the other jobs are then stopped.
     """
-    report = progress or _silent
+    report = progress or (lambda share: None)
     count = workers(len(items))
     pool = _pool(count) if count > 1 else None
     if pool is not None:
@@ -119,7 +119,7 @@ def _pool(count: int) -> ProcessPoolExecutor | None:
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the processes, also those that are at work: after an error nobody wants their results."""
+    """End the processes, also those that are at work: after an error their results are of no use."""
     processes = list((pool._processes or {}).values())
     idle = not pool._pending_work_items
     if not idle:
@@ -150,7 +150,3 @@ def _run(number: int) -> bytes:
     result = function(items[number], tick)
     shares[number] = 1.0
     return pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def _silent(share: float) -> None:
-    """For jobs whose progress nobody follows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,19 @@ from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
+from wildpdiff.records import encode
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, kept, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.tasks.registry import load_suite, suite_providers
 from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo, recipe_of
 from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.recipe import ChosenRecipe
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 SEED_STEP = 1000
 """Between the seeds of a run's generators, of which the first has the run's own."""
@@ -73,24 +76,13 @@ class PipelineConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {
-            "suite": self.suite,
-            "suite_options": dict(self.suite_options),
-            "backbone": self.backbone,
-            "seed": self.seed,
-            "finetune": None if self.recipe is None else self.recipe.to_json(),
-            "per_shard": self.per_shard,
-            "generator": self.generator.to_json(),
-            "generator_seeds": self.generator_seeds,
-            "samples": self.samples,
-            "seen_tasks": self.seen_tasks,
-            "trust": self.trust,
-        }
+        values: dict[str, Any] = encode(replace(self, finetune=self.recipe))
+        return values
 
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a run left on disk.
+    """The outputs of a run.
 
     Attributes:
         folder: of the run.
@@ -106,8 +98,8 @@ class PipelineResult:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the evaluation of a run starts from.
+class RunInputs:
+    """The inputs of a run's evaluation.
 
     Attributes:
         backbone, suite: of the configuration.
@@ -127,7 +119,7 @@ class Prepared:
     trust: tuple[TrustModel, ...] = ()
 
 
-def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Backbone] | None = None) -> Prepared:
+def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Backbone] | None = None) -> RunInputs:
     """Zoo, reference and generators of a run, each made where it is missing from the run's folder.
 
     Args:
@@ -142,13 +134,26 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
     out = folder.folder
     suite, backbone = problem or _load(config)
     features = FeatureCache(backbone, suite.tasks("seen"))
-    make = partial(_zoo, config, suite, backbone)
-    zoo = folder.timed(SEEN_STAGE, partial(make, out / "zoo", "seen", config.recipe, features))
+
+    def build(name: str, group: Group, recipe: FinetuneConfig | ChosenRecipe | None, tick: Tick) -> Zoo:
+        return build_zoo(
+            out / name,
+            backbone,
+            suite.tasks(group),
+            suite.fingerprint,
+            recipe,
+            seed=config.seed,
+            per_shard=config.per_shard,
+            features=features if group == "seen" else None,
+            progress=tick,
+        )
+
+    zoo = folder.timed(SEEN_STAGE, partial(build, "zoo", "seen", config.recipe))
     reference = None
     if suite.tasks("unseen"):
         reference = folder.timed(
             "fine-tune unseen tasks, for comparison only",  # exactly as the seen ones
-            partial(make, out / "reference", "unseen", recipe_of(zoo.plan), None),
+            partial(build, "reference", "unseen", recipe_of(zoo.plan)),
         )
     generators: list[Generator] = []
     trust: list[TrustModel] = []
@@ -158,7 +163,7 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
         if config.trust and can_calibrate(generators[-1], zoo):
             learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
             trust.append(folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn))
-    return Prepared(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))
+    return RunInputs(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))
 
 
 def _load(config: PipelineConfig) -> tuple[Suite, Backbone]:
@@ -168,15 +173,15 @@ def _load(config: PipelineConfig) -> tuple[Suite, Backbone]:
 
 
 def run_pipeline(
-    config: PipelineConfig, out: Path | str, *, command: str, reporter: Reporter = silent
+    config: PipelineConfig, out: Path | str, *, command: str, reporter: Reporter = null_progress
 ) -> PipelineResult:
-    """Zoo, reference, generators, adapters, table and page. Interrupted and called again, it goes on.
+    """Zoo, reference, generators, adapters, table and page. Interrupted and called again, it resumes.
 
     Args:
         config: of the run.
         out: folder of the run; an unfinished run of the same configuration in it is finished.
-        command: what the user typed, for the record.
-        reporter: is told of every stage and its progress.
+        command: the command line, for the provenance.
+        reporter: of stages and their progress.
 
     Raises:
         ArtifactError: the folder holds something else, or the disk is full.
@@ -189,43 +194,11 @@ def run_pipeline(
         "generate adapters",
         lambda tick: _adapters(folder.folder / "adapters", config, made.suite, made.generators[0], tick),
     )
-    comparison = Comparison(
-        made.suite,
-        made.backbone,
-        made.zoo,
-        made.reference,
-        made.generators,
-        config.suite_options,
-        made.features,
-        seen_tasks=config.seen_tasks,
-        trust=made.trust,
-    )
+    parts = (made.suite, made.backbone, made.zoo, made.reference, made.generators, config.suite_options, made.features)
+    comparison = Comparison(*parts, seen_tasks=config.seen_tasks, trust=made.trust)
     results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick))
     page = folder.timed("report", lambda tick: write_report(results, folder.folder).page)
     return PipelineResult(folder.folder, adapters, results, page)
-
-
-def _zoo(
-    config: PipelineConfig,
-    suite: Suite,
-    backbone: Backbone,
-    folder: Path,
-    group: Group,
-    recipe: FinetuneConfig | None,
-    features: FeatureCache | None,
-    tick: Callable[[int, int], None],
-) -> Zoo:
-    return build_zoo(
-        folder,
-        backbone,
-        suite.tasks(group),
-        suite.fingerprint,
-        recipe,
-        seed=config.seed,
-        per_shard=config.per_shard,
-        features=features,
-        progress=tick,
-    )
 
 
 def _generator(
@@ -236,24 +209,19 @@ def _generator(
     zoo: Zoo,
     features: FeatureCache,
     number: int,
-    tick: Callable[[int, int], None],
+    tick: Tick,
 ) -> Generator:
     folder = out / f"generator-{number}"
     seed = config.seed + SEED_STEP * number
-    wanted = {"config": config.generator.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    wanted = {"config": encode(config.generator), "seed": seed, "zoo": zoo.plan.fingerprint}
     found = kept(
         lambda: Generator.from_pretrained(folder, backbone),
         lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
     )
     if found is None:
-        descriptions = {task.name: task.description for task in suite.tasks("seen")}
         fitted = fit_generator(
-            zoo,
-            descriptions,
-            suite.metadata_schema,
-            backbone,
+            TrainingSet.of(suite, backbone, zoo, features),
             config.generator,
-            features=features,
             seed=seed,
             progress=tick,
             store=_store(out, number),
@@ -265,7 +233,7 @@ def _generator(
 
 
 def _store(out: Path, number: int) -> Path:
-    """Where the networks of an unfinished fit are kept."""
+    """Folder of the networks of an unfinished fit."""
     return out / f".generator-{number}.unfinished"
 
 
@@ -277,7 +245,7 @@ def _trust(
     generator: Generator,
     features: FeatureCache,
     number: int,
-    tick: Callable[[int, int], None],
+    tick: Tick,
 ) -> TrustModel:
     """The generator's model of trust, inside its folder."""
     folder = out / f"generator-{number}" / FOLDER
@@ -285,14 +253,10 @@ def _trust(
         lambda: TrustModel.load(folder, generator.backbone), lambda model: model.generator == generator.fingerprint
     )
     if found is None:
-        descriptions = {task.name: task.description for task in suite.tasks("seen")}
         model = calibrate_generator(
             generator,
-            zoo,
-            descriptions,
-            suite.metadata_schema,
+            TrainingSet.of(suite, generator.backbone, zoo, features),
             config.generator,
-            features,
             seed=config.seed + SEED_STEP * number,
             progress=tick,
             store=_store(out, number),
@@ -303,23 +267,23 @@ def _trust(
     return found
 
 
-def _adapters(
-    folder: Path, config: PipelineConfig, suite: Suite, generator: Generator, tick: Callable[[int, int], None]
-) -> tuple[Path, ...]:
+def _adapters(folder: Path, config: PipelineConfig, suite: Suite, generator: Generator, tick: Tick) -> tuple[Path, ...]:
     tasks = suite.tasks("unseen")
     wanted = {"generator": generator.fingerprint, "seed": config.seed}
     remove_leftovers(folder)
     paths = []
     for number, task in enumerate(tasks):
         path = folder / task.name
-        told = replace(task.description, task_id=task.name) if task.description.task_id is None else task.description
-        own = {**wanted, "task": told.task_id}
+        description = task.description
+        if description.task_id is None:
+            description = replace(description, task_id=task.name)
+        own = {**wanted, "task": description.task_id}
 
         def mine(adapter: Adapter, own: Mapping[str, Any] = own) -> bool:
             return all(adapter.provenance.get(name) == value for name, value in own.items())
 
         if kept(partial(Adapter.load, path), mine) is None or not (path / "README.md").is_file():
-            generator.sample(told, 1, config.seed)[0].save(path)
+            generator.sample(description, 1, config.seed)[0].save(path)
         paths.append(path)
         tick(number + 1, len(tasks))
     return tuple(paths)
@@ -330,7 +294,7 @@ def _results(
     comparison: Comparison,
     folder: RunFolder,
     command: str,
-    tick: Callable[[int, int], None],
+    tick: Tick,
 ) -> Results:
     path = folder.folder / "results.json"
     hashes = tuple(generator.fingerprint for generator in comparison.generators)

@@ -1,4 +1,4 @@
-"""Using an adapter: image files to species and probabilities."""
+"""Predictions of an adapter on image files: classes and their probabilities."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that a model sees in one image.
+    """One class of one image.
 
     Attributes:
-        file: the image.
-        species: the class's name.
         probability: of the class, 0 to 1, by the softmax of the logits.
     """
 
@@ -34,7 +32,7 @@ class Prediction:
 def find_images(paths: Iterable[Path | str]) -> list[Path]:
     """Files as they are, folders as the image files below them in the order of their names.
 
-    Links are followed; hidden files and folders are not looked at.
+    Links are followed; hidden files and folders are skipped.
 
     Raises:
         DataError: a path does not exist, or a folder holds no image or cannot be read.
@@ -62,14 +60,14 @@ def _images_below(folder: Path) -> list[Path]:
             f"Folder {error.filename} cannot be read ({error.strerror}). Change its permissions, or leave it out."
         )
 
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
         if real in visited:  # a link that leads back up
             folders.clear()
             continue
         visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in files if not name.startswith("."))
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     return sorted(found)
 
@@ -88,10 +86,6 @@ def predict(
     The largest centred square of each image is resized to the backbone's input.
 
     Args:
-        adapter: of the task that the images are of.
-        backbone: that the adapter was made for.
-        paths: image files or folders of them.
-        top: how many classes a file, at most as many as there are.
         skipped: called with the error of each file that cannot be read, which is then left out; by default the
             first such file ends everything.
         progress: called with (files read, in all).
@@ -104,40 +98,27 @@ def predict(
     backbone.check(adapter)
     adapter.check_finite()
     if not 1 <= top <= len(backbone.classes):
-        raise DataError(f"The {top} most probable classes were asked for; there are {len(backbone.classes)}.")
+        raise DataError(f"The {top} most probable classes are not among {len(backbone.classes)}. Give 1 to that many.")
     files = find_images(paths)
     result: list[Prediction] = []
     for start in range(0, len(files), BATCH):
-        result += _batch(adapter, backbone, files[start : start + BATCH], top, skipped)
+        kept, images = [], []
+        for file in files[start : start + BATCH]:
+            try:
+                images.append(read_images([file], backbone.image_size))
+                kept.append(file)
+            except DataError as error:
+                if skipped is None:
+                    raise
+                skipped(error)
+        if kept:
+            logits = backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors)
+            best = finite_logits(logits, backbone.name).double().softmax(1).topk(top, dim=1)
+            for file, values, labels in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
+                pairs = zip(labels, values, strict=True)
+                result += [Prediction(file, backbone.classes[label], value) for label, value in pairs]
         if progress is not None:
             progress(min(start + BATCH, len(files)), len(files))
     if not result:
         raise DataError(f"None of the {len(files)} images could be read. Give at least one readable image.")
     return result
-
-
-def _batch(
-    adapter: Adapter,
-    backbone: Backbone,
-    files: Sequence[Path],
-    top: int,
-    skipped: Callable[[DataError], None] | None,
-) -> list[Prediction]:
-    kept, images = [], []
-    for file in files:
-        try:
-            images.append(read_images([file], backbone.image_size))
-            kept.append(file)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped(error)
-    if not kept:
-        return []
-    logits = finite_logits(backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors), backbone.name)
-    best = logits.double().softmax(1).topk(top, dim=1)
-    return [
-        Prediction(file, backbone.classes[label], value)
-        for file, values, labels in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True)
-        for value, label in zip(values, labels, strict=True)
-    ]

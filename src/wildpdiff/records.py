@@ -102,7 +102,7 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     for name in names:
         if name not in value:
-            raise ArtifactError(f"{where}: the key {name!r} is missing. Copy the file again or evaluate again.")
+            raise ArtifactError(f"{where}: the key {name!r} is missing. Copy the file again, or make it anew.")
     for name in value:
         if name not in names:
             raise ArtifactError(f"{where}: the key {name!r} is unknown; known are {', '.join(names)}. Remove it.")
@@ -114,4 +114,4 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
 def _refusal(value: Any, needed: str, where: str) -> ArtifactError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "…"
-    return ArtifactError(f"{where} is {shown}; {needed} is needed. Correct it or evaluate again.")
+    return ArtifactError(f"{where} is {shown}; {needed} is needed. Correct it, or make the file anew.")

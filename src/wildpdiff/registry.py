@@ -1,8 +1,9 @@
-"""What other installed packages add to this one, found by their entry points.
+"""Extensions by other installed packages, found by their entry points.
 
 A package adds a method to the comparison, a section to results.json, an observer or a command by an entry point of the
 group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``; a suite that
-needs no files by one of ``wildpdiff.suites``.
+needs no files by one of ``wildpdiff.suites``; the constructor of stored backbones of a class of modules by one of
+``wildpdiff.architectures``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from wildpdiff.errors import WildpdiffError
 
-Group = Literal["methods", "sections", "observers", "commands", "suites"]
+Group = Literal["methods", "sections", "observers", "commands", "suites", "architectures"]
 
 
 @cache

@@ -14,22 +14,22 @@ from wildpdiff.evaluate.results import Stage
 Result = TypeVar("Result")
 
 MOST_SECONDS = 1e10
-"""Three centuries: what is above was not measured."""
+"""Three centuries: anything above was not measured."""
 
 Tick = Callable[[int, int], None]
-"""Called with (done, in all)."""
+"""Progress callback: (done, in all)."""
 
 Reporter = Callable[[str], Tick]
-"""Called with the name of a stage as it starts; what it returns is told of its progress."""
+"""Called with the name of a stage as it starts; returns the progress callback of the stage."""
 
 
-def silent(stage: str) -> Tick:
-    """A :data:`Reporter` that tells nobody."""
+def null_progress(stage: str) -> Tick:
+    """No-op :data:`Reporter`."""
     return lambda done, total: None
 
 
 def kept(read: Callable[[], Result], belongs: Callable[[Result], bool]) -> Result | None:
-    """What an earlier call left, or None where it is missing, damaged or of another run, so that it is made again.
+    """The artifact of an earlier call, or None where it is missing, damaged or of another run.
 
     Args:
         read: reads and checks it.
@@ -50,8 +50,8 @@ def kept(read: Callable[[], Result], belongs: Callable[[Result], bool]) -> Resul
 class RunFolder:
     """``run.json`` holds the configuration, ``stages.json`` the wall-clock seconds of each stage in all runs."""
 
-    def __init__(self, folder: Path, reporter: Reporter = silent) -> None:
-        """Name the folder, which need not exist, and who is told of the stages."""
+    def __init__(self, folder: Path, reporter: Reporter = null_progress) -> None:
+        """A folder, which need not exist."""
         self.folder = folder
         self._reporter = reporter
 

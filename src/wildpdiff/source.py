@@ -1,4 +1,4 @@
-"""The seam of everything that gives an adapter for a description: the generator and every baseline."""
+"""Interface of every source of adapters for a description: the generator and all baselines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wildpdiff.tasks.description import Description
 
 @runtime_checkable
 class Source(Protocol):
-    """Anything that gives adapters for a description."""
+    """A source of adapters for a description."""
 
     @property
     def name(self) -> str:
@@ -24,26 +24,21 @@ class Source(Protocol):
         """``n`` adapters for the description; the same seed gives the same bytes.
 
         Raises:
-            DescriptionError: the description lacks what this source needs.
+            DescriptionError: the description lacks a part that the source needs.
         """
 
 
 class RenamedSource:
-    """A source under another name, so that two of a kind can stand in one table."""
+    """A source under another name, for two of a kind in one table."""
 
     def __init__(self, source: Source, name: str) -> None:
         self._source = source
         self.name = name
-
-    @property
-    def stochastic(self) -> bool:
-        """As the source's."""
-        return self._source.stochastic
+        self.stochastic = source.stochastic
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
-        """The source's adapters, whose provenance names the new name."""
-        adapters = self._source.sample(description, n, seed)
+        """The source's adapters with the new name in their provenance."""
         return [
             Adapter(adapter.tensors, adapter.config, {**adapter.provenance, "source": self.name})
-            for adapter in adapters
+            for adapter in self._source.sample(description, n, seed)
         ]

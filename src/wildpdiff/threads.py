@@ -1,4 +1,4 @@
-"""How many CPU threads a stage uses, within what the user allows.
+"""Number of CPU threads of a stage, within what the user allows.
 
 Images behind a frozen stem are worth all threads. Trainings are not, nor is scoring many adapters: their tensors are
 small, and on a busy machine the threads wait for each other at every one of them.
@@ -16,7 +16,7 @@ _allowed: int | None = None
 
 
 def allowed_threads() -> int:
-    """How many threads the user allows, also where one does the work: as many processes may do independent work."""
+    """Number of threads that the user allows, also inside :func:`one_thread`: as many processes may work."""
     return torch.get_num_threads() if _allowed is None else _allowed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_world import Run, World
+from tiny_world import Run, World, refused_run
 
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
@@ -20,9 +20,9 @@ Copy = Callable[[Path], Path]
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-def flip(path: Path, place: int, bit: int = 0x40) -> None:
+def flip(path: Path, index: int, bit: int = 0x40) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= bit
+    data[index] ^= bit
     path.write_bytes(data)
 
 
@@ -46,15 +46,15 @@ def verbs(world: World, adapter: Path, out: Path) -> list[list[str | Path]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "index"),
     [("adapter_model.safetensors", -1), ("adapter_model.safetensors", -400), ("adapter_config.json", 5)],
 )
 def test_a_flipped_bit_is_refused_by_every_reader(
-    world: World, run: Run, adapter: Path, tmp_path: Path, name: str, place: int
+    world: World, run: Run, adapter: Path, tmp_path: Path, name: str, index: int
 ) -> None:
-    flip(adapter / name, place, 0x01)
+    flip(adapter / name, index, 0x01)
     for words in verbs(world, adapter, tmp_path / "out"):
-        refused(run(*words), name)
+        refused_run(run(*words), name)
     assert not (tmp_path / "out").exists()
 
 
@@ -63,7 +63,7 @@ def test_every_single_bit_of_the_last_value_counts(adapter: Path) -> None:
     whole = path.read_bytes()
     for bit in range(32):
         flip(path, -1 - bit // 8, 1 << bit % 8)
-        with pytest.raises(ArtifactError, match="altered: its hash differs"):
+        with refused(ArtifactError, "altered"):
             Adapter.load(adapter)
         path.write_bytes(whole)
     Adapter.load(adapter)
@@ -73,7 +73,7 @@ def test_the_tensors_of_another_adapter_are_refused(world: World, run: Run, adap
     other = world.run / "adapters" / "unseen-001" / "adapter_model.safetensors"
     (adapter / "adapter_model.safetensors").write_bytes(other.read_bytes())
     for words in verbs(world, adapter, tmp_path / "out"):
-        refused(run(*words), "altered")
+        refused_run(run(*words), "altered")
 
 
 @pytest.mark.parametrize("key", ["task", "seed", "generator"])
@@ -82,7 +82,7 @@ def test_an_edited_provenance_is_refused(run: Run, adapter: Path, key: str) -> N
     data = json.loads(path.read_bytes())
     data["provenance"][key] = "else"
     path.write_text(json.dumps(data))
-    refused(run("inspect", adapter), "altered", "fingerprint")
+    refused_run(run("inspect", adapter), "altered", "fingerprint")
 
 
 @pytest.mark.parametrize("key", ["files", "fingerprint"])
@@ -91,12 +91,12 @@ def test_hashes_cannot_be_left_out(run: Run, adapter: Path, key: str) -> None:
     data = json.loads(path.read_bytes())
     del data[key]
     path.write_text(json.dumps(data))
-    refused(run("inspect", adapter), "altered")
+    refused_run(run("inspect", adapter), "altered")
 
 
-def test_adapters_from_before_the_hashes_are_read_and_inspect_says_so(run: Run) -> None:
-    told = run("inspect", GOLDEN / "adapter-1", "--json").json
-    assert told["hashes"].startswith("none")
+def test_adapters_from_before_the_hashes_are_read_and_inspect_reports_it(run: Run) -> None:
+    values = run("inspect", GOLDEN / "adapter-1", "--json").json
+    assert values["hashes"].startswith("none")
     assert run("inspect", GOLDEN / "adapter-2", "--json").json["hashes"] == "checked"
 
 
@@ -133,7 +133,7 @@ def test_what_peft_would_honour_is_refused_by_name(adapter: Path, key: str, valu
         (adapter / "provenance.json").write_text(json.dumps({"schema_version": 1, **kept}))
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), key: value}))
-    with pytest.raises(AdapterMismatchError, match=rf"has {key} .*PEFT would read another adapter"):
+    with refused(AdapterMismatchError, key, "PEFT"):
         Adapter.load(adapter)
 
 
@@ -153,7 +153,7 @@ def test_logits_that_are_not_finite_are_refused(world: World, run: Run, tmp_path
     huge = {name: value * 1e30 for name, value in loaded.tensors.items()}
     folder = dataclasses.replace(loaded, tensors=huge).save(tmp_path / "huge")
     out = tmp_path / "out.csv"
-    refused(run("predict", folder, world.images, "--backbone", world.backbone, "--out", out), "not finite")
+    refused_run(run("predict", folder, world.images, "--backbone", world.backbone, "--out", out), "not finite")
     assert not out.exists()
 
 
@@ -165,5 +165,5 @@ def test_generated_adapters_that_are_not_finite_are_refused(
     real = Codec.decode
     monkeypatch.setattr(Codec, "decode", lambda self, vectors: torch.full_like(real(self, vectors), 1e30))
     words = ["generate", world.generator, "--metadata", "elevation=1", "--backbone", world.backbone]
-    refused(run(*words, "--out", tmp_path / "out"), "not finite")
+    refused_run(run(*words, "--out", tmp_path / "out"), "not finite")
     assert not (tmp_path / "out").exists()

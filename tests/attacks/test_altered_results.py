@@ -1,4 +1,4 @@
-"""A results.json whose table says otherwise than its rows."""
+"""A results.json whose table contradicts its rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import Run, World
+from tiny_world import Run, World, refused_run
 
 from refusals import refused
+from wildpdiff.errors import ArtifactError
+from wildpdiff.evaluate.results import read_results
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -55,16 +57,27 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_contradicting_summary_is_refused_by_every_reader(world: World, run: Run, tmp_path: Path, name: str) -> None:
+def changed(world: World, folder: Path, name: str) -> Path:
     data = json.loads((world.run / "results.json").read_bytes())
     CHANGES[name](data)
-    path = tmp_path / "results.json"
+    path = folder / "results.json"
     path.write_text(json.dumps(data))
-    refused(run("report", path, "--out", tmp_path / "out"), "results.json")
-    refused(run("compare", path, "generated", "fine-tuned"), "results.json")
-    refused(run("inspect", path), "results.json")
-    refused(run("report", world.run / "results.json", path, "--out", tmp_path / "out"), "results.json")
+    return path
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_contradicting_summary_is_refused(world: World, tmp_path: Path, name: str) -> None:
+    path = changed(world, tmp_path, name)
+    with refused(ArtifactError, path):
+        read_results(path)
+
+
+def test_every_verb_refuses_a_contradicting_summary(world: World, run: Run, tmp_path: Path) -> None:
+    path = changed(world, tmp_path, "accuracy")
+    refused_run(run("report", path, "--out", tmp_path / "out"), "results.json")
+    refused_run(run("compare", path, "generated", "fine-tuned"), "results.json")
+    refused_run(run("inspect", path), "results.json")
+    refused_run(run("report", world.run / "results.json", path, "--out", tmp_path / "out"), "results.json")
     assert not (tmp_path / "out").exists()
 
 

@@ -11,16 +11,14 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_world import SUITE, Run, World
+from tiny_world import SUITE, Run, World, refused_run
 
 import toys
 from refusals import refused
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.hashes import KEY
-from wildpdiff.zoo.shards import shard_path
-from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.store import KEY, Zoo, shard_path
 
 Attack = Callable[[Path], None]
 SUITE_OF_TOYS = toys.ToySuite()
@@ -73,8 +71,8 @@ def rename_a_task_in_the_index(folder: Path) -> None:
     table = parquet.read_table(folder / "index.parquet")
     names = table.column("task").to_pylist()
     swapped = [{"seen-0": "seen-1", "seen-1": "seen-0"}.get(name, name) for name in names]
-    place = table.schema.get_field_index("task")
-    parquet.write_table(table.set_column(place, table.schema.field(place), [swapped]), folder / "index.parquet")
+    index = table.schema.get_field_index("task")
+    parquet.write_table(table.set_column(index, table.schema.field(index), [swapped]), folder / "index.parquet")
 
 
 def lose_the_index_hashes_of_a_shard(folder: Path) -> None:
@@ -111,7 +109,7 @@ def test_what_was_altered_is_refused_and_made_again(
     zoo: Path, toy_zoo: Zoo, toy_backbone: Backbone, attack: Attack
 ) -> None:
     attack(zoo)
-    with pytest.raises(ArtifactError, match="zoo build` that made the zoo again"):
+    with refused(ArtifactError, "wildpdiff zoo build"):
         Zoo.open(zoo)
     build(zoo, toy_backbone)
     assert files_of(zoo) == files_of(toy_zoo.folder)
@@ -120,7 +118,7 @@ def test_what_was_altered_is_refused_and_made_again(
 def test_a_plan_of_another_seed_is_refused_and_restored(zoo: Path, toy_zoo: Zoo, toy_backbone: Backbone) -> None:
     path = zoo / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "seed": 1}))
-    with pytest.raises(ArtifactError, match="do not belong together"):
+    with refused(ArtifactError, zoo / "plan.json"):
         Zoo.open(zoo)
     build(zoo, toy_backbone)
     assert files_of(zoo) == files_of(toy_zoo.folder)
@@ -129,7 +127,7 @@ def test_a_plan_of_another_seed_is_refused_and_restored(zoo: Path, toy_zoo: Zoo,
 def test_a_build_by_the_altered_plan_takes_no_shard_of_the_old_one(zoo: Path, toy_backbone: Backbone) -> None:
     path = zoo / "plan.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "seed": 1}))
-    with pytest.raises(ArtifactError, match=r"another plan \(different: seed\)|altered"):
+    with refused(ArtifactError, zoo):
         build(zoo, toy_backbone, seed=2)
     built = build(zoo, toy_backbone, seed=1)
     assert set(built.column("seed")) == {1}
@@ -145,7 +143,7 @@ def test_a_plan_that_lacks_a_key_is_refused_in_a_sentence(zoo: Path, key: str) -
         with pytest.raises(ArtifactError):
             Zoo.open(zoo)
     path.write_text(json.dumps({name: entry for name, entry in plan.items() if name != key}))
-    with pytest.raises(ArtifactError, match=r"plan.json"):
+    with refused(ArtifactError, zoo / "plan.json"):
         Zoo.open(zoo)
 
 
@@ -164,14 +162,14 @@ def test_a_zoo_from_before_the_hashes_is_read_and_known_as_such(zoo: Path, toy_z
 def test_the_verbs_refuse(world: World, run: Run, copy: Callable[[Path], Path], tmp_path: Path) -> None:
     broken = copy(world.zoo)
     negate(shard_path(broken, 0))
-    refused(run("inspect", broken), "shard-00000.safetensors", "altered")
+    refused_run(run("inspect", broken), "shard-00000.safetensors", "altered")
     common = [*SUITE, "--backbone", world.backbone, "--out", tmp_path / "out"]
-    refused(run("fit", "--zoo", broken, *common), "altered")
-    refused(run("evaluate", "--zoo", broken, "--generator", world.generator, *common), "altered")
+    refused_run(run("fit", "--zoo", broken, *common), "altered")
+    refused_run(run("evaluate", "--zoo", broken, "--generator", world.generator, *common), "altered")
     assert not (tmp_path / "out").exists()
 
 
-def test_fit_on_a_zoo_from_before_the_hashes_says_so(
+def test_fit_on_a_zoo_from_before_the_hashes_has_a_remark(
     world: World, run: Run, copy: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     old = copy(world.zoo)

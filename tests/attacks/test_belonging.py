@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import SUITE, Run, World, tiny_backbone
+from tiny_world import SUITE, Run, World, refused_run, tiny_backbone
 
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
@@ -56,20 +56,20 @@ def other_generator(world: World, tmp_path: Path) -> Path:
 )
 def test_an_altered_run_is_not_evaluated(run: Run, demo: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     edit(demo / "run.json", **changes)
-    refused(run("evaluate", "--run", demo, "--out", tmp_path / "out"))
+    refused_run(run("evaluate", "--run", demo, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", "{"])
 def test_a_run_file_that_is_none_is_refused(run: Run, demo: Path, tmp_path: Path, content: str) -> None:
     (demo / "run.json").write_text(content)
-    refused(run("evaluate", "--run", demo, "--out", tmp_path / "out"), "run.json")
+    refused_run(run("evaluate", "--run", demo, "--out", tmp_path / "out"), "run.json")
 
 
 @pytest.mark.parametrize("content", ["[[]]", "3", '[["a", "b"]]', '[["a", -1]]', '[["a", 1e300]]'])
 def test_stages_that_are_none_are_refused(run: Run, demo: Path, tmp_path: Path, content: str) -> None:
     (demo / "stages.json").write_text(content)
-    refused(run("evaluate", "--run", demo, "--out", tmp_path / "out"), "stages.json")
+    refused_run(run("evaluate", "--run", demo, "--out", tmp_path / "out"), "stages.json")
 
 
 def test_a_generator_of_another_zoo_is_refused(
@@ -77,14 +77,14 @@ def test_a_generator_of_another_zoo_is_refused(
 ) -> None:
     out = ["--out", tmp_path / "out"]
     common = [*SUITE, "--backbone", world.backbone, *out]
-    refused(run("evaluate", "--zoo", world.zoo, "--generator", other_generator, *common), "belong together")
+    refused_run(run("evaluate", "--zoo", world.zoo, "--generator", other_generator, *common), "belong together")
     shutil.rmtree(demo / "generator-0")
     shutil.copytree(other_generator, demo / "generator-0")
-    refused(run("evaluate", "--run", demo, *out), "belong together")
+    refused_run(run("evaluate", "--run", demo, *out), "belong together")
     pictures = tmp_path / "labels" / "impala"
     shutil.copytree(world.images, pictures)
     words = ["refine", world.adapter, "--images", pictures.parent, "--backbone", world.backbone, *out]
-    refused(run(*words, "--generator", other_generator), "made by generator")
+    refused_run(run(*words, "--generator", other_generator), "made by generator")
     assert not (tmp_path / "out").exists()
 
 
@@ -92,15 +92,15 @@ def test_zoos_of_other_groups_backbones_and_suites_are_refused(world: World, run
     out = ["--out", tmp_path / "out"]
     own = ["--backbone", world.backbone]
     zoos = ["--zoo", world.zoo, "--generator", world.generator]
-    refused(run("evaluate", *zoos, "--reference", world.zoo, *SUITE, *own, *out), "belong together")
+    refused_run(run("evaluate", *zoos, "--reference", world.zoo, *SUITE, *own, *out), "belong together")
     reference = world.run / "reference"
     exchanged = ["--zoo", reference, "--reference", world.zoo, "--generator", world.generator]
-    refused(run("evaluate", *exchanged, *SUITE, *own, *out), "belong together")
-    refused(run("evaluate", *zoos, *SUITE, "-o", "train=41", *own, *out), "belong together")
-    refused(run("fit", "--zoo", reference, *SUITE, *own, *out))
+    refused_run(run("evaluate", *exchanged, *SUITE, *own, *out), "belong together")
+    refused_run(run("evaluate", *zoos, *SUITE, "-o", "train=41", *own, *out), "belong together")
+    refused_run(run("fit", "--zoo", reference, *SUITE, *own, *out))
     other = tiny_backbone(tmp_path / "backbone", seed=1)
-    refused(run("fit", "--zoo", world.zoo, *SUITE, "--backbone", other, *out), "backbone")
-    refused(run("evaluate", *zoos, *SUITE, "--backbone", other, *out))
+    refused_run(run("fit", "--zoo", world.zoo, *SUITE, "--backbone", other, *out), "backbone")
+    refused_run(run("evaluate", *zoos, *SUITE, "--backbone", other, *out))
     assert not (tmp_path / "out").exists()
 
 
@@ -170,13 +170,13 @@ def test_a_resumed_demo_makes_again_what_is_broken(world: World, run: Run, demo:
     parts = [attack(demo) for attack in attacks]
     results_of_another_run(demo)
     words = ["demo", "--size", "tiny", "--backbone", world.backbone, "--out", demo, "--threads", "1", "--json"]
-    told = run(*words)
-    assert told.status == 0, told.err
+    outcome = run(*words)
+    assert outcome.status == 0, outcome.err
     for part in parts:
         assert content(part) == content(world.run / part.relative_to(demo)), part
     assert accuracies(demo / "results.json") == accuracies(world.run / "results.json")
     assert suite_of(demo) == suite_of(world.run)
-    Adapter.load(told.json["adapters"][0])
+    Adapter.load(outcome.json["adapters"][0])
 
 
 def test_damaged_results_count_as_missing(demo: Path) -> None:
@@ -193,7 +193,7 @@ def test_trust_of_another_generator_is_refused(world: World) -> None:
     """The tiny world has too few tasks for a model of trust, so that the check itself is called."""
     from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
     from wildpdiff.errors import ArtifactError
-    from wildpdiff.evaluate.belonging import check_belonging
+    from wildpdiff.evaluate.consistency import check_consistency
 
     generator = Generator.from_pretrained(world.generator)
     options = json.loads((world.run / "run.json").read_bytes())["suite_options"]
@@ -204,10 +204,10 @@ def test_trust_of_another_generator_is_refused(world: World) -> None:
         def __init__(self, fingerprint: str) -> None:
             self.generator = fingerprint
 
-    check = check_belonging.__wrapped__ if hasattr(check_belonging, "__wrapped__") else check_belonging
+    check = check_consistency.__wrapped__ if hasattr(check_consistency, "__wrapped__") else check_consistency
     parts = (suite, generator.backbone, zoo, reference, [generator])
     check(*parts, [Calibrated(generator.fingerprint)])
-    with pytest.raises(ArtifactError, match="belong together"):
+    with refused(ArtifactError, "belong together"):
         check(*parts, [Calibrated("0" * 64)])
 
 
@@ -221,7 +221,7 @@ def test_a_zoo_of_another_recipe_under_the_same_generator_is_refused(world: Worl
     config = FinetuneConfig(steps=6, batch=16, checkpoints=2, interval=2, warmup=2)
     build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config)
     words = ["--zoo", tmp_path / "zoo", "--generator", world.generator, *SUITE, "--backbone", world.backbone]
-    refused(run("evaluate", *words, "--out", tmp_path / "out"), "fitted to zoo", "belong together")
+    refused_run(run("evaluate", *words, "--out", tmp_path / "out"), "fitted to zoo", "belong together")
 
 
 def test_inspect_refuses_trust_of_another_generator(world: World, run: Run, copy: Copy) -> None:
@@ -239,4 +239,4 @@ def test_inspect_refuses_trust_of_another_generator(world: World, run: Run, copy
 def test_a_description_of_half_letters_is_refused(world: World, run: Run, tmp_path: Path) -> None:
     (tmp_path / "site.json").write_text('{"metadata": {"elevation": 1}, "task_id": "\\ud800"}')
     words = ["--description", tmp_path / "site.json", "--backbone", world.backbone, "--out", tmp_path / "out"]
-    refused(run("generate", world.generator, *words), "site.json")
+    refused_run(run("generate", world.generator, *words), "site.json")

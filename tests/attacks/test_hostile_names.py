@@ -1,4 +1,4 @@
-"""Names of files, tasks and species that would command a terminal or a spreadsheet."""
+"""Names of files, tasks and classes that would command a terminal or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_nothing_that_is_shown_commands_the_terminal(name: str, capsys: pytest.C
 
 @pytest.fixture
 def hostile(world: World, tmp_path: Path) -> Path:
-    """The world's backbone with other names of species: its weights, and so its adapters, stay."""
+    """The world's backbone with other class names: its weights, and so its adapters, stay."""
     found = load_backbone(world.backbone)
     classes = (TITLE, *FORMULAS, *found.classes[1 + len(FORMULAS) :])
     named = Backbone.wrap(found.module, name=found.name, classes=classes, image_size=found.image_size, lora=found.lora)
@@ -87,10 +87,10 @@ def test_predictions_are_safe_in_terminals_and_spreadsheets(
     shown = run(*words[:-1], "--", *names)
     assert shown.status == 0
     assert not raw(shown.out + shown.err)
-    told = run(*words[:-1], "--json", "--", *names)
-    assert not raw(told.out)
-    assert {entry["species"] for entry in told.json} == set(classes)
-    assert {entry["file"] for entry in told.json} == set(names)
+    outcome = run(*words[:-1], "--json", "--", *names)
+    assert not raw(outcome.out)
+    assert {entry["class"] for entry in outcome.json} == set(classes)
+    assert {entry["file"] for entry in outcome.json} == set(names)
 
 
 def test_inspect_and_refusals_show_no_raw_names(world: World, run: Run, tmp_path: Path, hostile: Path) -> None:

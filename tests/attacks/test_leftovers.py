@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_world import SUITE, Run, World
 
-from wildpdiff.cli.folders import may_write_adapters, may_write_artifact, may_write_into
+from wildpdiff.cli.folders import check_output_adapters, check_output_artifact, check_output_folder
 from wildpdiff.disk import own_entries, remove_leftovers, write_file, write_folder
 from wildpdiff.run_folder import RunFolder
 
@@ -54,9 +54,9 @@ def test_adapters_are_written_beside_leftovers(world: World, run: Run, tmp_path:
     words += ["--out", out, "-n", str(n)]
     for again in range(2):
         out.mkdir(exist_ok=True)
-        for place in (tmp_path / ".out.k2.partial", tmp_path / ".out.k2.previous", out / ".001.q.partial"):
-            place.mkdir()
-            (place / "adapter_model.safetensors").write_bytes(b"half")
+        for leftover in (tmp_path / ".out.k2.partial", tmp_path / ".out.k2.previous", out / ".001.q.partial"):
+            leftover.mkdir()
+            (leftover / "adapter_model.safetensors").write_bytes(b"half")
         (out / ".provenance.json.a.partial").touch()
         assert run(*words).status == 0, again
         assert leftovers(tmp_path) == []
@@ -67,14 +67,14 @@ def test_a_generator_is_fitted_beside_leftovers(world: World, copy: Copy) -> Non
     (generator / ".manifest.json.a.partial").touch()
     (generator / ".trust.b.partial").mkdir()
     (generator / ".trust.b.partial" / "space.safetensors").touch()
-    may_write_artifact(generator, "generator")
+    check_output_artifact(generator, "generator")
     assert leftovers(generator) == []
     for path in generator.iterdir():
         path.unlink()
     (generator / ".manifest.json.a.partial").touch()
-    may_write_artifact(generator, "generator")
-    may_write_adapters(generator, 2)
-    may_write_into(generator)
+    check_output_artifact(generator, "generator")
+    check_output_adapters(generator, 2)
+    check_output_folder(generator)
     assert list(generator.iterdir()) == []
 
 

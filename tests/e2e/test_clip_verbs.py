@@ -30,15 +30,15 @@ def test_it_is_fitted_generates_and_is_evaluated_with_clip_and_not_without(
 ) -> None:
     suite = (*SUITE, "--backbone", world.backbone)
     out = tmp_path / "generator"
-    small = ("--parts", "backgrounds", "--size", "tiny", "--steps", "5")
+    small = ("--parts", "backgrounds", "--steps", "5")
     fitted = run("fit", "--zoo", world.zoo, *suite, *small, "--clip", clip, "--out", out)
     assert fitted.status == 0, fitted.err
 
-    ask = ("generate", out, "--suite", "savanna", *SUITE, "--task", "unseen-001", "--backbone", world.backbone)
-    without = run(*ask, "--out", tmp_path / "adapter")
+    generate = ("generate", out, "--suite", "savanna", *SUITE, "--task", "unseen-001", "--backbone", world.backbone)
+    without = run(*generate, "--out", tmp_path / "adapter")
     assert without.status == 2
     assert "--clip FOLDER" in without.err
-    made = run(*ask, "--clip", clip, "--out", tmp_path / "adapter")
+    made = run(*generate, "--clip", clip, "--out", tmp_path / "adapter")
     assert made.status == 0, made.err
     assert (tmp_path / "adapter" / "provenance.json").is_file()
 

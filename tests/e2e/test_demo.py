@@ -26,7 +26,7 @@ def test_run_again_prints_the_same_table_and_a_command_that_works(world: World, 
     again = run(*command)
     assert again.status == 0
     assert (results.read_bytes(), (world.zoo / "index.parquet").stat().st_mtime_ns) == before
-    assert "kernel ridge regression" in again.out
+    assert "Kernel ridge regression" in again.out
     assert str(world.run / "report.html") in again.out
     suggested = next(line for line in again.out.splitlines() if line.startswith("Try next: "))
     words = shlex.split(suggested.removeprefix("Try next: "))

@@ -26,12 +26,12 @@ def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path:
     plain = run(*verb, "--out", tmp_path / "plain", "--json").json
     assert (plain["labels"], plain["unlabelled_images"], plain["prior"]) == (6, 0, None)
     more = ["--generator", world.generator, "--unlabelled", world.images]
-    told = run(*verb, *more, "--out", tmp_path / "informed", "--json").json
-    assert set(told["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
-    assert set(told["cross_validated_losses"]) == set(told["start_losses"])
-    assert told["unlabelled_images"] > 0
+    values = run(*verb, *more, "--out", tmp_path / "informed", "--json").json
+    assert set(values["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
+    assert set(values["cross_validated_losses"]) == set(values["start_losses"])
+    assert values["unlabelled_images"] > 0
     refined = Adapter.load(tmp_path / "informed")
-    assert refined.provenance["start"] == told["start"]
+    assert refined.provenance["start"] == values["start"]
     assert refined.provenance["labels"] == 6
     assert refined.provenance["refined_from"]["source"] == "generated"
     assert refined.distance(Adapter.load(world.adapter)) > 0
@@ -39,7 +39,7 @@ def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path:
     assert len(run(*predict).json) == 6
 
 
-def test_remarks_say_what_was_missing(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
+def test_remarks_name_missing_inputs(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
     outcome = run("refine", world.adapter, "--images", labels, "--backbone", world.backbone, "--out", tmp_path / "out")
     assert "refined from the" in outcome.out
     assert "The start was chosen by cross-validation" in outcome.err
@@ -56,12 +56,12 @@ def test_several_adapters_are_several_starts(world: World, run: Run, tmp_path: P
             tmp_path / "many" / f"{number:03d}"
         )
     verb = ["refine", tmp_path / "many", world.adapter, "--images", labels, "--backbone", world.backbone]
-    told = run(*verb, "--generator", world.generator, "--out", tmp_path / "out", "--json").json
-    assert set(told["start_losses"]) >= {"generated", "sample 1", "sample 2", "sample 3"}
-    assert len([name for name in told["cross_validated_losses"] if name.startswith("sample")]) == 2
-    assert "sample 2" not in told["cross_validated_losses"]  # thirty times too large
+    values = run(*verb, "--generator", world.generator, "--out", tmp_path / "out", "--json").json
+    assert set(values["start_losses"]) >= {"generated", "sample 1", "sample 2", "sample 3"}
+    assert len([name for name in values["cross_validated_losses"] if name.startswith("sample")]) == 2
+    assert "sample 2" not in values["cross_validated_losses"]  # thirty times too large
     provenance = Adapter.load(tmp_path / "out").provenance
-    assert provenance["cross_validated_losses"] == told["cross_validated_losses"]
+    assert provenance["cross_validated_losses"] == values["cross_validated_losses"]
     assert provenance["refined_from"]["sample"] == 0
 
 

@@ -14,17 +14,17 @@ from wildpdiff.evaluate.results import Results, read_results
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("paper")
-    assert main(words(place)) == 0
-    return place
+    folder = tmp_path_factory.mktemp("paper")
+    assert main(words(folder)) == 0
+    return folder
 
 
-def words(place: Path, *further: str) -> list[str]:
-    backbone = place / "backbone"
+def words(folder: Path, *further: str) -> list[str]:
+    backbone = folder / "backbone"
     if not backbone.is_dir():
         tiny_backbone(backbone)
-    told = ["--size", "tiny", "--seeds", "2", "--backbone", str(backbone), "--out", str(place / "run")]
-    return ["reproduce", "paper", *told, "--threads", "1", "--json", *further]
+    options = ["--size", "tiny", "--seeds", "2", "--backbone", str(backbone), "--out", str(folder / "run")]
+    return ["reproduce", "paper", *options, "--threads", "1", "--json", *further]
 
 
 @pytest.fixture(scope="module")

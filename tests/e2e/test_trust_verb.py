@@ -10,13 +10,13 @@ import pytest
 import torch
 from tiny_world import Run, World
 
+from trust_calibration import calibrate
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.trust.calibrate import calibrate
 from wildpdiff.trust.folds import Fold
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
@@ -55,10 +55,10 @@ def trusting(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors = {name: torch.stack([entry.tensors[name] for entry in kept]).mean(0) for name in kept[0].tensors}
         return Mean(Adapter(tensors, kept[0].config))
 
-    told = {task.name: task.description for task in suite.tasks("seen")}
+    descriptions = {task.name: task.description for task in suite.tasks("seen")}
     features = FeatureCache(backbone, suite.tasks("seen"), 8)
     model = calibrate(
-        zoo, told, suite.metadata_schema, backbone, features, fit_without, generator=generator.fingerprint
+        zoo, descriptions, suite.metadata_schema, backbone, features, fit_without, generator=generator.fingerprint
     )
     model.save(folder / "trust")
     return folder
@@ -67,19 +67,19 @@ def trusting(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 TASK = ["--metadata", "latitude=-2.4", "--metadata", "habitat=woodland"]
 
 
-def test_trust_is_told_in_words_and_as_json(trusting: Path, world: World, run: Run) -> None:
+def test_trust_in_words_and_as_json(trusting: Path, world: World, run: Run) -> None:
     shown = run("trust", trusting, *TASK, "--examples", world.images, "--backbone", world.backbone)
     assert shown.status == 0, shown.err
     assert "from the description and the examples" in shown.out
     assert "90 % interval" in shown.out
-    told = run("trust", trusting, *TASK, "--backbone", world.backbone, "--min-trust", "0", "--json").json
-    assert 0 <= told["trust"] <= 1
-    assert told["low"] <= told["high"]
-    assert (told["basis"], told["use"]) == ("description", "generated")
-    assert any("nothing is told of" in entry for entry in told["reasons"])
+    values = run("trust", trusting, *TASK, "--backbone", world.backbone, "--min-trust", "0", "--json").json
+    assert 0 <= values["trust"] <= 1
+    assert values["low"] <= values["high"]
+    assert (values["basis"], values["use"]) == ("description", "generated")
+    assert any("the description lacks" in entry for entry in values["reasons"])
 
 
-def test_below_the_threshold_the_pretrained_model_is_written_and_that_is_said(
+def test_below_the_threshold_the_pretrained_model_is_written_with_a_sentence(
     trusting: Path, world: World, run: Run, tmp_path: Path
 ) -> None:
     words = ["generate", trusting, *TASK, "--backbone", world.backbone]
@@ -95,17 +95,17 @@ def test_below_the_threshold_the_pretrained_model_is_written_and_that_is_said(
 
     used = run(*words, "--out", tmp_path / "used", "--min-trust", "0", "--json").json
     assert used["trust"]["use"] == "generated"
-    told = Adapter.load(tmp_path / "used").provenance
-    assert (told["source"], told["trust"]["use"]) == ("generated", "generated")
+    values = Adapter.load(tmp_path / "used").provenance
+    assert (values["source"], values["trust"]["use"]) == ("generated", "generated")
 
 
-def test_without_a_threshold_what_is_not_trusted_is_kept_back_by_default(
+def test_without_a_threshold_what_is_not_trusted_is_replaced_by_default(
     trusting: Path, world: World, run: Run, tmp_path: Path
 ) -> None:
     """The planted source ignores its description, so its trust is 0 whatever it gains."""
     words = ["generate", trusting, *TASK, "--backbone", world.backbone]
-    told = run("trust", trusting, *TASK, "--backbone", world.backbone, "--json").json
-    assert (told["trust"], told["use"]) == (0, "pretrained")
+    values = run("trust", trusting, *TASK, "--backbone", world.backbone, "--json").json
+    assert (values["trust"], values["use"]) == (0, "pretrained")
     for number, further in enumerate(([], ["-n", "2"], ["--sample"])):
         done = run(*words, *further, "--out", tmp_path / f"kept-{number}")
         assert done.status == 0, done.err
@@ -126,14 +126,14 @@ def test_without_a_threshold_what_is_not_trusted_is_kept_back_by_default(
             assert {(entry["value"], entry["use"]) for entry in trust} == {(0, use)}
 
 
-def test_estimates_are_given_by_default_and_samples_when_asked_for(world: World, run: Run, tmp_path: Path) -> None:
+def test_estimates_are_given_by_default_and_samples_on_request(world: World, run: Run, tmp_path: Path) -> None:
     words = ["generate", world.generator, *TASK, "--backbone", world.backbone, "--json"]
     drawn, adapters = {}, {}
     for name, further in {"one": [], "same": ["-n", "2", "--estimate"], "many": ["-n", "2"], "s": ["--sample"]}.items():
-        told = run(*words, *further, "--out", tmp_path / name).json
-        drawn[name] = told["drawn"]
-        adapters[name] = [Adapter.load(folder) for folder in told["adapters"]]
-        assert told["made_of"]
+        values = run(*words, *further, "--out", tmp_path / name).json
+        drawn[name] = values["drawn"]
+        adapters[name] = [Adapter.load(folder) for folder in values["adapters"]]
+        assert values["made_of"]
     assert drawn == {"one": "estimate", "same": "estimate", "many": "samples", "s": "samples"}
     (estimate,) = adapters["one"]
     assert [estimate.distance(entry) for entry in adapters["same"]] == [0, 0]

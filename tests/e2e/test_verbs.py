@@ -19,15 +19,15 @@ from wildpdiff.backbones.registry import BUNDLED, load_backbone
 
 def test_suite_is_listed_and_shown(run: Run, tmp_path: Path) -> None:
     assert run("suite", "ls", "--json").json[0]["suite"] == "savanna"
-    told = run("suite", "show", "savanna", *SUITE, "--json").json
-    assert told["tasks"] == {"pretraining": 240, "seen": 12, "unseen": 3}
+    values = run("suite", "show", "savanna", *SUITE, "--json").json
+    assert values["tasks"] == {"pretraining": 240, "seen": 12, "unseen": 3}
     sheet = tmp_path / "sheet.png"
     task = run("suite", "show", "savanna", *SUITE, "--task", "unseen-001", "--image", sheet, "--json").json
     assert task["images"] == {"train": 40, "validation": 10, "test": 20}
     assert sum(task["labels"].values()) == 70
     assert task["backgrounds"] == 4
     assert Image.open(sheet).height == 40
-    assert run("suite", "show", "savanna", "--seed", "1", "--json").json["fingerprint"] != told["fingerprint"]
+    assert run("suite", "show", "savanna", "--seed", "1", "--json").json["fingerprint"] != values["fingerprint"]
 
 
 def test_exported_suite_is_a_suite_again(run: Run, tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_exported_suite_is_a_suite_again(run: Run, tmp_path: Path) -> None:
     done = run("suite", "export", "savanna", *small, "--group", "unseen", "--limit", "2", "--out", out, "--json")
     assert done.json["tasks"] == ["unseen-000", "unseen-001"]
     assert json.loads((out / "annotations.json").read_bytes())["categories"]
-    told = run("suite", "show", out / "images.csv", "-o", "unseen=1", "--json").json
-    assert told["tasks"] == {"pretraining": 0, "seen": 1, "unseen": 1}
+    values = run("suite", "show", out / "images.csv", "-o", "unseen=1", "--json").json
+    assert values["tasks"] == {"pretraining": 0, "seen": 1, "unseen": 1}
     refused = run("suite", "export", out / "images.csv", "--out", tmp_path / "again")
     assert refused.status == 2
     assert "savanna" in refused.err
@@ -46,9 +46,9 @@ def test_exported_suite_is_a_suite_again(run: Run, tmp_path: Path) -> None:
 def test_backbone_is_pretrained(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "backbone"
     options = ["-o", "image_size=24", "-o", "pretraining=30", "-o", "train=40"]
-    told = run("backbone", "pretrain", *options, "--epochs", "1", "--out", out, "--json").json
-    assert load_backbone(out).backbone_hash == told["hash"]
-    assert len(told["losses"]) == 1
+    values = run("backbone", "pretrain", *options, "--epochs", "1", "--out", out, "--json").json
+    assert load_backbone(out).backbone_hash == values["hash"]
+    assert len(values["losses"]) == 1
 
 
 def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     built = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
     assert built.json["checkpoints"] == 48
     again = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
-    assert "going on" in again.err
+    assert "resuming" in again.err
     assert again.json["resumed_shards"] == 1
     settings = tmp_path / "config.json"
     settings.write_text('{"components": 3, "diffusion": {"batch": 32}, "autoencoder_config": {"latent_size": 6}}')
@@ -66,8 +66,6 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     fit = [
         "--parts",
         "metadata,backgrounds",
-        "--size",
-        "tiny",
         "--steps",
         "30",
         "--task-steps",
@@ -98,8 +96,8 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
 
 
 def test_a_run_is_evaluated_again_on_fewer_seen_tasks(world: World, run: Run, tmp_path: Path) -> None:
-    told = ["--run", world.run, "--seen-tasks", "2", "--samples", "1", "--without", "nearest task"]
-    outcome = run("evaluate", *told, "--out", tmp_path / "few", "--json")
+    options = ["--run", world.run, "--seen-tasks", "2", "--samples", "1", "--without", "nearest task"]
+    outcome = run("evaluate", *options, "--out", tmp_path / "few", "--json")
     assert outcome.status == 0, outcome.err
     found = outcome.json
     assert {row["split"] for row in found["rows"]} == {"seen", "unseen"}
@@ -127,18 +125,18 @@ def test_an_evaluation_needs_something_to_evaluate(run: Run, tmp_path: Path) -> 
 
 
 def test_generate_from_a_file_from_flags_and_from_a_task(world: World, run: Run, tmp_path: Path) -> None:
-    place = tmp_path / "site"
-    place.mkdir()
+    site_folder = tmp_path / "site"
+    site_folder.mkdir()
     for number, path in enumerate(sorted(world.images.iterdir())[:2]):
-        (place / f"{number}.jpg").write_bytes(path.read_bytes())
+        (site_folder / f"{number}.jpg").write_bytes(path.read_bytes())
     site = {"metadata": {"elevation": 1500, "habitat": "woodland"}, "backgrounds": ["0.jpg", "1.jpg"]}
-    (place / "site.json").write_text(json.dumps(site))
+    (site_folder / "site.json").write_text(json.dumps(site))
     generate = ("generate", world.generator)
-    told = run(*generate, "--description", place / "site.json", "--out", tmp_path / "file", "--json").json
-    assert told["parts"] == ["metadata", "backgrounds"]
-    assert set(told["seconds"]) == {"load", "condition", "sample_and_decode", "write"}
+    values = run(*generate, "--description", site_folder / "site.json", "--out", tmp_path / "file", "--json").json
+    assert values["parts"] == ["metadata", "backgrounds"]
+    assert set(values["seconds"]) == {"load", "condition", "sample_and_decode", "write"}
     flags = ["--metadata", "elevation=1500", "--metadata", "habitat=woodland"]
-    flags += ["--backgrounds", place / "0.jpg", "--backgrounds", place / "1.jpg"]
+    flags += ["--backgrounds", site_folder / "0.jpg", "--backgrounds", site_folder / "1.jpg"]
     assert run(*generate, *flags, "--out", tmp_path / "flags").status == 0
     for name in ("adapter_model.safetensors", "provenance.json"):
         assert (tmp_path / "flags" / name).read_bytes() == (tmp_path / "file" / name).read_bytes()
@@ -154,22 +152,22 @@ def test_generate_from_a_file_from_flags_and_from_a_task(world: World, run: Run,
 def test_predict_writes_a_table(world: World, run: Run, tmp_path: Path) -> None:
     out = tmp_path / "predictions.csv"
     predict = ["predict", world.adapter, world.images, "--backbone", world.backbone]
-    told = run(*predict, "--top", "3", "--out", out, "--json").json
+    values = run(*predict, "--top", "3", "--out", out, "--json").json
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert len(rows) == len(told) == 18
-    assert [row["species"] for row in rows] == [entry["species"] for entry in told]
-    shares = [entry["probability"] for entry in told[:3]]
+    assert len(rows) == len(values) == 18
+    assert [row["class"] for row in rows] == [entry["class"] for entry in values]
+    shares = [entry["probability"] for entry in values[:3]]
     assert shares == sorted(shares, reverse=True)
 
 
 @pytest.mark.parametrize("name", ["adapters/unseen-000", "generator-0", "generator-0-backbone", "zoo", "results.json"])
-def test_inspect_tells_every_kind(world: World, run: Run, name: str) -> None:
+def test_inspect_knows_every_kind(world: World, run: Run, name: str) -> None:
     kind = {"adapters": "adapter", "results.json": "results", "generator-0-backbone": "backbone"}
-    told = run("inspect", world.run / name, "--json").json
-    assert told["kind"] == kind.get(name.split("/")[0], name.split("-")[0])
+    values = run("inspect", world.run / name, "--json").json
+    assert values["kind"] == kind.get(name.split("/")[0], name.split("-")[0])
     plain = run("inspect", world.run / name)
     assert plain.status == 0
-    assert told["kind"] in plain.out
+    assert values["kind"] in plain.out
 
 
 @pytest.mark.parametrize("name", BUNDLED)

@@ -57,5 +57,5 @@ def test_killed_builds_end_with_the_bytes_of_an_undisturbed_one(world: World, ru
     assert any(running[1:])
     finished = run(*build, killed)
     assert finished.status == 0
-    assert "going on" in finished.err
+    assert "resuming" in finished.err
     assert files_of(killed) == files_of(calm)

@@ -70,3 +70,14 @@ def tiny_backbone(folder: Path, name: str = "savanna-cnn", seed: int = 0) -> Pat
     backbone = Backbone.wrap(module, name=name, classes=CLASSES, image_size=IMAGE_SIZE, lora=SAVANNA_LORA)
     save_backbone(backbone, folder)
     return folder
+
+
+def refused_run(outcome: Outcome, *values: object) -> None:
+    """Status 2, one sentence that names these values, no traceback and no result."""
+    assert outcome.status == 2, outcome.err
+    sentence = outcome.err.strip().splitlines()[-1]
+    assert sentence.startswith("Error: ")
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    missing = [value for value in values if str(value) not in sentence]
+    assert not missing, sentence

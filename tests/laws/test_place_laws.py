@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wildpdiff.conditions.places import SphereCoordinates
+from wildpdiff.conditions.sites import SphereCoordinates
 
 
 def great_circle(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Angle between two places by the haversine formula, in radians."""
+    """Angle between two sites by the haversine formula, in radians."""
     (lat1, lon1), (lat2, lon2) = np.deg2rad(first), np.deg2rad(second)
     half = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
     return float(2 * np.arcsin(np.sqrt(half)))
@@ -26,8 +26,8 @@ def region(latitude: float, longitude: float, count: int, kilometres: float, see
     return list(zip(latitudes.tolist(), longitudes.tolist(), strict=True))
 
 
-def fitted(places: list[tuple[float, float]]) -> SphereCoordinates:
-    return SphereCoordinates.fit(np.array([place[0] for place in places]), np.array([place[1] for place in places]))
+def fitted(sites: list[tuple[float, float]]) -> SphereCoordinates:
+    return SphereCoordinates.fit(np.array([site[0] for site in sites]), np.array([site[1] for site in sites]))
 
 
 def distance(frame: SphereCoordinates, first: tuple[float, float], second: tuple[float, float]) -> float:
@@ -44,11 +44,11 @@ def distance(frame: SphereCoordinates, first: tuple[float, float], second: tuple
 def test_in_a_small_region_distances_are_those_on_the_ground(
     latitude: float, longitude: float, kilometres: float, seed: int
 ) -> None:
-    places = region(latitude, longitude, 12, kilometres, seed)
-    frame = fitted(places)
-    for other in places[1:]:
-        assert distance(frame, places[0], other) * frame.scale == pytest.approx(
-            great_circle(places[0], other), rel=0.01, abs=1e-9
+    sites = region(latitude, longitude, 12, kilometres, seed)
+    frame = fitted(sites)
+    for other in sites[1:]:
+        assert distance(frame, sites[0], other) * frame.scale == pytest.approx(
+            great_circle(sites[0], other), rel=0.01, abs=1e-9
         )
 
 
@@ -57,17 +57,17 @@ def test_in_a_small_region_distances_are_those_on_the_ground(
 def test_over_the_whole_earth_distances_are_chords_up_to_one_factor(seed: int) -> None:
     rng = np.random.default_rng(seed)
     latitudes = np.rad2deg(np.arcsin(rng.uniform(-1, 1, 10))).tolist()
-    places = list(zip(latitudes, rng.uniform(-180, 180, 10).tolist(), strict=True))
-    frame = fitted(places)
-    for other in places[1:]:
-        chord = 2 * np.sin(great_circle(places[0], other) / 2)
-        assert distance(frame, places[0], other) * frame.scale == pytest.approx(chord, rel=1e-6)
+    sites = list(zip(latitudes, rng.uniform(-180, 180, 10).tolist(), strict=True))
+    frame = fitted(sites)
+    for other in sites[1:]:
+        chord = 2 * np.sin(great_circle(sites[0], other) / 2)
+        assert distance(frame, sites[0], other) * frame.scale == pytest.approx(chord, rel=1e-6)
 
 
 @pytest.mark.parametrize("latitude", [0.0, 51.0, -78.0])
 def test_the_date_line_is_no_border(latitude: float) -> None:
-    places = [(latitude, longitude) for longitude in (178.0, 179.0, -179.0, -178.0)]
-    frame = fitted(places)
+    sites = [(latitude, longitude) for longitude in (178.0, 179.0, -179.0, -178.0)]
+    frame = fitted(sites)
     across = distance(frame, (latitude, 179.9), (latitude, -179.9))
     inside = distance(frame, (latitude, 178.6), (latitude, 178.8))
     assert across == pytest.approx(inside, rel=1e-3)
@@ -77,27 +77,27 @@ def test_the_date_line_is_no_border(latitude: float) -> None:
 @pytest.mark.parametrize("pole", [90.0, -90.0])
 def test_at_a_pole_every_longitude_is_the_same_place(pole: float) -> None:
     rng = np.random.default_rng(1)
-    places = [(pole * (1 - 0.02 * share), longitude) for share, longitude in rng.uniform(0, 1, (9, 2)) * (1, 360)]
-    frame = fitted([(latitude, longitude - 180) for latitude, longitude in places])
+    sites = [(pole * (1 - 0.02 * share), longitude) for share, longitude in rng.uniform(0, 1, (9, 2)) * (1, 360)]
+    frame = fitted([(latitude, longitude - 180) for latitude, longitude in sites])
     assert frame.encode(pole, 10.0) == pytest.approx(frame.encode(pole, -130.0), abs=1e-6)
-    # Two places on both sides of the pole are as far apart as the way over it.
+    # Two sites on both sides of the pole are as far apart as the way over it.
     near = np.sign(pole) * 89.5
     assert distance(frame, (near, 0.0), (near, 180.0)) * frame.scale == pytest.approx(np.deg2rad(1.0), rel=0.01)
 
 
 def test_turning_all_longitudes_changes_nothing() -> None:
-    places = region(-2.0, 35.0, 10, 400.0, 0)
-    turned = [(latitude, (longitude + 150 + 180) % 360 - 180) for latitude, longitude in places]
-    first, second = fitted(places), fitted(turned)
-    for place, moved in zip(places, turned, strict=True):
-        assert first.encode(*place) == pytest.approx(second.encode(*moved), abs=1e-6)
+    sites = region(-2.0, 35.0, 10, 400.0, 0)
+    turned = [(latitude, (longitude + 150 + 180) % 360 - 180) for latitude, longitude in sites]
+    first, second = fitted(sites), fitted(turned)
+    for site, moved in zip(sites, turned, strict=True):
+        assert first.encode(*site) == pytest.approx(second.encode(*moved), abs=1e-6)
 
 
 @pytest.mark.parametrize("kilometres", [2.0, 500.0])
 def test_the_seen_places_have_unit_variance_in_each_of_two_dimensions(kilometres: float) -> None:
-    places = region(20.0, 10.0, 50, kilometres, 2)
-    frame = fitted(places)
-    embedded = np.array([frame.encode(*place) for place in places])
+    sites = region(20.0, 10.0, 50, kilometres, 2)
+    frame = fitted(sites)
+    embedded = np.array([frame.encode(*site) for site in sites])
     assert np.allclose(embedded.mean(0), 0.0, atol=1e-6)
     assert (embedded**2).sum(1).mean() == pytest.approx(2.0, rel=1e-6)
 
@@ -123,8 +123,8 @@ def test_a_single_place_divides_by_one() -> None:
 
 
 def test_one_coordinate_alone_takes_the_other_from_the_seen_mean() -> None:
-    places = region(40.0, 170.0, 12, 300.0, 3)
-    frame = fitted(places)
+    sites = region(40.0, 170.0, 12, 300.0, 3)
+    frame = fitted(sites)
     assert frame.encode(41.0, None)[1] == pytest.approx(0.0, abs=0.05)
     assert frame.encode(None, 172.0)[0] == pytest.approx(0.0, abs=0.05)
     assert frame.encode(None, 172.0)[1] > 0.3

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wildpdiff.diffusion.denoiser import Denoiser
-from wildpdiff.diffusion.guidance import guided
+from wildpdiff.diffusion.denoiser import Denoiser, guided
 from wildpdiff.diffusion.samplers import SAMPLERS, ddim, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 

@@ -23,8 +23,8 @@ def embeddings_of_subsets(
         count = int(features.mask[task].sum())
         lowest = min(smallest, count)
         size = lowest + min(int(luck[row] * (count - lowest + 1)), count - lowest)
-        places = features.mask[task].nonzero()[:, 0]
-        chosen = places[order[row, places].argsort()[:size]]
+        columns = features.mask[task].nonzero()[:, 0]
+        chosen = columns[order[row, columns].argsort()[:size]]
         rows.append(encoder.encode_features(features.values[task, chosen]))
     return torch.stack(rows)
 

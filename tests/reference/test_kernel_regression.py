@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.regression import KernelRegressionSource
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.metadata import MetadataEncoder
 from wildpdiff.conditions.task_id import TaskIdEncoder
@@ -56,9 +56,9 @@ def task_weights(
 
 def toy(count: int = 9) -> tuple[list[Description], list[Adapter]]:
     rng = numpy_generator(0, "toy")
-    places = rng.normal(size=(count, 2))
-    values = np.stack([np.sin(places[:, 0]), places[:, 1], places.sum(1) ** 2], 1) + 0.05 * rng.normal(size=(count, 3))
-    descriptions = [Description(metadata={"x": x, "y": y}, task_id=f"t{i % 3}") for i, (x, y) in enumerate(places)]
+    points = rng.normal(size=(count, 2))
+    values = np.stack([np.sin(points[:, 0]), points[:, 1], points.sum(1) ** 2], 1) + 0.05 * rng.normal(size=(count, 3))
+    descriptions = [Description(metadata={"x": x, "y": y}, task_id=f"t{i % 3}") for i, (x, y) in enumerate(points)]
     return descriptions, [Adapter({"w": torch.tensor(row, dtype=torch.float32)}, CONFIG) for row in values]
 
 

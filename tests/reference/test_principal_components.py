@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.pca import PCAAutoencoder
-from wildpdiff.codec.normalize import Normalizer
+from wildpdiff.codec.codec import Codec
 
 
 def slow_principal_components(vectors: Tensor, count: int) -> Tensor:
@@ -33,7 +33,7 @@ def test_latents_equal_those_of_the_singular_value_decomposition(n: int, d: int)
 def test_normaliser_equals_a_loop_over_coordinates(mode: str) -> None:
     layout = Layout((("a", (2,)), ("b", (3,))))
     vectors = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2, 3, 4, 5])
-    fitted = Normalizer.fit(vectors, mode, layout)
+    fitted = Codec.fit(layout, vectors, mode)
     mean = [sum(row[i].item() for row in vectors) / 7 for i in range(5)]
     variance = [sum((row[i].item() - mean[i]) ** 2 for row in vectors) / 7 for i in range(5)]
     if mode == "tensor":

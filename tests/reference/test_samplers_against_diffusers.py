@@ -54,7 +54,7 @@ def run_theirs(scheduler: Any, noise: Tensor, cond: Tensor, rows: list[torch.Gen
 
 
 def row_generators(seed: int) -> list[torch.Generator]:
-    """The generator of every row, derived as the samplers' documentation says: one seed a row, in order."""
+    """The generator of every row, derived as in the samplers' documentation: one seed a row, in order."""
     parent = torch.Generator().manual_seed(seed)
     seeds = [int(torch.randint(2**62, (), generator=parent)) for _ in range(N)]
     return [torch.Generator().manual_seed(s) for s in seeds]

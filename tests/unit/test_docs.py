@@ -138,8 +138,8 @@ def test_quick_commands_of_the_readme_run() -> None:
     assert [words[0] for words in chosen] == ["generate", "predict", "inspect", "refine"]
     for words in chosen:
         assert wildpdiff_command(words) == 0, words
-    lines = Path("species.csv").read_text().splitlines()
-    assert lines[0] == "file,species,probability"
+    lines = Path("classes.csv").read_text().splitlines()
+    assert lines[0] == "file,class,probability"
     assert len(lines) == 1 + len(list(Path("photographs").iterdir()))
 
 

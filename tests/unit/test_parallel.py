@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 
+from refusals import refused
 from wildpdiff import parallel
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.parallel import in_parallel, workers
@@ -76,7 +77,7 @@ def test_an_error_of_a_job_is_raised_as_it_is_and_stops_the_others(processes):
 
     found = in_parallel(fail, range(50))
     assert next(found) == 0
-    with pytest.raises(DataError, match="has no images"):
+    with refused(DataError, "has no images"):
         next(found)
 
 
@@ -84,7 +85,7 @@ def test_a_killed_process_is_named_and_not_waited_for(two_processes):
     def die(number, tick):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match="--threads 1"):
+    with refused(TrainingError, "--threads 1"):
         list(in_parallel(die, range(4)))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from refusals import refused
 from wildbench.datasets.savanna.world import CLASSES
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
@@ -76,22 +77,14 @@ def test_a_run_leaves_every_stage(finished: PipelineResult, config: PipelineConf
     assert finished.results.provenance.command == "a test"
 
 
-def test_the_reporter_hears_of_every_stage_and_its_end(copy: Path, config: PipelineConfig) -> None:
-    heard: list[str] = []
+def test_only_what_is_missing_is_done_again_and_every_stage_is_reported(copy: Path, config: PipelineConfig) -> None:
+    started: list[str] = []
     ends: dict[str, tuple[int, int]] = {}
 
     def reporter(stage: str):  # type: ignore[no-untyped-def]
-        heard.append(stage)
+        started.append(stage)
         return lambda done, total: ends.__setitem__(stage, (done, total))
 
-    (copy / "results.json").unlink()
-    run_pipeline(config, copy, command="again", reporter=reporter)
-    assert heard == STAGES
-    assert all(done == total for done, total in ends.values())
-    assert "evaluate" in ends
-
-
-def test_only_what_is_missing_is_done_again(copy: Path, config: PipelineConfig) -> None:
     before = times(copy)
     rows = read_results(copy / "results.json").rows
     (copy / "results.json").unlink()
@@ -99,11 +92,14 @@ def test_only_what_is_missing_is_done_again(copy: Path, config: PipelineConfig) 
     assert report
     for name in report:
         (copy / name).unlink()
-    again = run_pipeline(config, copy, command="a test")
+    again = run_pipeline(config, copy, command="again", reporter=reporter)
     after = times(copy)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed == {"results.json", "stages.json"} | report
     assert again.results.rows == rows
+    assert started == STAGES
+    assert all(done == total for done, total in ends.values())
+    assert "evaluate" in ends
 
 
 def test_a_missing_generator_is_fitted_again_to_the_same_bytes(copy: Path, config: PipelineConfig) -> None:
@@ -122,19 +118,19 @@ def test_another_configuration_in_the_folder_is_refused(
     copy: Path, config: PipelineConfig, changes: dict, key: str
 ) -> None:
     before = times(copy)
-    with pytest.raises(ArtifactError, match=rf"holds a run with another {key}\. Choose another --out"):
+    with refused(ArtifactError, key, "--out"):
         run_pipeline(replace(config, **changes), copy, command="a test")
     assert times(copy) == before
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, config: PipelineConfig) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"mine")
-    with pytest.raises(ArtifactError, match="is not empty and holds no run"):
+    with refused(ArtifactError, tmp_path):
         run_pipeline(config, tmp_path, command="a test")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
 def test_a_run_file_that_is_no_configuration_is_refused(tmp_path: Path, config: PipelineConfig) -> None:
     (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(ArtifactError, match="holds a run with another suite"):
+    with refused(ArtifactError, "suite"):
         run_pipeline(config, tmp_path, command="a test")

@@ -1,8 +1,8 @@
 """The number of threads is one inside the block, and what it was before afterwards, whatever happens inside."""
 
-import pytest
 import torch
 
+from refusals import refused
 from wildpdiff.threads import one_thread
 
 
@@ -13,7 +13,7 @@ def test_one_thread_inside_and_as_many_as_before_afterwards() -> None:
         with one_thread():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-        with pytest.raises(ValueError, match="inside"), one_thread():
+        with refused(ValueError, "inside"), one_thread():
             raise ValueError("inside")
         assert torch.get_num_threads() == 2
     finally:

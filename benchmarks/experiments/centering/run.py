@@ -1,4 +1,4 @@
-"""Adapters centred on the backgrounds of their place, measured on held-out *seen* tasks; the unseen are never read.
+"""Adapters centred on the backgrounds of their site, measured on held-out *seen* tasks; the unseen are never read.
 
     python benchmarks/experiments/centering/run.py --zoo ZOO --suite-seed 0 --out results.json
 
@@ -24,13 +24,13 @@ from wildbench.methods.hypernetwork import HypernetworkSource
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.conditional_mean.centering import Centering
+from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import TaskLossConfig
-from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
+from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
+from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.score import TestSet, accuracies
@@ -40,6 +40,7 @@ from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 HERE = Path(__file__).parent
 LEARNED = "learned"
@@ -51,14 +52,14 @@ RANDOM_FREE: dict[str, Callable[[SeenTasks], Source]] = {
 """Sources that have no training seed."""
 
 
-def vectors_of(source: Source, tests: Sequence[TestSet], centering: Centering) -> Tensor:
+def vectors_of(source: Source, tests: Sequence[TestSet], centering: FeatureAlignment) -> Tensor:
     """Normalised adapters of a source, one a held-out task."""
     flatten, encode = centering.codec.layout.flatten, centering.codec.encode
     return encode(torch.stack([flatten(source.sample(test.description, 1, 0)[0].tensors) for test in tests]))
 
 
-def scored(backbone: Backbone, tests: Sequence[TestSet], centering: Centering, vectors: Tensor) -> list[float]:
-    """Accuracy on every held-out task, of adapters centred as strongly as told."""
+def scored(backbone: Backbone, tests: Sequence[TestSet], centering: FeatureAlignment, vectors: Tensor) -> list[float]:
+    """Accuracy on every held-out task, of adapters centred with the given strength."""
     shifts = centering.reader.of([test.description for test in tests])
     tensors = centering.codec.layout.unflatten(centering.codec.decode(centering(vectors, shifts)))
     found = []
@@ -69,46 +70,48 @@ def scored(backbone: Backbone, tests: Sequence[TestSet], centering: Centering, v
 
 
 def rows_of(
-    name: str, vectors: Tensor, centering: Centering, backbone: Backbone, tests: Sequence[TestSet],
+    name: str, vectors: Tensor, centering: FeatureAlignment, backbone: Backbone, tests: Sequence[TestSet],
     strengths: Sequence[float],
 ) -> dict[str, list[float]]:  # fmt: skip
     """Accuracies by ``source @ strength``."""
-    told = {f"{name} @ {strength}": strength for strength in strengths}
+    strength_of = {f"{name} @ {strength}": strength for strength in strengths}
     if centering.strength:
-        told[f"{name} @ {LEARNED}"] = centering.strength
-    return {key: scored(backbone, tests, replace(centering, strength=value), vectors) for key, value in told.items()}
+        strength_of[f"{name} @ {LEARNED}"] = centering.strength
+    return {
+        key: scored(backbone, tests, replace(centering, strength=value), vectors) for key, value in strength_of.items()
+    }
 
 
 def measured(
-    fold: Sequence[str], seed: int, settings: Mapping[str, Any], zoo: Zoo, told: Mapping[str, Description], suite: Any,
-    backbone: Backbone, data: FeatureCache,
+    fold: Sequence[str], seed: int, settings: Mapping[str, Any], zoo: Zoo, descriptions: Mapping[str, Description],
+    suite: Any, backbone: Backbone, data: FeatureCache,
 ) -> dict[str, list[float]]:  # fmt: skip
     """Every source without one fold, at every strength."""
     tests = []
     for name in fold:
         own = data(name)
         images, labels = torch.cat([own.train, own.validation]), torch.cat([own.train_labels, own.validation_labels])
-        tests.append(TestSet(name, told[name], images, labels))
-    reading = Reading(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
-    material = SeenMaterial.of(zoo.without(fold), told, suite.metadata_schema, backbone, reading)
-    mean = fit_conditional_mean(material, TaskLossConfig(), data, seed).mean
+        tests.append(TestSet(name, descriptions[name], images, labels))
+    encoding = EncodingConfig(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
+    encoded = EncodedTasks.of(TrainingSet.of(suite, backbone, zoo, data).without(fold), encoding)
+    mean = fit_conditional_mean(encoded, TaskLossConfig(), seed).mean
     if mean.centering is None:
         raise SystemExit("This zoo cannot be centred: its descriptions have no images, or its backbone no embed.")
-    rest = [told[name] for name in material.tasks]
+    rest = [descriptions[name] for name in encoded.tasks]
     encoder = fit_fusion(
         rest, suite.metadata_schema, backbone.image_features, components=settings["components"], whiten=False
     )
-    seen = SeenTasks(backbone, zoo.only(material.tasks), rest, encoder, {}, data, seed=seed)
+    seen = SeenTasks(backbone, zoo.only(encoded.tasks), rest, encoder, {}, data, seed=seed)
     plain = replace(mean.centering, strength=0.0)
     sources: dict[str, Source] = {"hypernetwork, task loss": HypernetworkSource(seen, "task")}
     if seed == settings["seeds"][0]:
         sources |= {name: make(seen) for name, make in RANDOM_FREE.items()}
-    asked = torch.stack([material.conditions.encode(test.description).values for test in tests])
-    found = rows_of("generator's mean", mean.smooth(asked), mean.centering, backbone, tests, settings["strengths"])
+    query = torch.stack([encoded.conditions.encode(test.description).values for test in tests])
+    found = rows_of("generator's mean", mean.predict(query), mean.centering, backbone, tests, settings["strengths"])
     for name, source in sources.items():
         found |= rows_of(name, vectors_of(source, tests, plain), plain, backbone, tests, settings["strengths"])
     if seed == settings["seeds"][0]:
-        start = material.codec.encode(material.codec.layout.flatten(zoo.initial.tensors)[None])
+        start = encoded.codec.encode(encoded.codec.layout.flatten(zoo.initial.tensors)[None])
         start = start.expand(len(tests), -1).contiguous()
         found |= rows_of("pretrained", start, plain, backbone, tests, settings["strengths"])
     found["strength"] = [mean.centering.strength]
@@ -146,13 +149,13 @@ def main() -> None:
     backbone, suite = load_backbone("savanna-cnn"), load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     data = FeatureCache(backbone, suite.tasks("seen"))
-    told = {task.name: task.description for task in suite.tasks("seen")}
+    descriptions = {task.name: task.description for task in suite.tasks("seen")}
     for number in settings["use"]:
         fold = list(zoo.tasks)[number :: settings["folds"]]
         for seed in settings["seeds"]:
             cell = f"fold {number} seed {seed}"
             if cell not in report:
-                report[cell] = measured(fold, seed, settings, zoo, told, suite, backbone, data)
+                report[cell] = measured(fold, seed, settings, zoo, descriptions, suite, backbone, data)
                 write_file(arguments.out, json_bytes(report))
                 print(cell, flush=True)
     show(report)

@@ -2,12 +2,12 @@
 
     python benchmarks/experiments/gauge/run.py --zoo ZOO --suite-seed 0 --out results.json
 
-Every zoo of ``experiment.json`` is fine-tuned as ``ZOO``'s plan says (its first tasks), but for the A factors and for
+Every zoo of ``experiment.json`` is fine-tuned by ``ZOO``'s plan (its first tasks), but for the A factors and for
 what the adapters hold: a classifier has no freedom of basis, and where it does most of the work, the LoRA factors could
 be anything. The learning rate of LoRA alone was chosen on other tasks than these. For every form of the adapters,
 kernel ridge regression and additive kernel regression from descriptions are fitted on four fifths of the tasks and
 scored on the validation images of the rest, in five splits in which every task is held out once; and principal
-components fitted on the same four fifths are asked to reconstruct the held-out tasks' own adapters. What is predicted
+components fitted on the same four fifths reconstruct the held-out tasks' own adapters. What is predicted
 or reconstructed in ΔW is cut to the rank of an adapter.
 """
 
@@ -31,8 +31,7 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
@@ -97,7 +96,7 @@ def as_adapter(form: str, adapter: Adapter, like: Tensors) -> Adapter:
 
 @dataclass(frozen=True)
 class Material:
-    """What every zoo is made from and measured with."""
+    """Inputs and test sets of every zoo."""
 
     backbone: Backbone
     zoo: Zoo
@@ -148,7 +147,7 @@ def reconstructed(train: Sequence[Adapter], held: Sequence[Adapter], like: Tenso
     A tensor counts as much as the parameters of an adapter that stand behind it: ΔW has many more entries than factors.
     """
     layout = Layout.of(train[0].tensors)
-    vectors, asked = (torch.stack([layout.flatten(entry.tensors) for entry in part]) for part in (train, held))
+    vectors, held_out = (torch.stack([layout.flatten(entry.tensors) for entry in part]) for part in (train, held))
     codec = Codec.fit(layout, vectors, "tensor")
     behind = {name: value.numel() for name, value in like.items()}
     for name_a, name_b in factor_pairs(like):
@@ -160,7 +159,7 @@ def reconstructed(train: Sequence[Adapter], held: Sequence[Adapter], like: Tenso
         ]
     )
     model = PCAAutoencoder.fit(codec.encode(vectors) * weights, components)
-    decoded = model.decode(model.encode(codec.encode(asked) * weights)) / weights
+    decoded = model.decode(model.encode(codec.encode(held_out) * weights)) / weights
     tensors = layout.unflatten(codec.decode(decoded))
     return [Adapter({n: v[i].clone() for n, v in tensors.items()}, held[0].config) for i in range(len(held))]
 
@@ -176,16 +175,16 @@ def scored(
         rest = [i for i in range(len(zoo.names)) if i not in set(held)]
         reference = average([zoo.adapters[i] for i in rest])
         forms = in_form(form, zoo.adapters, reference)
-        told, train = [zoo.descriptions[i] for i in rest], [forms[i] for i in rest]
+        described, train = [zoo.descriptions[i] for i in rest], [forms[i] for i in rest]
 
-        def note(method: str, answers: Sequence[Adapter], places: Sequence[int] = held) -> None:
+        def note(method: str, answers: Sequence[Adapter], rows: Sequence[int] = held) -> None:
             table = scores.setdefault(method, np.zeros(len(zoo.names)))
-            for i, answer in zip(places, answers, strict=True):
+            for i, answer in zip(rows, answers, strict=True):
                 adapter = as_adapter(form, answer, zoo.adapters[i].tensors)
                 table[i] = accuracies(backbone, zoo.tests[i], [adapter])[0]
 
         for kind in REGRESSIONS:
-            source = kind(encoder, told, train)
+            source = kind(encoder, described, train)
             note(kind.name, [source.sample(zoo.descriptions[i], 1, 0)[0] for i in held])
         for size in components:
             answers = reconstructed(train, [forms[i] for i in held], zoo.adapters[0].tensors, size)
@@ -215,13 +214,13 @@ def prepare(
     zoo = Zoo.open(folder)
     names = list(zoo.tasks)[: experiment["tasks"]]
     data = data or FeatureCache(backbone, suite.tasks("seen"))
-    told = {task.name: task.description for task in suite.tasks("seen")}
+    descriptions = {task.name: task.description for task in suite.tasks("seen")}
     encoders = []
     for number in range(experiment["splits"]):
         held = set(names[number :: experiment["splits"]])
-        rest = [told[n] for n in names if n not in held]
+        rest = [descriptions[n] for n in names if n not in held]
         encoders.append(fit_fusion(rest, suite.metadata_schema, backbone.image_features, components=8, whiten=False))
-    tests = [TestSet(n, told[n], data(n).validation, data(n).validation_labels) for n in names]
+    tests = [TestSet(n, descriptions[n], data(n).validation, data(n).validation_labels) for n in names]
     pretrained = np.array([accuracies(backbone, test, [zoo.initial])[0] for test in tests])
     return Material(backbone, zoo, names, data, encoders, tests, pretrained)
 
@@ -229,8 +228,8 @@ def prepare(
 def measured(material: Material, backbone: Backbone, variant: Mapping[str, Any]) -> Measured:
     adapters = fine_tuned(material, backbone, variant)
     own = np.array([accuracies(backbone, t, [a])[0] for t, a in zip(material.tests, adapters, strict=True)])
-    told = [test.description for test in material.tests]
-    return Measured(material.names, adapters, material.tests, told, material.pretrained, own)
+    descriptions = [test.description for test in material.tests]
+    return Measured(material.names, adapters, material.tests, descriptions, material.pretrained, own)
 
 
 def compare(material: Material, experiment: Mapping[str, Any], report: dict[str, Any], out: Path | None) -> None:
@@ -256,8 +255,8 @@ def compare(material: Material, experiment: Mapping[str, Any], report: dict[str,
                 first = next(iter(zoos.values()))["forms"].get(experiment["forms"][0])
                 base = {method: np.array(entry["accuracies"]) for method, entry in first.items()} if first else scores
                 row["forms"][form] = summarised(scores, zoo, base)
-                told = {m: [round(v, 3) for v in entry["gain"]] for m, entry in row["forms"][form].items()}
-                print(f"  {form}: {told}  {time.process_time() - started:.0f} s", flush=True)
+                gains = {m: [round(v, 3) for v in entry["gain"]] for m, entry in row["forms"][form].items()}
+                print(f"  {form}: {gains}  {time.process_time() - started:.0f} s", flush=True)
                 if out is not None:
                     out.write_text(json.dumps(report, indent=1, ensure_ascii=False))
 

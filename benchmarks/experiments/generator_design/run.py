@@ -1,9 +1,9 @@
-"""Which codec, autoencoder, denoiser and training? Measured on held-out *seen* tasks; the unseen are never read.
+"""Comparison of codecs, autoencoders, denoisers and trainings on held-out *seen* tasks; the unseen are never read.
 
     python benchmarks/experiments/generator_design/run.py --zoo ZOO --suite-seed 0 --out results.json [--only NAME …]
 
 Each variant of ``experiment.json`` is fitted on the zoo without one fold of its tasks and scored on the validation
-images of that fold, as the mean over all samples. Kernel ridge regression on the same folds stands beside it.
+images of that fold, as the mean over all samples. Kernel ridge regression on the same folds is scored next to it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import torch
 
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
@@ -31,6 +30,7 @@ from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 HERE = Path(__file__).parent
 BASELINES: dict[str, Any] = {source.name: source for source in (KernelRegressionSource, AdditiveKernelSource)}
@@ -93,14 +93,14 @@ def main() -> None:
             part = zoo.only(rest)
             started = time.perf_counter()
             if name in BASELINES:
-                told = [descriptions[n] for n in rest]
-                encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=8, whiten=False)
-                source: Any = BASELINES[name](encoder, told, list(part.task_adapters().values()))
+                train_descriptions = [descriptions[n] for n in rest]
+                encoder = fit_fusion(
+                    train_descriptions, suite.metadata_schema, backbone.image_features, components=8, whiten=False
+                )
+                source: Any = BASELINES[name](encoder, train_descriptions, list(part.task_adapters().values()))
             else:
                 config = variant_config(json.loads(json.dumps(variants[name])))
-                source = fit_generator(
-                    part, descriptions, suite.metadata_schema, backbone, config, features=features, seed=number
-                ).generator
+                source = fit_generator(TrainingSet.of(suite, backbone, part, features), config, seed=number).generator
             seconds += time.perf_counter() - started
             count = arguments.samples if source.stochastic else 1
             for n in fold:

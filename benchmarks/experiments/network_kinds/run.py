@@ -1,4 +1,4 @@
-"""What the networks of the conditional mean stand on, measured on held-out *seen* tasks; the unseen are never read.
+"""Residual and direct networks of the conditional mean, measured on held-out *seen* tasks; the unseen are never read.
 
     python benchmarks/experiments/network_kinds/run.py --zoo ZOO --suite-seed 0 --out results.json [--only NAME …]
 
@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,15 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
-from wildpdiff.conditional_mean.fit import Reading, SeenMaterial, fit_conditional_mean
+from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
+from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.evaluate.statistics import paired_difference
-from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 HERE = Path(__file__).parent
 
@@ -39,31 +40,31 @@ HERE = Path(__file__).parent
 class Fold:
     """The tasks that are kept as numbers, and the others as test sets."""
 
-    material: SeenMaterial
+    encoded: EncodedTasks
     tests: Sequence[TestSet]
     backbone: Backbone
     data: FeatureCache
 
     @classmethod
     def of(
-        cls, zoo: Zoo, told: Mapping[str, Description], backbone: Backbone, data: FeatureCache, schema: Any,
-        reading: Reading, held_out: Sequence[str],
-    ) -> Fold:  # fmt: skip
-        material = SeenMaterial.of(zoo.without(held_out), told, schema, backbone, reading)
+        cls, training_set: TrainingSet, data: FeatureCache, encoding: EncodingConfig, held_out: Sequence[str]
+    ) -> Fold:
+        encoded = EncodedTasks.of(training_set.without(held_out), encoding)
         tests = []
         for name in held_out:
             own = data(name)
             images = torch.cat([own.train, own.validation])
-            tests.append(TestSet(name, told[name], images, torch.cat([own.train_labels, own.validation_labels])))
-        return cls(material, tests, backbone, data)
+            labels = torch.cat([own.train_labels, own.validation_labels])
+            tests.append(TestSet(name, training_set.descriptions[name], images, labels))
+        return cls(encoded, tests, training_set.backbone, data)
 
     def scores(self, config: TaskLossConfig, seed: int) -> list[float]:
-        fitted = fit_conditional_mean(self.material, config, self.data if config.steps else None, seed)
-        layout = self.material.codec.layout
+        fitted = fit_conditional_mean(replace(self.encoded, features=self.data if config.steps else None), config, seed)
+        layout = self.encoded.codec.layout
         found = []
         for test in self.tests:
-            asked = self.material.conditions.encode(test.description).values[None]
-            vector = self.material.codec.decode(fitted.mean.smooth(asked))[0]
+            query = self.encoded.conditions.encode(test.description).values[None]
+            vector = self.encoded.codec.decode(fitted.mean.predict(query))[0]
             adapter = Adapter(layout.unflatten(vector), self.backbone.adapter_config)
             found.append(accuracies(self.backbone, test, [adapter])[0])
         return found
@@ -105,12 +106,12 @@ def main() -> None:
     backbone, suite = load_backbone("savanna-cnn"), load_suite("savanna", seed=arguments.suite_seed)
     zoo = Zoo.open(arguments.zoo)
     data = FeatureCache(backbone, suite.tasks("seen"))
-    told = {task.name: task.description for task in suite.tasks("seen")}
-    reading = Reading(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
+    training_set = TrainingSet.of(suite, backbone, zoo)
+    encoding = EncodingConfig(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
     names = arguments.only or list(settings["variants"])
     for number in settings["use"]:
         held_out = list(zoo.tasks)[number :: settings["folds"]]
-        fold = Fold.of(zoo, told, backbone, data, suite.metadata_schema, reading, held_out)
+        fold = Fold.of(training_set, data, encoding, held_out)
         for name in names:
             chosen = settings["variants"][name]
             config = TaskLossConfig(**{key: tuple(v) if key == "bases" else v for key, v in chosen.items()})

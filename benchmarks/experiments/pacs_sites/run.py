@@ -2,7 +2,7 @@
 
     python benchmarks/experiments/pacs_sites/run.py --pacs PACS --table conservision_site_label.csv --out runs/pacs
 
-Settings are in ``experiment.json``. Stopped and started again with the same options, it goes on where it was. The
+Settings are in ``experiment.json``. Stopped and started again with the same options, it resumes. The
 settings of fine-tuning were chosen on the validation images of seen sites.
 """
 
@@ -43,7 +43,7 @@ NESTED = {
     "sampling": Sampling,
 }
 NOT_METADATA = ("domain",)
-"""A site's style is to be found in its images: as metadata it would be told."""
+"""A site's style is to be found in its images: as metadata it would be given away."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -73,11 +73,11 @@ def claim(options: argparse.Namespace, settings: dict[str, Any]) -> None:
 
 
 def make_table(options: argparse.Namespace, sizes: dict[str, int]) -> Path:
-    """The table of sites, once; ``meta.json``, written last, says that it is whole."""
+    """The table of sites, once; ``meta.json``, written last, marks it complete."""
     folder: Path = options.out / "sites"
     if not (folder / "meta.json").is_file():
-        places = {"pacs": options.pacs, "table": options.table, "out": folder, "seed": options.seed}
-        make_sites.main([f"--{name}={value}" for name, value in {**places, **sizes}.items()])
+        paths = {"pacs": options.pacs, "table": options.table, "out": folder, "seed": options.seed}
+        make_sites.main([f"--{name}={value}" for name, value in {**paths, **sizes}.items()])
     return folder / "sites.csv"
 
 

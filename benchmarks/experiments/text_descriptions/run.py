@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.tasks.registry import load_suite
@@ -67,16 +66,16 @@ def main() -> None:
             scores, errors = [], []
             for fold in folds:
                 rest = [name for name in zoo.tasks if name not in fold]
-                told = [descriptions[name] for name in rest]
+                train_descriptions = [descriptions[name] for name in rest]
                 encoder = fit_fusion(
-                    told,
+                    train_descriptions,
                     suite.metadata_schema,
                     backbone.image_features,
                     chosen["parts"],
                     components=chosen["components"],
                     whiten=settings["whiten"],
                 )
-                source = kind(encoder, told, [adapters[name] for name in rest])
+                source = kind(encoder, train_descriptions, [adapters[name] for name in rest])
                 errors.append(relative_error(source, chosen["parts"]))
                 for name in fold:
                     adapter = source.sample(descriptions[name], 1, 0)[0]

@@ -1,9 +1,9 @@
-"""How good are networks trained on all seen tasks? Measured on held-out *seen* tasks; the unseen are never read.
+"""Accuracy of networks trained on all seen tasks, measured on held-out *seen* tasks; the unseen are never read.
 
     python benchmarks/experiments/trained_baselines/run.py --zoo ZOO --suite-seed 0 --out results.json [--only NAME …]
 
 Each variant of ``experiment.json`` is trained without one fold of the seen tasks and scored on the validation images
-of that fold. Mean adapter and kernel regressions on the same folds stand beside it.
+of that fold. Mean adapter and kernel regressions on the same folds are scored next to it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import torch
 from wildbench.methods.hypernetwork import HypernetworkConfig, HypernetworkSource
 from wildbench.methods.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.mean import MeanSource
+from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.tasks.registry import load_suite
@@ -82,9 +81,11 @@ def main() -> None:
     materials = []
     for number, fold in enumerate(folds):
         rest = [name for name in zoo.tasks if name not in fold]
-        told = [descriptions[name] for name in rest]
-        encoder = fit_fusion(told, suite.metadata_schema, backbone.image_features, components=16, whiten=False)
-        seen = SeenTasks(backbone, zoo.only(rest), told, encoder, {}, data, seed=number)
+        train_descriptions = [descriptions[name] for name in rest]
+        encoder = fit_fusion(
+            train_descriptions, suite.metadata_schema, backbone.image_features, components=16, whiten=False
+        )
+        seen = SeenTasks(backbone, zoo.only(rest), train_descriptions, encoder, {}, data, seed=number)
         seen.embeddings  # noqa: B018 - computed here and not in the time of the first source
         materials.append(seen)
     variants = json.loads((HERE / "experiment.json").read_text())["variants"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, remark, show
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Size = Literal["default", "tiny"]
 SEEN_TASKS = 40
-"""Seen places that are scored; scoring all of them took as long as fitting and calibrating the generator."""
+"""Seen sites that are scored; scoring all of them took as long as fitting and calibrating the generator."""
 PICTURES = 6
 PICTURE_QUALITY = 95
 
@@ -32,11 +32,11 @@ def demo(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run everything on simulated camera traps: fine-tune, fit a generator, generate for unseen places, compare.
+    """Run everything on simulated camera traps: fine-tune, fit a generator, generate for unseen sites, compare.
 
-    Stopped and started again with the same options, it goes on where it was.
+    Stopped and started again with the same options, it resumes.
     """
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.pipeline import run_pipeline
     from wildpdiff.records import encode
@@ -44,8 +44,8 @@ def demo(
 
     config = _config(size, seed, seeds, backbone)
     remark(
-        "A simulated network of camera traps: a small classifier is fine-tuned at every seen place, a generator learns "
-        "to turn the description of a place into its adapter, and places it has never seen put it to the test."
+        "A simulated network of camera traps: a small classifier is fine-tuned at every seen site, a generator learns "
+        "to map the description of a site to its adapter, and is tested on sites it has never seen."
     )
     with Stages() as stages:
         result = run_pipeline(config, out, command=recorded_command(), reporter=stages)
@@ -72,33 +72,18 @@ def demo(
 
 
 def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
+    from wildbench.presets import tiny_finetune, tiny_generator, tiny_run
     from wildpdiff.autoencoder.fit import AutoencoderConfig
-    from wildpdiff.conditional_mean.correction import TaskLossConfig
-    from wildpdiff.diffusion.fit import DiffusionConfig
-    from wildpdiff.fit import GeneratorConfig
     from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.zoo.steps import FinetuneConfig
 
     if size == "default":
         return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds, seen_tasks=SEEN_TASKS)
-    return PipelineConfig(
-        suite_options={"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
-        backbone=backbone,
-        seed=seed,
-        finetune=FinetuneConfig(steps=12, batch=16, checkpoints=4, interval=2, warmup=2),
-        generator=GeneratorConfig(
-            components=4,
-            autoencoder_config=AutoencoderConfig(latent_size=8),
-            diffusion=DiffusionConfig(size="tiny", steps=60, batch=32),
-            task_loss=TaskLossConfig(steps=20, tasks=4, images=8),
-        ),
-        generator_seeds=seeds,
-        samples=2,
-    )
+    generator = tiny_generator(AutoencoderConfig(latent_size=8))
+    return tiny_run(tiny_finetune(12), generator, backbone=backbone, seed=seed, generator_seeds=seeds)
 
 
 def _pictures(config: PipelineConfig, folder: Path) -> Path:
-    """A handful of test images of the first unseen place as files, so that the suggested command works."""
+    """A handful of test images of the first unseen site as files, so that the suggested command works."""
     from PIL import Image
 
     from wildpdiff.backbones.registry import load_backbone

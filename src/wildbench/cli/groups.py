@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.evaluation_inputs import inputs_of_run
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.evaluate import inputs_of_run
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
 
@@ -30,7 +30,7 @@ def groups(
     as_json: JsonOption = False,
 ) -> None:
     """Fit without each group of a kind and score its tasks; write results.json with these splits, and a report."""
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.results import read_results, write_results
     from wildpdiff.report.html import write_report

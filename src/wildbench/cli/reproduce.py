@@ -11,7 +11,7 @@ from wildbench.cli.groups import groups
 from wildbench.cli.reproduce_panel import panel
 from wildbench.cli.reproduce_paper import paper
 from wildbench.cli.reproduce_unseen import unseen
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import (
     BackboneOption,
     JsonOption,
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from wildbench.studies.grid import Diversity
 
 app = typer.Typer(
-    help="Run a whole study: the paper's questions, unseen tasks in harder worlds, or how many tasks it takes.",
+    help="Run a whole study: the paper's questions, unseen tasks in harder variants, or how many tasks it takes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.command(short_help="The paper's three questions, its method beside ours.")(paper)
-app.command(short_help="Unseen tasks where descriptions tell less and less, against what is asked.")(unseen)
+app.command(short_help="The paper's three questions, its method next to ours.")(paper)
+app.command(short_help="Unseen tasks with less and less informative descriptions, against targets.")(unseen)
 app.command(short_help="Many families of tasks, one row each, with the same settings.")(panel)
 app.command(short_help="Whole groups of seen tasks held out, as a split of their own.")(groups)
 
@@ -65,9 +65,9 @@ def scaling(
     """Fit the generator and the regressions to more and more seen tasks; score all on the same unseen ones.
 
     Tasks are drawn from all seen ones (wide) and from the half that is described most alike (narrow). Stopped and
-    started again with the same options, it goes on where it was.
+    started again with the same options, it resumes.
     """
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
     from wildbench.report.scaling_summary import scaling_sentences
     from wildbench.sections import SCALING

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 def panel(
     data: Annotated[
-        Path | None, typer.Option("--data", help="Folder with the data sets; worlds without theirs are skipped.")
+        Path | None, typer.Option("--data", help="Folder with the data sets; benchmarks without theirs are skipped.")
     ] = None,
     out: OutOption = Path("runs/panel"),
-    worlds: Annotated[str | None, typer.Option("--worlds", help="Which, separated by commas; else all.")] = None,
+    benchmarks: Annotated[
+        str | None, typer.Option("--benchmarks", "--worlds", help="Which, separated by commas; else all.")
+    ] = None,
     seed: SeedOption = 0,
-    generators: Annotated[int, typer.Option("--generators", min=1, help="Generators fitted in each world.")] = 3,
+    generators: Annotated[int, typer.Option("--generators", min=1, help="Generators fitted in each benchmark.")] = 3,
     baselines: Annotated[
         Literal["core", "all"],
         typer.Option(
@@ -36,18 +38,18 @@ def panel(
 ) -> None:
     """Score generated adapters, simple alternatives and trust on many families of tasks with the same settings.
 
-    A world at a time, each with its own results.json and report; panel.md and panel.html have a row a world. Stopped
-    and started again with the same options, it resumes; worlds may come in several calls.
+    Each benchmark has its own results.json and report; panel.md and panel.html have a row a benchmark. Stopped and
+    started again with the same options, it resumes; benchmarks may come in several calls.
     """
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
-    from wildbench.studies.panel import WORLDS, find_world
+    from wildbench.studies.panel import BENCHMARKS, find_benchmark
     from wildbench.studies.panel_page import METHODS
     from wildbench.studies.panel_run import PanelConfig, run_panel
     from wildpdiff.records import encode
 
-    names = None if worlds is None else [name.strip() for name in worlds.split(",") if name.strip()]
-    chosen = WORLDS if names is None else [find_world(name) for name in names]
+    names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
+    chosen = BENCHMARKS if names is None else [find_benchmark(name) for name in names]
     methods = METHODS if baselines == "all" else tuple(method for method in METHODS if not method.trained)
     config = PanelConfig(seed=seed, generators=generators, methods=methods)
     with Stages() as stages:
@@ -69,10 +71,10 @@ def _table(page: PanelPage) -> Table:
     from wildpdiff.report.wording import percent, signed_points
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("world", "LoRA adds", "pretrained", "best simple", "generated", "fine-tuned"):
+    for name in ("benchmark", "LoRA adds", "pretrained", "best simple", "generated", "fine-tuned"):
         table.add_column(name)
     for row in page.rows:
         shown = (row.accuracy[name] for name in ("pretrained", row.simple, "generated", "fine-tuned"))
-        cells = (row.world, signed_points(row.lora.value), *(percent(value.value) for value in shown))
+        cells = (row.benchmark, signed_points(row.lora.value), *(percent(value.value) for value in shown))
         table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -28,12 +28,12 @@ def paper(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the paper's questions again: one and several seen tasks, what lies between two, unseen tasks.
+    """Repeat the paper's experiments: one and several seen tasks, what lies between two, unseen tasks.
 
-    The paper's method and this package's stand beside each other, with the paper's own numbers. Stopped and started
-    again with the same options, it goes on where it was.
+    The paper's method and this package's appear next to each other, with the paper's own numbers. Stopped and started
+    again with the same options, it resumes.
     """
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
     from wildbench.report.paper_terminal import paper_table
     from wildbench.sections import PAPER
@@ -69,45 +69,27 @@ def _config(size: Size, seed: int, seeds: int, backbone: str) -> PaperConfig:
 def _tiny(seed: int, seeds: int, backbone: str) -> PaperConfig:
     from dataclasses import replace
 
+    from wildbench.presets import LATENTS, tiny_finetune, tiny_generator, tiny_run
     from wildbench.studies.few_tasks import FewTasksStudy
     from wildbench.studies.paper import PaperConfig
-    from wildpdiff.autoencoder.fit import AutoencoderConfig
-    from wildpdiff.conditional_mean.correction import TaskLossConfig
-    from wildpdiff.diffusion.fit import DiffusionConfig
-    from wildpdiff.fit import PAPER_METHOD, PAPER_METHOD_ONE_TASK, GeneratorConfig
-    from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.zoo.steps import FinetuneConfig
+    from wildbench.studies.paper_method import PAPER_METHOD, PAPER_METHOD_ONE_TASK
 
-    finetune = FinetuneConfig(steps=30, batch=16, checkpoints=4, interval=2, warmup=2)
-    latents = AutoencoderConfig(latent_size=8, steps=30)
-    run = PipelineConfig(
-        suite_options={"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4},
-        backbone=backbone,
-        seed=seed,
-        finetune=finetune,
-        generator=GeneratorConfig(
-            components=4,
-            autoencoder_config=latents,
-            diffusion=DiffusionConfig(size="tiny", steps=60, batch=32),
-            task_loss=TaskLossConfig(steps=20, tasks=4, images=8),
-        ),
-        generator_seeds=seeds,
-        samples=2,
-        seen_tasks=6,
-    )
+    finetune = tiny_finetune(30)
+    settings = {"backbone": backbone, "seed": seed, "generator_seeds": seeds, "seen_tasks": 6}
     small = replace(PAPER_METHOD.diffusion, steps=30, batch=16)
+    method = replace(PAPER_METHOD, components=4, autoencoder_config=LATENTS, diffusion=small)
     return PaperConfig(
-        run=run,
-        method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
+        run=tiny_run(finetune, tiny_generator(), **settings),
+        method=method,
         few_tasks=FewTasksStudy(
             tasks=2,
             checkpoints=4,
             intervals=(1, 10),
             before=10,
             finetune=finetune,
-            method=replace(PAPER_METHOD_ONE_TASK, autoencoder_config=latents, diffusion=small),
+            method=replace(PAPER_METHOD_ONE_TASK, autoencoder_config=LATENTS, diffusion=small),
             several=3,
-            several_method=replace(PAPER_METHOD, components=4, autoencoder_config=latents, diffusion=small),
+            several_method=method,
         ),
         pairs=2,
         middle_pairs=2,

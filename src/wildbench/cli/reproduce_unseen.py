@@ -1,4 +1,4 @@
-"""``wildpdiff reproduce unseen``: unseen tasks in harder worlds, against what is asked of each."""
+"""``wildpdiff reproduce unseen``: unseen tasks in harder variants, against targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
 
@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from wildbench.studies.world_bars import Bar
-    from wildbench.studies.worlds import WorldsConfig
+    from wildbench.studies.variant_targets import Target
+    from wildbench.studies.variants import VariantsConfig
 
 Size = Literal["default", "tiny"]
 
-ALL = "both,metadata-only,backgrounds-only,nothing-told,extrapolation"
+ALL = "both,metadata-only,backgrounds-only,no-information,extrapolation"
 
 
 def unseen(
     seed: SeedOption = 0,
     out: OutOption = Path("runs/unseen"),
-    worlds: Annotated[str, typer.Option("--worlds", help="Which, separated by commas; more may follow later.")] = ALL,
+    variants: Annotated[
+        str, typer.Option("--variants", "--worlds", help="Which, separated by commas; more may follow later.")
+    ] = ALL,
     size: Annotated[Size, typer.Option("--size", help="tiny takes a minute and shows nothing but that it runs.")] = (
         "default"
     ),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Generators fitted in each world.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Generators fitted in each variant.")] = 3,
     group_seeds: Annotated[
         int | None, typer.Option("--group-seeds", min=1, help="Generators fitted without each group; else --seeds.")
     ] = None,
@@ -42,51 +44,53 @@ def unseen(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take away piece by piece what descriptions tell; score generated adapters, opponents and trust in each world.
+    """Score generated adapters, opponents and trust in variants whose descriptions are less and less informative.
 
-    The worlds: both, metadata-only, backgrounds-only, nothing-told, and extrapolation, which holds whole habitats,
-    quarters of the map and camera models out of the first. Stopped and started again with the same options, it goes
-    on where it was; the table judges all worlds that lie in the folder.
+    The variants: both, metadata-only, backgrounds-only, no-information, and extrapolation, which holds whole habitats,
+    quarters of the map and camera models out of the first. Stopped and started again with the same options, it
+    resumes; the table judges all variants that lie in the folder.
     """
-    may_write_into(out)
+    check_output_folder(out)
     prepare_torch(threads)
-    from wildbench.studies.world_page import run_worlds
+    from wildbench.studies.variant_page import run_variants
     from wildpdiff.records import encode
 
-    names = [name.strip().replace("-", " ") for name in worlds.split(",") if name.strip()]
+    names = [name.strip().replace("-", " ") for name in variants.split(",") if name.strip()]
     config = _config(size, seed, seeds, group_seeds, groups, backbone)
     with Stages() as stages:
-        result = run_worlds(config, names, out, command=recorded_command(), reporter=stages)
+        result = run_variants(config, names, out, command=recorded_command(), reporter=stages)
     if as_json:
         files = {"results": str(out / "results.json"), "table": str(result.table), "report": str(result.report)}
-        bars = [{**encode(bar), "verdict": bar.verdict} for bar in result.bars]
-        print_json({**files, "bars": bars})
+        targets = [{**encode(target), "verdict": target.verdict} for target in result.targets]
+        print_json({**files, "targets": targets})
         return
-    show(_table(result.bars))
+    show(_table(result.targets))
     show(f"\nResults: {out / 'results.json'}\nTable: {result.table}\nReport: {result.report}")
 
 
-def _table(bars: Sequence[Bar]) -> Table:
+def _table(targets: Sequence[Target]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    for name in ("what", "asked", "measured", ""):
+    for name in ("what", "required", "measured", ""):
         table.add_column(name)
-    for bar in bars:
-        style = {"met": "green", "missed": "red"}.get(bar.verdict, "dim")
-        table.add_row(Text(bar.what), Text(bar.asked or "–"), Text(bar.measured), Text(bar.verdict, style))
+    for target in targets:
+        style = {"met": "green", "missed": "red"}.get(target.verdict, "dim")
+        table.add_row(
+            Text(target.what), Text(target.required or "–"), Text(target.measured), Text(target.verdict, style)
+        )
     return table
 
 
 def _config(
     size: Size, seed: int, seeds: int, group_seeds: int | None, groups: int | None, backbone: str
-) -> WorldsConfig:
+) -> VariantsConfig:
     from dataclasses import replace
 
-    from wildbench.studies.worlds import WorldsConfig
+    from wildbench.studies.variants import VariantsConfig
 
-    config = _tiny() if size == "tiny" else WorldsConfig()
+    config = _tiny() if size == "tiny" else VariantsConfig()
     return replace(
         config,
         run=replace(config.run, seed=seed, generator_seeds=seeds, backbone=backbone),
@@ -94,34 +98,12 @@ def _config(
     )
 
 
-def _tiny() -> WorldsConfig:
-    from wildbench.studies.world_groups import GroupsStudy
-    from wildbench.studies.worlds import WorldsConfig
-    from wildpdiff.autoencoder.fit import AutoencoderConfig
-    from wildpdiff.conditional_mean.correction import TaskLossConfig
-    from wildpdiff.diffusion.fit import DiffusionConfig
-    from wildpdiff.fit import GeneratorConfig
-    from wildpdiff.pipeline import PipelineConfig
-    from wildpdiff.zoo.steps import FinetuneConfig
+def _tiny() -> VariantsConfig:
+    from wildbench.presets import SUITE, tiny_finetune, tiny_generator, tiny_run
+    from wildbench.studies.variant_groups import GroupsStudy
+    from wildbench.studies.variants import VariantsConfig
 
-    run = PipelineConfig(
-        suite_options={
-            "pretraining": 40,
-            "seen": 8,
-            "unseen": 4,
-            "train": 40,
-            "validation": 10,
-            "test": 20,
-            "backgrounds": 4,
-        },
-        finetune=FinetuneConfig(steps=20, batch=16, checkpoints=3, interval=2, warmup=2),
-        generator=GeneratorConfig(
-            components=4,
-            autoencoder_config=AutoencoderConfig(latent_size=8, steps=30),
-            diffusion=DiffusionConfig(size="tiny", steps=40, batch=32),
-            task_loss=TaskLossConfig(steps=10, tasks=4, images=8),
-        ),
-        samples=2,
-        seen_tasks=2,
-    )
-    return WorldsConfig(run=run, labels=(2,), groups=GroupsStudy(("camera_model",), 2), epochs=1)
+    suite = {"pretraining": 40, **SUITE, "seen": 8, "unseen": 4}
+    generator = tiny_generator(steps=40, task_steps=10)
+    run = tiny_run(tiny_finetune(20, checkpoints=3), generator, suite_options=suite, seen_tasks=2)
+    return VariantsConfig(run=run, labels=(2,), groups=GroupsStudy(("camera_model",), 2), epochs=1)

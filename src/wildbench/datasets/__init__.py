@@ -1,1 +1,1 @@
-"""Suites that need no files of the user, and the worlds of the panel."""
+"""Suites that need no files of the user, and the data sets of the panel."""

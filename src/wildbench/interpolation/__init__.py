@@ -1,1 +1,1 @@
-"""What lies between the adapters of two tasks."""
+"""Interpolation between the adapters of two tasks."""

@@ -1,7 +1,7 @@
-"""How well two tasks' adapters fit together: the paper's "well-structured subspaces" as numbers.
+"""Alignment of two tasks' adapters: the paper's "well-structured subspaces" as numbers.
 
 Higher is better aligned. All need the tasks' adapters; :func:`connectivity` also needs labelled images of both, which
-seen tasks have. None looks at a test image.
+seen tasks have. No test image is used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ALIGNMENTS: Mapping[str, str] = {
         "linear mode connectivity: the share of both tasks' gain on their training and validation images that the "
         "midpoint of their adapters keeps"
     ),
-    "cosine": "cosine between the ways that fine-tuning moved the two adapters from their shared start",
+    "cosine": "cosine between the displacements of the two adapters by fine-tuning",
     "principal angles": "mean squared cosine of the principal angles between the column spaces of the two ΔW",
 }
-"""What each measure is, in words."""
+"""Definition of each measure."""
 
 LEAST_GAIN = 0.02
 
@@ -42,7 +42,7 @@ def principal_angles(first: Adapter, second: Adapter) -> float:
     """Mean squared cosine of the principal angles between the column spaces of ``ΔW = B A``, over the LoRA modules.
 
     The column space of ΔW is that of B (Björck & Golub 1973: the singular values of ``Q_1ᵀ Q_2`` are the cosines).
-    1 where both tasks write into the same directions, ``rank / rows`` on average where they have nothing in common.
+    1 where both tasks write into the same directions, ``rank / rows`` on average for unrelated directions.
     """
     shares = []
     for name, value in sorted(first.tensors.items()):
@@ -67,7 +67,7 @@ def connectivity(
     """Share of the two tasks' gain over the pretrained model that the midpoint of their adapters keeps.
 
     Linear mode connectivity (Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis") in
-    units of what there is to lose: 1 is no barrier, 0 as bad as the pretrained model. Measured on the training and
+    units of the gain: 1 is no barrier, 0 as bad as the pretrained model. Measured on the training and
     validation images, pooled over both tasks; a gain below 2 points counts as 2 points.
     """
     middle = midpoint(*adapters)

@@ -1,4 +1,4 @@
-"""The paper's second question: is there anything good between two tasks?"""
+"""The paper's second question: accuracy between two tasks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from wildpdiff.evaluate.score import TestSet, accuracies
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator, sub_seed
 
-PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Way = Literal["conditions", "latents", "adapters"]
 SimilarityGroup = Literal["high", "middle", "low"]
 
 
 @dataclass(frozen=True)
 class TaskPair:
-    """Two seen tasks by their place in the zoo's order, the likeness of their descriptions, and its group."""
+    """Indices of two seen tasks in the zoo's order, the similarity of their descriptions, and its group."""
 
     first: int
     second: int
@@ -35,10 +35,10 @@ class TaskPair:
 
 
 def description_similarity(generator: Generator, embeddings: Float[Tensor, "t e"]) -> Float[Tensor, "t t"]:
-    """How alike tasks are described, as the generator's kernel sees it: 1 for the same description.
+    """Similarity of descriptions by the generator's kernel: 1 for the same description.
 
-    The additive kernel weighs the factors of a description by what they tell of the adapters; it is normalised to
-    ``k(a, b) / sqrt(k(a, a) k(b, b))``. A generator without a kernel mean is taken to weigh all numbers alike, with
+    The additive kernel weighs the factors of a description by their relevance for the adapters; it is normalised to
+    ``k(a, b) / sqrt(k(a, a) k(b, b))``. Without a kernel mean all numbers weigh alike, with
     the similarity ``exp(-d²)`` and the squared distance in units of its mean.
     """
     if generator.mean is not None and generator.mean.kernel.terms:
@@ -52,11 +52,11 @@ def description_similarity(generator: Generator, embeddings: Float[Tensor, "t e"
 def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
     """Seen tasks whose fine-tuning gains at least ``least`` accuracy on their own training and validation images.
 
-    Where there is nothing to gain there is nothing to keep. Test images have no part in the choice.
+    Test images have no part in the choice.
     """
     chosen = []
     finals, initial = seen.zoo.task_adapters(), seen.zoo.initial
-    for place, name in enumerate(seen.zoo.tasks):
+    for index, name in enumerate(seen.zoo.tasks):
         data = seen.data(name)
         inputs, labels = (
             torch.cat([data.train, data.validation]),
@@ -65,20 +65,20 @@ def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
         stacked = {key: torch.stack([value, finals[name].tensors[key]]) for key, value in initial.tensors.items()}
         before, after = (seen.backbone.predict_many(inputs, stacked).argmax(-1) == labels).double().mean(1).tolist()
         if after - before >= least:
-            chosen.append(place)
+            chosen.append(index)
     return tuple(chosen)
 
 
 def choose_pairs(
     similarity: Float[Tensor, "t t"], eligible: Sequence[int], ends: int, middle: int, seed: int
 ) -> tuple[TaskPair, ...]:
-    """The most alike pairs, the least alike, and random ones of the middle third; no task is in two pairs.
+    """The most and the least similar pairs, and random ones of the middle third; no task is in two pairs.
 
     Args:
         similarity: between tasks.
         eligible: tasks that may be paired.
-        ends: how many of the most and how many of the least alike pairs.
-        middle: how many pairs between.
+        ends: number of most and of least similar pairs.
+        middle: number of pairs between.
         seed: of the pairs between.
 
     Raises:
@@ -88,7 +88,7 @@ def choose_pairs(
     if len(eligible) < 2 * wanted:
         raise DataError(
             f"{wanted} pairs of different tasks need {2 * wanted} tasks with a gain to keep; there are "
-            f"{len(eligible)}. Ask for fewer pairs."
+            f"{len(eligible)}. Choose fewer pairs."
         )
     ranked = sorted(
         ((float(similarity[a, b]), a, b) for i, a in enumerate(eligible) for b in eligible[i + 1 :]), reverse=True
@@ -98,7 +98,7 @@ def choose_pairs(
     numpy_generator(seed, "pairs").shuffle(between)
     # Few tasks may leave no pair of the middle third untouched: then the next nearest to the middle.
     outer = [*range(third), *range(2 * third, len(ranked))]
-    between += [ranked[place] for place in sorted(outer, key=lambda place: abs(place - half))]
+    between += [ranked[rank] for rank in sorted(outer, key=lambda rank: abs(rank - half))]
     used: set[int] = set()
     pairs: list[TaskPair] = []
     groups: tuple[tuple[SimilarityGroup, int, list[tuple[float, int, int]]], ...] = (
@@ -133,16 +133,16 @@ def interpolate(
 
     Args:
         generators: one a training seed; the path of conditions is the mean over them and over samples.
-        seen: the tasks that they were fitted on.
+        seen: the tasks that they were fitted to.
         tests: test images, at least of the tasks in the pairs.
-        pairs: which tasks.
-        samples: adapters a generator and place; all count.
+        pairs: of tasks.
+        samples: adapters a generator and position; all count.
         seed: of the samples.
         progress: called with (pairs done, in all).
     """
     finals, initial = seen.zoo.task_adapters(), seen.zoo.initial
     names = seen.zoo.tasks
-    told: list[InterpolationPair] = []
+    measured: list[InterpolationPair] = []
     paths: list[InterpolationPath] = []
     for number, pair in enumerate(pairs):
         first, second = names[pair.first], names[pair.second]
@@ -160,7 +160,7 @@ def interpolate(
             "adapters": _scores(seen, both, _between_adapters(ends)),
         }
         paths += [
-            InterpolationPath(first, second, way, PLACES, tuple(table[0].tolist()), tuple(table[1].tolist()))
+            InterpolationPath(first, second, way, POSITIONS, tuple(table[0].tolist()), tuple(table[1].tolist()))
             for way, table in ways.items()
         ]
         pretrained = [accuracies(seen.backbone, test, [initial])[0] for test in both]
@@ -170,7 +170,7 @@ def interpolate(
             "cosine": cosine(*ends, initial),
             "principal angles": principal_angles(*ends),
         }
-        told.append(
+        measured.append(
             InterpolationPair(
                 first,
                 second,
@@ -183,14 +183,14 @@ def interpolate(
         )
         if progress is not None:
             progress(number + 1, len(pairs))
-    return Interpolation(dict(ALIGNMENTS), tuple(told), tuple(paths))
+    return Interpolation(dict(ALIGNMENTS), tuple(measured), tuple(paths))
 
 
-def _scores(seen: SeenTasks, tests: Sequence[TestSet], places: Sequence[Sequence[Adapter]]) -> Float[Tensor, "2 p"]:
-    """Accuracy of both tasks at every place, the mean over the samples there."""
-    flat = [adapter for place in places for adapter in place]
+def _scores(seen: SeenTasks, tests: Sequence[TestSet], adapters: Sequence[Sequence[Adapter]]) -> Float[Tensor, "2 p"]:
+    """Accuracy of both tasks at every position, the mean over its samples."""
+    flat = [adapter for position in adapters for adapter in position]
     each = torch.tensor([accuracies(seen.backbone, test, flat) for test in tests], dtype=torch.float64)
-    return each.view(len(tests), len(places), -1).mean(2)
+    return each.view(len(tests), len(adapters), -1).mean(2)
 
 
 def _between_adapters(ends: tuple[Adapter, Adapter]) -> list[list[Adapter]]:
@@ -202,7 +202,7 @@ def _between_adapters(ends: tuple[Adapter, Adapter]) -> list[list[Adapter]]:
                 first.config,
             )
         ]
-        for t in PLACES
+        for t in POSITIONS
     ]
 
 
@@ -210,7 +210,7 @@ def _between_latents(generator: Generator, ends: tuple[Adapter, Adapter]) -> lis
     vectors = torch.stack([generator.codec.layout.flatten(adapter.tensors) for adapter in ends])
     with torch.no_grad():
         first, second = generator.autoencoder.encode(generator.codec.encode(vectors))
-    return _adapters(generator, generator.decode(torch.stack([torch.lerp(first, second, t) for t in PLACES])), 1)
+    return _adapters(generator, generator.decode(torch.stack([torch.lerp(first, second, t) for t in POSITIONS])), 1)
 
 
 def _between_conditions(
@@ -218,16 +218,16 @@ def _between_conditions(
 ) -> list[list[Adapter]]:
     shifts = None if generator.mean is None else generator.mean.seen_shifts()
     between = None if shifts is None else _path(shifts[[pair.first, pair.second]])
-    # The same noise at every place: what changes along the path is the condition alone.
+    # The same noise at every position: only the condition changes along the path.
     count = samples if generator.stochastic else 1
     vectors = generator.sample_vectors(_path(embeddings), count, sub_seed(seed, "interpolation"), between)
     return _adapters(generator, generator.tensors(vectors.flatten(0, 1)), count)
 
 
 def _path(ends: Float[Tensor, "2 e"]) -> Float[Tensor, "n e"]:
-    """The places between two ends."""
+    """Points at every position between two ends."""
     first, second = ends
-    return torch.stack([torch.lerp(first, second, t) for t in PLACES])
+    return torch.stack([torch.lerp(first, second, t) for t in POSITIONS])
 
 
 def _adapters(generator: Generator, tensors: Mapping[str, Tensor], samples: int) -> list[list[Adapter]]:

@@ -1,4 +1,4 @@
-"""Does interpolation between two tasks work, and do aligned subspaces predict it? Read from the results; no torch."""
+"""Gain kept by interpolation between two tasks, and its rank correlation with alignment; no torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WAYS = ("conditions", "latents", "adapters")
 GROUPS = ("high", "middle", "low")
 MIDDLE = 0.5
 SIMILARITY = "condition similarity"
-"""Name under which the negative distance of two tasks' descriptions stands beside the alignment numbers."""
+"""Name of the negative distance of two tasks' descriptions among the alignment numbers."""
 
 
 @dataclass(frozen=True)
 class MidpointKept:
-    """How much of fine-tuning's gain one pair keeps half-way; 1 is all of it, 0 is the pretrained model.
+    """Share of fine-tuning's gain that one pair keeps half-way; 0 is the pretrained model.
 
     Attributes:
         pair: the tasks.
@@ -40,9 +40,9 @@ class Midpoint:
     """All pairs half-way.
 
     Attributes:
-        way: what is interpolated.
+        way: interpolated quantity.
         pairs: those whose tasks together have a gain to keep.
-        skipped: how many have none.
+        skipped: number of others.
         correlations: Spearman's rank correlation of each alignment number with the pooled share; None where it is
             undefined. Negative condition distance is among them, as :data:`SIMILARITY`, for comparison.
         correlations_lower: the same with the lower share.
@@ -60,24 +60,24 @@ class KeptCurve:
     """Share of its gain that a task keeps on the way to the other, over all tasks of a group's pairs.
 
     Attributes:
-        places: 0 is the task itself, 1 the other task.
-        gains: at each place; ratio of means over tasks, with intervals.
+        positions: 0 is the task itself, 1 the other task.
+        gains: at each position; ratio of means over tasks, with intervals.
     """
 
-    places: tuple[float, ...]
+    positions: tuple[float, ...]
     gains: tuple[Gain, ...]
 
 
 def ways_of(interpolation: Interpolation) -> tuple[str, ...]:
-    """What was interpolated, in a fixed order."""
+    """Interpolated quantities, in a fixed order."""
     measured = {path.way for path in interpolation.paths}
     return tuple(way for way in WAYS if way in measured)
 
 
 def midpoint_kept(interpolation: Interpolation, way: str, *, seed: int = 0) -> Midpoint:
-    """Share of the recovered gain that each pair keeps at the midpoint, and how alignment ranks the pairs.
+    """Share of the recovered gain that each pair keeps at the midpoint, and its rank correlations.
 
-    Accuracies at the midpoint are interpolated linearly between the two nearest places where it was not measured.
+    Accuracies at the midpoint are interpolated linearly between the two nearest positions where it was not measured.
 
     Args:
         interpolation: the section of the results.
@@ -119,28 +119,28 @@ def _correlation(values: Float[ndarray, " n"], shares: Float[ndarray, " n"], see
 def kept_curve(interpolation: Interpolation, way: str, group: str, *, seed: int = 0) -> KeptCurve | None:
     """Mean over both tasks of every pair of a group; None where none was measured.
 
-    A pair's second task is read from its own end, so that place 0 is always the task itself.
+    A pair's second task is read from its own end, so that position 0 is always the task itself.
     """
     found = [(pair, path) for pair, path in _paired(interpolation, way) if pair.group == group]
     if not found:
         return None
-    places = tuple(sorted({place for _, path in found for place in path.places}))
+    positions = tuple(sorted({position for _, path in found for position in path.places}))
     curves: list[ndarray] = []
     before: list[float] = []
     top: list[float] = []
     for pair, path in found:
-        curves.append(np.interp(places, path.places, path.first_accuracy))
-        curves.append(np.interp(places, *_reversed(path)))
+        curves.append(np.interp(positions, path.places, path.first_accuracy))
+        curves.append(np.interp(positions, *_reversed(path)))
         before += pair.pretrained
         top += pair.finetuned
     table = np.stack(curves)
     columns = [np.array(before), np.array(top)]
-    gains = [recovered_gain(table[:, number], *columns, seed=seed) for number in range(len(places))]
-    return KeptCurve(places, tuple(gains))
+    gains = [recovered_gain(table[:, number], *columns, seed=seed) for number in range(len(positions))]
+    return KeptCurve(positions, tuple(gains))
 
 
 def _reversed(path: InterpolationPath) -> tuple[Sequence[float], Sequence[float]]:
-    return [1 - place for place in reversed(path.places)], list(reversed(path.second_accuracy))
+    return [1 - position for position in reversed(path.places)], list(reversed(path.second_accuracy))
 
 
 def _paired(interpolation: Interpolation, way: str) -> list[tuple[InterpolationPair, InterpolationPath]]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
+from wildpdiff.rng import numpy_generator
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -45,9 +46,6 @@ def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"], *, seed: int = 0)
         raise DataError("A rank correlation needs finite numbers. Leave out what was not measured.")
     if len(x) < FEWEST or (columns == columns[:, :1]).all(axis=1).any():
         return None
-    # Imported late, as in statistics.py.
-    from wildpdiff.rng import numpy_generator
-
     generator = numpy_generator(seed, "bootstrap", "rank correlation")
     weights = generator.multinomial(len(x), np.full(len(x), 1 / len(x)), size=RESAMPLES).astype(np.float64)
     resampled = _correlations(columns, weights)

@@ -1,4 +1,4 @@
-"""The control for the generator's centering: the pretrained model, centred on the images of each place."""
+"""The control for the generator's centering: the pretrained model, centred on the images of each site."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.centering import Centering, fit_centering
+from wildpdiff.conditional_mean.centering import FeatureAlignment, fit_alignment
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
 
-LOOKED_AT = 32
+EVALUATION_IMAGES = 32
 """Labelled images of every seen task on which the strength is chosen."""
 
 
 class CentredPretrainedSource:
-    """Gives the pretrained model with a share of a place's feature shift taken off what its classifier reads.
+    """The pretrained model with a share of a site's feature shift taken off what its classifier reads.
 
-    No adapter of any task plays a part: it tells how much of a generated adapter's gain its centering alone is
+    No adapter of any task is used: it shows how much of a generated adapter's gain its centering alone is
     (:mod:`wildpdiff.conditional_mean.centering`). Where nothing can be centred it is the pretrained model.
 
     Attributes:
@@ -40,15 +40,15 @@ class CentredPretrainedSource:
         layout = Layout.of(self._initial.tensors)
         vector = layout.flatten(self._initial.tensors)[None]
         reader = FeatureShift.fit(seen.descriptions, seen.backbone, seen.encoder.parts)
-        centering = Centering.of(reader, Codec.fit(layout, vector), seen.descriptions)
+        centering = FeatureAlignment.of(reader, Codec.fit(layout, vector), seen.descriptions)
         self.centering = centering
         if centering is not None:
             images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), sub_seed(seen.seed, self.name))
             start = centering.codec.encode(vector).expand(len(seen.descriptions), -1).contiguous()
-            self.centering = fit_centering(centering, seen.backbone, start, images, LOOKED_AT)
+            self.centering = fit_alignment(centering, seen.backbone, start, images, EVALUATION_IMAGES)
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
-        """``n`` times the initial adapter with the place's bias; raises :class:`DescriptionError` on an empty one."""
+        """``n`` times the initial adapter with the site's bias; raises :class:`DescriptionError` on an empty one."""
         description.require_any(self._parts)
         return repeat_adapter(self._of(description), self.name, description, n, seed)
 

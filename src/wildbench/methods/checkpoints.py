@@ -72,10 +72,10 @@ class CheckpointNoiseSource:
 
     The study adds noise to checkpoints of the very task that is generated. So for a seen task, which the description's
     ``task_id`` names, the checkpoint is one of that task's own; this is not reading the description but knowing the
-    answer, and only fair beside generators that were trained on the task. Where no seen task is named (an unseen task's
-    name is not in the zoo), any checkpoint of the pool is as likely as any other: the control that an unseen task
-    allows. Noise goes into the tensors that fine-tuning changed; what all adapters share stays as it is, as it does in
-    a generated adapter, so that the control is not weakened where nothing is generated.
+    answer, and only fair next to generators that were trained on the task. Where no seen task is named (the name of an
+    unseen task is not in the zoo), any checkpoint of the pool is as likely as any other: the control that an unseen
+    task allows. Noise goes into the tensors that fine-tuning changed; what all adapters share stays as it is, as it
+    does in a generated adapter, so that the control is not weakened where nothing is generated.
     """
 
     stochastic = True
@@ -140,7 +140,7 @@ class CheckpointAverageSource:
         for number in range(n):
             draws = torch_generator(seed, "checkpoint average", number)
             rows = torch.randint(len(self._zoo), (self._count,), generator=draws).tolist()
-            # Read from disk for this mean alone: adding up in place cannot overwrite the pool.
+            # Read from disk for this mean alone: adding to it cannot overwrite the pool.
             stacked = self._zoo.tensors(rows)
             tensors = {name: value.double().mean(0).float() for name, value in stacked.items()}
             adapter = Adapter(tensors, self._zoo.plan.adapter)
@@ -149,7 +149,7 @@ class CheckpointAverageSource:
 
 
 class GaussianSource:
-    """Every coordinate drawn by itself from a normal distribution with the pool's mean and standard deviation."""
+    """Every coordinate drawn independently from a normal distribution with the pool's mean and standard deviation."""
 
     name = "Gaussian per coordinate"
     stochastic = True

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.finetuned import FinetunedSource
+from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.errors import TrainingError
 from wildpdiff.source import RenamedSource
 from wildpdiff.zoo.features import TaskFeatures
@@ -37,7 +37,7 @@ def classifier_alone(
     bare = backbone.with_lora(replace(backbone.lora, target_modules=()))
     start = {name: value for name, value in initial.tensors.items() if ".lora_" not in name}
     if not start:
-        raise TrainingError(f"The adapters of backbone {backbone.name!r} have no classifier beside LoRA's factors.")
+        raise TrainingError(f"The adapters of backbone {backbone.name!r} have no classifier besides LoRA's factors.")
     short = replace(config, checkpoints=1)
     adapters = {}
     for first in range(0, len(tasks), TOGETHER):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wildbench.methods.description_network import DescriptionViews, NumbersNetwork, adapters_loss
+from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
@@ -18,7 +19,7 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditional_mean.network import factor_reads
 from wildpdiff.conditional_mean.task_images import TaskImages
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.description import Description
 
@@ -46,7 +47,7 @@ class ColumnMergeConfig:
         smallest: the smallest subset of a description's images that is drawn.
     """
 
-    training: NetworkTraining = field(default_factory=lambda: NetworkTraining(steps=400, tasks=16, look_every=20))
+    training: NetworkTraining = field(default_factory=lambda: NetworkTraining(steps=400, tasks=16, evaluate_every=20))
     bank: int = 16
     factors: Literal["softmax", "affine"] = "affine"
     hidden: int = 128
@@ -79,32 +80,32 @@ class Columns:
 
     Attributes:
         layout: of the adapters.
-        places: for each tensor of the layout, the axis along which its columns lie and the number of its first one.
+        offsets: for each tensor of the layout, the axis along which its columns lie and the number of its first one.
         count: number of columns c.
     """
 
     layout: Layout
-    places: tuple[tuple[int, int], ...]
+    offsets: tuple[tuple[int, int], ...]
     count: int
 
     @classmethod
     def of(cls, layout: Layout) -> Columns:
         """The columns of all adapters with this layout."""
         firsts: dict[tuple[str, int], int] = {}
-        places, count = [], 0
+        offsets, count = [], 0
         for name, shape in layout.entries:
             axis = 1 if FACTOR_B in name else 0
             key = (name.split(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0], shape[axis])
             if key not in firsts:
                 firsts[key] = count
                 count += shape[axis]
-            places.append((axis, firsts[key]))
-        return cls(layout, tuple(places), count)
+            offsets.append((axis, firsts[key]))
+        return cls(layout, tuple(offsets), count)
 
     def merge(self, factors: Float[Tensor, "b k c"], bank: Float[Tensor, "k d"]) -> dict[str, Tensor]:
         """Merged tensors with a leading axis b: every column is the sum of the bank's columns times their factors."""
         merged = {}
-        for (name, value), (axis, first) in zip(self.layout.unflatten(bank).items(), self.places, strict=True):
+        for (name, value), (axis, first) in zip(self.layout.unflatten(bank).items(), self.offsets, strict=True):
             columns = value.movedim(axis + 1, 1)
             own = factors[:, :, first : first + columns.shape[1]]
             merged[name] = torch.einsum("bkc,kc...->bc...", own, columns).movedim(1, axis + 1)

@@ -48,7 +48,7 @@ class EvolutionConfig:
     def __post_init__(self) -> None:
         if self.generations < 1 or self.population < 4 or not self.step > 0:
             raise TrainingError(
-                f"CMA-ES was asked for {self.generations} generations of {self.population} with step {self.step:g}; "
+                f"CMA-ES is to run {self.generations} generations of {self.population} with step {self.step:g}; "
                 "it needs at least 1 generation of 4, and a positive step."
             )
 
@@ -68,7 +68,7 @@ DEFAULTS: Mapping[Space, EvolutionConfig] = {
 
 @dataclass(frozen=True, eq=False)
 class SearchSpace:
-    """Where adapters are searched.
+    """The space in which adapters are searched.
 
     Attributes:
         name: ``latent`` or ``raw``.
@@ -198,7 +198,7 @@ class EvolutionSource:
     What is minimised is the cross-entropy on ``k`` labels a class, the same images that
     :class:`~wildbench.methods.few_labels.FewLabelsSource` of that seed is fine-tuned on; a generation's adapters are
     scored in one pass. The answer is the mean of the last distribution, which is less fitted to the few labels than
-    the best point met. A task is searched when first asked for, and its adapter kept.
+    the best point met. A task is searched at the first request, and its adapter kept.
     """
 
     stochastic = False
@@ -226,7 +226,7 @@ class EvolutionSource:
             DataError: less than one label a class.
         """
         if labels_per_class < 1:
-            raise DataError(f"{labels_per_class} labels a class were asked for; CMA-ES needs at least 1.")
+            raise DataError(f"{labels_per_class} labels a class were requested; CMA-ES needs at least 1.")
         self._space = space
         self._data = data
         self._backbone = backbone
@@ -258,12 +258,12 @@ class EvolutionSource:
         draws = numpy_generator(self._seed, "evolution", self._space.name, task.name)
         found = evolve(self._space, lambda points: self.losses(task, points), self._config, draws)
         tensors = {name: value[0].clone() for name, value in self._space.tensors(found.point[None]).items()}
-        told = {
+        provenance = {
             "labels": len(task.train_labels),
             "labels_per_class": self._labels_per_class,
             "evaluations": self._config.evaluations,
         }
-        return Adapter(tensors, self._backbone.adapter_config, told)
+        return Adapter(tensors, self._backbone.adapter_config, provenance)
 
     def losses(self, task: TaskFeatures, points: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
         """Cross-entropy of each point's adapter on the task's training images."""

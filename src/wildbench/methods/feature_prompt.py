@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wildbench.methods.description_network import DescriptionViews, NumbersNetwork, adapters_loss
+from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.adapters.spec import PEFT_PREFIX
@@ -19,7 +20,7 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditional_mean.task_images import TaskImages
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description
@@ -48,7 +49,7 @@ class FeaturePromptConfig:
         smallest: the smallest subset of a description's images that is drawn.
     """
 
-    training: NetworkTraining = field(default_factory=lambda: NetworkTraining(steps=400, tasks=16, look_every=20))
+    training: NetworkTraining = field(default_factory=lambda: NetworkTraining(steps=400, tasks=16, evaluate_every=20))
     base: Literal["mean", "pretrained"] = "mean"
     base_rate: float = 0.1
     hidden: int = 128
@@ -153,7 +154,7 @@ class FeaturePromptSource:
     """Scales and shifts the features before the classifier, by a network that reads the description's images alone.
 
     The idea is that of a domain prompt from unlabelled images (VDPG, Chi et al. 2024), whose transformer reads the
-    prompt beside the image's features; here it is folded into the classifier, so that an ordinary adapter comes out.
+    prompt next to the image's features; here it is folded into the classifier, so that an ordinary adapter comes out.
     The network reads the mean and the spread of features of the unlabelled images (the image parts of the embedding);
     where the encoder reads no images, it reads the whole embedding. It is trained with the task loss on seen tasks,
     with the shared adapter below it; the number of updates is chosen on held-out seen tasks.

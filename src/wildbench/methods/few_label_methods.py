@@ -1,4 +1,4 @@
-"""The entrants that are allowed a few labels of the task."""
+"""The methods that are allowed a few labels of the task."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from wildbench.methods.evolution import EvolutionSource, latent_space, raw_space
 from wildbench.methods.few_labels import FewLabelsSource
 from wildbench.methods.refined import RefinedSource
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import LabelledData, SeenTasks
-from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.seen import SeenAdapters
-from wildpdiff.evaluate.candidate import Candidate
+from wildpdiff.evaluate.methods import Candidate
 from wildpdiff.generator import Generator
 from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.refine.starts import StartingPoints
+from wildpdiff.refine.starts import Starts
 from wildpdiff.source import Source
 
 LABELS = (5, 20)
@@ -29,7 +29,7 @@ def labelled_candidates(
         seen: what the baselines are trained on.
         generator: whose adapters are refined, and whose latents are searched.
         labelled: labelled training images of the tasks.
-        tasks: names of the tasks that will be asked for.
+        tasks: names of the tasks that will be requested.
     """
     initial = seen.zoo.initial
     adapters = SeenAdapters.of(seen.adapters)
@@ -51,14 +51,14 @@ def labelled_candidates(
     ]
     searched = [
         Candidate(
-            f"CMA-ES {place}, {LABELS[0]} labels a class",
+            f"CMA-ES {suffix}, {LABELS[0]} labels a class",
             "labels",
-            f"evolution strategy {place} on {LABELS[0]} labelled images of each class",
+            f"evolution strategy {suffix} on {LABELS[0]} labelled images of each class",
             lambda space=space: EvolutionSource(  # type: ignore[misc]
                 space(), labelled, seen.backbone, LABELS[0], seed=seen.seed
             ),
         )
-        for place, space in (
+        for suffix, space in (
             ("in the latent space", lambda: latent_space(generator.codec, generator.autoencoder, adapters)),
             ("on raw LoRA", lambda: raw_space(initial, adapters)),
         )
@@ -68,25 +68,25 @@ def labelled_candidates(
 
 
 def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> list[Candidate]:
-    """A few labels on top of the generator; and on top of the mean adapter, which tells what the description adds."""
+    """A few labels on top of the generator; and of the mean adapter, which isolates the effect of the description."""
 
     posterior = generator.with_sampling(draw="posterior") if generator.posterior is not None else None
 
-    def make(source: Source, points: Callable[[], StartingPoints], count: int, further: Source | None = None) -> Source:
+    def make(source: Source, points: Callable[[], Starts], count: int, further: Source | None = None) -> Source:
         return RefinedSource(source, points(), labelled, count, further=further, seed=seen.seed)
 
-    def spread() -> StartingPoints:
+    def spread() -> Starts:
         adapters = SeenAdapters.of(seen.adapters)
         errors = adapters.vectors - adapters.vectors.mean(0)
         prior = RefinementPrior.of_errors(adapters.layout, errors, "spread of the seen tasks")
-        return StartingPoints(seen.backbone, prior, ())
+        return Starts(seen.backbone, prior, ())
 
     generated = [
         Candidate(
             f"generated, refined on {count} labels a class",
             "labels",
             f"generated, then {count} labelled images of each class under the generator's prior",
-            lambda count=count: make(generator, lambda: StartingPoints.of_generator(generator), count, posterior),  # type: ignore[misc]
+            lambda count=count: make(generator, lambda: Starts.of_generator(generator), count, posterior),  # type: ignore[misc]
         )
         for count in LABELS
     ]
@@ -101,7 +101,7 @@ def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> l
 
 LABELLED_NAMES = (
     *(f"fine-tuned, {count} labels a class" for count in LABELS),
-    *(f"CMA-ES {place}, {LABELS[0]} labels a class" for place in ("in the latent space", "on raw LoRA")),
+    *(f"CMA-ES {suffix}, {LABELS[0]} labels a class" for suffix in ("in the latent space", "on raw LoRA")),
     *(f"generated, refined on {count} labels a class" for count in LABELS),
     f"mean adapter, refined on {LABELS[0]} labels a class",
 )

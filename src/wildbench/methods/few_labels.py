@@ -21,7 +21,7 @@ from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
 
 FEW_LABELS_FINETUNING = FinetuneConfig(steps=100, learning_rate=0.01, checkpoints=1, interval=1)
-"""How a task is fine-tuned on few labels, chosen on seen tasks: half the steps and a fifth of the rate that all labels
+"""Recipe of fine-tuning on few labels, chosen on seen tasks: half the steps and a fifth of the rate that all labels
 take. With 5 labels a class the longer run loses 1.7 points of accuracy to overfitting."""
 
 TOGETHER = 20
@@ -49,13 +49,13 @@ def few_labels(task: TaskFeatures, labels_per_class: int, seed: int) -> TaskFeat
     """A task with at most so many training images of each class, and with no other labels.
 
     The images are drawn by the seed and the task's name; more labels a class hold the fewer ones. The few stand in
-    the place of the validation images too, because other labels are not to be had.
+    the validation images too, because no other labels are available.
 
     Raises:
         DataError: less than one label a class, or a task without training images.
     """
     if labels_per_class < 1:
-        raise DataError(f"{labels_per_class} labels a class were asked for; give at least 1.")
+        raise DataError(f"{labels_per_class} labels a class were requested; give at least 1.")
     if not len(task.train_labels):
         raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
     order = torch.randperm(len(task.train_labels), generator=torch_generator(seed, "few labels", task.name))
@@ -65,7 +65,7 @@ def few_labels(task: TaskFeatures, labels_per_class: int, seed: int) -> TaskFeat
 
 
 def _rank_in_class(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """For each place, how often its label came before."""
+    """For each row, the number of earlier rows with its label."""
     same = labels[:, None] == labels[None]
     return same.tril(-1).sum(1)
 
@@ -74,8 +74,8 @@ class FewLabelsSource:
     """Gives the adapter fine-tuned on ``k`` labels a class of the task that the description names.
 
     It has seen labels of the task; sources that read the rest of the description have not. A task's adapter is
-    trained when first asked for, or together with others by :meth:`prepare`, and kept. Its image order and start
-    depend on the seed and on the task's name, not on who is trained beside it, so that both give the same adapter up
+    trained at the first request, or together with others by :meth:`prepare`, and kept. Its image order and start
+    depend on the seed and on the task's name, not on other tasks of the call, so that both give the same adapter up
     to float rounding. Where a task has fewer images than a batch, they come in it several times.
     """
 
@@ -105,7 +105,7 @@ class FewLabelsSource:
         """
         if labels_per_class < 1:
             raise DataError(
-                f"{labels_per_class} labels a class were asked for; give at least 1. Without labels the pretrained "
+                f"{labels_per_class} labels a class were requested; give at least 1. Without labels the pretrained "
                 "model is what there is."
             )
         self._data = data
@@ -150,7 +150,7 @@ class FewLabelsSource:
     def _finetune(self, tasks: Sequence[TaskFeatures]) -> None:
         seed = sub_seed(self._seed, "few labels")
         run = finetune(self._backbone, tasks, self._initial.tensors, self._config, seed)
-        for place, task in enumerate(tasks):
-            tensors = {name: value[place, -1].clone() for name, value in run.tensors.items()}
-            told = {"labels": len(task.train_labels), "labels_per_class": self._labels_per_class}
-            self._kept[task.name] = Adapter(tensors, self._initial.config, told)
+        for row, task in enumerate(tasks):
+            tensors = {name: value[row, -1].clone() for name, value in run.tensors.items()}
+            provenance = {"labels": len(task.train_labels), "labels_per_class": self._labels_per_class}
+            self._kept[task.name] = Adapter(tensors, self._initial.config, provenance)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
+from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
@@ -23,7 +24,7 @@ from wildpdiff.conditional_mean.network import (
     principal_directions,
 )
 from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.tasks.description import Description
@@ -34,7 +35,7 @@ NAMES = {"reconstruction": "hypernetwork, reconstruction", "task": "hypernetwork
 
 @dataclass(frozen=True)
 class HypernetworkConfig:
-    """How a hypernetwork is built and trained. Defaults are those that held-out seen tasks chose (``docs/log.md``).
+    """Architecture and training of a hypernetwork. The defaults were chosen on held-out seen tasks (``docs/log.md``).
 
     Attributes:
         training: updates and how many of them.
@@ -50,7 +51,7 @@ class HypernetworkConfig:
         direction_rate: learning rate of the directions and the mean, in units of the adapters' normalised values; the
             task loss alone moves them, since principal directions are already the best for reconstruction.
         images: labelled images a task and update, for the task loss.
-        looked_at: images of every held-out task on which the number of updates is chosen.
+        evaluation_images: images of every held-out task on which the number of updates is chosen.
         drop_part: probability of hiding a part of the description, so that any may be missing later.
         smallest: the smallest subset of a description's images that is drawn.
     """
@@ -66,7 +67,7 @@ class HypernetworkConfig:
     weight_decay: float = 0.1
     direction_rate: float = 3e-3
     images: int = 32
-    looked_at: int = 32
+    evaluation_images: int = 32
     drop_part: float = 0.05
     smallest: int = 8
 
@@ -74,8 +75,8 @@ class HypernetworkConfig:
     def of(cls, loss: HypernetworkLoss) -> HypernetworkConfig:
         """The defaults for one loss."""
         if loss == "task":
-            return cls(NetworkTraining(steps=400, tasks=16, look_every=20), sharpness=2.0, noise=0.15)
-        training = NetworkTraining(steps=1500, tasks=64, look_every=100, averaging=0.99)
+            return cls(NetworkTraining(steps=400, tasks=16, evaluate_every=20), sharpness=2.0, noise=0.15)
+        training = NetworkTraining(steps=1500, tasks=64, evaluate_every=100, averaging=0.99)
         return cls(training, noise=0.5, learning_rate=1e-3)
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class _Conditions:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a network is started from: the adapters of the tasks that it is trained on."""
+    """Initialisation of a network: the adapters of the tasks that it is trained on."""
 
     seen: SeenAdapters
     trained: Tensor
@@ -147,7 +148,7 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Training by either loss, looked at by the task loss: a ``TaskProblem``.
+    """Training by either loss, evaluated by the task loss: a ``TaskProblem``.
 
     Parameter error on held-out tasks is lowest where all adapters are still near their mean, long before they are of
     most use, so the number of updates is chosen by the task loss for the reconstruction too.
@@ -176,7 +177,7 @@ class _Problem:
 
     def held_out_loss(self, network: Hypernetwork, tasks: Int[Tensor, " b"]) -> Tensor:
         vectors = network(self.conditions.embeddings[tasks])
-        return self._task_loss(vectors, self.images.fixed(tasks, self.start.config.looked_at))
+        return self._task_loss(vectors, self.images.fixed(tasks, self.start.config.evaluation_images))
 
     def _task_loss(self, vectors: Tensor, batch: ImageBatch) -> Tensor:
         """Mean cross-entropy of one adapter a task."""
@@ -229,7 +230,7 @@ class HypernetworkSource:
 
     @property
     def fit(self) -> FittedNetwork[Hypernetwork]:
-        """What was trained, and its losses."""
+        """The trained network and its losses."""
         return self._fit
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
@@ -249,7 +250,7 @@ def _checkpoints(seen: SeenTasks, adapters: SeenAdapters) -> tuple[Tensor, ...]:
 
 
 def _reads(encoder: FusionEncoder, config: HypernetworkConfig) -> Tensor:
-    """Which columns of the embedding each hidden unit reads."""
+    """Columns of the embedding that each hidden unit reads."""
     if not config.additive:
         return torch.ones(config.hidden, encoder.size, dtype=torch.bool)
     return factor_reads(encoder.groups, encoder.parts, encoder.size, config.hidden)

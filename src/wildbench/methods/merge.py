@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
-from wildpdiff.baselines.distances import SeenDistances
+from wildpdiff.baselines.regression import SeenDistances
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.conditions.images import ImageFeatures
@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MergeChoice:
-    """What leave-one-out on the seen tasks chose for one set of parts.
+    """Choice of leave-one-out on the seen tasks for one set of parts.
 
     Attributes:
         parts: which parts are read.
@@ -128,7 +128,7 @@ class TopKMergeSource:
     def _choose(self, parts: tuple[str, ...]) -> MergeChoice:
         squared = self._distances.overall_between(parts).numpy()
         np.fill_diagonal(squared, np.inf)
-        # A task that shares no part with any other has nothing to be merged from and says nothing about K and T.
+        # A task that shares no part with any other has nothing to be merged from and is no evidence on K and T.
         rows = np.isfinite(squared).any(1)
         others = len(squared) - 1
         if not bool(rows.any()):

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.adapters.spec import PEFT_PREFIX
@@ -18,7 +19,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.task_images import TaskImages
-from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining, fit_network
+from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description
@@ -26,12 +27,12 @@ from wildpdiff.tasks.description import Description
 
 @dataclass(frozen=True)
 class MultiTaskConfig:
-    """How the shared adapter is trained. Defaults are those that held-out seen tasks chose (``docs/log.md``).
+    """Training of the shared adapter. The defaults were chosen on held-out seen tasks (``docs/log.md``).
 
     Attributes:
         training: updates and how many of them.
         images: labelled images a task and update.
-        looked_at: images of every held-out task on which the number of updates is chosen.
+        evaluation_images: images of every held-out task on which the number of updates is chosen.
         learning_rate: of the adapter, for AdamW.
         train_factor_a: train LoRA's A too. One model has no neighbours that it must stay comparable with.
         hidden: units between the description and the offset of the logits; 0 is a linear map.
@@ -44,10 +45,10 @@ class MultiTaskConfig:
     """
 
     training: NetworkTraining = field(
-        default_factory=lambda: NetworkTraining(steps=1200, tasks=32, look_every=50, averaging=0.98)
+        default_factory=lambda: NetworkTraining(steps=1200, tasks=32, evaluate_every=50, averaging=0.98)
     )
     images: int = 8
-    looked_at: int = 32
+    evaluation_images: int = 32
     learning_rate: float = 1e-3
     train_factor_a: bool = True
     hidden: int = 64
@@ -97,7 +98,7 @@ class MultiTaskNetwork(nn.Module):
         return result
 
     def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b c"]:
-        """What the description adds to the logits; ``ValueError`` in a network that reads none."""
+        """The logits added by the description; ``ValueError`` in a network that reads none."""
         if self.offset is None:
             raise ValueError("This network reads no description.")
         result: Tensor = self.offset(cond)
@@ -139,7 +140,7 @@ class _Problem:
         return self._loss(network, batch.inputs, batch.labels, cond)
 
     def held_out_loss(self, network: MultiTaskNetwork, tasks: Int[Tensor, " b"]) -> Tensor:
-        batch = self.images.fixed(tasks, self.config.looked_at)
+        batch = self.images.fixed(tasks, self.config.evaluation_images)
         cond = None if self.embeddings is None else self.embeddings[tasks]
         return self._loss(network, batch.inputs, batch.labels, cond)
 
@@ -199,7 +200,7 @@ class MultiTaskSource:
 
     @property
     def fit(self) -> FittedNetwork[MultiTaskNetwork]:
-        """What was trained, and its losses."""
+        """The trained adapter and its losses."""
         return self._fit
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:

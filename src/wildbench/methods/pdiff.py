@@ -15,17 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wildbench.methods.pdiff_networks import PDiffConfig, PDiffDenoiser
+from wildbench.methods.pdiff_networks import PDiffConfig, PDiffDenoiser, convolutional_autoencoder
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.artifact import read_artifact, write_artifact
-from wildpdiff.autoencoder.training import check_finite, flush_denormals, seeded, warmup_cosine
 from wildpdiff.autoencoder.vae import VariationalAutoencoder
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, TrainingError
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.tasks.description import Description
+from wildpdiff.training import flush_denormals, seeded, train, warmup_cosine
 from wildpdiff.zoo.store import Zoo
 
 KIND = "p-diff"
@@ -100,7 +100,7 @@ def _padded(vectors: Float[Tensor, "n m"]) -> Float[Tensor, "n p"]:
 def _networks(size: int, config: PDiffConfig) -> tuple[VariationalAutoencoder, PDiffDenoiser]:
     """Networks for ``size`` generated values."""
     padded = size + -size % MULTIPLE
-    autoencoder = VariationalAutoencoder(padded, config.latent_size, convolutional=True)
+    autoencoder = convolutional_autoencoder(padded, config.latent_size)
     return autoencoder, PDiffDenoiser(config.latent_size, config.channels)
 
 
@@ -126,7 +126,7 @@ def fit_pdiff(
     """Train the autoencoder, then the denoiser on its latents. About an hour of one core at the published settings.
 
     Tensors that are the same in all vectors, such as LoRA's A where it is left at the initialisation, are kept and
-    not generated: p-diff generates what was trained. A single vector says nothing of that, and is generated whole.
+    not generated: p-diff generates what was trained. A single vector does not show that, and is generated whole.
 
     Args:
         vectors: raw adapter vectors, checkpoints of one task or of a whole zoo.
@@ -201,17 +201,22 @@ def _train(
 ) -> None:
     """AdamW with a cosine schedule; leaves the network frozen and in evaluation mode."""
     what = "denoiser" if isinstance(network, PDiffDenoiser) else "autoencoder"
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-    network.train()
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * warmup_cosine(step, steps, 0)
+    optimizer = torch.optim.AdamW(network.train().parameters(), lr=rate)
+    losses: list[float] = []
+
+    def objective() -> Tensor:
         loss = loss_of(next(batches))
-        check_finite(float(loss.detach()), step, f"p-diff {what}")
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if progress is not None:
-            progress(what, step + 1, steps, float(loss.detach()))
+        losses.append(float(loss.detach()))
+        return loss
+
+    train(
+        optimizer,
+        objective,
+        steps,
+        name=f"p-diff {what}",
+        schedule=warmup_cosine(optimizer, steps, 0),
+        progress=None if progress is None else lambda done, total: progress(what, done, total, losses[-1]),
+    )
     network.eval().requires_grad_(False)
 
 
@@ -220,7 +225,7 @@ class UnconditionalPDiffSource:
 
     A thousand steps of sampling cost about as much for one latent as a tenth of them cost for many, and what is
     sampled does not depend on the task. So a pool of :attr:`PDiffConfig.pool` adapters is sampled in one batch when
-    the first is asked for, and each request draws from it by its seed, without repetition up to the pool's size. The
+    the first request, and each request draws from it by its seed, without repetition up to the pool's size. The
     pool itself belongs to the source's ``seed``.
     """
 
@@ -251,7 +256,7 @@ class UnconditionalPDiffSource:
 
     @property
     def pool(self) -> Float[Tensor, "p d"]:
-        """The adapter vectors that requests draw from, sampled when first asked for."""
+        """The adapter vectors that requests draw from, sampled at the first request."""
         if self._pool is None:
             latents = self.model.sample_latents(self.model.config.pool, sub_seed(self._seed, "p-diff pool"))
             self._pool = self.model.decode(latents)
@@ -261,23 +266,23 @@ class UnconditionalPDiffSource:
         """``n`` adapters of the pool, all different.
 
         Raises:
-            DescriptionError: more are asked for than the pool holds.
+            DescriptionError: more are requested than the pool holds.
         """
         if n > self.model.config.pool:
             raise DescriptionError(
-                f"{n} adapters of p-diff were asked for; its pool holds "
+                f"{n} adapters of p-diff were requested; its pool holds "
                 f"{self.model.config.pool}. Raise PDiffConfig.pool."
             )
         pool = self.pool
-        places = torch.randperm(len(pool), generator=torch_generator(seed, "p-diff", "draw"))[:n].tolist()
-        told = {"source": self.name, "seed": seed, "task": description.task_id, "pool_seed": self._seed}
+        rows = torch.randperm(len(pool), generator=torch_generator(seed, "p-diff", "draw"))[:n].tolist()
+        provenance = {"source": self.name, "seed": seed, "task": description.task_id, "pool_seed": self._seed}
         return [
             Adapter(
-                {name: value.clone() for name, value in self.model.layout.unflatten(pool[place]).items()},
+                {name: value.clone() for name, value in self.model.layout.unflatten(pool[row]).items()},
                 self._config,
-                {**told, "place_in_pool": place},
+                {**provenance, "pool_index": row},
             )
-            for place in places
+            for row in rows
         ]
 
     def save(self, folder: Path | str) -> Path:
@@ -301,10 +306,10 @@ class UnconditionalPDiffSource:
             SchemaVersionError: written by a newer version of the package.
         """
         artifact = read_artifact(Path(folder), KIND)
-        groups, told = artifact.tensors, dict(artifact.config)
+        groups, settings = artifact.tensors, dict(artifact.config)
         try:
-            adapter, seed = AdapterConfig.from_json(told.pop("adapter")), int(told.pop("seed"))
-            layout, config = Layout.from_json(told.pop("layout")), PDiffConfig.from_json(told)
+            adapter, seed = AdapterConfig.from_json(settings.pop("adapter")), int(settings.pop("seed"))
+            layout, config = Layout.from_json(settings.pop("layout")), PDiffConfig.from_json(settings)
             values = groups["values"]
             autoencoder, denoiser = _networks(len(values["mean"]), config)
             autoencoder.load_state_dict(groups["autoencoder"])

@@ -1,4 +1,4 @@
-"""p-diff's published settings, and its denoiser: eight convolutions over the latent (Wang et al. 2024, 2402.13144)."""
+"""p-diff's published settings and networks: convolutions over vector and latent (Wang et al. 2024, 2402.13144)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wildpdiff.autoencoder.vae import VariationalAutoencoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork, TimeEmbedding
 from wildpdiff.errors import TrainingError
 
 DENOISER_CHANNELS = (64, 128, 256, 512, 256, 128, 64)
 """Channels between the published denoiser's eight convolutions; before the first and after the last there is one."""
+
+ENCODER_CHANNELS = (64, 128, 256, 256, 32)
+"""Channels of the published encoder's five convolutions of stride 2."""
 
 KERNEL = 7
 
@@ -35,7 +39,7 @@ class PDiffConfig:
         input_noise: standard deviation of the noise on normalised vectors while the autoencoder is trained.
         latent_noise: the same on latents.
         times: number T of the diffusion's times, β linear from 1e-4 to 0.02; sampling takes as many steps.
-        pool: adapters that are sampled, all at once, when the first is asked for.
+        pool: adapters that are sampled, all at once, at the first request.
     """
 
     latent_size: int = 128
@@ -105,11 +109,11 @@ class PDiffDenoiser(DenoiserNetwork):
         middle = len(self._channels) // 2
         kept: list[Tensor] = []
         h = z_t[:, None]
-        for place, norm in enumerate(self.norms):
-            h = torch.nn.functional.elu(norm(self.convolutions[place](h + time)))
-            if place < middle:
+        for index, norm in enumerate(self.norms):
+            h = torch.nn.functional.elu(norm(self.convolutions[index](h + time)))
+            if index < middle:
                 kept.append(h)
-            elif place > middle:
+            elif index > middle:
                 h = h + kept.pop()
         result: Tensor = self.convolutions[-1](h + time)[:, 0]
         return result
@@ -118,3 +122,54 @@ class PDiffDenoiser(DenoiserNetwork):
     def config(self) -> dict[str, Any]:
         """JSON-able arguments of the constructor, with the network's name."""
         return {"network": "p-diff", "latent_size": self._latent_size, "channels": list(self._channels)}
+
+
+class ConvolutionalEncoder(nn.Module):
+    """Zero padding, five halving convolutions with batch norm and leaky ReLU, one linear layer."""
+
+    def __init__(self, size: int, latent_size: int) -> None:
+        """For vectors of ``size`` values."""
+        super().__init__()
+        stride = 2 ** len(ENCODER_CHANNELS)
+        self.padding = -size % stride
+        layers: list[nn.Module] = []
+        for before, after in zip((1, *ENCODER_CHANNELS[:-1]), ENCODER_CHANNELS, strict=True):
+            layers += [nn.Conv1d(before, after, KERNEL, 2, KERNEL // 2), nn.BatchNorm1d(after), nn.LeakyReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.leave = nn.Linear(ENCODER_CHANNELS[-1] * (size + self.padding) // stride, latent_size)
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n l"]:
+        """Latents, not standardised."""
+        h = self.layers(nn.functional.pad(x, (0, self.padding))[:, None])
+        result: Tensor = self.leave(h.flatten(1))
+        return result
+
+
+class ConvolutionalDecoder(nn.Module):
+    """One linear layer, five doubling convolutions with batch norm and ELU, a last convolution to one channel."""
+
+    def __init__(self, latent_size: int, size: int) -> None:
+        """For vectors of ``size`` values."""
+        super().__init__()
+        stride = 2 ** len(ENCODER_CHANNELS)
+        self.size = size
+        self.length = (size + -size % stride) // stride
+        self.enter = nn.Linear(latent_size, ENCODER_CHANNELS[-1] * self.length)
+        layers: list[nn.Module] = []
+        channels = tuple(reversed(ENCODER_CHANNELS))
+        for before, after in zip(channels, (*channels[1:], channels[-1]), strict=True):
+            up = nn.ConvTranspose1d(before, after, KERNEL, 2, KERNEL // 2, output_padding=1)
+            layers += [up, nn.BatchNorm1d(after), nn.ELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv1d(channels[-1], 1, KERNEL, padding=KERNEL // 2))
+
+    def forward(self, z: Float[Tensor, "n l"]) -> Float[Tensor, "n d"]:
+        """Vectors."""
+        h = self.layers(self.enter(z).unflatten(1, (ENCODER_CHANNELS[-1], self.length)))
+        result: Tensor = h[:, 0, : self.size]
+        return result
+
+
+def convolutional_autoencoder(size: int, latent_size: int) -> VariationalAutoencoder:
+    """p-diff's autoencoder."""
+    networks = ConvolutionalEncoder(size, latent_size), ConvolutionalDecoder(latent_size, size)
+    return VariationalAutoencoder(size, latent_size, networks=networks)

@@ -1,6 +1,6 @@
 """The pretrained model under another label prior: no weight of the network changes but the classifier's bias.
 
-By Bayes' rule a classifier trained under label frequencies ``p_train`` becomes right for a place with frequencies
+By Bayes' rule a classifier trained under label frequencies ``p_train`` becomes right for a site with frequencies
 ``p_task``, but pictures of each class that look as before, when ``log p_task - log p_train`` is added to its logits
 (Saerens, Latinne & Decaestecker 2002, section 2). As an adapter that is the pretrained one with another bias. What
 stands for ``p_train`` is the pooled label frequency of the seen tasks' training images: the pretraining's own labels
@@ -22,8 +22,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
-from wildpdiff.conditional_mean.kernel import KernelMean
-from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.tasks.description import Description
 
@@ -31,7 +30,7 @@ STRENGTHS = tuple(step / 10 for step in range(21))
 """Strengths that are tried: 0 leaves the pretrained model, 1 is Bayes' rule."""
 
 PSEUDO_COUNTS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10000.0)
-"""Numbers of imagined images, labelled as the seen tasks on average, that are tried beside the unlabelled ones."""
+"""Numbers of imagined images, labelled as the seen tasks on average, tried in addition to the unlabelled ones."""
 
 LEAST_LOG_PRIOR = -12.0
 """Below this a class counts as impossible; EM drives the prior of absent classes to exactly zero."""
@@ -89,7 +88,7 @@ class PredictedPriorSource:
 
     The log label frequencies of the seen tasks are regressed on their descriptions by the additive kernel regression
     that also gives the generator's mean (:func:`fit_kernel_mean`), so that it stands or falls with what the description
-    tells of labels alone. The correction's strength is the one with the best mean accuracy on the seen tasks'
+    informs about labels alone. The correction's strength is the one with the best mean accuracy on the seen tasks'
     validation images, each task corrected by the prior predicted without it (:func:`leave_one_out`).
     """
 
@@ -116,14 +115,14 @@ class PredictedPriorSource:
         scores = torch.zeros(len(strengths), dtype=torch.float64)
         for task, log_prior in zip(data, predicted, strict=True):
             logits = seen.backbone.predict(task.validation)
-            for place, strength in enumerate(strengths):
+            for index, strength in enumerate(strengths):
                 found = (logits + strength * (log_prior - self._priors.pooled)).argmax(1)
-                scores[place] += (found == task.validation_labels).double().mean()
+                scores[index] += (found == task.validation_labels).double().mean()
         self._strength = float(strengths[int(scores.argmax())])
 
     @property
     def strength(self) -> float:
-        """What the correction is multiplied by."""
+        """The factor of the correction."""
         return self._strength
 
     @property
@@ -134,7 +133,7 @@ class PredictedPriorSource:
     def log_prior(self, description: Description) -> Float[Tensor, " c"]:
         """Predicted log label frequencies; raises :class:`DescriptionError` on an empty or bad description."""
         embedding = self._seen.encoder.encode(description).values
-        return self._mean.smooth(embedding[None])[0].log_softmax(0)
+        return self._mean.predict(embedding[None])[0].log_softmax(0)
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the corrected pretrained adapter; raises as :meth:`log_prior`."""
@@ -148,7 +147,7 @@ class UnlabelledPriorSource:
 
     With few images maximum likelihood goes to extremes. So some imagined images with the pooled labels (a Dirichlet
     prior) may be added in the M-step; how many is chosen by mean accuracy on the seen tasks' validation images after EM
-    on their training images, whose labels are not looked at. With none of them, which is one of the values tried, the
+    on their training images, whose labels are not used. With none of them, which is one of the values tried, the
     algorithm is the paper's; with very many the prior stays the pooled one. EM takes every difference for one of
     labels: where pictures of a class look different from task to task too, it can end below the pretrained model, and a
     large number is chosen.
@@ -161,7 +160,7 @@ class UnlabelledPriorSource:
         """Choose the smoothing.
 
         Args:
-            seen: the seen tasks; their labels tell ``p_train`` and score the smoothing.
+            seen: the seen tasks; their labels give ``p_train`` and score the smoothing.
             pseudo_counts: that are tried; the first of equally good ones is taken.
 
         Raises:
@@ -175,15 +174,15 @@ class UnlabelledPriorSource:
         scores = torch.zeros(len(pseudo_counts), dtype=torch.float64)
         for task in data:
             unlabelled, logits = seen.backbone.predict(task.train), seen.backbone.predict(task.validation)
-            for place, pseudo_count in enumerate(pseudo_counts):
+            for index, pseudo_count in enumerate(pseudo_counts):
                 log_prior = expectation_maximisation(unlabelled.softmax(1), self._pooled.exp(), pseudo_count).log_prior
                 found = (logits + log_prior - self._pooled).argmax(1)
-                scores[place] += (found == task.validation_labels).double().mean()
+                scores[index] += (found == task.validation_labels).double().mean()
         self._pseudo_count = float(pseudo_counts[int(scores.argmax())])
 
     @property
     def pseudo_count(self) -> float:
-        """How many imagined images with the pooled labels stand beside the unlabelled ones; 0 is the paper's EM."""
+        """Number of imagined images with the pooled labels that join the unlabelled ones; 0 is the paper's EM."""
         return self._pseudo_count
 
     def log_prior(self, description: Description) -> Float[Tensor, " c"]:
@@ -208,7 +207,7 @@ class UnlabelledPriorSource:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What EM found.
+    """Result of EM.
 
     Attributes:
         log_prior: log label frequencies, not below :data:`LEAST_LOG_PRIOR`.

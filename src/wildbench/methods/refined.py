@@ -14,7 +14,7 @@ from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError
 from wildpdiff.refine.refining import LabelledTask, refine_tasks
 from wildpdiff.refine.runs import RefineConfig
-from wildpdiff.refine.starts import StartingPoints
+from wildpdiff.refine.starts import Starts
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
@@ -24,8 +24,8 @@ class RefinedSource:
     """Gives another source's adapter, refined on ``k`` labels a class of the task that the description names.
 
     The labels are those that :class:`~wildbench.methods.few_labels.FewLabelsSource` of that seed is fine-tuned on.
-    The task's other training images are used without their labels, to tell how frequent its classes are; they can be
-    kept back. A task's adapter is refined when first asked for, or with others by :meth:`prepare`, and kept.
+    The task's other training images are used without their labels, to estimate its label frequencies; they can be
+    left out. A task's adapter is refined at the first request, or with others by :meth:`prepare`, and kept.
     """
 
     stochastic = False
@@ -33,7 +33,7 @@ class RefinedSource:
     def __init__(
         self,
         source: Source,
-        points: StartingPoints,
+        points: Starts,
         data: LabelledData,
         labels_per_class: int,
         *,
@@ -50,7 +50,7 @@ class RefinedSource:
             data: labelled images of the tasks by name; the training images alone are used.
             labels_per_class: training images of each class, fewer where the task has fewer.
             config: of the refining.
-            unlabelled: whether the training images without their labels tell the classes' frequencies.
+            unlabelled: whether the training images without their labels are used to estimate the classes' frequencies.
             further: of further starts, eight samples a task, for example of the generator's posterior; none by default.
             seed: of the choice of images and of their order.
 
@@ -59,7 +59,7 @@ class RefinedSource:
         """
         if labels_per_class < 1:
             raise DataError(
-                f"{labels_per_class} labels a class were asked for; give at least 1, or take the source as it is."
+                f"{labels_per_class} labels a class were requested; give at least 1, or take the source as it is."
             )
         self._source = source
         self._points = points
@@ -107,5 +107,7 @@ class RefinedSource:
         description.require_any(["task_id"])
         self.prepare([description])
         adapter = self._kept[str(description.task_id)]
-        told = {key: value for key, value in adapter.provenance.items() if key not in ("source", "seed", "task")}
-        return repeat_adapter(adapter, self.name, description, n, seed, labels_per_class=self._labels_per_class, **told)
+        provenance = {key: value for key, value in adapter.provenance.items() if key not in ("source", "seed", "task")}
+        return repeat_adapter(
+            adapter, self.name, description, n, seed, labels_per_class=self._labels_per_class, **provenance
+        )

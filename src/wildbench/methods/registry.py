@@ -22,8 +22,8 @@ from wildbench.methods.multitask import MultiTaskSource
 from wildbench.methods.pdiff import UnconditionalPDiffSource
 from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.cli.folders import may_write_into
-from wildpdiff.evaluate.candidate import Candidate, MethodInputs
+from wildpdiff.cli.folders import check_output_folder
+from wildpdiff.evaluate.methods import Candidate, MethodInputs
 from wildpdiff.source import Source
 
 PDIFF = "pdiff"
@@ -60,7 +60,7 @@ class ResearchMethods:
     def check(self, settings: Mapping[str, str]) -> None:
         """The folder of p-diff can be written into."""
         if PDIFF in settings:
-            may_write_into(Path(settings[PDIFF]))
+            check_output_folder(Path(settings[PDIFF]))
 
     def candidates(self, inputs: MethodInputs) -> list[Candidate]:
         """All of them; p-diff with the setting ``pdiff``, its folder; sources with labels where there are any.
@@ -81,26 +81,26 @@ METHODS = ResearchMethods()
 
 
 def _further(seen: SeenTasks) -> list[Candidate]:
-    told = (seen.encoder, seen.descriptions, seen.adapters)
+    training = (seen.encoder, seen.descriptions, seen.adapters)
     return [
         Candidate(
             "top-K merge",
             "description",
             "softmax-weighted mean of the nearest seen adapters",
-            lambda: TopKMergeSource(*told, seen.features),
+            lambda: TopKMergeSource(*training, seen.features),
             trained=True,
         ),
         Candidate(
             "linear ridge regression",
             "description",
             "description to adapter, linear",
-            lambda: LinearRidgeSource(*told, seen.features),
+            lambda: LinearRidgeSource(*training, seen.features),
             trained=True,
         ),
         Candidate(
             "pretrained, centred",
             "description",
-            "pretrained, its classifier centred on the images of the place",
+            "pretrained, its classifier centred on the images of the site",
             lambda: CentredPretrainedSource(seen),
             trained=True,
         ),

@@ -1,1 +1,1 @@
-"""What is measured beside accuracy while a comparison runs."""
+"""Observers: measurements besides accuracy during a comparison."""

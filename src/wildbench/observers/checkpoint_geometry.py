@@ -1,6 +1,6 @@
-"""Where a flat adapter lies among the stored checkpoints: the nearest one, their mean, their averages, their span.
+"""Distances of a flat adapter to the stored checkpoints: the nearest one, their mean, their averages, their span.
 
-Distances are taken as the values stand. Where LoRA's A is frozen at the shared initialisation (the default of
+Distances are between the values themselves. Where LoRA's A is frozen at the shared initialisation (the default of
 ``FinetuneConfig``) two adapters of one effect have one B, so there is nothing to align. Where A is trained too, B·A
 leaves a free choice of basis; all runs start from one initialisation and stay near its basis, no alignment is done,
 and a distance is then an upper bound on the aligned one.
@@ -25,7 +25,7 @@ ROUNDING = 1e-10
 
 @dataclass(frozen=True)
 class Located:
-    """A flat adapter among the checkpoints.
+    """Distances of a flat adapter to the checkpoints.
 
     Attributes:
         row: of the nearest checkpoint in the zoo.
@@ -51,7 +51,7 @@ class CheckpointGeometry:
         centre: mean of all checkpoints.
         runs: each run's mean checkpoint minus the centre.
         gram: inner products of ``runs``.
-        parameters: how many values differ between any two checkpoints.
+        parameters: number of values that differ between any two checkpoints.
     """
 
     layout: Layout
@@ -94,7 +94,7 @@ class CheckpointGeometry:
 
     @property
     def directions(self) -> int:
-        """In how many directions the runs differ."""
+        """Number of directions in which the runs differ."""
         return int(self._whitener.shape[1])
 
     def _deviations(self, run: int) -> Float[Tensor, " k"]:
@@ -102,10 +102,10 @@ class CheckpointGeometry:
         return torch.sqrt((points - self.centre - self.runs[run]).square().sum(1))
 
     def locate(self, vector: Float[Tensor, " d"], without: str | None = None) -> Located:
-        """Where an adapter lies; the nearest checkpoint is found exactly.
+        """Distances of an adapter; the nearest checkpoint is found exactly.
 
         No checkpoint of a run is nearer than the run's mean less the run's radius (triangle inequality), so only the
-        runs that this does not rule out are looked at, by differences in float64: the expanded square
+        runs that this does not rule out are searched, by differences in float64: the expanded square
         ``|x|² − 2xy + |y|²`` would lose the small distances of a copy to cancellation.
 
         Args:
@@ -127,9 +127,9 @@ class CheckpointGeometry:
                 continue
             rows = self.rows[self.tasks[run]]
             distances = torch.sqrt((self.vectors[rows].double() - point).square().sum(1))
-            place = int(distances.argmin())
-            if float(distances[place]) < distance:
-                row, distance = rows[place], float(distances[place])
+            nearest = int(distances.argmin())
+            if float(distances[nearest]) < distance:
+                row, distance = rows[nearest], float(distances[nearest])
         return Located(row, distance, products, square)
 
     def span_distances(self, products: Float[Tensor, "n t"], squares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -161,7 +161,7 @@ def nearest_average_distances(
         products: inner products of the points with the runs.
         squares: squared lengths of the points.
         gram: inner products of the runs.
-        tolerance: how far above the true distance the answer may be.
+        tolerance: largest error of the distance.
         steps: at most this many.
     """
     count = gram.shape[0]

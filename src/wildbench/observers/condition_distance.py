@@ -1,4 +1,4 @@
-"""How far each scored task's description lies from the nearest other seen task's."""
+"""Distance of each scored task's description to the nearest other seen one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from wildbench.sections import ConditionDistance
-from wildpdiff.baselines.distances import SeenDistances
 from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.baselines.regression import SeenDistances
 from wildpdiff.errors import DescriptionError
 from wildpdiff.evaluate.results import Split
 from wildpdiff.evaluate.run import Scored
@@ -25,16 +25,16 @@ def condition_distances(seen: SeenTasks, tests: Mapping[Split, Sequence[TestSet]
     mean over pairs of seen tasks; so 1 is about the distance of two seen tasks drawn at random.
 
     Args:
-        seen: the tasks that the sources were fitted on.
+        seen: the tasks that the sources were fitted to.
         tests: test sets by split, as evaluated.
 
     Raises:
         DescriptionError: a description shares no part with any other seen task.
     """
     distances = SeenDistances.of(seen.encoder, seen.descriptions, seen.features)
-    places = {task: number for number, task in enumerate(seen.zoo.tasks)}
+    rows = {task: row for row, task in enumerate(seen.zoo.tasks)}
     return tuple(
-        ConditionDistance(split, test.task, _nearest(seen, distances, test, places.get(test.task)))
+        ConditionDistance(split, test.task, _nearest(seen, distances, test, rows.get(test.task)))
         for split, part in tests.items()
         for test in part
     )
@@ -63,7 +63,7 @@ class ConditionDistances:
         self._tests = tests
 
     def observe(self, scored: Scored) -> None:
-        """Adapters say nothing of it."""
+        """No update: the distances depend on descriptions alone."""
 
     def result(self) -> tuple[ConditionDistance, ...]:
         """See :func:`condition_distances`."""

@@ -1,7 +1,7 @@
-"""Where fine-tuned and generated adapters lie among each other: latents on the seen tasks' principal components.
+"""Map of fine-tuned and generated adapters: latents on the seen tasks' principal components.
 
-A latent is drawn as the normalised adapter that it decodes to. The latents' own axes would not do: an autoencoder that
-whitens gives every direction the same variance, so that no two of them show more than any other two.
+A latent is drawn as the normalised adapter that it decodes to. The latents' own axes are uninformative: an
+autoencoder that whitens gives every direction the same variance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wildpdiff.generator import Generator
 
 
 class LatentMapObserver:
-    """Draws the map of one generator, the first: latents of different generators have different axes."""
+    """Map of one generator, the first: latents of different generators have different axes."""
 
     section = "latent_map"
 
@@ -28,7 +28,7 @@ class LatentMapObserver:
         """Fit the map.
 
         Args:
-            generator: whose samples are drawn and whose encoder gives the latents.
+            generator: of the samples and of the latents.
             seen: fine-tuned adapters of the seen tasks by name; all of them decide the axes.
             unseen: fine-tuned adapters of further tasks by name, where there are any.
 
@@ -56,9 +56,9 @@ class LatentMapObserver:
         self._points: list[LatentPoint] = []
 
     def observe(self, scored: Scored) -> None:
-        """Draw a task's fine-tuned adapter and the mean of what the generator gives for its own description."""
-        entrant = scored.entrant
-        if entrant.source is not self._generator or entrant.condition != "own" or entrant.unlabelled:
+        """Add a task's fine-tuned adapter and the mean of the generated ones for its own description."""
+        method = scored.method
+        if method.source is not self._generator or method.condition != "own" or method.unlabelled:
             return
         task = scored.test.task
         made = torch.stack([self._decoded(adapter) for adapter in scored.adapters]).mean(0)
@@ -78,5 +78,5 @@ class LatentMapObserver:
             return autoencoder.decode(autoencoder.encode(codec.encode(vector)))[0].double()
 
     def _project(self, decoded: Float[Tensor, " d"]) -> list[float]:
-        place: list[float] = (self._axes @ (decoded - self._centre)).tolist()
-        return place
+        point: list[float] = (self._axes @ (decoded - self._centre)).tolist()
+        return point

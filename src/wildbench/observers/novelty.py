@@ -1,9 +1,9 @@
-"""Are generated adapters new? Distance to the stored checkpoints, and overlap of errors with theirs.
+"""Novelty of adapters: distance to the stored checkpoints, and overlap of errors with theirs.
 
 The measures of Zeng et al. 2025 (Generative Modeling of Weights: Generalization or Memorization?, 2506.07998): the L2
 distance to the nearest checkpoint, against that of training checkpoints with the checkpoints of their own run left
-out; and the largest intersection over union of the wrong test predictions. Beside them what averages of checkpoints
-explain, so that an average does not pass for something new.
+out; and the largest intersection over union of the wrong test predictions. The distance to averages of checkpoints
+distinguishes an average from a new adapter.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHUNK = 24
 """Checkpoints run in one pass: more at once fall out of the processor's cache and take three times as long."""
 
 PRECISION = 2e-3
-"""How exact the distance to the nearest average is, as a share of the unit."""
+"""Tolerance of the distance to the nearest average, as a share of the unit."""
 
 
 def largest_overlap(wrong: Bool[Tensor, " n"], stored: Bool[Tensor, "m n"]) -> float:
@@ -42,11 +42,11 @@ def largest_overlap(wrong: Bool[Tensor, " n"], stored: Bool[Tensor, "m n"]) -> f
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A task's test set with what the stored checkpoints do there.
+class _Reference:
+    """Predictions of the stored checkpoints on a task's test set.
 
     Attributes:
-        step: every how many test images errors are compared.
+        step: errors are compared on every ``step``-th test image.
         masks: wrong predictions of every run's last checkpoint and, on a seen task, of its own run's others.
         accuracy: on all test images, by row of the zoo, where it was needed.
         mean_accuracy: of the mean of all checkpoints.
@@ -61,7 +61,7 @@ class _Place:
 
 
 class NoveltyObserver:
-    """Measures how new every adapter of an evaluation is.
+    """Novelty of every adapter of an evaluation.
 
     Running all checkpoints on every test set would take hours. The errors are those of every run's last checkpoint
     (checkpoints of one run lie far nearer to each other than to those of other runs) and, on a seen task, of
@@ -84,11 +84,11 @@ class NoveltyObserver:
         """Read the checkpoints.
 
         Args:
-            backbone: that the adapters belong to.
+            backbone: of the adapters.
             zoo: the checkpoints that the sources were trained on: for a split that was held out, those of the rest.
             finetuned: fine-tuned adapters of unseen tasks by name; those of seen tasks are the zoo's.
-            splits: which are measured.
-            conditions: which are measured; shuffled descriptions say nothing about copying.
+            splits: measured ones.
+            conditions: measured ones.
             most_tasks: at most so many tasks of each split, the first ones.
             most_images: errors are compared on at most so many test images of a task, evenly chosen; all checkpoints
                 of the zoo are run on them, which is nearly all of the cost.
@@ -109,10 +109,12 @@ class NoveltyObserver:
         ]
         self._unit = sum(others) / len(others)
         if self._unit == 0:
-            raise DataError("All fine-tuned adapters of the zoo are equal, so nothing can be new. Build the zoo again.")
+            raise DataError(
+                "All fine-tuned adapters of the zoo are equal, so novelty is undefined. Build the zoo again."
+            )
         for task, adapter in (finetuned or {}).items():
             self._finetuned.setdefault(task, geometry.layout.flatten(adapter.tensors))
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._references: dict[tuple[str, str], _Reference] = {}
         self._points: list[NoveltyPoint] = []
         self._products: list[Float[Tensor, " t"]] = []
         self._squares: list[float] = []
@@ -123,23 +125,25 @@ class NoveltyObserver:
             (split, test) for split, part in tests.items() if split in self._splits for test in part[: self._most_tasks]
         ]
         found = in_parallel(lambda entry, _: self._measure(entry[1]), wanted)
-        self._places |= {(split, test.task): place for (split, test), place in zip(wanted, found, strict=True)}
+        self._references |= {
+            (split, test.task): reference for (split, test), reference in zip(wanted, found, strict=True)
+        }
 
     def observe(self, scored: Scored) -> None:
-        """Measure every adapter of an entrant on a task."""
-        if scored.split not in self._splits or scored.entrant.condition not in self._conditions:
+        """Measure every adapter of a method on a task."""
+        if scored.split not in self._splits or scored.method.condition not in self._conditions:
             return
-        place = self._place(scored.split, scored.test)
-        if place is None:
+        reference = self._reference(scored.split, scored.test)
+        if reference is None:
             return
         vectors = [self._geometry.layout.flatten(adapter.tensors) for adapter in scored.adapters]
         found = [self._geometry.locate(vector) for vector in vectors]
-        unknown = sorted({entry.row for entry in found} - set(place.accuracy))
+        unknown = sorted({entry.row for entry in found} - set(reference.accuracy))
         if unknown:
             wrong = self._wrong(scored.test, unknown)
-            place.accuracy.update(zip(unknown, (1 - wrong.double().mean(1)).tolist(), strict=True))
+            reference.accuracy.update(zip(unknown, (1 - wrong.double().mean(1)).tolist(), strict=True))
         for sample, (vector, entry) in enumerate(zip(vectors, found, strict=True)):
-            self._add(scored, place, sample, vector, entry)
+            self._add(scored, reference, sample, vector, entry)
 
     def result(self) -> Memorisation:
         """Everything measured, in units of the mean distance of a fine-tuned adapter to the nearest of another run.
@@ -158,7 +162,7 @@ class NoveltyObserver:
             replace(point, average_distance=average, span_distance=span)
             for point, average, span in zip(self._points, averages.tolist(), spans.tolist(), strict=True)
         )
-        own = [place.own for place in self._places.values() if place.own is not None]
+        own = [reference.own for reference in self._references.values() if reference.own is not None]
         return Memorisation(
             unit=unit,
             checkpoint_distance=tuple(entry[0] / unit for entry in own),
@@ -170,7 +174,7 @@ class NoveltyObserver:
             points=points,
         )
 
-    def _add(self, scored: Scored, place: _Place, sample: int, vector: Tensor, found: Located) -> None:
+    def _add(self, scored: Scored, reference: _Reference, sample: int, vector: Tensor, found: Located) -> None:
         geometry, unit, task = self._geometry, self._unit, scored.test.task
         wrong = scored.logits[sample].argmax(-1) != scored.test.labels
         self._products.append(found.products)
@@ -179,17 +183,17 @@ class NoveltyObserver:
         self._points.append(
             NoveltyPoint(
                 split=scored.split,
-                source=scored.entrant.source.name,
-                condition=scored.entrant.condition,
-                generator_seed=scored.entrant.generator_seed,
+                source=scored.method.source.name,
+                condition=scored.method.condition,
+                generator_seed=scored.method.generator_seed,
                 task=task,
                 sample=sample,
                 accuracy=1 - float(wrong.double().mean()),
                 distance=found.distance / unit,
-                overlap=largest_overlap(wrong[:: place.step], place.masks),
+                overlap=largest_overlap(wrong[:: reference.step], reference.masks),
                 nearest_own=found.row in geometry.rows.get(task, ()),
-                nearest_accuracy=place.accuracy[found.row],
-                mean_accuracy=place.mean_accuracy,
+                nearest_accuracy=reference.accuracy[found.row],
+                mean_accuracy=reference.mean_accuracy,
                 mean_distance=math.sqrt(found.square) / unit,
                 average_distance=0.0,  # both are solved for all points together, in result()
                 span_distance=0.0,
@@ -197,16 +201,16 @@ class NoveltyObserver:
             )
         )
 
-    def _place(self, split: str, test: TestSet) -> _Place | None:
-        """What the checkpoints do on a task, computed when it is first seen; None where no more tasks are wanted."""
+    def _reference(self, split: str, test: TestSet) -> _Reference | None:
+        """Predictions of the checkpoints on a task, computed on first use; None beyond the largest number of tasks."""
         key = (split, test.task)
-        if key not in self._places:
-            if self._most_tasks is not None and sum(name == split for name, _ in self._places) >= self._most_tasks:
+        if key not in self._references:
+            if self._most_tasks is not None and sum(name == split for name, _ in self._references) >= self._most_tasks:
                 return None
-            self._places[key] = self._measure(test)
-        return self._places[key]
+            self._references[key] = self._measure(test)
+        return self._references[key]
 
-    def _measure(self, test: TestSet) -> _Place:
+    def _measure(self, test: TestSet) -> _Reference:
         geometry = self._geometry
         mean = geometry.layout.unflatten(geometry.centre.float())
         right = self._backbone.predict(test.features, mean).argmax(-1) == test.labels
@@ -223,7 +227,7 @@ class NoveltyObserver:
             own = (found.distance, largest_overlap(finals[number], finals[others]), math.sqrt(found.square))
             rest = geometry.rows[test.task][:-1]
             masks = torch.cat([finals, self._wrong(test, rest, step)]) if rest else finals
-        return _Place(step, masks, {}, float(right.double().mean()), own)
+        return _Reference(step, masks, {}, float(right.double().mean()), own)
 
     def _wrong(self, test: TestSet, rows: list[int], step: int = 1) -> Bool[Tensor, "m n"]:
         """Which test images checkpoints get wrong, looking at every ``step``-th."""

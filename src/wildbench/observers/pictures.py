@@ -1,4 +1,4 @@
-"""Test images of the tasks on which the generator gains most and least, with what two models say of them."""
+"""Test images of the tasks with the largest and the smallest gain, with the predictions of two models."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from wildpdiff.tasks.description import Images
 
 
 @dataclass
-class _Answers:
-    """What was said on one task: all accuracies of the generator, and single answers only of its first sample."""
+class _Predictions:
+    """Predictions on one task: all accuracies of the generator, and single predictions of its first sample only."""
 
     labels: Int[Tensor, " n"]
-    said: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)
+    predicted: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)
     accuracies: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
-        """Whether both models have answered."""
-        return {PRETRAINED, GENERATED} <= set(self.said)
+        """Whether both models are there."""
+        return {PRETRAINED, GENERATED} <= set(self.predicted)
 
     @property
     def gain(self) -> float:
@@ -37,7 +37,7 @@ class _Answers:
 
 
 class PictureObserver:
-    """Remembers the answers of the pretrained model and of the first generated adapter; images are fetched at the end.
+    """Predictions of the pretrained model and of the first generated adapter; images are fetched at the end.
 
     Tasks are ranked by the mean over all samples and seeds, own descriptions only, on unseen tasks where there are any.
     """
@@ -47,44 +47,44 @@ class PictureObserver:
     def __init__(
         self, classes: Sequence[str], images: Callable[[str], Images], *, tasks: int = 3, each: int = 6
     ) -> None:
-        """Prepare.
+        """Empty.
 
         Args:
             classes: names of the classes, in the order of the logits.
-            images: gives a task's test images by its name, in the order of its test set.
-            tasks: how many of the best and how many of the worst tasks are shown; none is shown as both.
+            images: a task's test images by its name, in the order of its test set.
+            tasks: number of best and of worst tasks; none is both.
             each: at most so many images of each task.
         """
         self._classes = tuple(classes)
         self._images = images
         self._tasks, self._each = tasks, each
-        self._answers: dict[str, dict[str, _Answers]] = {}
+        self._found: dict[str, dict[str, _Predictions]] = {}
 
     def observe(self, scored: Scored) -> None:
-        """Remember the answers of the two models on a task."""
-        entrant, test = scored.entrant, scored.test
-        name = entrant.source.name
-        if not (name == PRETRAINED or (name == GENERATED and entrant.condition == "own" and not entrant.unlabelled)):
+        """Keep the predictions of the two models on a task."""
+        method, test = scored.method, scored.test
+        name = method.source.name
+        if not (name == PRETRAINED or (name == GENERATED and method.condition == "own" and not method.unlabelled)):
             return
-        said = scored.logits.argmax(-1)
-        entry = self._answers.setdefault(scored.split, {}).setdefault(test.task, _Answers(test.labels))
-        entry.said.setdefault(name, said[0])
-        entry.accuracies.setdefault(name, []).extend((said == test.labels).double().mean(1).tolist())
+        predicted = scored.logits.argmax(-1)
+        entry = self._found.setdefault(scored.split, {}).setdefault(test.task, _Predictions(test.labels))
+        entry.predicted.setdefault(name, predicted[0])
+        entry.accuracies.setdefault(name, []).extend((predicted == test.labels).double().mean(1).tolist())
 
     def result(self) -> tuple[Picture, ...]:
         """The pictures: best tasks first, each with images on which the two models differ before the others."""
-        split = "unseen" if "unseen" in self._answers else next(iter(self._answers), "")
-        both = {task: entry for task, entry in self._answers.get(split, {}).items() if entry.whole}
+        split = "unseen" if "unseen" in self._found else next(iter(self._found), "")
+        both = {task: entry for task, entry in self._found.get(split, {}).items() if entry.whole}
         ranked = sorted(both, key=lambda task: -both[task].gain)
         best = ranked[: min(self._tasks, (len(ranked) + 1) // 2)]
         worst = ranked[len(best) :][::-1][: self._tasks]
         chosen = [(task, True) for task in best] + [(task, False) for task in worst]
         return tuple(picture for task, good in chosen for picture in self._pictures(split, task, both[task], good))
 
-    def _pictures(self, split: str, task: str, entry: _Answers, good: bool) -> list[Picture]:
-        pretrained, generated = entry.said[PRETRAINED], entry.said[GENERATED]
+    def _pictures(self, split: str, task: str, entry: _Predictions, good: bool) -> list[Picture]:
+        pretrained, generated = entry.predicted[PRETRAINED], entry.predicted[GENERATED]
         differ = (pretrained != generated).tolist()
-        # A stable sort: among images of one kind the order of the test set decides, not how well a model looks.
+        # A stable sort: among images of one kind the order of the test set decides, not a model's accuracy.
         order = sorted(range(len(differ)), key=lambda image: not differ[image])[: self._each]
         images = self._images(task)
         name = self._classes

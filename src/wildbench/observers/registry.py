@@ -1,4 +1,4 @@
-"""What is measured beside accuracy and calibration while a comparison runs."""
+"""Observers that this package adds to a comparison."""
 
 from __future__ import annotations
 

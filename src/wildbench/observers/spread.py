@@ -1,4 +1,4 @@
-"""How far generated parameters vary over samples and over training seeds, and their accuracy with them."""
+"""Spread of generated parameters, and of their accuracy, over samples and over training seeds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def relative_spread(vectors: Float[Tensor, "n d"], origin: Float[Tensor, " d"]) 
 
 @dataclass(frozen=True)
 class _Draws:
-    """The samples of one source with one training seed on one task: their mean, and what they vary by."""
+    """Mean, relative spread and accuracies of the samples of one source with one training seed on one task."""
 
     mean: Float[Tensor, " d"]
     spread: float | None
@@ -42,7 +42,7 @@ class _Draws:
 
 
 class SpreadObserver:
-    """Watches sources that vary: stochastic ones, and those trained with a seed, with the task's own description.
+    """Spread of stochastic sources and of those trained with a seed, with the task's own description.
 
     Of each (source, seed, task) one mean adapter is kept, nothing else of that size.
     """
@@ -50,25 +50,21 @@ class SpreadObserver:
     section = "spread"
 
     def __init__(self, initial: Adapter) -> None:
-        """Measure from here.
-
-        Args:
-            initial: the pretrained model as an adapter; the zoo's shared initialisation.
-        """
+        """Empty; ``initial``, the zoo's shared initialisation, is the origin of the distances."""
         self._layout = Layout.of(initial.tensors)
         self._origin = self._layout.flatten(initial.tensors)
         self._draws: dict[tuple[str, str], dict[str, list[_Draws]]] = {}
 
     def observe(self, scored: Scored) -> None:
-        """Measure the samples of an entrant on a task."""
-        entrant = scored.entrant
-        varies = entrant.source.stochastic or entrant.generator_seed is not None
-        if entrant.condition != "own" or not varies:
+        """Measure the samples of a method on a task."""
+        method = scored.method
+        varies = method.source.stochastic or method.generator_seed is not None
+        if method.condition != "own" or not varies:
             return
         vectors = torch.stack([self._layout.flatten(adapter.tensors) for adapter in scored.adapters])
         right = (scored.logits.argmax(-1) == scored.test.labels).double().mean(1)
         draws = _Draws(vectors.mean(0), relative_spread(vectors, self._origin), tuple(right.tolist()))
-        tasks = self._draws.setdefault((scored.split, entrant.source.name), {})
+        tasks = self._draws.setdefault((scored.split, method.source.name), {})
         tasks.setdefault(scored.test.task, []).append(draws)
 
     def result(self) -> tuple[ParameterSpread, ...]:

@@ -1,15 +1,15 @@
-"""One sentence on memorisation, computed from the points: does a source copy, average, add noise, or generalise?
+"""Verdict on memorisation from the points of the novelty plane: copies, averages, noise, or generalisation.
 
 Zeng et al. 2025 (2506.07998) found that weight generators reproduce or interpolate their checkpoints, and lose to
-noise and averaging. Each of these has a mark that can be measured:
+noise and averaging. Each of these has a measurable mark:
 
 - a **copy** lies no further from a stored checkpoint than the checkpoints of one run lie apart, or lies close to it
   in a direction in which runs differ and is no better: a copy through an imprecise decoder;
 - an **average** lies on a weighted average of stored runs, or near the middle of them all and no better than it;
 - **noise** on a checkpoint moves it where no two tasks differ, or further than its errors change, and does not make
   it better than that checkpoint;
-- what is none of these and classifies unseen tasks better than the nearest checkpoint, than the mean of all, and
-  than the nearest task's adapter, **generalises**.
+- a source that does none of these and classifies unseen tasks better than the nearest checkpoint, than the mean of
+  all, and than the nearest task's adapter, **generalises**.
 
 On seen tasks a generator is meant to be near the task's own run, so the unseen tasks decide where there are any.
 """
@@ -23,8 +23,9 @@ from typing import Literal
 import numpy as np
 from numpy import ndarray
 
-from wildbench.sections import Memorisation, NoveltyPoint
+from wildbench.sections import MEMORISATION, Memorisation, NoveltyPoint
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.statistics import Difference, paired_difference
 from wildpdiff.evaluate.summary import GENERATED
 
@@ -60,7 +61,7 @@ NEAREST_TASK = "nearest task"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a source does, and the sentence that says so with its numbers."""
+    """Verdict on a source, with its numbers in one sentence."""
 
     kind: VerdictKind
     sentence: str
@@ -70,7 +71,7 @@ class Verdict:
 class _Part:
     """A source's points of one split, each the mean over samples and seeds of a task; one value a task.
 
-    ``rivals`` are the accuracies, per task, of what would be used instead, by name.
+    ``rivals`` are the accuracies, per task, of the alternatives, by name.
     """
 
     words: str
@@ -93,12 +94,12 @@ RETRIEVED = "the nearest task's adapter"
 
 
 def verdict(memorisation: Memorisation, *, source: str = "generated", condition: str = "own", seed: int = 0) -> Verdict:
-    """Say what a source does, from its points, those of the nearest task and those of the checkpoints.
+    """Verdict on a source from its points, those of the nearest task and those of the checkpoints.
 
     Args:
         memorisation: as :class:`~wildbench.observers.novelty.NoveltyObserver` measured it.
-        source: which source is judged.
-        condition: with which descriptions.
+        source: the source.
+        condition: of its descriptions.
         seed: of the intervals.
 
     Raises:
@@ -122,19 +123,26 @@ def verdict(memorisation: Memorisation, *, source: str = "generated", condition:
     return Verdict(kind, f"{sentence}.")
 
 
+def verdict_sentence(results: Results) -> str | None:
+    """Sentence of the generator's verdict; None where the generator is not among the points."""
+    found = MEMORISATION.of(results)
+    if found is None or not any((point.source, point.condition) == (GENERATED, "own") for point in found.points):
+        return None
+    return verdict(found).sentence
+
+
 _CLAIM: dict[VerdictKind, str] = {
     "copies": "{name} copies stored checkpoints",
     "averages": "{name} averages stored checkpoints",
     "adds noise": "{name} adds noise to stored checkpoints",
     "generalises": "{name} generalises",
-    "undecided": "it stays open whether {name} generalises",
+    "undecided": "generalisation of {name} is undecided",
 }
 
 
 def _part(memorisation: Memorisation, points: Sequence[NoveltyPoint], split: str) -> _Part:
     tasks = list(dict.fromkeys((point.split, point.task) for point in points))
-    place = {task: number for number, task in enumerate(tasks)}
-    owners = np.array([place[point.split, point.task] for point in points])
+    owners = np.array([tasks.index((point.split, point.task)) for point in points])
 
     def mean(values: Sequence[float]) -> ndarray:
         total: ndarray = np.bincount(owners, np.array(values, float), len(tasks)) / np.bincount(owners)
@@ -142,12 +150,12 @@ def _part(memorisation: Memorisation, points: Sequence[NoveltyPoint], split: str
 
     rivals = {NEAREST: mean([point.nearest_accuracy for point in points]),
               MEAN: mean([point.mean_accuracy for point in points])}  # fmt: skip
-    looked_up: dict[tuple[str, str], list[float]] = {}
+    retrieved: dict[tuple[str, str], list[float]] = {}
     for point in memorisation.points:
         if (point.source, point.condition) == (NEAREST_TASK, "own"):
-            looked_up.setdefault((point.split, point.task), []).append(point.accuracy)
-    if points[0].source != NEAREST_TASK and all(task in looked_up for task in tasks):
-        rivals[RETRIEVED] = np.array([float(np.mean(looked_up[task])) for task in tasks])
+            retrieved.setdefault((point.split, point.task), []).append(point.accuracy)
+    if points[0].source != NEAREST_TASK and all(task in retrieved for task in tasks):
+        rivals[RETRIEVED] = np.array([float(np.mean(retrieved[task])) for task in tasks])
     return _Part(
         f"{len(tasks)} {split} task{'' if len(tasks) == 1 else 's'}",
         mean([point.accuracy for point in points]),
@@ -200,7 +208,7 @@ def _decide(memorisation: Memorisation, part: _Part, seed: int) -> tuple[Verdict
             return "adds noise", _joined([moved, *marks, f"they classify {both}"])
     if distance <= CLOSE and not _better(nearest):
         near = f"its adapters lie {_number(distance)} from the nearest one ({scale})"
-        if _tells(memorisation):
+        if _informative(memorisation):
             return "copies", f"{near}, moved where runs differ, and classify {_against(ahead, NEAREST)}"
         between = f"further than checkpoints of one run ({_number(within)}) but far nearer than another run"
         return "adds noise", f"{near}, {between}, and classify {both}"
@@ -214,16 +222,16 @@ def _better(difference: Difference) -> bool:
     return difference.decided and difference.value > 0
 
 
-def _tells(memorisation: Memorisation) -> bool:
+def _informative(memorisation: Memorisation) -> bool:
     """Whether the runs' directions are few enough among all that a random move would leave them."""
     return memorisation.directions <= INFORMATIVE * memorisation.parameters
 
 
 def _noise(memorisation: Memorisation, part: _Part) -> list[str]:
-    """The marks of noise that the points show, in words."""
+    """Marks of noise among the points, in words."""
     marks = []
     outside = float(np.sqrt((part.span**2).mean() / (part.distance**2).mean()))
-    if _tells(memorisation) and outside >= OUTSIDE:
+    if _informative(memorisation) and outside >= OUTSIDE:
         marks.append(f"{100 * min(outside, 1.0):.0f} % of that way leads where no two tasks differ")
     if memorisation.checkpoint_overlap:
         between = (1 - np.mean(memorisation.checkpoint_overlap)) / np.mean(memorisation.checkpoint_distance)
@@ -241,7 +249,7 @@ def _against(ahead: dict[str, Difference], rival: str) -> str:
     if difference.wins == difference.losses == 0:
         return f"exactly as well as {rival}"
     if difference.interval is None:
-        return f"{_points(abs(difference.value))} points {words} than {rival} on the one task, which decides nothing"
+        return f"{_points(abs(difference.value))} points {words} than {rival} on the one task, undecided"
     ends = f"[{_points(difference.interval[0])}, {_points(difference.interval[1])}]"
     if difference.decided:
         return f"{_points(abs(difference.value))} points {words} than {rival} {ends}"
@@ -249,7 +257,7 @@ def _against(ahead: dict[str, Difference], rival: str) -> str:
 
 
 def _recall(memorisation: Memorisation, part: _Part) -> str:
-    """What is expected of the tasks that trained it, beside what was found."""
+    """Distance and own-run share on the tasks that trained it."""
     share, distance = float(part.own.mean()), float(part.distance.mean())
     copied = distance <= max(memorisation.within_run, COPY)
     near = f"on {part.words} {'they are copies, ' if copied else 'they lie '}{_number(distance)} from the nearest one"

@@ -1,4 +1,4 @@
-"""The paper's tables in a terminal, and in words what became of its second question."""
+"""The paper's tables in a terminal, and the results of its second question."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wildpdiff.report.wording import percent, signed_points
 
 
 def paper_table(results: Results) -> Group:
-    """One line a row of the paper's tables, the paper's own numbers at the right."""
+    """The rows of the paper's tables, the published numbers at the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("question")
     table.add_column("setting")
@@ -29,7 +29,7 @@ def paper_table(results: Results) -> Group:
 
 
 def _between(interpolation: Interpolation) -> list[str]:
-    """The second question: what is kept half-way between two tasks, and which number foretells it."""
+    """The second question: gain kept half-way between two tasks, and its rank correlations."""
     sentences = [
         f"RQ2, between two tasks, {len(interpolation.pairs)} pairs; share of the gain that both keep half-way:"
     ]
@@ -46,7 +46,7 @@ def _between(interpolation: Interpolation) -> list[str]:
             if found is not None
         }
         ranked = ", ".join(f"{name} {value:+.2f}" for name, value in sorted(known.items(), key=lambda entry: -entry[1]))
-        sentences.append(f"  {way}: {', '.join(kept)}; rank correlation with what is kept: {ranked or 'undefined'}")
+        sentences.append(f"  {way}: {', '.join(kept)}; rank correlation with the gain kept: {ranked or 'undefined'}")
     return sentences
 
 

@@ -8,8 +8,6 @@ from importlib.resources import files
 
 from markupsafe import Markup, escape
 
-from wildpdiff.report.palette import css_variables
-
 _LINK = re.compile(r"\[([^\]\[]+)\]\(([^()\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -41,7 +39,7 @@ class PlainPage:
 
 
 def page_markdown(page: PlainPage) -> str:
-    """The page as Markdown; a bar inside a cell is escaped."""
+    """The page as Markdown; ``|`` inside a cell is escaped."""
     lines = [f"# {page.title}", ""]
     for section in page.sections:
         lines += [f"## {section.heading}", ""]
@@ -61,9 +59,7 @@ def _markdown_row(cells: tuple[str, ...]) -> str:
 
 def page_html(page: PlainPage) -> str:
     """The page as one HTML file in the style of the reports."""
-    light, dark = css_variables(dark=False), css_variables(dark=True)
     style = (files("wildpdiff.report") / "templates" / "style.css").read_text(encoding="utf-8")
-    style = style.replace("/*light*/", light).replace("/*dark*/", dark)
     body = "\n".join(_html_section(section) for section in page.sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -1,4 +1,4 @@
-"""Tables of the further sections: the paper's rows, spread, interpolation against alignment, and the pictures."""
+"""Tables of the further sections: the paper's rows, spread, interpolation against alignment; rows of pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wildbench.interpolation.interpolation_summary import midpoint_kept, ways_of
 from wildbench.sections import PICTURES, ParameterSpread, Picture
 from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.results import Results
-from wildpdiff.report.blocks import Block, Cell, DataTable, PictureRow, Shot, TableRow, Text
+from wildpdiff.report.blocks import Block, Cell, DataTable, PictureRow, Shot, TableRow
 from wildpdiff.report.wording import (
     capital,
     count,
@@ -20,12 +20,9 @@ from wildpdiff.report.wording import (
     signed_points,
 )
 
-_SEEN_BAR = 0.005
-"""Half a point: within it, generated and fine-tuned count as equal on seen tasks."""
-
 
 def paper_blocks(rows: Sequence[PaperRow]) -> list[Block]:
-    """The paper's tables as measured here, each beside what the paper gives."""
+    """The paper's tables as measured here, each with the published row below."""
     if not rows:
         return []
     lines: list[TableRow] = []
@@ -33,9 +30,8 @@ def paper_blocks(rows: Sequence[PaperRow]) -> list[Block]:
     for question in questions:
         own = [row for row in rows if row.question == question]
         lines.append(TableRow(question, (), frozenset({"group"})))
-        for place, row in enumerate(own):
+        for row, following in zip(own, [*own[1:], None], strict=True):
             lines.append(_paper_line(row))
-            following = own[place + 1] if place + 1 < len(own) else None
             same = following is not None and (following.setting, following.published) == (row.setting, row.published)
             if row.published is not None and not same:
                 lines.append(_published_line(row))
@@ -47,22 +43,7 @@ def paper_blocks(rows: Sequence[PaperRow]) -> list[Block]:
         "share of the distance to the pretrained adapter. The paper's numbers are for other data (Snapshot Serengeti), "
         "taken from secondary notes of the paper; only the pattern can be compared."
     )
-    return [Text(_paper_sentence(rows)), DataTable("", columns, tuple(lines), note)]
-
-
-def _paper_sentence(rows: Sequence[PaperRow]) -> str:
-    texts = []
-    for method, words in (("paper", "With the paper's method"), ("wildpdiff", "With this package's generator")):
-        own = [row for row in rows if row.method == method]
-        if not own:
-            continue
-        close = sum(abs(row.generated - row.finetuned) <= _SEEN_BAR or row.generated > row.finetuned for row in own)
-        below = sum(row.generated < row.pretrained for row in own)
-        text = f"{words}, generated adapters reach fine-tuned ones (half a point at most below) in {close} of "
-        text += f"{count(len(own), 'row')}"
-        text += f" and fall below the pretrained model in {below}." if below else "."
-        texts.append(text)
-    return " ".join(texts)
+    return [DataTable("", columns, tuple(lines), note)]
 
 
 def _paper_line(row: PaperRow) -> TableRow:
@@ -111,7 +92,7 @@ def _share(value: float | None) -> str:
 
 
 def spread_table(spread: Sequence[ParameterSpread]) -> DataTable | None:
-    """How far generated parameters and their accuracy vary over samples and over seeds."""
+    """Spread of generated parameters and of their accuracy over samples and over seeds."""
     if not spread:
         return None
     rows = []
@@ -141,7 +122,7 @@ def spread_table(spread: Sequence[ParameterSpread]) -> DataTable | None:
         "Parameters: root mean square distance to the mean, as a share of the mean's distance to the pretrained "
         "adapter. Accuracy: standard deviation in points. Means over tasks."
     )
-    return DataTable("How much generated adapters vary", columns, tuple(rows), note)
+    return DataTable("Spread of generated adapters", columns, tuple(rows), note)
 
 
 def correlations_table(interpolation: Interpolation) -> DataTable | None:
@@ -165,21 +146,21 @@ def correlations_table(interpolation: Interpolation) -> DataTable | None:
     note = (
         "Spearman's rank correlation with the share of fine-tuning's gain that both tasks keep half-way, over "
         f"{count(len(middles[0].pairs), 'pair')}, with 95 % intervals over pairs; small: with the share of the task "
-        "that keeps less. Condition similarity is not of the adapters: it is the negative distance of the descriptions."
+        "that keeps less. Condition similarity is the negative distance of the descriptions."
     )
-    return DataTable("Which number predicts it", columns, tuple(rows), note)
+    return DataTable("Alignment and the gain kept half-way", columns, tuple(rows), note)
 
 
 def picture_rows(results: Results) -> list[PictureRow]:
-    """Pictures by task, best tasks first, each task with what generation changes there."""
+    """Pictures by task, best tasks first, each task with its accuracies."""
     pictures = PICTURES.of(results) or ()
     keys = dict.fromkeys((picture.role, picture.split, picture.task) for picture in pictures)
     order = sorted(keys, key=lambda key: key[0] != "best")
     rows = []
     for role, split, task in order:
         own = [entry for entry in pictures if (entry.role, entry.split, entry.task) == (role, split, task)]
-        words = "gains most" if role == "best" else "gains least"
-        title = f"{task} ({split}): among the tasks where the generated adapter {words}{_change(results, split, task)}"
+        words = "large" if role == "best" else "small"
+        title = f"{task} ({split}), {words} gain{_change(results, split, task)}"
         rows.append(PictureRow(title, tuple(_shot(picture) for picture in own)))
     return rows
 
@@ -195,7 +176,7 @@ def _change(results: Results, split: str, task: str) -> str:
         if not found:
             return ""
         values[source] = sum(found) / len(found)
-    return f", {percentage(values['pretrained'])} before, {percentage(values['generated'])} with it"
+    return f": {percentage(values['pretrained'])} pretrained, {percentage(values['generated'])} generated"
 
 
 def _shot(picture: Picture) -> Shot:

@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.observers.spread import SpreadObserver
+from wildbench.studies.paper_method import PAPER_METHOD_ONE_TASK, PAPER_METHOD_SEVERAL_TASKS
 from wildbench.studies.paper_rows import PUBLISHED, paper_row
 from wildbench.study_sections import PaperRow
-from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.constant import FinetunedSource, PretrainedSource
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow
-from wildpdiff.evaluate.run import Entrant, evaluate
+from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.fit import PAPER_METHOD_ONE_TASK, PAPER_METHOD_SEVERAL_TASKS, GeneratorConfig, fit_generator
+from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.pipeline import Prepared
+from wildpdiff.pipeline import RunInputs
+from wildpdiff.records import encode
 from wildpdiff.rng import numpy_generator
 from wildpdiff.run_folder import Tick, kept
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class FewTasksStudy:
             **own,
             "intervals": list(self.intervals),
             "finetune": self.finetune.to_json(),
-            "method": self.method.to_json(),
-            "several_method": self.several_method.to_json(),
+            "method": encode(self.method),
+            "several_method": encode(self.several_method),
         }
 
     def finetuning(self, interval: int) -> FinetuneConfig:
@@ -75,7 +77,7 @@ class FewTasksStudy:
 
 
 def run_few_tasks(
-    study: FewTasksStudy, out: Path, made: Prepared, seed: int, seeds: int, samples: int, tick: Tick
+    study: FewTasksStudy, out: Path, made: RunInputs, seed: int, seeds: int, samples: int, tick: Tick
 ) -> tuple[PaperRow, ...]:
     """One generator a task, interval and seed, then one a seed for several tasks; all samples are scored.
 
@@ -88,7 +90,7 @@ def run_few_tasks(
     if len(tasks) < study.tasks:
         raise DataError(f"The suite has {len(tasks)} seen tasks; the study of one task wants {study.tasks}.")
     drawn = numpy_generator(seed, "one task").choice(len(tasks), study.tasks, replace=False)
-    chosen = [tasks[place] for place in sorted(int(value) for value in drawn)]
+    chosen = [tasks[index] for index in sorted(int(value) for value in drawn)]
     tests = [test_set(made.backbone, task) for task in chosen]
     total, done = (len(study.intervals) * study.tasks + 1) * seeds, 0
     rows = []
@@ -107,19 +109,19 @@ def run_few_tasks(
         scores: list[ResultRow] = []
         finetuned = FinetunedSource(zoo.task_adapters())
         for test in tests:
-            entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(finetuned)]
+            methods = [Method(PretrainedSource(zoo.initial), "none"), Method(finetuned)]
             for number in range(seeds):
                 generator = _generator(
                     study.method, folder / test.task, zoo.only([test.task]), made, seed + 1000 * number
                 )
-                entrants.append(Entrant(generator, "own", seed + 1000 * number))
+                methods.append(Method(generator, "own", seed + 1000 * number))
                 done += 1
                 tick(done, total)
             found = evaluate(
                 made.suite.name,
                 {"seen": [test]},
                 made.backbone,
-                entrants,
+                methods,
                 samples=samples,
                 seed=seed,
                 observers=[spread],
@@ -133,37 +135,36 @@ def run_few_tasks(
 
 
 def _several(
-    study: FewTasksStudy, out: Path, made: Prepared, seed: int, seeds: int, samples: int, done: Callable[[], None]
+    study: FewTasksStudy, out: Path, made: RunInputs, seed: int, seeds: int, samples: int, done: Callable[[], None]
 ) -> PaperRow:
-    """One generator for a handful of seen tasks, told apart by their description."""
+    """One generator for a handful of seen tasks, distinguished by their description."""
     tasks = made.suite.tasks("seen")
     drawn = numpy_generator(seed, "several tasks").choice(len(tasks), min(study.several, len(tasks)), replace=False)
-    names = [tasks[place].name for place in sorted(int(value) for value in drawn)]
+    names = [tasks[index].name for index in sorted(int(value) for value in drawn)]
     zoo = made.zoo.only(names)
     spread = SpreadObserver(zoo.initial)
-    entrants = [Entrant(PretrainedSource(zoo.initial), "none"), Entrant(FinetunedSource(zoo.task_adapters()))]
+    methods = [Method(PretrainedSource(zoo.initial), "none"), Method(FinetunedSource(zoo.task_adapters()))]
     for number in range(seeds):
         generator = _generator(study.several_method, out, zoo, made, seed + 1000 * number)
-        entrants.append(Entrant(generator, "own", seed + 1000 * number))
+        methods.append(Method(generator, "own", seed + 1000 * number))
     tests = {"seen": [test_set(made.backbone, task) for task in tasks if task.name in names]}
     found = evaluate(
-        made.suite.name, tests, made.backbone, entrants, samples=samples, seed=seed, observers=[spread]
+        made.suite.name, tests, made.backbone, methods, samples=samples, seed=seed, observers=[spread]
     ).rows
     done()
     setting, published = f"{len(names)} seen tasks", PUBLISHED["several tasks"]
     return paper_row("RQ1", setting, "paper", found, spread.result()[0], published=published)
 
 
-def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: Prepared, seed: int) -> Generator:
+def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: RunInputs, seed: int) -> Generator:
     path = folder / f"generator-{seed}"
-    wanted = {"config": config.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    wanted = {"config": encode(config), "seed": seed, "zoo": zoo.plan.fingerprint}
     found = kept(
         lambda: Generator.from_pretrained(path, made.backbone),
         lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
     )
     if found is None:
-        told = {task.name: task.description for task in made.suite.tasks("seen") if task.name in zoo.tasks}
-        fitted = fit_generator(zoo, told, made.suite.metadata_schema, made.backbone, config, seed=seed)
+        fitted = fit_generator(TrainingSet.of(made.suite, made.backbone, zoo), config, seed=seed)
         fitted.generator.save_pretrained(path)
         found = Generator.from_pretrained(path, made.backbone)
     return found

@@ -1,4 +1,4 @@
-"""What every study repeats: draw some of the seen tasks, fit the generator and the regressions to them alone."""
+"""The common part of the studies: draw some of the seen tasks, fit the generator and the regressions to them alone."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.additive_kernel import AdditiveKernelSource
-from wildpdiff.baselines.distances import SeenDistances
-from wildpdiff.baselines.kernel_regression import KernelRegressionSource
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import LabelledData
-from wildpdiff.baselines.mean import MeanSource
-from wildpdiff.baselines.nearest import NearestTaskSource
+from wildpdiff.baselines.regression import (
+    AdditiveKernelSource,
+    KernelRegressionSource,
+    NearestTaskSource,
+    SeenDistances,
+)
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.run import Method
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.rng import numpy_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 Diversity = Literal["narrow", "wide"]
 
@@ -36,7 +39,7 @@ FEWEST_TASKS = 3
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """What all fits of a study share.
+    """Common inputs of all fits of a study.
 
     Attributes:
         suite: its seen tasks are those of the zoo.
@@ -53,21 +56,25 @@ class StudyInputs:
     generator: GeneratorConfig
 
     def descriptions(self, tasks: Sequence[str]) -> list[Description]:
-        """The descriptions of some seen tasks, in the order asked for."""
+        """The descriptions of some seen tasks, in the requested order."""
         known = {task.name: task.description for task in self.suite.tasks("seen")}
         return [known[name] for name in tasks]
+
+    def training_set(self, zoo: Zoo) -> TrainingSet:
+        """One part of the zoo with the descriptions and images of its tasks."""
+        return TrainingSet.of(self.suite, self.backbone, zoo, self.data)
 
 
 @dataclass(frozen=True)
 class FittedSources:
-    """The generators and what stands beside them, all fitted to the same tasks.
+    """The generators and their alternatives, all fitted to the same tasks.
 
     Attributes:
-        entrants: mean adapter, nearest task, both kernel regressions, then one generator a seed.
+        methods: mean adapter, nearest task, both kernel regressions, then one generator a seed.
         seconds: of each source's fit beyond the zoo, by name; the mean over the generators' seeds.
     """
 
-    entrants: tuple[Entrant, ...]
+    methods: tuple[Method, ...]
     seconds: Mapping[str, float]
 
 
@@ -75,7 +82,7 @@ def fit_sources(inputs: StudyInputs, zoo: Zoo, seeds: Sequence[int]) -> FittedSo
     """Fit everything to one part of the zoo. Nothing outside of it is read: also encoders and codec are fitted anew.
 
     Args:
-        inputs: of the study; its own zoo is not looked at.
+        inputs: of the study; its own zoo is not used.
         zoo: the part.
         seeds: one generator each.
 
@@ -88,12 +95,8 @@ def fit_sources(inputs: StudyInputs, zoo: Zoo, seeds: Sequence[int]) -> FittedSo
     if len(zoo.tasks) < FEWEST_TASKS:
         raise DataError(f"There are {len(zoo.tasks)} tasks to fit to; at least {FEWEST_TASKS} are needed.")
     descriptions = inputs.descriptions(zoo.tasks)
-    by_name = dict(zip(zoo.tasks, descriptions, strict=True))
-    schema, backbone = inputs.suite.metadata_schema, inputs.backbone
-    fits = [
-        fit_generator(zoo, by_name, schema, backbone, inputs.generator, features=inputs.data, seed=seed)
-        for seed in seeds
-    ]
+    training_set = inputs.training_set(zoo)
+    fits = [fit_generator(training_set, inputs.generator, seed=seed) for seed in seeds]
     encoder = fits[0].generator.conditions
     features = encoder.image_features(descriptions)
     adapters = list(zoo.task_adapters().values())
@@ -103,17 +106,17 @@ def fit_sources(inputs: StudyInputs, zoo: Zoo, seeds: Sequence[int]) -> FittedSo
         lambda: KernelRegressionSource(encoder, descriptions, adapters, features),
         lambda: AdditiveKernelSource(encoder, descriptions, adapters),
     )
-    entrants: list[Entrant] = []
+    methods: list[Method] = []
     seconds: dict[str, float] = {}
     for make in makers:
         started = time.perf_counter()
         source: Source = make()
         seconds[source.name] = time.perf_counter() - started
-        entrants.append(Entrant(source, "none" if isinstance(source, MeanSource) else "own"))
+        methods.append(Method(source, "none" if isinstance(source, MeanSource) else "own"))
     for seed, fitted in zip(seeds, fits, strict=True):
-        entrants.append(Entrant(fitted.generator, "own", seed))
+        methods.append(Method(fitted.generator, "own", seed))
     seconds[fits[0].generator.name] = sum(fitted.seconds for fitted in fits) / len(fits)
-    return FittedSources(tuple(entrants), seconds)
+    return FittedSources(tuple(methods), seconds)
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class TaskDraws:
             return self.names
         center = int(numpy_generator(seed, "scaling", "center").integers(len(self.names)))
         nearest = torch.argsort(self.distances[center], stable=True)[: self.narrow_size].tolist()
-        return tuple(self.names[place] for place in sorted(nearest))
+        return tuple(self.names[index] for index in sorted(nearest))
 
     def draw(self, count: int, diversity: Diversity, seed: int) -> tuple[str, ...]:
         """``count`` tasks of the pool. A smaller draw of the same seed is the beginning of a larger one.
@@ -175,7 +178,7 @@ class TaskDraws:
         if count > len(pool):
             raise DataError(
                 f"{count} tasks are to be drawn from the {diversity} pool, which has {len(pool)} of the suite's "
-                f"{len(self.names)} seen tasks. Give the suite more seen tasks, or ask for fewer."
+                f"{len(self.names)} seen tasks. Give the suite more seen tasks, or request fewer."
             )
         order = numpy_generator(seed, "scaling", "draw", diversity).permutation(len(pool))
-        return tuple(pool[place] for place in order[:count])
+        return tuple(pool[index] for index in order[:count])

@@ -1,7 +1,7 @@
 """Whole groups of tasks held out: every task of a habitat, every task of a region, and not only random ones.
 
 A random unseen task has neighbours of its own kind among the seen ones. Leaving out all tasks that share a category, or
-a quarter of the map, asks whether a generator can say anything about a kind of task that it has never met.
+a quarter of the map, measures whether a generator extrapolates to a kind of task that it has never met.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wildbench.studies.grid import FEWEST_TASKS, FittedSources, StudyInputs, fit_sources
-from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.constant import FinetunedSource, PretrainedSource
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow, Results
-from wildpdiff.evaluate.run import Entrant, evaluate
+from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.rng import numpy_generator, sub_seed
@@ -30,7 +29,7 @@ REGION = "region"
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """Seen tasks that are held out together: ``value`` says what they share, for example ``woodland``."""
+    """Seen tasks that are held out together: ``value`` is what they share, for example ``woodland``."""
 
     value: str
     tasks: tuple[str, ...]
@@ -38,7 +37,7 @@ class TaskGroup:
 
 @dataclass(frozen=True)
 class HeldOutGroups:
-    """What holding out one kind of group gave.
+    """Results of holding out one kind of group.
 
     Attributes:
         rows: every score, of split ``held-out KIND``.
@@ -63,7 +62,7 @@ class GroupChoice:
 
 @dataclass(frozen=True)
 class HeldOutGroup:
-    """What holding out one group gave, and what was fitted to the others.
+    """Results of holding out one group, and what was fitted to the others.
 
     Attributes:
         found: scores and costs.
@@ -81,7 +80,7 @@ class HeldOutGroup:
 
 
 def group_kinds(schema: MetadataSchema) -> tuple[str, ...]:
-    """What tasks can be grouped by: the categories of the metadata, then :data:`REGION` where it has coordinates."""
+    """Kinds of groups: the categories of the metadata, then :data:`REGION` where it has coordinates."""
     categories = tuple(entry.name for entry in schema.fields if entry.kind == "category")
     return categories + ((REGION,) if _coordinates(schema) is not None else ())
 
@@ -98,19 +97,19 @@ def task_groups(tasks: Sequence[Task], schema: MetadataSchema, kind: str) -> tup
         raise DataError(
             f"Tasks cannot be grouped by {kind!r}; this suite has {', '.join(group_kinds(schema)) or 'no categories'}."
         )
-    told = {task.name: dict(task.description.metadata or {}) for task in tasks}
+    metadata = {task.name: dict(task.description.metadata or {}) for task in tasks}
     members: dict[str, list[str]] = {}
     coordinates = _coordinates(schema)
     if kind == REGION and coordinates is not None:
         members = {f"{south}-{west}": [] for south in ("south", "north") for west in ("west", "east")}
-        names = [name for name, entry in told.items() if all(field.name in entry for field in coordinates)]
-        places = np.array([[float(told[name][field.name]) for field in coordinates] for name in names])
+        names = [name for name, entry in metadata.items() if all(field.name in entry for field in coordinates)]
+        positions = np.array([[float(metadata[name][field.name]) for field in coordinates] for name in names])
         if names:
-            for name, (north, east) in zip(names, places > np.median(places, axis=0), strict=True):
+            for name, (north, east) in zip(names, positions > np.median(positions, axis=0), strict=True):
                 members[f"{'north' if north else 'south'}-{'east' if east else 'west'}"].append(name)
     else:
         members = {value: [] for entry in schema.fields if entry.name == kind for value in entry.categories}
-        for name, entry in told.items():
+        for name, entry in metadata.items():
             if kind in entry:
                 members[str(entry[kind])].append(name)
     return tuple(TaskGroup(value, tuple(names)) for value, names in members.items() if names)
@@ -168,9 +167,9 @@ def hold_out_group(
         {split: [test_set(inputs.backbone, task) for task in scored]},
         inputs.backbone,
         (
-            Entrant(PretrainedSource(inputs.zoo.initial), "none"),
-            *fitted.entrants,
-            Entrant(FinetunedSource(inputs.zoo.task_adapters()), "own"),
+            Method(PretrainedSource(inputs.zoo.initial), "none"),
+            *fitted.methods,
+            Method(FinetunedSource(inputs.zoo.task_adapters()), "own"),
         ),
         samples=samples,
         seed=sampling,
@@ -230,7 +229,7 @@ def held_out_groups(
 
 
 def add_groups(results: Results, found: HeldOutGroups, *, seed: int = 0) -> Results:
-    """The results with the rows of held-out groups, their summary and their notes; a new split beside the others.
+    """The results with the rows of held-out groups, their summary and their notes; a new split next to the others.
 
     Raises:
         DataError: the results have rows of the same split.
@@ -278,7 +277,7 @@ def _usable(groups: Sequence[TaskGroup], kind: str, tasks: int) -> GroupChoice:
 def _drawn(group: TaskGroup, kind: str, most: int, seed: int) -> list[str]:
     """At most so many tasks of a group, in its order."""
     order = numpy_generator(seed, "held-out", kind, group.value).permutation(len(group.tasks))
-    return [group.tasks[place] for place in sorted(order[:most])]
+    return [group.tasks[index] for index in sorted(order[:most])]
 
 
 def _mean(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The worlds of the panel: for each a suite, a backbone and the fine-tuning recipe, opened by name."""
+"""The benchmarks of the panel: for each a suite, a backbone and the fine-tuning recipe, opened by name."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wildbench.backbones import pretrain_small_cnn, retrain_neck
 from wildbench.datasets.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
 from wildbench.datasets.panel.altered import divided, with_distractors
 from wildbench.datasets.savanna.suite import SavannaConfig, SavannaSuite
 from wildbench.studies.groups import task_groups
-from wildbench.studies.worlds import WORLDS as SAVANNA_WORLDS
-from wildbench.studies.worlds import World, folder_name
+from wildbench.studies.variants import VARIANTS, Variant, folder_name
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
-from wildpdiff.backbones.pretrain import pretrain_savanna_cnn, pretrain_small_cnn, retrain_neck
+from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
 from wildpdiff.run_folder import Tick
@@ -32,8 +32,8 @@ PACS_SIZE = 64
 LABEL_TABLE = "metadata/conservision_site_label.csv"
 
 
-class OpenWorld(NamedTuple):
-    """A world ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
+class OpenBenchmark(NamedTuple):
+    """A benchmark ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
 
     suite: Suite
     backbone: Backbone
@@ -41,19 +41,19 @@ class OpenWorld(NamedTuple):
 
 
 OpenSuite = Callable[[Path, Path, int], Suite]
-"""Makes a suite from the data folder, the world's own folder and a seed."""
+"""Makes a suite from the data folder, the benchmark's own folder and a seed."""
 
 Pretrain = Callable[[Suite, Path, int, Tick | None], Backbone]
 """Makes a backbone from the opened suite, the data folder, a seed and a report of progress."""
 
 
 @dataclass(frozen=True)
-class PanelWorld:
-    """A world of the panel.
+class Benchmark:
+    """A benchmark of the panel.
 
     Attributes:
-        name: of the world.
-        suite: makes the suite from the data folder, the world's own folder and a seed.
+        name: of the benchmark.
+        suite: makes the suite from the data folder, the benchmark's own folder and a seed.
         finetune: the recipe of fine-tuning; None where it is chosen on seen tasks.
         files: what the suite reads, relative to the data folder.
         pretrain: makes the backbone from the opened suite, the data folder and a seed.
@@ -113,7 +113,7 @@ def _small_cnn(epochs: int, neck: int) -> Pretrain:
 
 
 def _subsets_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
-    """A small network of ten classes whose embedding and classifier were then trained to tell vehicles from animals."""
+    """A small network of ten classes, its embedding and classifier retrained to separate vehicles from animals."""
     config = class_subsets.ClassSubsetsConfig(seed)
     task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
     made = pretrain_small_cnn(
@@ -177,59 +177,61 @@ def _savanna_cnn(suite: Suite, data: Path, seed: int, progress: Tick | None) -> 
     return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, epochs=6, progress=progress).backbone
 
 
-def _savanna_variant(world: World) -> PanelWorld:
-    name = f"savanna-{folder_name(world.name)}"
-    pretrain = _savanna_cnn if world.pretrained else _bundled
-    return PanelWorld(name, _savanna(**world.options), SAVANNA, pretrain)
+def _savanna_variant(variant: Variant) -> Benchmark:
+    name = f"savanna-{folder_name(variant.name)}"
+    pretrain = _savanna_cnn if variant.pretrained else _bundled
+    return Benchmark(name, _savanna(**variant.options), SAVANNA, pretrain)
 
 
-WORLDS = (
-    PanelWorld("rotated-digits", _digits, None, _small_cnn(10, 12)),
-    PanelWorld("rotated-digits-ambiguous", _ambiguous_digits, None, _small_cnn(10, 12)),
-    PanelWorld("handwriting", _handwriting, None, _small_cnn(8, 12), (handwriting.FILE,)),
-    PanelWorld("pacs", _sites, None, _sites_backbone, (PACS, LABEL_TABLE)),
-    PanelWorld("class-subsets", _subsets, None, _subsets_backbone, (class_subsets.FILE,)),
-    PanelWorld("class-subsets-strict", _strict_subsets, None, _subsets_backbone, (class_subsets.FILE,)),
-    PanelWorld("scanners", _scanners, None, _small_cnn(20, 4), (scanners.FILE,)),
-    *(_savanna_variant(world) for world in SAVANNA_WORLDS),
-    PanelWorld("savanna-extrapolation", _extrapolation, SAVANNA, _bundled),
-    PanelWorld("rotated-digits-distractors", _distracted(_digits), None, _small_cnn(10, 12)),
-    PanelWorld("savanna-distractors", _distracted(_savanna()), SAVANNA, _bundled),
+BENCHMARKS = (
+    Benchmark("rotated-digits", _digits, None, _small_cnn(10, 12)),
+    Benchmark("rotated-digits-ambiguous", _ambiguous_digits, None, _small_cnn(10, 12)),
+    Benchmark("handwriting", _handwriting, None, _small_cnn(8, 12), (handwriting.FILE,)),
+    Benchmark("pacs", _sites, None, _sites_backbone, (PACS, LABEL_TABLE)),
+    Benchmark("class-subsets", _subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    Benchmark("class-subsets-strict", _strict_subsets, None, _subsets_backbone, (class_subsets.FILE,)),
+    Benchmark("scanners", _scanners, None, _small_cnn(20, 4), (scanners.FILE,)),
+    *(_savanna_variant(variant) for variant in VARIANTS),
+    Benchmark("savanna-extrapolation", _extrapolation, SAVANNA, _bundled),
+    Benchmark("rotated-digits-distractors", _distracted(_digits), None, _small_cnn(10, 12)),
+    Benchmark("savanna-distractors", _distracted(_savanna()), SAVANNA, _bundled),
 )
 """The panel, in the order of its page."""
 
 
-def find_world(name: str) -> PanelWorld:
-    """A world by its name; raises :class:`DataError` where there is none."""
-    for world in WORLDS:
-        if world.name == name:
-            return world
-    raise DataError(f"There is no world {name!r}; there are {', '.join(world.name for world in WORLDS)}.")
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name; raises :class:`DataError` where there is none."""
+    for benchmark in BENCHMARKS:
+        if benchmark.name == name:
+            return benchmark
+    raise DataError(
+        f"There is no benchmark {name!r}; there are {', '.join(benchmark.name for benchmark in BENCHMARKS)}."
+    )
 
 
-def open_world(
-    world: str | PanelWorld, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
-) -> OpenWorld:
-    """A world's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
+def open_benchmark(
+    benchmark: str | Benchmark, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+) -> OpenBenchmark:
+    """A benchmark's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
 
     Args:
-        world: of the panel, or its name.
-        data: folder with the data sets; None where the world reads none.
-        folder: of the world; the backbone goes to ``backbone`` in it.
+        benchmark: of the panel, or its name.
+        data: folder with the data sets; None where the benchmark reads none.
+        folder: of the benchmark; the backbone goes to ``backbone`` in it.
         seed: of the suite and of the pretraining.
         progress: called with (pretraining steps done, in all).
 
     Raises:
-        DataError: no such world, or its data are not there.
+        DataError: no such benchmark, or its data are not there.
         ArtifactError: the backbone in the folder cannot be read.
     """
-    world = find_world(world) if isinstance(world, str) else world
+    benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
     folder, data = Path(folder), None if data is None else Path(data)
-    missing = world.missing(data)
+    missing = benchmark.missing(data)
     if missing is not None:
-        raise DataError(f"The world {world.name} reads {missing}, which the data folder {data} does not have.")
-    suite = world.suite(data or Path("."), folder, seed)
+        raise DataError(f"The benchmark {benchmark.name} reads {missing}, which the data folder {data} does not have.")
+    suite = benchmark.suite(data or Path("."), folder, seed)
     path = folder / "backbone"
     if not path.is_dir():
-        save_backbone(world.pretrain(suite, data or Path("."), seed, progress), path)
-    return OpenWorld(suite, load_backbone(path), world.finetune)
+        save_backbone(benchmark.pretrain(suite, data or Path("."), seed, progress), path)
+    return OpenBenchmark(suite, load_backbone(path), benchmark.finetune)

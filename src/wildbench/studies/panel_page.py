@@ -1,4 +1,4 @@
-"""The page of the panel: one row a world, then one table of methods a world, as Markdown and as HTML."""
+"""The page of the panel: one row a benchmark, then one table of methods a benchmark, as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from wildpdiff.report.wording import interval_text, percent, seconds_text, signe
 
 UNSEEN = "unseen"
 LEAST_GAIN = 0.03
-"""LoRA matters in a world where it adds this much to the accuracy of the classifier alone."""
+"""LoRA matters in a benchmark where it adds this much to the accuracy of the classifier alone."""
 
 
 @dataclass(frozen=True)
-class Method:
-    """A line of a world's table.
+class ShownMethod:
+    """A line of a benchmark's table.
 
     Attributes:
         label: of the line.
@@ -40,25 +40,25 @@ class Method:
 
 
 METHODS = (
-    Method("pretrained", PRETRAINED, "none"),
-    Method("mean adapter", "mean adapter", "none"),
-    Method("nearest task", "nearest task"),
-    Method("kernel ridge regression", "kernel ridge regression"),
-    Method("additive kernel regression", "additive kernel regression"),
-    Method("multi-task adapter", "multi-task adapter", "none", trained=True),
-    Method("multi-task adapter with description", "multi-task adapter with description", trained=True),
-    Method("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
-    Method("column-wise merge", "column-wise merge", trained=True),
-    Method("feature prompt", "feature prompt", trained=True),
-    Method("generated", GENERATED),
-    Method("generated, shuffled descriptions", GENERATED, "shuffled"),
-    Method("one sample", "one sample"),
-    Method("best of 8 by unlabelled images", "best of 8 by unlabelled images"),
-    Method("best of 8 by 5 labels", "best of 8 by 5 labels"),
-    Method("fine-tuned", FINETUNED),
-    Method("fine-tuned, classifier alone", CLASSIFIER_ALONE),
+    ShownMethod("pretrained", PRETRAINED, "none"),
+    ShownMethod("mean adapter", "mean adapter", "none"),
+    ShownMethod("nearest task", "nearest task"),
+    ShownMethod("kernel ridge regression", "kernel ridge regression"),
+    ShownMethod("additive kernel regression", "additive kernel regression"),
+    ShownMethod("multi-task adapter", "multi-task adapter", "none", trained=True),
+    ShownMethod("multi-task adapter with description", "multi-task adapter with description", trained=True),
+    ShownMethod("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
+    ShownMethod("column-wise merge", "column-wise merge", trained=True),
+    ShownMethod("feature prompt", "feature prompt", trained=True),
+    ShownMethod("generated", GENERATED),
+    ShownMethod("generated, shuffled descriptions", GENERATED, "shuffled"),
+    ShownMethod("one sample", "one sample"),
+    ShownMethod("best of 8 by unlabelled images", "best of 8 by unlabelled images"),
+    ShownMethod("best of 8 by 5 labels", "best of 8 by 5 labels"),
+    ShownMethod("fine-tuned", FINETUNED),
+    ShownMethod("fine-tuned, classifier alone", CLASSIFIER_ALONE),
 )
-"""The lines of a world's table in order; those without rows are left out."""
+"""The lines of a benchmark's table in order; those without rows are left out."""
 
 SIMPLE = (PRETRAINED, "mean adapter", "nearest task", "kernel ridge regression", "additive kernel regression")
 """The simple alternatives that the generator is held against, by label."""
@@ -66,10 +66,10 @@ SIMPLE = (PRETRAINED, "mean adapter", "nearest task", "kernel ridge regression",
 
 @dataclass(frozen=True)
 class PanelRow:
-    """A world on its unseen tasks. Accuracies and shares are fractions of 1, means over tasks.
+    """A benchmark on its unseen tasks. Accuracies and shares are fractions of 1, means over tasks.
 
     Attributes:
-        world: its name.
+        benchmark: its name.
         tasks: number of unseen tasks.
         accuracy: of every method, by label, in the order of :data:`METHODS`.
         lora: fine-tuned minus classifier alone.
@@ -82,7 +82,7 @@ class PanelRow:
         seconds: wall-clock time of all stages.
     """
 
-    world: str
+    benchmark: str
     tasks: int
     accuracy: Mapping[str, Estimate]
     lora: Difference
@@ -97,7 +97,7 @@ class PanelRow:
 
     @property
     def lora_matters(self) -> bool:
-        """Whether LoRA adds three points or more to the classifier alone."""
+        """True where LoRA adds three points or more to the classifier alone."""
         return self.lora.value >= LEAST_GAIN
 
 
@@ -111,8 +111,8 @@ class PanelPage:
     html: Path
 
 
-def panel_row(world: str, results: Results) -> PanelRow:
-    """The row of one world.
+def panel_row(benchmark: str, results: Results) -> PanelRow:
+    """The row of one benchmark.
 
     Raises:
         DataError: the results have no unseen tasks with all that a row needs.
@@ -126,7 +126,7 @@ def panel_row(world: str, results: Results) -> PanelRow:
         points = [point for point in results.trust.points if point.split == UNSEEN]
         trust = summarise_trust(points, seed=seed) if points else None
     return PanelRow(
-        world,
+        benchmark,
         len(pretrained),
         {label: _estimate(values, seed) for label, values in columns.items()},
         paired_difference(columns[FINETUNED], columns[CLASSIFIER_ALONE], seed=seed),
@@ -170,8 +170,8 @@ def _estimate(values: ndarray, seed: int) -> Estimate:
 
 
 def write_page(out: Path, found: Mapping[str, Results], remarks: Sequence[str] = ()) -> PanelPage:
-    """Write ``panel.md`` and ``panel.html`` from the results of worlds, by name."""
-    rows = tuple(panel_row(world, results) for world, results in found.items())
+    """Write ``panel.md`` and ``panel.html`` from the results of benchmarks, by name."""
+    rows = tuple(panel_row(benchmark, results) for benchmark, results in found.items())
     page = _page(rows, remarks)
     write_file(out / "panel.md", page_markdown(page).encode())
     write_file(out / "panel.html", page_html(page).encode())
@@ -185,12 +185,12 @@ def _page(rows: Sequence[PanelRow], remarks: Sequence[str]) -> PlainPage:
         "point against the pretrained model. Foretold: cross-validation on seen tasks, "
         "by the first generator's fit. Coverage: measured gain inside its 90 % interval."
     )
-    sections = [PlainSection("Worlds", (lead,), (_overview(rows),), tuple(remarks))]
+    sections = [PlainSection("Benchmarks", (lead,), (_overview(rows),), tuple(remarks))]
     if rows:
-        deep = [row.world for row in rows if row.lora_matters]
-        lora = f"LoRA adds 3 points or more to the classifier alone in {len(deep)} of {len(rows)} worlds"
+        deep = [row.benchmark for row in rows if row.lora_matters]
+        lora = f"LoRA adds 3 points or more to the classifier alone in {len(deep)} of {len(rows)} benchmarks"
         lora += f": {', '.join(deep)}." if deep else "."
-        sections[0] = PlainSection("Worlds", (lead, lora), (_overview(rows),), tuple(remarks))
+        sections[0] = PlainSection("Benchmarks", (lead, lora), (_overview(rows),), tuple(remarks))
     for row in rows:
         made = f"`{row.command}`; seed {row.seed}; {seconds_text(row.seconds)} (wall clock)."
         lines = tuple(
@@ -198,14 +198,16 @@ def _page(rows: Sequence[PanelRow], remarks: Sequence[str]) -> PlainPage:
         )
         table = PlainTable(("method", "accuracy", "interval"), lines)
         sections.append(
-            PlainSection(row.world, (f"[Report of this world]({row.world}/report.html)",), (table,), (made,))
+            PlainSection(
+                row.benchmark, (f"[Report of this benchmark]({row.benchmark}/report.html)",), (table,), (made,)
+            )
         )
-    return PlainPage("Panel of worlds", tuple(sections))
+    return PlainPage("Panel of benchmarks", tuple(sections))
 
 
 def _overview(rows: Sequence[PanelRow]) -> PlainTable:
     columns = (
-        "world",
+        "benchmark",
         "tasks",
         "LoRA − classifier alone",
         "pretrained",
@@ -219,7 +221,7 @@ def _overview(rows: Sequence[PanelRow]) -> PlainTable:
         "harmed",
         "harmed with trust",
         "coverage",
-        "kept back",
+        "abstained",
         "seed",
         "time",
     )
@@ -229,7 +231,7 @@ def _overview(rows: Sequence[PanelRow]) -> PlainTable:
 def _cells(row: PanelRow) -> tuple[str, ...]:
     trust, sample = row.trust, row.accuracy.get("one sample")
     return (
-        row.world,
+        row.benchmark,
         str(row.tasks),
         f"{signed_points(row.lora.value)}{interval_text(row.lora.interval)}",
         _percent(row.accuracy[PRETRAINED]),

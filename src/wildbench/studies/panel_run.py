@@ -1,4 +1,4 @@
-"""The panel measured: a world at a time, each in a folder of its own with results.json and a page."""
+"""The panel measured: a benchmark at a time, each in a folder of its own with results.json and a page."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE, classifier_alone
-from wildbench.studies.panel import WORLDS, PanelWorld, open_world
-from wildbench.studies.panel_page import METHODS, Method, PanelPage, write_page
+from wildbench.studies.panel import BENCHMARKS, Benchmark, open_benchmark
+from wildbench.studies.panel_page import METHODS, PanelPage, ShownMethod, write_page
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
+from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
-from wildpdiff.evaluate.roster import baseline_names
-from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
+from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
+from wildpdiff.records import encode
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.recipe import ChosenRecipe
@@ -31,15 +32,15 @@ PER_SHARD = 10
 
 @dataclass(frozen=True)
 class PanelConfig:
-    """Settings that are the same in every world.
+    """Settings that are the same in every benchmark.
 
     Attributes:
         seed: of suites, backbones, zoos and the first generator.
-        generators: fitted in each world, with different seeds.
+        generators: fitted in each benchmark, with different seeds.
         generator: settings of each.
         samples: adapters a task in the evaluation.
         seen_tasks: seen tasks that are scored.
-        methods: that are evaluated, and the lines of every world's table.
+        methods: that are evaluated, and the lines of every benchmark's table.
     """
 
     seed: int = 0
@@ -47,14 +48,14 @@ class PanelConfig:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     samples: int = 4
     seen_tasks: int = 8
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[ShownMethod, ...] = METHODS
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return {
             "seed": self.seed,
             "generators": self.generators,
-            "generator": self.generator.to_json(),
+            "generator": encode(self.generator),
             "samples": self.samples,
             "seen_tasks": self.seen_tasks,
             "methods": [method.label for method in self.methods],
@@ -63,18 +64,18 @@ class PanelConfig:
 
 def run_panel(
     config: PanelConfig,
-    worlds: Sequence[PanelWorld],
+    benchmarks: Sequence[Benchmark],
     data: Path | None,
     out: Path,
     *,
     command: str,
-    reporter: Reporter = silent,
+    reporter: Reporter = null_progress,
 ) -> PanelPage:
-    """Measure some worlds, then write the page of all that lie in the folder. Interrupted and called again, it resumes.
+    """Measure some benchmarks, then write the page of all in the folder. Interrupted and called again, it resumes.
 
     Args:
         config: the same in every call for one folder.
-        worlds: measured in this order; a world whose data are absent is skipped with a remark on the page.
+        benchmarks: measured in this order; a benchmark whose data are absent is skipped with a remark on the page.
         data: folder with the data sets.
         out: folder of the panel.
         command: as the user typed it, for the record.
@@ -86,13 +87,13 @@ def run_panel(
     """
     RunFolder(out).claim(config.to_json())
     remarks = []
-    for world in worlds:
-        missing = world.missing(data)
-        if missing is not None and not (out / world.name / "results.json").is_file():
-            remarks.append(f"{world.name}: skipped, because {_absent(data)} has no {missing}.")
+    for benchmark in benchmarks:
+        missing = benchmark.missing(data)
+        if missing is not None and not (out / benchmark.name / "results.json").is_file():
+            remarks.append(f"{benchmark.name}: skipped, because {_absent(data)} has no {missing}.")
             continue
-        measure_world(config, world, data, out, command=command, reporter=reporter)
-    names = [world.name for world in WORLDS]
+        measure_benchmark(config, benchmark, data, out, command=command, reporter=reporter)
+    names = [benchmark.name for benchmark in BENCHMARKS]
     paths = {path.parent.name: path for path in sorted(out.glob("*/results.json"))}
     order = sorted(paths, key=lambda name: names.index(name) if name in names else len(names))
     return write_page(out, {name: read_results(paths[name]) for name in order}, remarks)
@@ -102,20 +103,20 @@ def _absent(data: Path | None) -> str:
     return "no --data was given, which" if data is None else f"the data folder {data.name}"
 
 
-def measure_world(
+def measure_benchmark(
     config: PanelConfig,
-    world: PanelWorld,
+    benchmark: Benchmark,
     data: Path | None,
     out: Path,
     *,
     command: str,
-    reporter: Reporter = silent,
+    reporter: Reporter = null_progress,
 ) -> Results:
-    """One world measured in a folder of its own below ``out``. Interrupted and called again, it resumes.
+    """One benchmark measured in a folder of its own below ``out``. Interrupted and called again, it resumes.
 
     Args:
         config: of the panel.
-        world: its data are there.
+        benchmark: its data are there.
         data: folder with the data sets.
         out: folder of the panel.
         command: as the user typed it, for the record.
@@ -126,19 +127,19 @@ def measure_world(
         ArtifactError: the folder holds something else, or the disk is full.
         WildpdiffError: from any stage.
     """
-    path = out / world.name / "results.json"
+    path = out / benchmark.name / "results.json"
     if path.is_file():
         return read_results(path)
-    folder = RunFolder(path.parent, lambda stage: reporter(f"{world.name}: {stage}"))
+    folder = RunFolder(path.parent, lambda stage: reporter(f"{benchmark.name}: {stage}"))
     folder.claim(
         {
-            "world": world.name,
-            "finetune": None if world.finetune is None else world.finetune.to_json(),
+            "world": benchmark.name,
+            "finetune": None if benchmark.finetune is None else benchmark.finetune.to_json(),
             **config.to_json(),
         }
     )
     suite, backbone, finetune = folder.timed(
-        "open suite and backbone", lambda tick: open_world(world, data, folder.folder, config.seed, tick)
+        "open suite and backbone", lambda tick: open_benchmark(benchmark, data, folder.folder, config.seed, tick)
     )
     run = PipelineConfig(
         suite=suite.name,
@@ -154,7 +155,7 @@ def measure_world(
     made = prepare(run, folder, (suite, backbone))
     results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
     if results.trust is not None:
-        points = tuple(replace(point, world=world.name) for point in results.trust.points)
+        points = tuple(replace(point, world=benchmark.name) for point in results.trust.points)
         results = replace(results, trust=TrustSection(points))
     results = replace(results, stages=folder.stages)
     write_report(results, path.parent)
@@ -163,7 +164,7 @@ def measure_world(
 
 
 def _evaluated(
-    config: PanelConfig, run: PipelineConfig, made: Prepared, folder: RunFolder, command: str, tick: Tick
+    config: PanelConfig, run: PipelineConfig, made: RunInputs, folder: RunFolder, command: str, tick: Tick
 ) -> Results:
     unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"))
     seen = scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed)
@@ -183,7 +184,7 @@ def _evaluated(
         baselines="all",
         without=[name for name in baseline_names() if name not in {method.source for method in config.methods}],
         seen_tasks=run.seen_tasks,
-        further=[(Entrant(alone), SourceInfo(CLASSIFIER_ALONE, "labels", None, note))],
+        further=[(Method(alone), SourceInfo(CLASSIFIER_ALONE, "labels", None, note))],
         trust=made.trust,
     )
     recorded = provenance(command, run.seed)

@@ -1,7 +1,7 @@
-"""The paper's questions, asked again: one and several seen tasks, what lies between two, and unseen tasks.
+"""The paper's experiments, repeated: one and several seen tasks, what lies between two, and unseen tasks.
 
 Zhang, Liu and Guan 2025, "Reimagining Parameter Space Exploration with Diffusion Models", arXiv 2506.17807. Its own
-method (:data:`wildpdiff.fit.PAPER_METHOD`) and this package's stand beside each other on the same adapters.
+method (:data:`wildbench.studies.paper_method.PAPER_METHOD`) and this package's are compared on the same adapters.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from typing import Any
 from wildbench.interpolation.interpolation import choose_pairs, description_similarity, gainful_tasks, interpolate
 from wildbench.sections import INTERPOLATION, PAPER
 from wildbench.studies.few_tasks import FewTasksStudy, run_few_tasks
+from wildbench.studies.paper_method import PAPER_METHOD
 from wildbench.studies.paper_rows import PAPER_SOURCE, comparison_rows
 from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, seen_material
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
-from wildpdiff.evaluate.run import Entrant
+from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.fit import PAPER_METHOD, GeneratorConfig, fit_generator
+from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.pipeline import PipelineConfig, Prepared, prepare
+from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
+from wildpdiff.records import encode
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.source import RenamedSource
-from wildpdiff.tasks.description import Description
+from wildpdiff.zoo.training_set import TrainingSet
 
 
 def _pipeline() -> PipelineConfig:
-    # More test images than a demo's: a share of a gain is a noisy thing, and interpolation asks for one a pair.
+    # More test images than a demo's: a share of a gain is a noisy thing, and interpolation needs one a pair.
     return PipelineConfig(suite_options={"test": 500}, generator_seeds=3, seen_tasks=40, trust=False)
 
 
 @dataclass(frozen=True)
 class PaperConfig:
-    """What is run.
+    """Configuration of the run.
 
     Attributes:
         run: suite, backbone, zoo, this package's generators and their seeds.
@@ -60,7 +62,7 @@ class PaperConfig:
         """The configuration as plain JSON values."""
         return {
             **self.run.to_json(),
-            "method": self.method.to_json(),
+            "method": encode(self.method),
             "few_tasks": self.few_tasks.to_json(),
             "pairs": self.pairs,
             "middle_pairs": self.middle_pairs,
@@ -70,21 +72,21 @@ class PaperConfig:
 
 @dataclass(frozen=True)
 class PaperResult:
-    """What a run left on disk: its folder, everything measured, and the page."""
+    """Files of a run: its folder, everything measured, and the page."""
 
     folder: Path
     results: Results
     report: Path
 
 
-def run_paper(config: PaperConfig, out: Path | str, *, command: str, reporter: Reporter = silent) -> PaperResult:
-    """Every row of the paper's tables, measured. Interrupted and called again, it goes on.
+def run_paper(config: PaperConfig, out: Path | str, *, command: str, reporter: Reporter = null_progress) -> PaperResult:
+    """Every row of the paper's tables, measured. Interrupted and called again, it resumes.
 
     Args:
         config: of the run.
         out: folder of the run; an unfinished run of the same configuration in it is finished.
         command: what the user typed, for the record.
-        reporter: is told of every stage and its progress.
+        reporter: is descriptions of every stage and its progress.
 
     Raises:
         ArtifactError: the folder holds something else, or the disk is full.
@@ -120,7 +122,7 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
     )
     interpolation = folder.timed("between two tasks", lambda tick: _interpolation(config, made, made.generators, tick))
     further = [
-        (Entrant(RenamedSource(generator, PAPER_SOURCE), "own", int(generator.training["seed"])), PAPER_INFO)
+        (Method(RenamedSource(generator, PAPER_SOURCE), "own", int(generator.training["seed"])), PAPER_INFO)
         for generator in own
     ]
     comparison = Comparison(
@@ -148,25 +150,23 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
 PAPER_INFO = SourceInfo(PAPER_SOURCE, "description", None, "the paper's autoencoder, denoiser and condition")
 
 
-def _paper_generator(config: PaperConfig, out: Path, made: Prepared, number: int, tick: Tick) -> Generator:
+def _paper_generator(config: PaperConfig, out: Path, made: RunInputs, number: int, tick: Tick) -> Generator:
     path = out / f"paper-generator-{number}"
     seed = config.run.seed + 1000 * number
-    wanted = {"config": config.method.to_json(), "seed": seed, "zoo": made.zoo.plan.fingerprint}
+    wanted = {"config": encode(config.method), "seed": seed, "zoo": made.zoo.plan.fingerprint}
     found = kept(
         lambda: Generator.from_pretrained(path, made.backbone),
         lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
     )
     if found is None:
-        told: dict[str, Description] = {task.name: task.description for task in made.suite.tasks("seen")}
-        fitted = fit_generator(
-            made.zoo, told, made.suite.metadata_schema, made.backbone, config.method, seed=seed, progress=tick
-        )
+        training_set = TrainingSet.of(made.suite, made.backbone, made.zoo)
+        fitted = fit_generator(training_set, config.method, seed=seed, progress=tick)
         fitted.generator.save_pretrained(path)
         found = Generator.from_pretrained(path, made.backbone)
     return found
 
 
-def _interpolation(config: PaperConfig, made: Prepared, generators: Sequence[Generator], tick: Tick) -> Interpolation:
+def _interpolation(config: PaperConfig, made: RunInputs, generators: Sequence[Generator], tick: Tick) -> Interpolation:
     """Pairs of tasks with a gain to keep, the likest, the least alike and some between."""
     run = config.run
     seen = seen_material(made.suite, made.backbone, made.zoo, generators[0], made.features, run.seed)
@@ -174,6 +174,6 @@ def _interpolation(config: PaperConfig, made: Prepared, generators: Sequence[Gen
     pairs = choose_pairs(
         similarity, gainful_tasks(seen, config.least_gain), config.pairs, config.middle_pairs, run.seed
     )
-    needed = {made.zoo.tasks[place] for pair in pairs for place in (pair.first, pair.second)}
+    needed = {made.zoo.tasks[index] for pair in pairs for index in (pair.first, pair.second)}
     tests = {task.name: test_set(made.backbone, task) for task in made.suite.tasks("seen") if task.name in needed}
     return interpolate(generators, seen, tests, pairs, seed=run.seed, progress=tick)

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables from measured scores, beside the numbers that the paper gives."""
+"""The rows of the paper's tables from measured scores, next to the numbers of the paper."""
 
 from __future__ import annotations
 

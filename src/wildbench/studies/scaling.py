@@ -1,4 +1,4 @@
-"""How many seen tasks does a generator need? One zoo, many parts of it, the same unseen tasks for all."""
+"""Accuracy by number of seen tasks: one zoo, many parts of it, the same unseen tasks for all."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from wildbench.studies.grid import FEWEST_TASKS, Diversity, StudyInputs, TaskDra
 from wildbench.study_sections import Scaling, ScalingCell
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
-from wildpdiff.baselines.finetuned import FinetunedSource
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.constant import FinetunedSource, PretrainedSource
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import SEEN_STAGE
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, Stage, SuiteInfo, read_results, write_results
-from wildpdiff.evaluate.run import Entrant, evaluate
+from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import decode, encode
 from wildpdiff.report.html import write_report
 from wildpdiff.rng import sub_seed
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, silent
+from wildpdiff.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.build import build_zoo
@@ -56,7 +55,7 @@ class GridPoint:
 
     @property
     def file_name(self) -> str:
-        """Where its cells are kept, for example ``tasks-040-wide-checkpoints-13-seed-0.json``."""
+        """File of its cells, for example ``tasks-040-wide-checkpoints-13-seed-0.json``."""
         return f"tasks-{self.tasks:03d}-{self.diversity}-checkpoints-{self.checkpoints:02d}-seed-{self.seed}.json"
 
 
@@ -121,28 +120,30 @@ class ScalingConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         own = {name: encode(getattr(self, name)) for name in self.__dataclass_fields__}
-        return {**own, "finetune": self.finetune.to_json(), "generator": self.generator.to_json()}
+        return {**own, "finetune": self.finetune.to_json(), "generator": encode(self.generator)}
 
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """What a run left on disk: its folder, the measured grid with the references, and the page."""
+    """Files of a run: its folder, the measured grid with the references, and the page."""
 
     folder: Path
     results: Results
     report: Path
 
 
-def run_scaling(config: ScalingConfig, out: Path | str, *, command: str, reporter: Reporter = silent) -> ScalingResult:
+def run_scaling(
+    config: ScalingConfig, out: Path | str, *, command: str, reporter: Reporter = null_progress
+) -> ScalingResult:
     """Build the zoo of all seen tasks once, then fit and score every point of the grid.
 
-    Interrupted and called again, it goes on: the zoo shard by shard, the grid point by point.
+    Interrupted and called again, it resumes: the zoo shard by shard, the grid point by point.
 
     Args:
         config: of the grid.
         out: folder of the run; an unfinished run of the same configuration in it is finished.
         command: what the user typed, for the record.
-        reporter: is told of every stage and its progress.
+        reporter: receives every stage and its progress.
 
     Raises:
         ArtifactError: the folder holds something else, or the disk is full.
@@ -195,7 +196,7 @@ class _Study:
         if seen < needed:
             raise DataError(
                 f"The grid's largest cell has {largest} tasks and needs {needed} seen tasks to draw from; the suite "
-                f"has {seen}. Give the suite more seen tasks, or ask for fewer."
+                f"has {seen}. Give the suite more seen tasks, or request fewer."
             )
         if not self.suite.tasks("unseen"):
             raise DataError("The suite has no unseen tasks, on which the grid is scored. Give it some.")
@@ -247,7 +248,7 @@ class _Study:
             self.suite.name,
             {"unseen": self.tests},
             self.backbone,
-            fitted.entrants,
+            fitted.methods,
             samples=self.config.samples,
             seed=self.config.seed,
         )
@@ -267,14 +268,14 @@ class _Study:
     def results(
         self, zoo: Zoo, reference: Zoo, cells: tuple[ScalingCell, ...], stages: Sequence[Stage], command: str
     ) -> Results:
-        """The references on the unseen tasks beside the grid; read again where it was written before."""
+        """The references on the unseen tasks next to the grid; read again where it was written before."""
         path = self.out / "results.json"
         if path.is_file():
             return read_results(path)
         suite, seed = self.suite, self.config.seed
         references = [
-            Entrant(PretrainedSource(zoo.initial), "none"),
-            Entrant(FinetunedSource(reference.task_adapters()), "own"),
+            Method(PretrainedSource(zoo.initial), "none"),
+            Method(FinetunedSource(reference.task_adapters()), "own"),
         ]
         rows = evaluate(suite.name, {"unseen": self.tests}, self.backbone, references, samples=1, seed=seed).rows
         names = [test.task for test in self.tests]

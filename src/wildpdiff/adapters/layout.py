@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.errors import AdapterMismatchError, ArtifactError
+from wildpdiff.errors import AdapterMismatchError
+from wildpdiff.records import decode, encode
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Layout:
         return {name: part.reshape(*leading, *shape) for (name, shape), part in zip(self.entries, parts, strict=True)}
 
     def to_json(self) -> list[list[Any]]:
-        """A JSON-able list of ``[name, [sizes of the axes]]``."""
-        return [[name, list(shape)] for name, shape in self.entries]
+        """Plain JSON values: a list of ``[name, [sizes of the axes]]``."""
+        return list(encode(self.entries))
 
     @classmethod
     def from_json(cls, data: Any) -> Layout:
@@ -121,13 +122,7 @@ class Layout:
         Raises:
             ArtifactError: the data is not a list of pairs of a name and a list of sizes.
         """
-        try:
-            entries = tuple((str(name), tuple(int(length) for length in shape)) for name, shape in data)
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"The stored layout is unreadable ({error}); build the codec again from the zoo."
-            ) from error
-        return cls(entries)
+        return cls(decode(tuple[tuple[str, tuple[int, ...]], ...], data, "layout"))
 
     def _concatenate(self, tensors: Mapping[str, Tensor], leading: tuple[int, ...]) -> Tensor:
         parts = [tensors[name].to(torch.float32).reshape(*leading, -1) for name in self.names]

@@ -1,4 +1,4 @@
-"""What an autoencoder is: normalised adapter vectors to latents of about unit variance, and back."""
+"""Interface of the autoencoders: normalised adapter vectors to latents of about unit variance, and back."""
 
 from __future__ import annotations
 

@@ -21,10 +21,6 @@ class PCAAutoencoder(Autoencoder):
     Buffers: ``mean`` "d", ``components`` "l d" with orthonormal rows, ``scale`` "l". Whitened, ``scale`` is the
     standard deviation along each component, so that every latent coordinate has unit variance over the training
     set; not whitened, it is one number, so that their mean variance is 1 and their proportions stay.
-
-    Args:
-        size: length d of a vector.
-        latent_size: number l of components.
     """
 
     mean: Tensor
@@ -42,25 +38,19 @@ class PCAAutoencoder(Autoencoder):
         cls,
         vectors: Float[Tensor, "n d"],
         latent_size: int | None = None,
-        explained_variance: float | None = None,
         whiten: bool = True,
     ) -> PCAAutoencoder:
         """Components of the training vectors, in float64, with signs that depend on the data alone.
 
         Args:
-            vectors: training vectors, "n d".
-            latent_size: number of components; fewer are kept when the data has a smaller rank.
-            explained_variance: alternatively, keep the fewest components that explain this share of the variance,
-                in (0, 1]; with both given, the smaller number wins.
+            latent_size: number of components; fewer are kept when the data has a smaller rank, all by default.
             whiten: unit variance in every latent coordinate, instead of in their mean.
 
         Raises:
             TrainingError: no variance in the vectors, values that are not finite, or arguments out of range.
         """
         if latent_size is not None and latent_size < 1:
-            raise TrainingError(f"{latent_size} principal components were asked for; ask for at least 1.")
-        if explained_variance is not None and not 0.0 < explained_variance <= 1.0:
-            raise TrainingError(f"The explained variance is {explained_variance}; give a share above 0, at most 1.")
+            raise TrainingError(f"A code of {latent_size} principal components was configured. Give at least 1.")
         if vectors.shape[0] < 2:
             raise TrainingError(f"Principal components need at least 2 vectors, found {vectors.shape[0]}.")
         if not bool(torch.isfinite(vectors).all()):
@@ -68,17 +58,10 @@ class PCAAutoencoder(Autoencoder):
         centred = vectors.double()
         mean = centred.mean(dim=0)
         centred -= mean
-        components, deviation = _principal_components(centred, None if explained_variance is not None else latent_size)
-        kept = components.shape[0]
-        if explained_variance is not None:
-            share = deviation.square().cumsum(0) / deviation.square().sum()
-            kept = min(kept, int((share < explained_variance - 1e-12).sum()) + 1)
-        if latent_size is not None:
-            kept = min(kept, latent_size)
-        components, deviation = components[:kept], deviation[:kept]
+        components, deviation = _principal_components(centred, latent_size)
         if not whiten:
-            deviation = deviation.square().mean().sqrt().expand(kept)
-        model = cls(vectors.shape[1], kept)
+            deviation = deviation.square().mean().sqrt().expand(len(deviation))
+        model = cls(vectors.shape[1], len(components))
         model.mean.copy_(mean)
         model.components.copy_(components)
         model.scale.copy_(deviation)

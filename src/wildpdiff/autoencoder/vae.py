@@ -12,10 +12,6 @@ from torch.nn import functional
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 
-# p-diff's encoder (Wang et al. 2024): channels of five convolutions of kernel 7 and stride 2
-_CHANNELS = (64, 128, 256, 256, 32)
-_KERNEL = 7
-
 
 class VariationalAutoencoder(Autoencoder):
     """A code learned by gradient descent, whose posterior is a Gaussian of fixed variance around the encoding.
@@ -24,48 +20,37 @@ class VariationalAutoencoder(Autoencoder):
     needs, and shrinks to 0; with a fixed one (the paper's latent noise) the KL divergence to the standard normal is
     half the squared encoding plus a constant, which keeps encodings from outgrowing the noise.
 
-    The flat form is a linear code plus, if ``hidden`` is above 0, a residual correction by two layers that starts
-    at zero; a shallow linear code fits weight vectors that a convolution does not. ``convolutional`` takes p-diff's
-    one-dimensional convolutions instead.
+    By default a linear code plus, if ``hidden`` is above 0, a residual correction by two layers that starts at zero; a
+    shallow linear code fits weight vectors that a convolution does not.
 
     Args:
-        size: length d of a vector.
-        latent_size: length l of a latent.
         hidden: width of the residual correction; 0 for none.
-        convolutional: p-diff's convolutions; ``hidden`` is then ignored.
+        networks: other encoder "n d" to "n l" and decoder back.
     """
 
     latent_mean: Tensor
     latent_scale: Tensor
 
-    def __init__(self, size: int, latent_size: int, hidden: int = 256, convolutional: bool = False) -> None:
+    def __init__(
+        self, size: int, latent_size: int, hidden: int = 256, networks: tuple[nn.Module, nn.Module] | None = None
+    ) -> None:
         super().__init__()
-        self._config = {
-            "kind": "vae",
-            "size": size,
-            "latent_size": latent_size,
-            "hidden": hidden,
-            "convolutional": convolutional,
-        }
-        self.encoder: nn.Module
-        self.decoder: nn.Module
-        if convolutional:
-            self.encoder = _ConvolutionalEncoder(size, latent_size)
-            self.decoder = _ConvolutionalDecoder(latent_size, size)
-        else:
-            self.encoder = _ResidualMap(size, latent_size, hidden)
-            self.decoder = _ResidualMap(latent_size, size, hidden)
+        self._config = {"kind": "vae", "size": size, "latent_size": latent_size, "hidden": hidden}
+        self.encoder, self.decoder = networks or (
+            _ResidualMap(size, latent_size, hidden),
+            _ResidualMap(latent_size, size, hidden),
+        )
         self.register_buffer("latent_mean", torch.zeros(latent_size))
         self.register_buffer("latent_scale", torch.ones(latent_size))
 
     @torch.no_grad()
     def start_from_principal_components(self, vectors: Float[Tensor, "n d"]) -> None:
-        """Make the linear code of the flat form the best linear code of these vectors; training improves on it.
+        """Set the linear code to the best linear code of these vectors, from which training starts.
 
-        Latents beyond the rank of the vectors keep their random start. Does nothing to the convolutional form.
+        Latents beyond the rank of the vectors keep their random start.
         """
-        if not isinstance(self.encoder, _ResidualMap) or not isinstance(self.decoder, _ResidualMap):
-            return
+        assert isinstance(self.encoder, _ResidualMap)
+        assert isinstance(self.decoder, _ResidualMap)
         pca = PCAAutoencoder.fit(vectors, latent_size=self.latent_size, whiten=False)
         kept = pca.latent_size
         into = pca.components / pca.scale[:, None]
@@ -136,45 +121,4 @@ class _ResidualMap(nn.Module):
         result: Tensor = self.linear(x)
         if self.first is not None and self.second is not None:
             result = result + self.second(functional.silu(self.first(x)))
-        return result
-
-
-class _ConvolutionalEncoder(nn.Module):
-    """Zero padding, five halving convolutions with batch norm and leaky ReLU, one linear layer."""
-
-    def __init__(self, size: int, latent_size: int) -> None:
-        super().__init__()
-        stride = 2 ** len(_CHANNELS)
-        self.padding = -size % stride
-        layers: list[nn.Module] = []
-        for before, after in zip((1, *_CHANNELS[:-1]), _CHANNELS, strict=True):
-            layers += [nn.Conv1d(before, after, _KERNEL, 2, _KERNEL // 2), nn.BatchNorm1d(after), nn.LeakyReLU()]
-        self.layers = nn.Sequential(*layers)
-        self.leave = nn.Linear(_CHANNELS[-1] * (size + self.padding) // stride, latent_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.layers(functional.pad(x, (0, self.padding))[:, None])
-        result: Tensor = self.leave(h.flatten(1))
-        return result
-
-
-class _ConvolutionalDecoder(nn.Module):
-    """One linear layer, five doubling convolutions with batch norm and ELU, a last convolution to one channel."""
-
-    def __init__(self, latent_size: int, size: int) -> None:
-        super().__init__()
-        stride = 2 ** len(_CHANNELS)
-        self.size = size
-        self.length = (size + -size % stride) // stride
-        self.enter = nn.Linear(latent_size, _CHANNELS[-1] * self.length)
-        layers: list[nn.Module] = []
-        channels = tuple(reversed(_CHANNELS))
-        for before, after in zip(channels, (*channels[1:], channels[-1]), strict=True):
-            up = nn.ConvTranspose1d(before, after, _KERNEL, 2, _KERNEL // 2, output_padding=1)
-            layers += [up, nn.BatchNorm1d(after), nn.ELU()]
-        self.layers = nn.Sequential(*layers, nn.Conv1d(channels[-1], 1, _KERNEL, padding=_KERNEL // 2))
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = self.layers(self.enter(z).unflatten(1, (_CHANNELS[-1], self.length)))
-        result: Tensor = h[:, 0, : self.size]
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
-from wildpdiff.backbones.feature_memory import FeatureMemory
-from wildpdiff.backbones.image_features import BATCH, ImageFeaturiser
+from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
 from wildpdiff.backbones.lora import branch_parameters, initial_adapter, spec_of, with_branches
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.description import Images
@@ -24,7 +23,7 @@ from wildpdiff.tasks.description import Images
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """Where LoRA goes: rank, alpha, the modules that get factors, and the modules saved whole.
+    """LoRA setting: rank, alpha, the modules that get factors, and the modules saved whole.
 
     ``peft`` is the content of PEFT's configuration where it has more than these (:class:`AdapterConfig`).
     """
@@ -52,7 +51,7 @@ class _Part(nn.Module):
 
     @classmethod
     def of(cls, module: nn.Module) -> _Part:
-        """What comes after the stem; the whole module where it has none."""
+        """The part after the stem; the whole module where it has none."""
         # The bound __call__ and not the module: registered a second time under another name, its weights would count
         # as tied, and functional_call would leave the adapter's in the frozen model.
         return cls(module, module.head if _is_split(module) else module.__call__)  # type: ignore[arg-type]
@@ -84,8 +83,7 @@ class Backbone:
         std: per-channel standard deviation that preprocessing divides by.
         lora: where adapters attach.
         backbone_hash: SHA-256 of the frozen weights.
-        memory: features of image sets that :meth:`image_features` has seen. No adapter plays a part in them, so
-            :meth:`with_lora` shares it.
+        memory: cache of :meth:`image_features`. No adapter changes them, so :meth:`with_lora` shares it.
     """
 
     name: str
@@ -110,7 +108,7 @@ class Backbone:
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.25, 0.25, 0.25),
     ) -> Backbone:
-        """Freeze a module and make a backbone of it; raises ``TrainingError`` where the LoRA places do not exist."""
+        """Freeze a module and make a backbone of it; raises ``TrainingError`` where a target module does not exist."""
         module = module.eval().requires_grad_(False)
         backbone = cls(
             name, module, tuple(classes), image_size, mean, std, lora, tensors_hash(dict(module.state_dict()))
@@ -188,10 +186,20 @@ class Backbone:
                     f"{expected.get(name, 'no such tensor')}. The adapter belongs to another backbone or LoRA setting."
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone, for another process: what is cached is made again there."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
     # Running -----------------------------------------------------------------------------------------------------
 
     def preprocess(self, images: Images) -> Float[Tensor, "n 3 h w"]:
         """``uint8 [n, h, w, 3]`` to normalised floats; raises :class:`DataError` on another size."""
+        if not self.runs:
+            raise ArtifactError(f"Of the base model {self.name!r} only the name is known; it cannot be run. Use PEFT.")
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise DataError(f"Images are {images.dtype} of shape {images.shape}; uint8 [n, h, w, 3] is needed.")
         if images.shape[1:3] != (self.image_size, self.image_size):
@@ -210,11 +218,11 @@ class Backbone:
 
     @cached_property
     def _adapted(self) -> _Part:
-        """What comes after the stem, with low-rank branches."""
+        """The part after the stem, with low-rank branches."""
         return _Part.of(with_branches(self.module, self.spec))
 
     def stem(self, images: Images) -> Tensor:
-        """What comes before any adapted layer, ``[n, …]``, computed in batches without gradient. Worth caching."""
+        """Outputs of the part before any adapted layer, ``[n, …]``, in batches without gradient. Worth caching."""
         with torch.inference_mode():
             parts = []
             for start in range(0, len(images), BATCH):
@@ -261,7 +269,7 @@ class Backbone:
         return ImageFeaturiser(self)
 
     def with_lora(self, lora: LoraSpec) -> Backbone:
-        """The same backbone with adapters of another rank or at other places."""
+        """The same backbone with adapters of another rank or on other modules."""
         changed = replace(self, lora=lora)
         changed.check_lora()
         object.__setattr__(changed, "memory", self.memory)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.image_features import BATCH
+from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.task import SplitName, Task
@@ -78,7 +79,7 @@ class InvertedResidual(nn.Module):
         self.project = nn.Linear(width, outputs)
 
     def forward(self, inputs: Float[Tensor, "n h w i"]) -> Float[Tensor, "n h2 w2 o"]:
-        """Run the block; height and width are divided by the stride, rounded up."""
+        """Height and width are divided by the stride, rounded up."""
         hidden = inputs if self.expand is None else nn.functional.relu6(_pointwise(self.expand, inputs))
         hidden = _same_padding(hidden.permute(0, 3, 1, 2), self.kernel, self.stride)
         hidden = nn.functional.relu6(self.depthwise(hidden)).permute(0, 2, 3, 1)
@@ -155,7 +156,7 @@ def efficientnet_lite0(
     if image_size < SMALLEST_IMAGE:
         raise TrainingError(f"image_size is {image_size}; EfficientNet-Lite0 needs {SMALLEST_IMAGE} pixels or more.")
     if not classes:
-        raise TrainingError("EfficientNet-Lite0 was asked for without classes; name at least one.")
+        raise TrainingError("EfficientNet-Lite0 has no classes; name at least one.")
     state = _folded(_published_weights())
     state["classifier.weight"] = torch.zeros(len(classes), EMBEDDING)
     state["classifier.bias"] = torch.zeros(len(classes))
@@ -182,8 +183,7 @@ def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbo
     Raises:
         ArtifactError: the tensors are not those of an EfficientNet-Lite0 with this many classes.
     """
-    places = config["lora"]
-    lora = LoraSpec(places["rank"], places["alpha"], tuple(places["target_modules"]), tuple(places["modules_to_save"]))
+    lora = stored_lora(config)
     cut = int(state["cut_blocks"]) if "cut_blocks" in state else -1
     try:
         if not 0 <= cut <= BLOCKS:
@@ -199,7 +199,7 @@ def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbo
 def _module(classes: int, cut: int, state: Mapping[str, Tensor]) -> EfficientNetLite0:
     with torch.device("meta"):  # no random weights are drawn only to be overwritten
         module = EfficientNetLite0(classes, cut)
-    # Copies of one memory layout: the place of a tensor inside a file would else change the last bits of sums.
+    # Copies of one memory layout: its offset inside a file would else change the last bits of sums.
     copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     module.load_state_dict(copies, assign=True)
     return module

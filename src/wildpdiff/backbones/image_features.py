@@ -1,19 +1,25 @@
-"""What the conditions see of a set of images: features by the frozen backbone and of the light, in named blocks."""
+"""Features of image sets for conditions, by the frozen backbone and of the light, in named blocks; and their cache."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from wildpdiff.backbones.feature_memory import FeatureMemory
 from wildpdiff.tasks.description import Images
+
+if TYPE_CHECKING:
+    from wildpdiff.backbones.backbone import Backbone
 
 BATCH = 256
 """Images that go through a frozen model at once."""
@@ -26,51 +32,76 @@ DARKEST = 0.02
 GREY = 0.02
 """Mean difference between the channels below which a frame is taken to be infrared."""
 
+MOST_BYTES = 128 * 2**20
+"""Kept by default: the descriptions of a few thousand small tasks."""
 
-@runtime_checkable
-class FrozenModel(Protocol):
-    """What image features need of a backbone, which stands above this room."""
 
-    @property
-    def module(self) -> nn.Module:
-        """The pretrained module; its method ``embed``, where it has one, gives the embedding."""
+class FeatureMemory:
+    """Cache of the features of whole image sets by the SHA-1 of their pixels; the longest unused are dropped.
 
-    @property
-    def image_size(self) -> int:
-        """Height and width of the inputs in pixels."""
+    Every source of an evaluation and every fit needs the features of the same descriptions. May be shared by threads.
+    """
 
-    @property
-    def split(self) -> bool:
-        """Whether :meth:`stem` computes anything."""
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        """Keep at most ``most_bytes`` of features; 0 keeps nothing."""
+        self._most = most_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[tuple[int, ...], str, bytes], Tensor] = OrderedDict()
+        self._lock = Lock()
 
-    @property
-    def memory(self) -> FeatureMemory:
-        """Features of image sets seen before."""
+    def __len__(self) -> int:
+        return len(self._kept)
 
-    def stem(self, images: Images) -> Tensor:
-        """What comes before any adapted layer, ``[n, …]``."""
+    def __reduce__(self) -> tuple[type[FeatureMemory], tuple[int]]:
+        """An empty memory for another process."""
+        return FeatureMemory, (self._most,)
 
-    def predict(self, features: Tensor) -> Float[Tensor, "n c"]:
-        """The pretrained model's logits from the stem's features."""
+    def __call__(self, images: Images, compute: Callable[[Images], Tensor]) -> Float[Tensor, "n f"]:
+        """The features of a set of images, computed by ``compute`` unless they are known. The caller owns the result.
+
+        Args:
+            images: ``uint8 [n, h, w, 3]``.
+            compute: images to features; always the same function for one memory.
+        """
+        # A key and not a signature: whoever can plant colliding images can as well plant the images.
+        digest = hashlib.sha1(images.tobytes(), usedforsecurity=False).digest()
+        key = (images.shape, str(images.dtype), digest)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key].clone()
+        features = compute(images)
+        with self._lock:
+            if key not in self._kept and _size(features) <= self._most:
+                self._kept[key] = features.clone()
+                self._bytes += _size(features)
+            while self._bytes > self._most:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= _size(oldest)
+        return features
+
+
+def _size(values: Tensor) -> int:
+    return values.numel() * values.element_size()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFeaturiser:
     """Features of a set of images for conditions: light, colour, pooled stem, embedding, class probabilities.
 
-    Light, colour and stem statistics tell the place and the camera; the embedding and the pretrained model's own
-    probabilities tell what is in the picture. A set of images that was seen before is looked up in the backbone's
-    memory. It is a :class:`~wildpdiff.conditions.base.BlockFeaturiser`.
+    Light, colour and stem statistics depend on site and camera, the embedding and the pretrained model's class
+    probabilities on the content. The features are cached in the backbone's memory. It is a
+    :class:`~wildpdiff.conditions.base.BlockFeaturiser`.
 
     *Light* is the mean logarithm of each colour channel in four horizontal bands, in which a cast or an exposure is a
-    shift. Infrared frames are grey and know nothing of it: they are given the mean of the set's colour frames, and
-    where a set has none its light is nan, not known.
+    shift. Infrared frames are grey and without light: they are given the mean of the set's colour frames, and where a
+    set has none its light is nan.
 
     Attributes:
         backbone: whose frozen weights make the features.
     """
 
-    backbone: FrozenModel
+    backbone: Backbone
 
     def __call__(self, images: Images) -> Float[Tensor, "n f"]:
         """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as the backbone's ``preprocess``."""
@@ -89,7 +120,7 @@ class ImageFeaturiser:
         return {name: values.shape[1] for name, values in self._compute(blank).items()}
 
     def columns(self, block: str) -> slice | None:
-        """Where a block's features are; ``None`` where the backbone has no such block."""
+        """The columns of a block; ``None`` where the backbone has no such block."""
         start = 0
         for name, width in self.blocks.items():
             if name == block:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from wildpdiff.artifact import Artifact, read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
-from wildpdiff.backbones.small_cnn import SmallCNN
 from wildpdiff.errors import ArtifactError
+from wildpdiff.records import encode
+from wildpdiff.registry import registered
 
 WEIGHTS = Path(__file__).parent / "weights"
+STORED_LORA = ("rank", "alpha", "target_modules", "modules_to_save")
 BUNDLED = ("savanna-cnn",)
 """Names of the backbones whose weights are inside the package."""
 
 
 def is_bundled(backbone: Backbone) -> bool:
-    """Whether these very weights are inside the package; a name alone says nothing, anyone may pretrain anew."""
+    """Whether these very weights are inside the package; the name is no evidence, anyone may pretrain anew."""
     return (
         backbone.name in BUNDLED
         and (WEIGHTS / backbone.name).is_dir()
@@ -34,25 +37,21 @@ def _efficientnet(artifact: Artifact) -> Backbone:
 
 
 def _savanna(artifact: Artifact) -> Backbone:
-    return _restored(artifact, SavannaCNN(len(artifact.config["classes"])))
+    return restored(artifact, SavannaCNN(len(artifact.config["classes"])))
 
 
-def _small(artifact: Artifact) -> Backbone:
-    return _restored(
-        artifact, SmallCNN(len(artifact.config["classes"]), len(artifact.tensors["weights"]["neck.weight"]))
-    )
+def stored_lora(config: Mapping[str, Any]) -> LoraSpec:
+    """The LoRA setting in a stored backbone's configuration."""
+    lora = config["lora"]
+    names = (tuple(lora["target_modules"]), tuple(lora["modules_to_save"]))
+    return LoraSpec(lora["rank"], lora["alpha"], *names, lora.get("peft"))
 
 
-def _restored(artifact: Artifact, module: nn.Module) -> Backbone:
+def restored(artifact: Artifact, module: nn.Module) -> Backbone:
+    """A stored backbone with default preprocessing, from an untrained module of its architecture."""
     config = artifact.config
     module.load_state_dict(artifact.tensors["weights"])
-    lora = LoraSpec(
-        config["lora"]["rank"],
-        config["lora"]["alpha"],
-        tuple(config["lora"]["target_modules"]),
-        tuple(config["lora"]["modules_to_save"]),
-        config["lora"].get("peft"),
-    )
+    lora = stored_lora(config)
     return Backbone.wrap(
         module, name=config["name"], classes=config["classes"], image_size=config["image_size"], lora=lora
     )
@@ -60,33 +59,32 @@ def _restored(artifact: Artifact, module: nn.Module) -> Backbone:
 
 ARCHITECTURES: dict[str, Callable[[Artifact], Backbone]] = {
     "SavannaCNN": _savanna,
-    "SmallCNN": _small,
     "EfficientNetLite0": _efficientnet,
 }
-"""How a backbone is rebuilt from its stored configuration and weights, by the name of its module's class."""
+"""Constructors of stored backbones by the class of their module."""
+
+
+def architectures() -> dict[str, Callable[[Artifact], Backbone]]:
+    """:data:`ARCHITECTURES` and those that installed packages add."""
+    return {**registered("architectures"), **ARCHITECTURES}
 
 
 def save_backbone(backbone: Backbone, folder: Path | str) -> str:
     """Write a backbone's weights and configuration; returns the artifact's fingerprint."""
     architecture = type(backbone.module).__name__
-    if architecture not in ARCHITECTURES:
+    if architecture not in architectures():
+        known = ", ".join(sorted(architectures()))
         raise ArtifactError(
-            f"A {architecture} cannot be rebuilt from its weights alone; known are {', '.join(sorted(ARCHITECTURES))}. "
+            f"A {architecture} cannot be rebuilt from its weights alone; known are {known}. "
             "Keep your own code for it and pass the Backbone where it is needed."
         )
-    lora = backbone.lora
     config = {
         "architecture": architecture,
         "name": backbone.name,
         "classes": list(backbone.classes),
         "image_size": backbone.image_size,
-        "lora": {
-            "rank": lora.rank,
-            "alpha": lora.alpha,
-            "target_modules": list(lora.target_modules),
-            "modules_to_save": list(lora.modules_to_save),
-            **({} if lora.peft is None else {"peft": dict(lora.peft)}),
-        },
+        "lora": {name: encode(getattr(backbone.lora, name)) for name in STORED_LORA}
+        | ({} if backbone.lora.peft is None else {"peft": dict(backbone.lora.peft)}),
     }
     return write_artifact(Path(folder), "backbone", config, {"weights": dict(backbone.module.state_dict())})
 
@@ -105,6 +103,7 @@ def load_backbone(name_or_folder: str | Path) -> Backbone:
         )
     artifact = read_artifact(folder, "backbone")
     architecture = artifact.config.get("architecture")
-    if architecture not in ARCHITECTURES:
+    build = architectures().get(str(architecture))
+    if build is None:
         raise ArtifactError(f"{folder} holds a backbone of unknown architecture {architecture!r}. Update wildpdiff.")
-    return ARCHITECTURES[architecture](artifact)
+    return build(artifact)

@@ -25,7 +25,7 @@ class PointwiseBlock(nn.Module):
         self.project = nn.Linear(2 * width, width)
 
     def forward(self, inputs: Float[Tensor, "*positions f"]) -> Float[Tensor, "*positions f"]:
-        """Update every position by itself."""
+        """Update every position alone."""
         update: Tensor = self.project(torch.relu(self.expand(self.norm(inputs))))
         return inputs + update
 

@@ -1,18 +1,24 @@
-"""The best of several posterior samples, chosen by the task's unlabelled images or by a few labels."""
+"""Best of several posterior samples by the task's unlabelled images or by a few labels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData
+from wildpdiff.errors import DataError
+from wildpdiff.refine.cross_validation import TaskStarts
+from wildpdiff.refine.starts import Start
 from wildpdiff.rng import sub_seed, torch_generator
-from wildpdiff.selection import choose_by_labels, choose_by_unlabelled
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, Images
 from wildpdiff.zoo.features import TaskFeatures
 
 CANDIDATES = 8
@@ -20,25 +26,91 @@ LABELS = 5
 BEST_BY_LABELS = f"best of {CANDIDATES} by {LABELS} labels"
 BEST_BY_IMAGES = f"best of {CANDIDATES} by unlabelled images"
 MOST_IMAGES = 64
+TOGETHER = 256
+"""Images in one pass."""
+
+
+def choose_by_labels(
+    backbone: Backbone, adapters: Sequence[Adapter], labelled: TaskFeatures, unlabelled: Tensor | None = None
+) -> int:
+    """Index of the adapter under which the labels are most probable.
+
+    Cross-entropy with logits offset for labels that are no random sample
+    (:func:`~wildpdiff.refine.frequencies.label_offsets`), as in refining.
+
+    Args:
+        labelled: the labelled images as training images, behind the stem.
+        unlabelled: more images of the task behind the stem, ``[n, …]``; without them the labels are taken as a random
+            sample of the task.
+
+    Raises:
+        DataError: there is no candidate or no label.
+        AdapterMismatchError: a candidate is of another backbone.
+    """
+    if not len(labelled.train_labels):
+        raise DataError(f"Task {labelled.name!r} has no labels to choose by. Label at least one image.")
+    _check(backbone, adapters)
+    starts = [Start(f"candidate {index}", adapter, None) for index, adapter in enumerate(adapters)]
+    losses = TaskStarts.of(backbone, labelled, starts, unlabelled).losses(backbone)
+    return int(losses.nan_to_num(nan=math.inf).argmin())
+
+
+def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Images | Tensor) -> int:
+    """Index of the adapter that is most certain of the images, corrected for class frequencies; see :func:`certainty`.
+
+    Args:
+        images: of the task, ``uint8 [n, h, w, 3]``, or behind the stem.
+
+    Raises:
+        DataError: there is no candidate or no image, or images are not of the backbone's size.
+        AdapterMismatchError: a candidate is of another backbone.
+    """
+    if not len(images):
+        raise DataError("There are no images to choose by. Give at least one of the task.")
+    _check(backbone, adapters)
+    features = images if isinstance(images, Tensor) else backbone.stem(images)
+    with torch.inference_mode():  # unchecked: a candidate whose logits are not finite is passed over, not refused
+        parts = torch.split(features, TOGETHER)
+        logits = [torch.cat([backbone.logits(part, entry.tensors) for part in parts]) for entry in adapters]
+    return int(certainty(torch.stack(logits)).nan_to_num(nan=-math.inf).argmax())
+
+
+def certainty(logits: Float[Tensor, "a n c"]) -> Float[Tensor, " a"]:
+    """Certainty of each of several models on some images, in nats; at most 0.
+
+    Minus the mean entropy of the predictions (a model fits a task on which it is certain, Wang et al. 2021), minus the
+    Kullback-Leibler divergence of the model's class frequencies from those of all models together: a model that is
+    certain of one class for every image is not preferred.
+    """
+    logs = logits.double().log_softmax(-1)
+    probabilities = logs.exp()
+    frequencies = probabilities.mean(1).clamp_min(1e-12)
+    common = frequencies.nanmean(0)
+    divergence = (common * (common.log() - frequencies.log())).sum(-1)
+    return (probabilities * logs).sum(-1).mean(1) - divergence
+
+
+def _check(backbone: Backbone, adapters: Sequence[Adapter]) -> None:
+    if not adapters:
+        raise DataError("There are no candidates to choose among. Give at least one adapter.")
+    for adapter in adapters:
+        backbone.check(adapter)
 
 
 class BestOfSource:
-    """Draws several adapters from a stochastic source and gives the one that fits the task's own images best."""
+    """The one of several adapters of a stochastic source that fits the task's own images best."""
 
     stochastic = True
 
     def __init__(
         self, source: Source, backbone: Backbone, images: LabelledData, *, by_labels: bool, candidates: int = CANDIDATES
     ) -> None:
-        """Hold a source.
+        """Keep the source of the candidates.
 
         Args:
-            source: of the candidates.
-            backbone: that they belong to.
-            images: gives a task's images behind the stem by its name; training images are read alone, and their labels
-                only where the choice is by labels.
+            images: a task's images behind the stem by its name; training images are read alone, and their labels only
+                where the choice is by labels.
             by_labels: choose by five labelled images, drawn at random; else by unlabelled images.
-            candidates: how many there are.
         """
         self.name = BEST_BY_LABELS if by_labels else BEST_BY_IMAGES
         self._source = source
@@ -51,12 +123,10 @@ class BestOfSource:
         """``n`` choices, each among other candidates and by other images; the description names the task.
 
         Raises:
-            DescriptionError: the description names no task, whose images would be looked up.
+            DescriptionError: the description names no task.
         """
         description.require_any(["task_id"])
-        name = description.task_id
-        assert name is not None
-        task = self._images(name)
+        task = self._images(str(description.task_id))
         found = []
         for number in range(n):
             own = sub_seed(seed, self.name, number)
@@ -70,6 +140,5 @@ class BestOfSource:
         order = torch.randperm(len(task.train_labels), generator=torch_generator(seed, "images"))
         if not self._by_labels:
             return choose_by_unlabelled(self._backbone, adapters, task.train[order[:MOST_IMAGES]])
-        few = order[:LABELS]
-        inputs, labels = task.train[few], task.train_labels[few]
+        inputs, labels = task.train[order[:LABELS]], task.train_labels[order[:LABELS]]
         return choose_by_labels(self._backbone, adapters, TaskFeatures(task.name, inputs, labels, inputs, labels))

@@ -1,4 +1,4 @@
-"""What every trained baseline is given: the seen tasks with their adapters, descriptions and labelled images."""
+"""Training set of the baselines: the seen tasks with their adapters, descriptions and labelled images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,11 @@ LabelledData = Callable[[str], TaskFeatures]
 
 @dataclass(frozen=True)
 class SeenTasks:
-    """The seen tasks of one zoo, in the zoo's order.
+    """Seen tasks of one zoo, in the zoo's order.
 
     Attributes:
-        backbone: the frozen model.
-        zoo: their checkpoints.
-        descriptions: one a task.
         encoder: descriptions to embeddings, fitted on these tasks.
         features: image features of ``descriptions`` by part.
-        data: their labelled images, by name.
-        seed: of every training.
     """
 
     backbone: Backbone

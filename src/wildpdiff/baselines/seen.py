@@ -1,4 +1,4 @@
-"""The adapters of the seen tasks as rows of a matrix, and an answer that is the same for every sample."""
+"""Adapters of the seen tasks as rows of a matrix, and repeated adapters of a deterministic source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,7 @@ from wildpdiff.tasks.description import Description
 
 @dataclass(frozen=True)
 class SeenAdapters:
-    """One adapter a seen task, as flat vectors.
-
-    Attributes:
-        layout: names and shapes behind the vectors.
-        config: what all of them attach to.
-        vectors: one row a task.
-    """
+    """One adapter a seen task, as flat vectors."""
 
     layout: Layout
     config: AdapterConfig
@@ -35,8 +29,7 @@ class SeenAdapters:
         """Flatten adapters of one backbone.
 
         Args:
-            adapters: one a seen task.
-            tasks: how many there must be, where descriptions stand beside them.
+            tasks: their number, where it is known.
 
         Raises:
             DataError: there are none, or not one a task.
@@ -47,31 +40,28 @@ class SeenAdapters:
         if tasks is not None and tasks != len(adapters):
             raise DataError(f"There are {len(adapters)} adapters and {tasks} descriptions. Give one of each a task.")
         config = adapters[0].config
-        for number, adapter in enumerate(adapters):
+        for index, adapter in enumerate(adapters):
             if adapter.config != config:
                 raise AdapterMismatchError(
-                    f"Adapter {number} is for {adapter.config.backbone!r} with rank {adapter.config.rank}, the first "
-                    f"for {config.backbone!r} with rank {config.rank}, or their places, classes or weights differ. "
+                    f"Adapter {index} is for {adapter.config.backbone!r} with rank {adapter.config.rank}, the first "
+                    f"for {config.backbone!r} with rank {config.rank}, or their modules, classes or weights differ. "
                     "Use adapters of one zoo."
                 )
         layout = Layout.of(adapters[0].tensors)
         return cls(layout, config, torch.stack([layout.flatten(adapter.tensors) for adapter in adapters]))
 
     def adapter(self, vector: Float[Tensor, " d"]) -> Adapter:
-        """A flat vector as an adapter with the same places."""
+        """A flat vector as an adapter with the same configuration."""
         return Adapter(self.layout.unflatten(vector), self.config)
 
 
 def repeat_adapter(
     adapter: Adapter, source: str, description: Description, n: int, seed: int, **details: Any
 ) -> list[Adapter]:
-    """The answer of a source that is not random: ``n`` times one adapter, with the provenance of this request.
+    """``n`` copies of the adapter of a deterministic source, with the provenance of this request.
 
     Args:
-        adapter: the answer; its own provenance is replaced.
-        source: name of the source.
-        description: what was asked for.
-        n: how many samples.
+        adapter: its own provenance is replaced.
         seed: recorded, not used.
         **details: more plain JSON values for the provenance.
     """

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_artifact
-from wildpdiff.cli.options import (
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SuiteOption,
-    SuiteSettings,
-    ThreadsOption,
-    open_suite,
-)
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
 
 if TYPE_CHECKING:
@@ -35,9 +27,9 @@ def _group() -> None:
 
 @app.command("pretrain")
 def pretrain(
-    out: OutOption,
-    suite: SuiteOption = "savanna",
-    option: SuiteSettings = None,
+    out: options.OutOption,
+    suite: options.SuiteOption = "savanna",
+    option: options.SuiteSettings = None,
     architecture: Annotated[
         Architecture | None,
         typer.Option(
@@ -48,17 +40,17 @@ def pretrain(
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of savanna-cnn; default as bundled.")] = None,
     cut: Annotated[int, typer.Option("--cut", help="Of efficientnet-lite0: last blocks that take adapters.")] = 1,
-    seed: SeedOption = 0,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    seed: options.SeedOption = 0,
+    threads: options.ThreadsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone, once more."""
-    may_write_artifact(out, "backbone")
+    check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.tasks.registry import suite_providers
 
-    opened = open_suite(suite, option)
+    opened = options.open_suite(suite, option)
     chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
@@ -67,7 +59,7 @@ def pretrain(
             stages("fit the classifier of EfficientNet-Lite0")
             backbone, measured = _efficientnet(opened, cut, seed)
         save_backbone(backbone, out)
-    told = {
+    values = {
         "backbone": str(out),
         "name": backbone.name,
         "hash": backbone.backbone_hash,
@@ -77,11 +69,11 @@ def pretrain(
         **measured,
     }
     if as_json:
-        print_json(told)
+        print_json(values)
         return
     show(
-        f"Backbone {told['name']} in {out}: {told['parameters']} parameters, {told['classes']} classes, "
-        f"weights {backbone.backbone_hash[:12]}."
+        f"Backbone {backbone.name} in {out}: {values['parameters']} parameters, {values['classes']} classes, weights "
+        f"{backbone.backbone_hash[:12]}."
     )
 
 
@@ -91,10 +83,9 @@ def _savanna_cnn(
     from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 
     length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    made = pretrain_savanna_cnn(
-        suite.tasks("pretraining"), suite.classes, suite.image_size, seed=seed, progress=tick, **length
-    )
-    return made.backbone, {"losses": list(made.losses), "steps": made.steps}
+    tasks = suite.tasks("pretraining")
+    done = pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, seed=seed, progress=tick, **length)
+    return done.backbone, {"losses": list(done.losses), "steps": done.steps}
 
 
 def _efficientnet(suite: Suite, cut: int, seed: int) -> tuple[Backbone, dict[str, Any]]:

@@ -80,7 +80,7 @@ def _part(parts: list[SplitFindings], split: str | None, where: str) -> SplitFin
 
 
 def _line(part: SplitFindings, name: str) -> SummaryRow:
-    """The line with this label, or the only one whose label starts so."""
+    """The line with this label, or the only one whose label starts with it."""
     wanted = name.strip().lower()
     exact = [row for row in part.summary if row.label.lower() == wanted]
     found = exact or [row for row in part.summary if wanted and row.label.lower().startswith(wanted)]

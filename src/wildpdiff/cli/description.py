@@ -1,22 +1,22 @@
-"""A description from a JSON file or from the command line's options."""
+"""The task of a command line: a description from a JSON file or from options, or a task of a suite."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wildpdiff.cli.options import find_task, key_values, open_suite
 from wildpdiff.errors import DescriptionError
 
 if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
-
-KEYS = ("metadata", "backgrounds", "examples", "text", "task_id")
 
 Images = list[Path] | None
 DescriptionOption = Annotated[
@@ -24,68 +24,108 @@ DescriptionOption = Annotated[
     typer.Option("--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."),
 ]
 MetadataOption = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")]
-BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty place: files, folder.")]
+BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folder.")]
 ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folder.")]
 OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")]
 OfTaskOption = Annotated[str | None, typer.Option("--task", help="The task of the suite.")]
-OwnBackboneOption = Annotated[
-    str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
-]
 
+KINDS: Mapping[str, Any] = {
+    "metadata": dict[str, Any],
+    "backgrounds": tuple[str, ...],
+    "examples": tuple[str, ...],
+    "text": str,
+    "task_id": str,
+}
+"""The keys of a description's JSON file; images are paths relative to it."""
 
-def metadata_pairs(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as a dictionary; raises :class:`DescriptionError`."""
-    values: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise DescriptionError(f"--metadata {pair!r} has no key or no value; write it as KEY=VALUE.")
-        if name.strip() in values:
-            raise DescriptionError(f"--metadata {name.strip()!r} is given twice; give one value.")
-        values[name.strip()] = value.strip()
-    return values
+MOST_METADATA = 1e300
+"""Largest number that is taken for a measurement."""
 
 
 def description_file(path: Path) -> dict[str, Any]:
     """The parts in a JSON file, image paths resolved against its folder.
 
     Raises:
-        ArtifactError: the file is missing or not JSON.
-        DescriptionError: an unknown key, or a value of another kind.
+        ArtifactError: the file is missing or not JSON, or a value is of another kind.
+        DescriptionError: an unknown key, or a value that is no number or text.
     """
     from wildpdiff.disk import read_json
+    from wildpdiff.records import decode
 
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise DescriptionError(f"{path} is not a JSON object; give one with {', '.join(KEYS)}.")
-    kinds: dict[str, type] = dict(zip(KEYS, (dict, list, list, str, str), strict=True))
-    needs: dict[type, str] = {dict: "an object", list: "a list of image files", str: "a text"}
-    for key, value in content.items():
-        if key not in kinds:
-            raise DescriptionError(f"{path} has the key {key!r}; known keys are {', '.join(KEYS)}.")
-        if not isinstance(value, kinds[key]):
-            raise DescriptionError(f"{path}: {key!r} is {value!r}; {needs[kinds[key]]} is needed.")
+    content = decode(dict[str, Any], read_json(path), str(path))
+    for key in content:
+        if key not in KINDS:
+            raise DescriptionError(f"{path} has the key {key!r}; known keys are {', '.join(KINDS)}.")
+    parts: dict[str, Any] = {key: decode(KINDS[key], value, f"{path}: {key}") for key, value in content.items()}
     if re.search("[\ud800-\udfff]", json.dumps(content, ensure_ascii=False)):
         raise DescriptionError(f"{path} holds a half of a Unicode pair, which is no letter. Write the text anew.")
-    for name, value in content.get("metadata", {}).items():
+    for name, value in parts.get("metadata", {}).items():
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise DescriptionError(f"{path}: metadata {name!r} is {value!r}; a number or a text is needed.")
-        if isinstance(value, int) and abs(value) > 1e300:
-            raise DescriptionError(
-                f"{path}: metadata {name!r} is a number of {len(str(value))} digits. Give a measure."
-            )
+        if isinstance(value, int) and abs(value) > MOST_METADATA:
+            digits = len(str(value))
+            raise DescriptionError(f"{path}: metadata {name!r} is a number of {digits} digits. Give a measurement.")
     for key in ("backgrounds", "examples"):
-        if key in content:
-            if not all(isinstance(entry, str) for entry in content[key]):
-                raise DescriptionError(f"{path}: {key!r} holds something else than names of image files.")
-            content[key] = [path.parent / entry for entry in content[key]]
-    return content
+        if key in parts:
+            parts[key] = [path.parent / entry for entry in parts[key]]
+    return parts
+
+
+@dataclass(frozen=True)
+class TaskQuery:
+    """The task of a command line, checked as far as that is possible without a generator.
+
+    Attributes:
+        parts: of a description; images are paths.
+        suite, option, task: a task of a suite with its options, instead of a description.
+    """
+
+    parts: Mapping[str, Any]
+    suite: str | None = None
+    option: list[str] | None = None
+    task: str | None = None
+
+    @classmethod
+    def of(
+        cls, file: Path | None, options: Mapping[str, Any], suite: tuple[str | None, list[str] | None, str | None]
+    ) -> TaskQuery:
+        """The task that a file, options (which outdo the file) or (suite, its options, task) describe.
+
+        Raises:
+            ArtifactError, DescriptionError: the file is damaged, a key or a value is unknown, or the task is
+                described twice or by half.
+        """
+        parts = description_file(file) if file is not None else {}
+        metadata = key_values("--metadata", options.get("metadata"), DescriptionError)
+        given = {**options, "metadata": {**parts.get("metadata", {}), **metadata}}
+        parts |= {key: value for key, value in given.items() if value}
+        name, option, task = suite
+        if (name is None) != (task is None):
+            raise DescriptionError("A task of a suite is named by both: give --suite and --task.")
+        if name is not None and parts:
+            raise DescriptionError("Give a description, or a task of a suite, not both.")
+        if option and name is None:
+            raise DescriptionError(
+                f"-o {option[0]} is an option of a suite, and no suite is given. Add --suite and --task."
+            )
+        return cls(parts, name, option, task)
+
+    def description(self, generator: Generator) -> Description:
+        """The description, read for a generator; raises as :func:`build_description` and :func:`open_suite`."""
+        if self.suite is None or self.task is None:
+            return build_description(self.parts, generator)
+        found = find_task(open_suite(self.suite, self.option, generator.backbone), self.task)
+        description = found.description
+        # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
+        if description.task_id is not None or "task_id" in generator.conditions.parts:
+            return description
+        return replace(description, task_id=found.name)
 
 
 def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:
     """Read the images at the size that the generator's backbone takes, and check the metadata by its schema.
 
-    A category that no seen task has is no error: the generator leaves it out, and the user is told so on stderr.
+    A category that no seen task has is no error: the generator leaves it out, with a warning on stderr.
 
     Raises:
         DataError: an image is missing or unreadable.
@@ -103,17 +143,12 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
             if isinstance(encoder, MetadataEncoder):
                 metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
-        key: read_images(find_images(parts[key]), generator.backbone.image_size) if parts.get(key) else None
+        key: read_images(find_images(parts[key]), generator.backbone.image_size)
         for key in ("backgrounds", "examples")
+        if parts.get(key)
     }
-    description = Description(
-        metadata=metadata,
-        backgrounds=images["backgrounds"],
-        examples=images["examples"],
-        text=parts.get("text"),
-        task_id=parts.get("task_id"),
-    )
-    generator.conditions.encode_parts(description)  # refuses what cannot be read before anything is said of the rest
+    description = Description(metadata=metadata, text=parts.get("text"), task_id=parts.get("task_id"), **images)
+    generator.conditions.encode_parts(description)  # refuses what cannot be read before any warning
     for sentence in generator.conditions.unknown(description):
         remark(f"Warning: {sentence}")
     return description

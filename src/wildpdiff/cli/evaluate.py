@@ -1,32 +1,27 @@
-"""``wildpdiff evaluate``: generators beside everything simpler."""
+"""``wildpdiff evaluate``: generators next to everything simpler."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wildpdiff.cli.evaluation_inputs import inputs_of_parts, inputs_of_run
-from wildpdiff.cli.folders import may_write_into
-from wildpdiff.cli.generators import ClipOption
-from wildpdiff.cli.options import (
-    BackboneOption,
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SuiteOption,
-    SuiteSettings,
-    ThreadsOption,
-)
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
-from wildpdiff.errors import DataError
+from wildpdiff.errors import ArtifactError, DataError
+
+if TYPE_CHECKING:
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.evaluate.results import Stage
+    from wildpdiff.trust.model import TrustModel
 
 
 def evaluate(
-    out: OutOption,
+    out: options.OutOption,
     run: Annotated[
         Path | None,
         typer.Option("--run", help="Folder of a demo: its zoo, reference, generators, suite and seed are taken."),
@@ -58,23 +53,24 @@ def evaluate(
         int | None,
         typer.Option("--seen-tasks", min=1, help="Score so many seen tasks, drawn by the seed; else all."),
     ] = None,
-    suite: SuiteOption = "savanna",
-    option: SuiteSettings = None,
-    backbone: BackboneOption = "savanna-cnn",
-    clip: ClipOption = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
-    seed: SeedOption = 0,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    suite: options.SuiteOption = "savanna",
+    option: options.SuiteSettings = None,
+    backbone: options.BackboneOption = "savanna-cnn",
+    clip: options.ClipOption = None,
+    samples: options.SamplesOption = 4,
+    seed: options.SeedOption = 0,
+    threads: options.ThreadsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Compare generated adapters with fine-tuning, baselines and controls; write results.json and a report."""
-    settings = _settings(setting or ())
-    may_write_into(out)
+    settings = options.key_values("--method-setting", setting)
+    check_output_folder(out)
     prepare_torch(threads)
-    from wildpdiff.evaluate.comparison import compare_sources
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.evaluate.comparison import Comparison, compare_sources
+    from wildpdiff.evaluate.methods import check_method_settings
     from wildpdiff.evaluate.provenance import provenance
     from wildpdiff.evaluate.results import write_results
-    from wildpdiff.evaluate.roster import check_method_settings
     from wildpdiff.report.html import write_report
     from wildpdiff.report.terminal import results_table
 
@@ -89,22 +85,28 @@ def evaluate(
             "A run brings its own zoo, reference, generators and suite. Leave out --zoo, --reference, --generator and "
             "-o, or leave out --run."
         )
-    taken = (
-        inputs_of_parts(zoo, reference, generator or (), suite, option, backbone, seed, clip)
-        if run is None
-        else inputs_of_run(run)
-    )
+    if run is not None:
+        inputs = inputs_of_run(run)
+    elif zoo is None or not generator:
+        raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
+    else:
+        loaded = load_backbone(backbone)
+        opened = options.open_suite(suite, option, loaded)
+        generators = [options.open_generator(path, loaded, clip) for path in generator]
+        zoos = (options.open_zoo(zoo), None if reference is None else options.open_zoo(reference))
+        parts = Comparison(opened, loaded, *zoos, generators, options.suite_settings(suite, option))
+        inputs = EvaluationInputs(_checked(parts, generator), seed, ())
     comparison = replace(
-        taken.comparison,
+        inputs.comparison,
         baselines=baselines,
         without=tuple(without or ()),
         seen_tasks=seen_tasks,
         method_settings=settings,
     )
     with Stages() as stages:
-        made = provenance(recorded_command(), taken.seed)
+        made = provenance(recorded_command(), inputs.seed)
         results = compare_sources(
-            comparison, made=made, samples=samples, stages=taken.stages, progress=stages("evaluate")
+            comparison, made=made, samples=samples, stages=inputs.stages, progress=stages("evaluate")
         )
         write_results(out / "results.json", results)
         stages("draw the report")
@@ -116,10 +118,86 @@ def evaluate(
     show(f"\nResults: {out / 'results.json'}\nReport: {files.page}")
 
 
-def _settings(words: Sequence[str]) -> dict[str, str]:
-    """Settings of added methods as they were typed."""
-    pairs = [word.partition("=") for word in words]
-    for key, _, value in pairs:
-        if not key or not value:
-            raise DataError(f"--method-setting is {key!r}; give KEY=VALUE, for example pdiff=runs/pdiff.")
-    return {key: value for key, _, value in pairs}
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """A comparison, the seed of its run, and the seconds of the run's stages where they are known."""
+
+    comparison: Comparison
+    seed: int
+    stages: tuple[Stage, ...]
+
+
+def inputs_of_run(run: Path) -> EvaluationInputs:
+    """Everything from the folder of a demo.
+
+    Raises:
+        ArtifactError: the folder holds no finished run.
+    """
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.evaluate.comparison import Comparison
+    from wildpdiff.pipeline import SEED_STEP
+    from wildpdiff.run_folder import RunFolder
+    from wildpdiff.tasks.registry import load_suite
+    from wildpdiff.zoo.features import FeatureCache
+
+    path = run / "run.json"
+    if not path.is_file():
+        raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
+    settings = _run_settings(path)
+    # Next to a generator may lie its backbone, in generator-N-backbone.
+    found = (path for path in run.glob("generator-*") if path.name.removeprefix("generator-").isdigit())
+    generators = sorted(found, key=lambda path: int(path.name.removeprefix("generator-")))
+    if len(generators) < settings["generator_seeds"] or not (run / "zoo").is_dir():
+        raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to finish it, then evaluate.")
+    backbone = load_backbone(settings["backbone"])
+    known = {"seed": settings["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
+    suite = load_suite(settings["suite"], **{**known, **settings["suite_options"]})
+    reference = run / "reference"
+    zoo = options.open_zoo(run / "zoo")
+    opened = [options.open_generator(path, backbone, None) for path in generators]
+    features = FeatureCache(backbone, suite.tasks("seen"))
+    zoos = (zoo, options.open_zoo(reference) if reference.is_dir() else None)
+    comparison = _checked(Comparison(suite, backbone, *zoos, opened, settings["suite_options"], features), generators)
+    seeds = [generator.training.get("seed") for generator in opened]
+    wanted = [settings["seed"] + SEED_STEP * number for number in range(len(seeds))]
+    if zoo.plan.seed != settings["seed"] or seeds != wanted:
+        raise ArtifactError(
+            f"{path} has the seed {settings['seed']}; the zoo next to it has {zoo.plan.seed} and the generators "
+            f"{', '.join(map(str, seeds))}. They do not belong together: restore the file, or run the demo again."
+        )
+    # Without those of the run's own evaluation and page.
+    stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
+    return EvaluationInputs(comparison, settings["seed"], stages)
+
+
+def _run_settings(path: Path) -> dict[str, Any]:
+    """The settings in a run.json; raises :class:`ArtifactError` where one is missing or of another kind."""
+    from wildpdiff.disk import read_json
+
+    settings = read_json(path, finite=True)
+    kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}
+    found = settings if isinstance(settings, dict) else {}
+    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
+    if wrong or not 0 <= settings["seed"] < 2**63 or settings["generator_seeds"] < 1:
+        raise ArtifactError(
+            f"{path} is not that of a demo: {wrong[0] if wrong else 'a number'!r} is missing or of a wrong kind. "
+            "Restore it, or give the folder of a demo."
+        )
+    return dict(settings)
+
+
+def _checked(comparison: Comparison, folders: Sequence[Path]) -> Comparison:
+    """The comparison with the generators' models of trust, if all have one.
+
+    Raises:
+        ArtifactError: the parts do not belong together.
+    """
+    from wildpdiff.evaluate.consistency import check_consistency
+    from wildpdiff.trust.model import FOLDER, TrustModel
+
+    trust: tuple[TrustModel, ...] = ()
+    if all((path / FOLDER).is_dir() for path in folders):
+        trust = tuple(TrustModel.beside(path, comparison.backbone) for path in folders)
+    parts = (comparison.suite, comparison.backbone, comparison.zoo, comparison.reference)
+    check_consistency(*parts, comparison.generators, trust)
+    return replace(comparison, trust=trust)

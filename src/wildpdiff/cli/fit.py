@@ -5,27 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wildpdiff.cli.folders import may_write_artifact
-from wildpdiff.cli.generators import ClipOption, image_reader, open_zoo
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.importing import fit_imported_zoo
-from wildpdiff.cli.options import (
-    BackboneOption,
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SuiteOption,
-    SuiteSettings,
-    ThreadsOption,
-    open_suite,
-)
-from wildpdiff.cli.tables import cross_validation_table
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.cli.terminal import Stages, cross_validation_table, prepare_torch, print_json, remark, show
 from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
+from wildpdiff.records import decode, encode
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -37,35 +27,21 @@ if TYPE_CHECKING:
 
 def fit(
     zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
-    out: OutOption,
-    suite: SuiteOption = "savanna",
-    option: SuiteSettings = None,
-    backbone: BackboneOption = "savanna-cnn",
+    out: options.OutOption,
+    suite: options.SuiteOption = "savanna",
+    option: options.SuiteSettings = None,
+    backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
         str | None,
-        typer.Option(
-            "--parts", help="Parts of the description that are read.", show_default="metadata,backgrounds,examples"
-        ),
+        typer.Option("--parts", help="Parts of the description; default: metadata,backgrounds,examples."),
     ] = None,
-    autoencoder: Annotated[
-        Literal["pca", "vae"] | None, typer.Option("--autoencoder", help="Of the adapters.", show_default="pca")
-    ] = None,
-    network: Annotated[
-        Literal["residual", "unet"] | None, typer.Option("--network", help="The denoiser.", show_default="residual")
-    ] = None,
-    size: Annotated[
-        Literal["tiny", "small", "base"] | None, typer.Option("--size", help="Of the denoiser.", show_default="tiny")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Training steps of the diffusion.", show_default="600")
-    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
         int | None,
         typer.Option(
             "--task-steps",
             min=0,
-            help="Most steps of each network trained with the task loss; 0 is the paper's training.",
-            show_default="800",
+            help="Most steps of each network trained with the task loss; default: 800; 0 is the paper's training.",
         ),
     ] = None,
     config: Annotated[
@@ -74,61 +50,55 @@ def fit(
     trust: Annotated[
         bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
     ] = True,
-    clip: ClipOption = None,
-    seed: SeedOption = 0,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    clip: options.ClipOption = None,
+    seed: options.SeedOption = 0,
+    threads: options.ThreadsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
     An imported zoo brings its descriptions; --suite and --backbone are not read then.
 
-    Stopped or killed and started again with the same options, it goes on with what is finished.
+    Stopped or killed and started again with the same options, it resumes with what is finished.
     """
-    may_write_artifact(out, "generator")
+    check_output_artifact(out, "generator")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import fit_generator
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
+    from wildpdiff.zoo.training_set import TrainingSet
 
-    opened_zoo = open_zoo(zoo)
+    opened_zoo = options.open_zoo(zoo)
     if opened_zoo.imported:
-        settings = _settings(config, parts, autoencoder, network, size, steps)
+        settings = _settings(config, parts, steps, None)
         if parts is None and config is None:
             settings = replace(settings, parts=("metadata", "text"))
         return fit_imported_zoo(out, opened_zoo, settings, seed, as_json)
     loaded = load_backbone(backbone)
-    opened = open_suite(suite, option, loaded)
+    opened = options.open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
         raise ArtifactError(
             f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
             "--suite and -o options as for the zoo."
         )
-    settings = _settings(config, parts, autoencoder, network, size, steps)
-    if task_steps is not None:
-        settings = replace(settings, task_loss=replace(settings.task_loss, steps=task_steps))
+    settings = _settings(config, parts, steps, task_steps)
     features = FeatureCache(loaded, opened.tasks("seen"))
-    descriptions = {task.name: task.description for task in opened.tasks("seen")}
     measured: dict[str, Any] = {}
     whole = out.absolute() if out.name not in ("", "..") else out.resolve()
     store = whole / UNFINISHED if written_in_place(whole) else whole.with_name(f".{whole.name}{UNFINISHED}")
     if store.is_dir():
-        remark(f"{store} holds networks that a call which was stopped has finished; going on with those that fit.")
+        remark(f"{store} holds finished networks of a call that was stopped; resuming with those that fit.")
     with Stages() as stages:
-        reader = image_reader(clip)
+        reader = options.image_reader(clip)
+        training_set = TrainingSet.of(opened, loaded, opened_zoo, features, reader)
         generator = _unfinished(out, loaded, settings, seed, opened_zoo, reader) if trust else None
         if generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
             fitted = fit_generator(
-                opened_zoo,
-                descriptions,
-                opened.metadata_schema,
-                loaded,
+                training_set,
                 settings,
-                features=features,
-                featurise=reader,
                 seed=seed,
                 progress=tick,
                 store=store,
@@ -136,26 +106,23 @@ def fit(
             generator, measured = fitted.generator, _measured(fitted)
             generator.save_pretrained(out)
         else:
-            remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; going on.")
+            remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; resuming.")
         calibrated = trust and can_calibrate(generator, opened_zoo)
         if calibrated:
             model = calibrate_generator(
                 generator,
-                opened_zoo,
-                descriptions,
-                opened.metadata_schema,
+                training_set,
                 settings,
-                features,
                 seed=seed,
                 progress=stages("calibrate trust on held-out seen tasks"),
                 store=store,
             )
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
-    _tell(out, generator, calibrated, measured, as_json)
+    _report(out, generator, calibrated, measured, as_json)
 
 
-def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], as_json: bool) -> None:
+def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], as_json: bool) -> None:
     parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
     table, posterior = generator.cross_validation, generator.posterior
     if as_json:
@@ -166,16 +133,16 @@ def _tell(out: Path, generator: Generator, trust: bool, measured: dict[str, Any]
                 "parts": parts,
                 "latent_size": size,
                 "trust": trust,
-                "cross_validation": None if table is None else table.to_json(),
+                "cross_validation": None if table is None else encode(table),
                 "posterior": None if posterior is None else asdict(posterior.summary),
                 **measured,
             }
         )
         return
-    # Of use where samples pass the autoencoder, and nowhere else.
-    coded = f"; {size} latent values" if generator.mean is None else ""
-    if measured and generator.mean is None:
-        coded += f", reconstruction error {measured['reconstruction_error']:.3g}"
+    coded = ""
+    if generator.mean is None:  # only then do samples pass the autoencoder
+        error = f", reconstruction error {measured['reconstruction_error']:.3g}" if measured else ""
+        coded = f"; {size} latent values{error}"
     took = f", fitted in {measured['seconds']:.0f} s" if measured else ""
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if generator.mean is not None and len(generator.mean.seen) == 1:
@@ -204,7 +171,7 @@ def _unfinished(
         found = Generator.from_pretrained(out, backbone, reader)
     except WildpdiffError:
         return None  # another one, or one of an earlier version: it is replaced
-    wanted = {"config": settings.to_json(), "seed": seed, "zoo": zoo.plan.fingerprint}
+    wanted = {"config": encode(settings), "seed": seed, "zoo": zoo.plan.fingerprint}
     same = all(found.training.get(name) == value for name, value in wanted.items())
     return found if same and can_calibrate(found, zoo) else None
 
@@ -218,42 +185,29 @@ def _measured(fitted: FittedGenerator) -> dict[str, Any]:
     }
 
 
-def _settings(
-    path: Path | None,
-    parts: str | None,
-    autoencoder: Literal["pca", "vae"] | None,
-    network: Literal["residual", "unet"] | None,
-    size: Literal["tiny", "small", "base"] | None,
-    steps: int | None,
-) -> GeneratorConfig:
-    """The defaults, then the file, then the options."""
+def _settings(path: Path | None, parts: str | None, steps: int | None, task_steps: int | None) -> GeneratorConfig:
+    """The defaults, then the file, then the options, of which None is one that was not given."""
     from wildpdiff.disk import read_json
     from wildpdiff.fit import GeneratorConfig
-    from wildpdiff.records import decode, encode
     from wildpdiff.tasks.description import PARTS
 
-    settings = GeneratorConfig()
+    config = GeneratorConfig()
     if path is not None:
-        settings = decode(GeneratorConfig, _merged(encode(settings), read_json(path)), str(path))
+        config = decode(GeneratorConfig, _merged(encode(config), read_json(path)), str(path))
     if parts is not None:
         chosen = tuple(part.strip() for part in parts.split(",") if part.strip())
-        unknown = [part for part in chosen if part not in PARTS]
-        if unknown or not chosen:
+        if not chosen or set(chosen) - set(PARTS):
             raise DescriptionError(f"--parts is {parts!r}; name one or more of {', '.join(PARTS)}.")
-        settings = replace(settings, parts=chosen)
-    if autoencoder is not None:
-        settings = replace(settings, autoencoder=autoencoder)
-    given: dict[str, Any] = {"network": network, "size": size, "steps": steps}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(settings, diffusion=replace(settings.diffusion, **changes))
+        config = replace(config, parts=chosen)
+    if steps is not None:
+        config = replace(config, diffusion=replace(config.diffusion, steps=steps))
+    if task_steps is not None:
+        config = replace(config, task_loss=replace(config.task_loss, steps=task_steps))
+    return config
 
 
-def _merged(defaults: dict[str, Any], given: Any) -> Any:
-    """The given values over the defaults, object by object; what is unknown stays, for the decoder to refuse."""
-    if not isinstance(given, dict):
+def _merged(defaults: Any, given: Any) -> Any:
+    """The given values over the defaults, object by object; an unknown key stays, for the decoder to refuse."""
+    if not isinstance(given, dict) or not isinstance(defaults, dict):
         return given
-    merged = dict(defaults)
-    for name, value in given.items():
-        inner = defaults.get(name)
-        merged[name] = _merged(inner, value) if isinstance(inner, dict) else value
-    return merged
+    return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}

@@ -1,4 +1,4 @@
-"""Folders of adapters to read, and folders that a verb may write: new, empty, or with an older result of its kind."""
+"""Folders of adapters to read, and checks of outputs: new, empty, or with an older result of the same kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUBFOLDERS = {"generator": ("trust", "backbone")}
 
 
 def adapter_folders(given: Sequence[Path]) -> list[Path]:
-    """The adapters' folders: those given, and in the place of a folder of several (``generate -n``) those inside."""
+    """The adapters' folders: those given, and instead of a folder of several (``generate -n``) those inside."""
     found: list[Path] = []
     for folder in given:
         inside: list[Path] = []
@@ -28,9 +28,9 @@ def adapter_folders(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def may_write_artifact(folder: Path, kind: str) -> None:
+def check_output_artifact(folder: Path, kind: str) -> None:
     """Raise :class:`ArtifactError` unless the folder is new, empty, or an artifact of this kind and nothing else."""
-    may_write_into(folder)
+    check_output_folder(folder)
     if _entries(folder):
         manifest = folder / "manifest.json"
         found = read_json(manifest) if manifest.is_file() else None
@@ -40,9 +40,9 @@ def may_write_artifact(folder: Path, kind: str) -> None:
     remove_leftovers(folder)
 
 
-def may_write_adapters(folder: Path, n: int) -> None:
+def check_output_adapters(folder: Path, n: int) -> None:
     """Raise :class:`ArtifactError` unless the folder is new, empty, or holds nothing but generated adapters."""
-    may_write_into(folder)
+    check_output_folder(folder)
     inside = _entries(folder)
     if inside and n == 1:
         inside = [folder]
@@ -54,7 +54,7 @@ def may_write_adapters(folder: Path, n: int) -> None:
     remove_leftovers(folder)
 
 
-def may_write_file(path: Path, read: Container[Path] = ()) -> None:
+def check_output_file(path: Path, read: Container[Path] = ()) -> None:
     """Raise :class:`ArtifactError` unless the file can be written and is none of those that are read."""
     if Path(os.path.realpath(path)) in read:
         raise ArtifactError(f"{path} is one of the files that are read; it would be replaced. Choose another --out.")
@@ -64,14 +64,14 @@ def may_write_file(path: Path, read: Container[Path] = ()) -> None:
         if path.exists() and os.access(path, os.W_OK):
             return
         _refuse_lost_link(path)
-    may_write_into(path.parent)
+    check_output_folder(path.parent)
     with disk_errors(path):
         if path.parent.is_dir() and not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             path.unlink()
 
 
-def may_write_into(folder: Path) -> None:
+def check_output_folder(folder: Path) -> None:
     """Raise :class:`ArtifactError` unless files can be made in the folder, or the folder itself, where it is missing.
 
     It is tried, and nothing is left of the attempt.
@@ -122,7 +122,7 @@ def _refuse_lost_link(path: Path) -> None:
 
 
 def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
-    """A result is replaced as a whole; what somebody put beside it would be lost."""
+    """Refuse a folder with foreign files: a result is replaced as a whole, and they would be lost."""
     others = [entry.name for entry in _entries(folder) if entry.name not in own]
     if others:
         raise ArtifactError(
@@ -132,6 +132,6 @@ def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in the folder, if it is there."""
+    """The entries of a folder, if it exists."""
     with disk_errors(folder):
         return own_entries(folder) if folder.is_dir() else []

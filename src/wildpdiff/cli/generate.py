@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wildpdiff.cli import options
 from wildpdiff.cli.description import (
     BackgroundsOption,
     DescriptionOption,
     ExamplesOption,
-    Images,
     MetadataOption,
     OfSuiteOption,
     OfTaskOption,
-    OwnBackboneOption,
-    build_description,
-    description_file,
-    metadata_pairs,
+    TaskQuery,
 )
-from wildpdiff.cli.folders import may_write_adapters
-from wildpdiff.cli.generators import ClipOption, open_generator
-from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
+from wildpdiff.cli.folders import check_output_adapters
 from wildpdiff.cli.terminal import print_json, show
 from wildpdiff.errors import DescriptionError
 
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.description import Description
+    from wildpdiff.trust.model import TrustModel
     from wildpdiff.trust.report import TrustReport
 
 MinTrustOption = Annotated[
@@ -46,8 +42,8 @@ MinTrustOption = Annotated[
 
 
 def generate(
-    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")],
-    out: OutOption,
+    generator: options.GeneratorArgument,
+    out: options.OutOption,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
     sample: Annotated[
         bool | None,
@@ -56,51 +52,49 @@ def generate(
             help="Posterior samples, or the best estimate; default: the estimate, samples with -n.",
         ),
     ] = None,
-    seed: SeedOption = 0,
+    seed: options.SeedOption = 0,
     description: DescriptionOption = None,
     metadata: MetadataOption = None,
     backgrounds: BackgroundsOption = None,
     examples: ExamplesOption = None,
     text: Annotated[str | None, typer.Option("--text", help="The task in words.")] = None,
     suite: OfSuiteOption = None,
-    option: SuiteSettings = None,
+    option: options.SuiteSettings = None,
     task: OfTaskOption = None,
-    backbone: OwnBackboneOption = None,
-    clip: ClipOption = None,
+    backbone: options.GeneratorBackboneOption = None,
+    clip: options.ClipOption = None,
     min_trust: MinTrustOption = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Generate adapters for the task that is described: one PEFT folder, or one a sample below the folder."""
-    may_write_adapters(out, n)
+    check_output_adapters(out, n)
     least = least_trust(min_trust)
-    parts = given_parts(description, metadata, backgrounds, examples, text, suite, task)
+    given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
+    query = TaskQuery.of(description, given, (suite, option, task))
 
-    clock = time.perf_counter
-    started = clock()
-    loaded = open_generator(generator, backbone, clip)
+    times = [time.perf_counter()]
+    loaded = options.open_generator(generator, backbone, clip)
     fingerprint = loaded.fingerprint
-    after_load = clock()
-    told = described(loaded, parts, suite, option, task)
-    loaded.conditions.encode(told)  # refuses what cannot be read, before anything else is done
-    after_condition = clock()
+    times.append(time.perf_counter())
+    described = query.description(loaded)
+    loaded.conditions.encode(described)  # refuses what cannot be read, before anything else is done
+    times.append(time.perf_counter())
     loaded = _drawing(loaded, n > 1 if sample is None else sample)
-    adapters = loaded.sample(told, n, seed)
+    adapters = loaded.sample(described, n, seed)
     check_logits(loaded, adapters)
-    after_sample = clock()
-    report = assessed(generator, loaded, adapters, told, least) if least is not None or has_trust(generator) else None
-    if report is not None:
-        adapters = _trusted(generator, loaded, adapters, told, report)
-    after_trust = clock()
+    times.append(time.perf_counter())
+    report = None
+    if least is not None or (generator / "trust" / "manifest.json").is_file():
+        model = trust_of(generator, loaded)
+        report = model.assess(adapters, described, min_trust=least if isinstance(least, float) else None)
+        adapters = [_trusted(model, adapter, described, report) for adapter in adapters]
+        times.append(time.perf_counter())
     folders = _write(adapters, out)
-    used = [part for part in told.parts if part in loaded.conditions.parts]
-    seconds = {
-        "load": after_load - started,
-        "condition": after_condition - after_load,
-        "sample_and_decode": after_sample - after_condition,
-        **({} if report is None else {"trust": after_trust - after_sample}),
-        "write": clock() - after_trust,
-    }
-    seconds = {name: round(value, 4) for name, value in seconds.items()}
+    times.append(time.perf_counter())
+
+    stages = ("load", "condition", "sample_and_decode", *(() if report is None else ("trust",)), "write")
+    seconds = {name: round(end - start, 4) for name, (start, end) in zip(stages, pairwise(times), strict=True)}
+    used = [part for part in described.parts if part in loaded.conditions.parts]
     if as_json:
         print_json(
             {
@@ -118,8 +112,8 @@ def generate(
         return
     kind = "posterior sample" if loaded.stochastic else "estimate"
     what = f"{n} adapters ({kind}s) below {out}" if n > 1 else f"Adapter ({kind}) in {out}"
-    times = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
-    show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {times}.")
+    took = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
+    show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {took}.")
     if report is not None:
         show(report.recommendation)
         if not report.use_generated:
@@ -140,7 +134,7 @@ def _drawing(generator: Generator, samples: bool) -> Generator:
     if generator.posterior is None:
         raise DescriptionError(
             "The generator has one estimate a description and no posterior to sample: its seen tasks are too few, or "
-            "had no images. Ask for one adapter, or fit it to ten tasks or more with their images."
+            "had no images. Generate one adapter, or fit it to ten tasks or more with their images."
         )
     return generator.with_sampling(draw="posterior")
 
@@ -162,48 +156,6 @@ def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
         finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
-def given_parts(
-    description: Path | None,
-    metadata: list[str] | None,
-    backgrounds: Images,
-    examples: Images,
-    text: str | None,
-    suite: str | None,
-    task: str | None,
-) -> dict[str, Any]:
-    """What the command line says of the task; options outdo the file.
-
-    Raises:
-        DescriptionError: a description and a task of a suite, or half of the latter.
-    """
-    parts = description_file(description) if description is not None else {}
-    given: dict[str, Any] = {
-        "metadata": {**parts.get("metadata", {}), **metadata_pairs(metadata)},
-        "backgrounds": backgrounds,
-        "examples": examples,
-        "text": text,
-    }
-    parts |= {key: value for key, value in given.items() if value}
-    if (suite is None) != (task is None):
-        raise DescriptionError("A task of a suite is named by both: give --suite and --task.")
-    if suite is not None and parts:
-        raise DescriptionError("Give a description, or a task of a suite, not both.")
-    return parts
-
-
-def described(
-    generator: Generator, parts: dict[str, Any], suite: str | None, option: list[str] | None, task: str | None
-) -> Description:
-    """The description that the command line means, read for this generator."""
-    if option and suite is None:
-        raise DescriptionError(
-            f"-o {option[0]} is an option of a suite, and no suite is given. Add --suite and --task."
-        )
-    if suite is not None and task is not None:
-        return _of_task(generator, suite, option, task)
-    return build_description(parts, generator)
-
-
 def least_trust(text: str | None) -> float | Literal["auto"] | None:
     """The threshold that was typed; raises :class:`DescriptionError` unless it is a probability or ``auto``."""
     if text is None or text == "auto":
@@ -217,47 +169,20 @@ def least_trust(text: str | None) -> float | Literal["auto"] | None:
     return value
 
 
-def has_trust(folder: Path) -> bool:
-    """Whether a generator has a model of trust."""
-    return (folder / "trust" / "manifest.json").is_file()
-
-
-def assessed(
-    folder: Path,
-    generator: Generator,
-    adapters: list[Adapter],
-    told: Description,
-    least: float | Literal["auto"] | None,
-) -> TrustReport:
-    """What the generator's model of trust says; raises :class:`ArtifactError` where it has none."""
+def trust_of(folder: Path, generator: Generator) -> TrustModel:
+    """The model of trust in a generator's folder; raises :class:`ArtifactError` where there is none."""
     from wildpdiff.trust.model import TrustModel
 
-    model = TrustModel.beside(folder, generator.backbone, generator.fingerprint)
-    return model.assess(adapters, told, min_trust=least if isinstance(least, float) else None)
+    return TrustModel.beside(folder, generator.backbone, generator.fingerprint)
 
 
-def _trusted(
-    folder: Path,
-    generator: Generator,
-    adapters: list[Adapter],
-    told: Description,
-    report: TrustReport,
-) -> list[Adapter]:
-    """The adapters with their trust in the provenance; the pretrained model in their place where it is too low."""
-    from wildpdiff.trust.model import TrustModel, with_trust
+def _trusted(model: TrustModel, adapter: Adapter, described: Description, report: TrustReport) -> Adapter:
+    """The adapter with its trust in the provenance, or the pretrained model's where trust is too low."""
+    from wildpdiff.trust.model import with_trust
 
     if report.use_generated:
-        return [with_trust(adapter, report) for adapter in adapters]
-    model = TrustModel.beside(folder, generator.backbone, generator.fingerprint)
-    return [model.fallback(report, told, int(adapter.provenance["seed"])) for adapter in adapters]
-
-
-def _of_task(generator: Generator, suite: str, option: list[str] | None, task: str) -> Description:
-    found = find_task(open_suite(suite, option, generator.backbone), task)
-    reads_names = "task_id" in generator.conditions.parts
-    told = found.description
-    # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
-    return told if told.task_id is not None or reads_names else replace(told, task_id=found.name)
+        return with_trust(adapter, report)
+    return model.fallback(report, described, int(adapter.provenance["seed"]))
 
 
 def _write(adapters: list[Adapter], out: Path) -> list[Path]:

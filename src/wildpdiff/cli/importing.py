@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.folders import adapter_folders, may_write_into
+from wildpdiff.cli.folders import adapter_folders, check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption
 from wildpdiff.cli.terminal import Stages, print_json, show
 
@@ -40,7 +40,7 @@ def import_zoo(
     as_json: JsonOption = False,
 ) -> None:
     """Read LoRA adapters that PEFT wrote, of any ranks and targets, into one zoo that a generator is fitted to."""
-    may_write_into(out)
+    check_output_folder(out)
     from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
 
     found = adapter_folders(folders)

@@ -1,4 +1,4 @@
-"""``wildpdiff inspect``: what an artifact is, and whether it is whole."""
+"""``wildpdiff inspect``: kind, sizes, hashes and origin of an artifact."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.cli.options import JsonOption
-from wildpdiff.cli.tables import cross_validation_table
-from wildpdiff.cli.terminal import print_json, show
+from wildpdiff.cli.terminal import cross_validation_table, print_json, show
 from wildpdiff.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -24,24 +23,25 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Adapter, generator, backbone, zoo or results.json.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what an artifact is: kind, sizes, hashes and where it comes from. A broken one is refused."""
-    told = _told(path)
+    """Describe an artifact: kind, sizes, hashes and where it comes from. A broken one is refused."""
+    values = _values(path)
     if as_json:
-        print_json(told)
+        print_json(values)
         return
-    table = told["config"].pop("cross_validation", None) if told["kind"] == "generator" else None
-    _show(told)
+    table = values["config"].pop("cross_validation", None) if values["kind"] == "generator" else None
+    _show(values)
     if table is not None:
         from wildpdiff.conditional_mean.score_table import CrossValidation
+        from wildpdiff.records import decode
 
-        found = CrossValidation.from_json(table)
+        scores = decode(CrossValidation, table, str(path))
         show("")
-        show(cross_validation_table(found))
-        show(found.verdict)
+        show(cross_validation_table(scores))
+        show(scores.verdict)
 
 
-def _show(told: Mapping[str, Any], indent: int = 0) -> None:
-    for key, value in told.items():
+def _show(values: Mapping[str, Any], indent: int = 0) -> None:
+    for key, value in values.items():
         label = " " * indent + (key if indent else key.replace("_", " ")) + ":"
         if isinstance(value, dict) and value:
             show(label)
@@ -52,7 +52,7 @@ def _show(told: Mapping[str, Any], indent: int = 0) -> None:
             show(f"{label} {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _values(path: Path) -> dict[str, Any]:
     if path.is_file():
         return _results(path)
     if not path.is_dir():
@@ -93,8 +93,7 @@ def _adapter(path: Path) -> dict[str, Any]:
 
 
 def _zoo(path: Path) -> dict[str, Any]:
-    from wildpdiff.zoo.shards import read_rows, shard_path
-    from wildpdiff.zoo.store import Zoo
+    from wildpdiff.zoo.store import Zoo, read_rows, shard_path
 
     zoo = Zoo.open(path)
     for number in range(len(zoo.plan.shards)):

@@ -1,4 +1,4 @@
-"""The command ``wildpdiff``: its verbs, and what becomes of errors. Imports nothing heavy."""
+"""The command ``wildpdiff``: its verbs, and the exit status of errors. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wildpdiff.errors import WildpdiffError
 from wildpdiff.registry import registered
 
 LONGEST = 2000
-"""Characters of a refusal; the beginning says what was found, the end what to do."""
+"""Characters of a refusal; the fault is at its beginning, the remedy at its end."""
 
 RESUMABLE = ("demo", "zoo", "reproduce")
 
@@ -48,11 +48,11 @@ app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
 app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
-app.command(short_help="Tell how far to rely on an adapter.")(trust.trust)
-app.command(short_help="Name the species in images.")(predict.predict)
+app.command(short_help="Estimate how far to rely on an adapter.")(trust.trust)
+app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.command(short_help="Compare two sources of a results.json.")(compare.compare)
-app.command(short_help="Tell what an artifact is.")(inspect.inspect)
+app.command(short_help="Describe an artifact.")(inspect.inspect)
 app.command(short_help="Draw a report again.")(report.report)
 for _name, _added in registered("commands").items():
     if isinstance(_added, typer.Typer):
@@ -61,14 +61,14 @@ for _name, _added in registered("commands").items():
         app.command(_name, short_help=(_added.__doc__ or "").split("\n")[0])(_added)
 
 
-def _version(asked: bool) -> bool:
-    if asked:
+def _version(wanted: bool) -> bool:
+    if wanted:
         try:
             typer.echo(version("wildpdiff"))
         except PackageNotFoundError:
             typer.echo("not installed")
         raise typer.Exit()
-    return asked
+    return wanted
 
 
 @app.callback()
@@ -91,7 +91,7 @@ def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = N
     Args:
         commands: of the program.
         program: its name.
-        arguments: what follows the program's name; ``sys.argv`` by default.
+        arguments: words after the program's name; ``sys.argv`` by default.
 
     Returns:
         0 where all went well; 2 for bad usage, bad input or a refusing machine; 1 for a bug; 130 after Ctrl-C.
@@ -111,9 +111,10 @@ def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = N
     except OSError as error:
         return _refuse(_system_sentence(error), 2)
     except Exception as error:
-        if hasattr(error, "format_message"):  # bad usage, as the parser tells it
-            sentence = str(error.format_message()).replace("Value error, ", "").rstrip(".?")
-            return _refuse(f"{sentence}. Try `{program} {_verb(commands, given)}--help`.", 2)
+        if hasattr(error, "format_message"):  # bad usage
+            context = getattr(error, "ctx", None)
+            verb = program if context is None else context.command_path
+            return _refuse(f"{str(error.format_message()).rstrip('.?')}. Try `{verb} --help`.", 2)
         if os.environ.get("WILDPDIFF_DEBUG") == "1":
             raise
         return _refuse(
@@ -123,7 +124,7 @@ def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = N
         )
     if status == 130:
         resumes = given[:1] and given[0] in RESUMABLE
-        what = "The same command goes on from here." if resumes else "Nothing half-written was left."
+        what = "The same command resumes here." if resumes else "Nothing half-written was left."
         typer.echo(f"\nStopped. {what}", err=True)
     return status if isinstance(status, int) else 0
 
@@ -134,19 +135,6 @@ def _refuse(sentence: str, status: int) -> int:
         words = f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
     remark(f"Error: {words}")
     return status
-
-
-def _verb(commands: typer.Typer, arguments: Sequence[str]) -> str:
-    """The words before the first option, as far as they are commands."""
-    words = []
-    command: object = typer.main.get_command(commands)
-    for word in arguments:
-        known = getattr(command, "commands", {})
-        if word not in known:
-            break
-        words.append(word)
-        command = known[word]
-    return "".join(f"{word} " for word in words)
 
 
 def _system_sentence(error: OSError) -> str:

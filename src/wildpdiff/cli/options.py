@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how a suite's own options are read."""
+"""Options that several verbs share, and the suites, zoos, generators and backbones that they name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wildpdiff.errors import DataError
+from wildpdiff.errors import DataError, WildpdiffError
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
+    from wildpdiff.conditions.base import Featuriser
+    from wildpdiff.generator import Generator
     from wildpdiff.tasks.task import Suite, Task
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
+    from wildpdiff.zoo.store import Zoo
 
 
 def _seed(value: int) -> int:
@@ -24,6 +25,7 @@ def _seed(value: int) -> int:
     return value
 
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", callback=_seed, help="Decides everything random.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
 ThreadsOption = Annotated[
@@ -32,14 +34,45 @@ ThreadsOption = Annotated[
 SuiteOption = Annotated[
     str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder TASK/CLASS/IMAGE.")
 ]
-BackboneOption = Annotated[str, typer.Option("--backbone", help="A bundled name, or the folder of a backbone.")]
 SuiteSettings = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; may be given several times."),
 ]
+BackboneOption = Annotated[str, typer.Option("--backbone", help="A bundled name, or the folder of a backbone.")]
+AdapterBackboneOption = Annotated[
+    str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
+]
+GeneratorArgument = Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")]
+GeneratorBackboneOption = Annotated[
+    str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
+]
+ClipOption = Annotated[
+    Path | None,
+    typer.Option("--clip", help="Folder of a CLIP model that reads the descriptions' images, not the backbone."),
+]
+SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")]
 
 TABLE_SIZE = 96
 """Pixels a side of a table's images where no backbone decides it."""
+
+
+def key_values(
+    option: str, pairs: Sequence[str] | None, refusal: type[WildpdiffError] = DataError, *, once: bool = True
+) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a dictionary; without ``once`` the last value of a key counts.
+
+    Raises:
+        refusal: a text has no key or no value, or a key is given twice.
+    """
+    values: dict[str, str] = {}
+    for pair in pairs or ():
+        name, _, value = (part.strip() for part in pair.partition("="))
+        if not name or not value:
+            raise refusal(f"{option} {pair!r} has no key or no value; write it as KEY=VALUE.")
+        if once and name in values:
+            raise refusal(f"{option} {name!r} is given twice; give one value.")
+        values[name] = value
+    return values
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -47,14 +80,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _unseen(text: str) -> int | float | tuple[str, ...]:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return _names(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return _names(text)
 
 
 def _truth(text: str) -> bool:
@@ -73,23 +104,17 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "unseen": _unseen,
     "keep": _truth,
 }
-"""The arguments of ``TableSuite.from_csv`` as they are typed."""
+"""The fields of ``TableOptions`` as they are typed."""
 
 
 def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
     """The ``KEY=VALUE`` texts of a suite as values of the right kinds; raises :class:`DataError`."""
     from wildpdiff.tasks.registry import parse_options, suite_providers
 
-    texts: dict[str, str] = {}
-    for pair in pairs or ():
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise DataError(f"Option {pair!r} has no value; write it as KEY=VALUE.")
-        texts[name.strip()] = value.strip()
     provider = suite_providers().get(suite)
     kinds = _TABLE_KINDS if provider is None else provider.options
     # Sorted as JSON will have them, so that a report drawn again from results.json is the same to the byte.
-    return dict(sorted(parse_options(texts, kinds).items()))
+    return dict(sorted(parse_options(key_values("Option", pairs, once=False), kinds).items()))
 
 
 def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | None = None, seed: int = 0) -> Suite:
@@ -100,24 +125,66 @@ def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | Non
     """
     from wildpdiff.tasks.registry import load_suite, suite_providers
 
-    settings = suite_settings(suite, pairs)
     known: dict[str, Any] = {"seed": seed}
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes}
     elif suite not in suite_providers():
         known["image_size"] = TABLE_SIZE
-    return load_suite(suite, **{**known, **settings})
+    return load_suite(suite, **{**known, **suite_settings(suite, pairs)})
 
 
 def find_task(suite: Suite, name: str) -> Task:
     """The task of this name in any group; raises :class:`DataError` where there is none."""
     from wildpdiff.tasks.task import GROUPS
 
-    names = []
-    for group in GROUPS:
-        for task in suite.tasks(group):
-            if task.name == name:
-                return task
-            names.append(task.name)
-    some = ", ".join(names[:3]) + (f", … {names[-1]}" if len(names) > 3 else "")
-    raise DataError(f"The suite {suite.name} has no task {name!r}; its {len(names)} tasks are {some}.")
+    tasks = {task.name: task for group in GROUPS for task in suite.tasks(group)}
+    if name not in tasks:
+        names = list(tasks)
+        some = ", ".join(names[:3]) + (f", … {names[-1]}" if len(names) > 3 else "")
+        raise DataError(f"The suite {suite.name} has no task {name!r}; its {len(names)} tasks are {some}.")
+    return tasks[name]
+
+
+def open_zoo(folder: Path) -> Zoo:
+    """A zoo, with a remark where an earlier version built it; raises as :meth:`Zoo.open`."""
+    from wildpdiff.cli.terminal import remark
+    from wildpdiff.zoo.store import Zoo
+
+    zoo = Zoo.open(folder)
+    if not zoo.hashed:
+        remark(
+            f"The zoo in {folder} is of an earlier version, which kept no hashes: whether files were altered is not "
+            "known."
+        )
+    return zoo
+
+
+def image_reader(clip: Path | None) -> Featuriser | None:
+    """CLIP from a local folder, or None: the backbone reads the images.
+
+    Raises:
+        ArtifactError: transformers is not installed, or the folder holds no CLIP model.
+    """
+    if clip is None:
+        return None
+    from wildpdiff.conditions.clip import ClipFeaturiser
+
+    return ClipFeaturiser(clip)
+
+
+def open_generator(folder: Path, backbone: str | Backbone | None, clip: Path | None) -> Generator:
+    """A generator.
+
+    Args:
+        folder: of the generator.
+        backbone: that it is for, or its name or folder; None takes the one that it names.
+        clip: folder of the CLIP model that it was fitted with.
+
+    Raises:
+        WildpdiffError: as :meth:`Generator.from_pretrained`, :func:`load_backbone` and :func:`image_reader`.
+    """
+    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.generator import Generator
+
+    model = load_backbone(backbone) if isinstance(backbone, str) else backbone
+    return Generator.from_pretrained(folder, model, image_reader(clip))

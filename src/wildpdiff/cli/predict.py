@@ -1,4 +1,4 @@
-"""``wildpdiff predict``: an adapter at work on images."""
+"""``wildpdiff predict``: classification of images by an adapter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.folders import may_write_file
-from wildpdiff.cli.options import JsonOption
+from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.options import AdapterBackboneOption, JsonOption
 from wildpdiff.cli.terminal import Stages, print_json, remark
 from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, DataError
@@ -20,26 +20,24 @@ if TYPE_CHECKING:
     from wildpdiff.prediction import Prediction
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a cell begins with that a spreadsheet would run."""
+"""Beginnings of cells that a spreadsheet would run."""
 
 
 def predict(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
-    ] = None,
+    backbone: AdapterBackboneOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="CSV file that is written; stdout by default.")] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="So many species a file, the most probable first.")] = 1,
+    top: Annotated[int, typer.Option("--top", min=1, help="So many classes a file, the most probable first.")] = 1,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on after files that cannot be read, and list them.")
+        bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the species in images: CSV with file, species and probability.
+    """Classify images: CSV with file, class and probability.
 
-    A file name that a spreadsheet would run as a formula gets ./ in front, a species an apostrophe; --json has both as
-    they are.
+    A file name that a spreadsheet would run as a formula gets ./ in front, a class name an apostrophe; --json has both
+    as they are.
     """
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.disk import write_file
@@ -48,7 +46,7 @@ def predict(
 
     files = find_images(images)
     if out is not None:
-        may_write_file(out, {file.resolve() for file in files})
+        check_output_file(out, {file.resolve() for file in files})
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
     unreadable: list[DataError] = []
@@ -59,14 +57,14 @@ def predict(
             files,
             top,
             skipped=unreadable.append if skip_unreadable else None,
-            progress=stages(f"look at {len(files)} images"),
+            progress=stages(f"classify {len(files)} images"),
         )
     if out is not None:
         write_file(out, _csv(rows).encode(errors="surrogateescape"))
     for error in unreadable:
         remark(f"Skipped: {error}")
     if as_json:
-        print_json([{"file": str(row.file), "species": row.species, "probability": row.probability} for row in rows])
+        print_json([{"file": str(row.file), "class": row.species, "probability": row.probability} for row in rows])
     elif out is None:
         sys.stdout.write(visible(_csv(rows)))
     else:
@@ -91,7 +89,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
     backbone = load_backbone(given or config.backbone)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
-    # A backbone is stored with its default places for LoRA; an adapter of another rank or place still fits.
+    # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
     lora = replace(
         backbone.lora,
         rank=config.rank,
@@ -105,7 +103,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
 
 def _csv(rows: list[Prediction]) -> str:
     cells = [(_path_cell(row.file), _text_cell(row.species), f"{row.probability:.6f}") for row in rows]
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in [("file", "species", "probability"), *cells])
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in [("file", "class", "probability"), *cells])
 
 
 def _quoted(text: str) -> str:

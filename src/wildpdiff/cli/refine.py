@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.folders import adapter_folders, may_write_adapters
-from wildpdiff.cli.generators import ClipOption, open_generator
-from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, ThreadsOption
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import adapter_folders, check_output_adapters
 from wildpdiff.cli.predict import backbone_of
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
 from wildpdiff.errors import ArtifactError, DataError
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.refine.refining import Refined
-    from wildpdiff.refine.starts import StartingPoints
+    from wildpdiff.refine.starts import Starts
 
 
 def refine(
@@ -34,42 +33,40 @@ def refine(
     images: Annotated[
         Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a CSV table (path,label,task).")
     ],
-    out: OutOption,
+    out: options.OutOption,
     generator: Annotated[
         Path | None,
         typer.Option("--generator", help="Folder of the adapter's generator, which knows how far it may err."),
     ] = None,
     unlabelled: Annotated[
         list[Path] | None,
-        typer.Option("--unlabelled", help="More images of the place, or folders of them; they tell class frequencies."),
+        typer.Option("--unlabelled", help="More images of the task, or folders of them, for the class frequencies."),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Which task of the table.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
-    ] = None,
-    clip: ClipOption = None,
+    backbone: options.AdapterBackboneOption = None,
+    clip: options.ClipOption = None,
     strength: Annotated[
         float | None,
         typer.Option(
             "--strength", min=1e-6, max=1e6, help="Of the generator's prior; above 1, its default, moves less."
         ),
     ] = None,
-    seed: SeedOption = 0,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    seed: options.SeedOption = 0,
+    threads: options.ThreadsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Refine generated adapters to one on a few labelled images. Best with --generator and --unlabelled."""
-    may_write_adapters(out, 1)
+    check_output_adapters(out, 1)
     if strength is not None and generator is None:
         raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
     prepare_torch(threads)
     from wildpdiff.adapters.adapter import Adapter
-    from wildpdiff.posterior.most_probable import PosteriorConfig
+    from wildpdiff.posterior.maximum_a_posteriori import MapConfig
     from wildpdiff.prediction import find_images
     from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
     from wildpdiff.refine.refining import refine as refine_adapter
     from wildpdiff.refine.runs import RefineConfig
-    from wildpdiff.refine.starts import StartingPoints
+    from wildpdiff.refine.starts import Starts
 
     started = time.perf_counter()
     loaded, *further = [Adapter.load(folder) for folder in adapter_folders(adapter)]
@@ -77,11 +74,11 @@ def refine(
     for candidate in (loaded, *further):
         model.check(candidate)
         candidate.check_finite()
-    points = replace(known or StartingPoints.without_generator(model), candidates=tuple(further))
+    points = replace(known or Starts.without_generator(model), candidates=tuple(further))
     found = labelled_files(images, model.classes, task)
     more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
     features = labelled_features(model, found)
-    config = RefineConfig(posterior=PosteriorConfig() if strength is None else PosteriorConfig(strength=strength))
+    config = RefineConfig(posterior=MapConfig() if strength is None else MapConfig(strength=strength))
     with Stages() as stages:
         refined = refine_adapter(
             model,
@@ -95,44 +92,41 @@ def refine(
         )
     refined.adapter.save(out)
     seconds = round(time.perf_counter() - started, 3)
-    _tell(refined, out, len(more), known is not None, seconds, as_json)
+    values = {
+        "adapter": str(out),
+        "start": refined.start,
+        "start_losses": refined.losses,
+        "cross_validated_losses": refined.cross_validated,
+        "unlabelled_images": len(more),
+        **{key: refined.adapter.provenance[key] for key in ("labels", "steps", "prior")},
+        "seconds": seconds,
+    }
+    if as_json:
+        print_json(values)
+        return
+    show(f"Adapter in {out}: refined from the {_words(refined.start)} on {values['labels']} labels in {seconds:.1f} s.")
+    _remarks(refined, known is not None, bool(more))
 
 
 def _model(
     adapter: Adapter, generator: Path | None, backbone: str | None, clip: Path | None
-) -> tuple[Backbone, StartingPoints | None]:
+) -> tuple[Backbone, Starts | None]:
     if generator is None:
         return backbone_of(adapter, backbone), None
-    from wildpdiff.refine.starts import StartingPoints
+    from wildpdiff.refine.starts import Starts
 
-    made_by = open_generator(generator, backbone, clip)
+    opened = options.open_generator(generator, backbone, clip)
     stated = adapter.provenance.get("generator")
-    if stated and stated != made_by.fingerprint:
+    if stated and stated != opened.fingerprint:
         raise ArtifactError(
-            f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {made_by.fingerprint[:12]}: how "
+            f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {opened.fingerprint[:12]}: how "
             "far its own generator errs is not known there. Give that one, or generate the adapter again by this one."
         )
-    return made_by.backbone, StartingPoints.of_generator(made_by)
+    return opened.backbone, Starts.of_generator(opened)
 
 
-def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: float, as_json: bool) -> None:
-    told = refined.adapter.provenance
-    if as_json:
-        print_json(
-            {
-                "adapter": str(out),
-                "start": refined.start,
-                "start_losses": refined.losses,
-                "cross_validated_losses": refined.cross_validated,
-                "labels": told["labels"],
-                "unlabelled_images": unlabelled,
-                "steps": told["steps"],
-                "prior": told["prior"],
-                "seconds": seconds,
-            }
-        )
-        return
-    show(f"Adapter in {out}: refined from the {_words(refined.start)} on {told['labels']} labels in {seconds:.1f} s.")
+def _remarks(refined: Refined, prior: bool, unlabelled: bool) -> None:
+    """Remarks on the choice of the start, and on missing inputs that would help."""
     if refined.cross_validated:
         ranked = sorted(refined.cross_validated.items(), key=lambda entry: entry[1])
         losses = ", ".join(f"{_words(name)} {loss:.3f}" for name, loss in ranked)
@@ -144,7 +138,7 @@ def _tell(refined: Refined, out: Path, unlabelled: int, prior: bool, seconds: fl
         )
     if not unlabelled:
         remark(
-            "Without unlabelled images the labels are taken as a random sample of the place. Where you labelled some "
+            "Without unlabelled images the labels are taken as a random sample of the task. Where you labelled some "
             "of every class, give --unlabelled."
         )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import Stages, print_json, show
 
@@ -28,7 +28,7 @@ def report(
     paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and backbone where the section is.
     """
     folder = results[0].parent if out is None else out
-    may_write_into(folder)
+    check_output_folder(folder)
     from wildpdiff.evaluate.merge_results import NamedResults, merge_results
     from wildpdiff.evaluate.results import read_results
     from wildpdiff.report.html import write_report

@@ -1,4 +1,4 @@
-"""``wildpdiff suite``: what tasks there are, what is in them, and as files."""
+"""``wildpdiff suite``: suites of tasks, their contents, and their export as files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_file, may_write_into
-from wildpdiff.cli.options import JsonOption, OutOption, SeedOption, SuiteSettings, find_task, open_suite
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_file, check_output_folder
 from wildpdiff.cli.terminal import Stages, print_json, show
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import Group, Suite, Task
 
-app = typer.Typer(help="Suites of tasks: list, look inside, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: list, show, export.", rich_markup_mode=None)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
@@ -28,7 +28,7 @@ KINDS = {
 
 
 @app.command("ls")
-def ls(as_json: JsonOption = False) -> None:
+def ls(as_json: options.JsonOption = False) -> None:
     """List the kinds of suites."""
     from wildpdiff.tasks.registry import suite_providers
 
@@ -43,26 +43,26 @@ def ls(as_json: JsonOption = False) -> None:
 @app.command("show")
 def show_suite(
     suite: SuiteArgument,
-    task: Annotated[str | None, typer.Option("--task", help="Tell of this task only.")] = None,
-    option: SuiteSettings = None,
-    seed: SeedOption = 0,
+    task: Annotated[str | None, typer.Option("--task", help="Show this task only.")] = None,
+    option: options.SuiteSettings = None,
+    seed: options.SeedOption = 0,
     image: Annotated[Path | None, typer.Option("--image", help="Write a contact sheet of test images, PNG.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Tell what is in a suite, or in one of its tasks."""
+    """Show the contents of a suite, or of one of its tasks."""
     if image is not None:
-        may_write_file(image)
-    opened = open_suite(suite, option, seed=seed)
-    chosen = None if task is None else find_task(opened, task)
+        check_output_file(image)
+    opened = options.open_suite(suite, option, seed=seed)
+    chosen = None if task is None else options.find_task(opened, task)
     if image is not None:
         _write_sheet(opened, chosen, image)
-    told = _told_suite(opened) if chosen is None else _told_task(opened, chosen)
+    values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
-        told["image"] = str(image)
+        values["image"] = str(image)
     if as_json:
-        print_json(told)
+        print_json(values)
         return
-    for key, value in told.items():
+    for key, value in values.items():
         show(f"{key + ':':<13}{_line(value)}")
 
 
@@ -72,7 +72,7 @@ def _line(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _told_suite(suite: Suite) -> dict[str, Any]:
+def _suite_values(suite: Suite) -> dict[str, Any]:
     from wildpdiff.tasks.task import GROUPS
 
     fields = {
@@ -89,20 +89,20 @@ def _told_suite(suite: Suite) -> dict[str, Any]:
     }
 
 
-def _told_task(suite: Suite, task: Task) -> dict[str, Any]:
+def _task_values(suite: Suite, task: Task) -> dict[str, Any]:
     import numpy as np
 
     from wildpdiff.tasks.description import description_provenance
     from wildpdiff.tasks.task import SPLITS
 
-    told: dict[str, Any] = {"task": task.name, "suite": suite.name}
+    values: dict[str, Any] = {"task": task.name, "suite": suite.name}
     for part, value in description_provenance(task.description).items():
-        told[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
+        values[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
     labels = {split: task.data(split).labels for split in SPLITS}
-    told["images"] = {split: len(values) for split, values in labels.items()}
+    values["images"] = {split: len(found) for split, found in labels.items()}
     counts = np.bincount(np.concatenate(list(labels.values())), minlength=len(suite.classes))
-    told["labels"] = {name: int(number) for name, number in zip(suite.classes, counts, strict=True) if number}
-    return told
+    values["labels"] = {name: int(number) for name, number in zip(suite.classes, counts, strict=True) if number}
+    return values
 
 
 def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
@@ -119,21 +119,21 @@ def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
 @app.command("export")
 def export(
     suite: SuiteArgument,
-    out: OutOption,
+    out: options.OutOption,
     group: Annotated[
         Literal["pretraining", "seen", "unseen"] | None,
         typer.Option("--group", help="Only these tasks; seen and unseen by default."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many tasks of each group.")] = None,
-    option: SuiteSettings = None,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    option: options.SuiteSettings = None,
+    seed: options.SeedOption = 0,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
-    may_write_into(out)
+    check_output_folder(out)
     from wildpdiff.tasks.registry import suite_providers
 
-    opened, provider = open_suite(suite, option, seed=seed), suite_providers().get(suite)
+    opened, provider = options.open_suite(suite, option, seed=seed), suite_providers().get(suite)
     if provider is None:
         names = ", ".join(suite_providers()) or "none is installed"
         raise DataError(f"{suite} is made of files already; only registered suites can be exported ({names}).")

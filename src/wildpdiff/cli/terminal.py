@@ -1,4 +1,4 @@
-"""What the user sees: results on stdout, progress and remarks on stderr; and the machine's settings for training."""
+"""Output: results on stdout, progress and remarks on stderr; and the machine's settings for training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress, TaskID
     from rich.segment import Segment
+    from rich.table import Table
+
+    from wildpdiff.conditional_mean.score_table import CrossValidation
 
 PIPE_WIDTH = 120
 """Columns of a table that goes into a pipe or a file."""
@@ -54,20 +57,38 @@ def show(result: RenderableType) -> None:
 
 
 def remark(text: str) -> None:
-    """A sentence beside the result, on stderr."""
+    """Print a sentence next to the result, on stderr."""
     typer.echo(visible(text), err=True)
+
+
+def cross_validation_table(scores: CrossValidation) -> Table:
+    """A generator's cross-validation: its delivered estimate next to every alternative."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"held-out seen tasks ({scores.tasks})")
+    for name in ("accuracy, %", "generated − it, points", "weight, %"):
+        table.add_column(name, justify="right")
+    for row in scores.rows:
+        delivered = row.weight is None
+        lead = "" if delivered else f"{row.lead:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+        weight = f"{100 * row.weight:.0f}" if row.weight else ""
+        style = "bold" if delivered else ""
+        table.add_row(*(Text(cell, style) for cell in (row.method, f"{row.accuracy:.1f}", lead, weight)))
+    return table
 
 
 _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 
 def remember_command(arguments: Sequence[str]) -> None:
-    """Keep what the user typed after the program's name."""
+    """Keep the command line after the program's name."""
     _arguments.set(tuple(arguments))
 
 
 def recorded_command() -> str:
-    """What the user typed, for the record of a result."""
+    """The command line, for the provenance of a result."""
     return shlex.join(("wildpdiff", *_arguments.get()))
 
 
@@ -101,9 +122,9 @@ EARLIEST_SHARE = 0.02
 class TimeLeft:
     """Seconds until a stage ends, from the mean rate since it began.
 
-    The mean and not the latest rate: a training that is stopped early leaps ahead. What is done in the first second
-    does not count: it is what an earlier call has left, or what is quick to set up. Before 2 % of the rest is done
-    there is no estimate: the first steps of a stage are slower than the others.
+    The mean and not the latest rate: a training that is stopped early leaps ahead. Work done in the first second does
+    not count: an earlier call has left it, or it is quick to set up. Before 2 % of the rest is done there is no
+    estimate: the first steps of a stage are slower than the others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -112,7 +133,7 @@ class TimeLeft:
         self._start = (0.0, 0)
 
     def __call__(self, done: int, total: int) -> float | None:
-        """Seconds, of a stage of which so much is done; None as long as nothing can be said."""
+        """Seconds of a stage of which so much is done; None before there is an estimate."""
         now = self._clock()
         if self._first is None:
             self._first = now
@@ -125,7 +146,7 @@ class TimeLeft:
 
 
 def duration(seconds: float) -> str:
-    """About how long, as people say it: ``40 s``, ``3 min``, ``2 h 10 min``."""
+    """A rounded duration: ``40 s``, ``3 min``, ``2 h 10 min``."""
     if seconds < 55:
         return f"{max(5, 5 * round(seconds / 5))} s"
     minutes = max(1, round(seconds / 60))
@@ -135,8 +156,7 @@ def duration(seconds: float) -> str:
 class Stages:
     """Stages as they run, with the time left: bars on a terminal, elsewhere a line at the start and now and then.
 
-    An instance is a :data:`wildpdiff.pipeline.Reporter`: called with the name of a stage as it starts, it returns
-    what is called with (done, in all).
+    An instance is a :data:`wildpdiff.run_folder.Reporter`.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,12 @@
-"""``wildpdiff trust``: how far a generated adapter may be relied on, before any label is there."""
+"""``wildpdiff trust``: the reliability of a generated adapter, without labels."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildpdiff.cli import options
 from wildpdiff.cli.description import (
     BackgroundsOption,
     DescriptionOption,
@@ -14,11 +14,9 @@ from wildpdiff.cli.description import (
     MetadataOption,
     OfSuiteOption,
     OfTaskOption,
-    OwnBackboneOption,
+    TaskQuery,
 )
-from wildpdiff.cli.generate import MinTrustOption, assessed, check_logits, described, given_parts, least_trust
-from wildpdiff.cli.generators import ClipOption, open_generator
-from wildpdiff.cli.options import JsonOption, SeedOption, SuiteSettings
+from wildpdiff.cli.generate import MinTrustOption, check_logits, least_trust, trust_of
 from wildpdiff.cli.terminal import print_json, show
 
 if TYPE_CHECKING:
@@ -26,34 +24,38 @@ if TYPE_CHECKING:
 
     from wildpdiff.trust.report import TrustReport
 
-BAR = 30
+WIDTH = 30
+"""Characters of the gauge that shows trust."""
+
 MOST_REASONS = 5
 
 
 def trust(
-    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")],
+    generator: options.GeneratorArgument,
     description: DescriptionOption = None,
     metadata: MetadataOption = None,
     backgrounds: BackgroundsOption = None,
     examples: ExamplesOption = None,
     suite: OfSuiteOption = None,
-    option: SuiteSettings = None,
+    option: options.SuiteSettings = None,
     task: OfTaskOption = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters are looked at.")] = 4,
-    seed: SeedOption = 0,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters are assessed.")] = 4,
+    seed: options.SeedOption = 0,
     min_trust: MinTrustOption = None,
-    backbone: OwnBackboneOption = None,
-    clip: ClipOption = None,
-    as_json: JsonOption = False,
+    backbone: options.GeneratorBackboneOption = None,
+    clip: options.ClipOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Tell how far the adapter that would be generated for this task may be relied on. Reads no label."""
+    """Estimate how far the adapter that would be generated for this task may be relied on. Reads no label."""
     least = least_trust(min_trust)
-    parts = given_parts(description, metadata, backgrounds, examples, None, suite, task)
-    loaded = open_generator(generator, backbone, clip)
-    told = described(loaded, parts, suite, option, task)
-    adapters = loaded.sample(told, n, seed)
+    given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
+    query = TaskQuery.of(description, given, (suite, option, task))
+    loaded = options.open_generator(generator, backbone, clip)
+    described = query.description(loaded)
+    adapters = loaded.sample(described, n, seed)
     check_logits(loaded, adapters)
-    report = assessed(generator, loaded, adapters, told, least)
+    model = trust_of(generator, loaded)
+    report = model.assess(adapters, described, min_trust=least if isinstance(least, float) else None)
     if as_json:
         print_json(report.to_json())
         return
@@ -61,16 +63,16 @@ def trust(
 
 
 def _panel(report: TrustReport) -> Panel:
-    """Trust as a bar with its threshold, the gain with its interval, the reasons, and what to do."""
+    """Trust as a gauge with its threshold, the gain with its interval, the reasons, and what to do."""
     from rich.panel import Panel
     from rich.text import Text
 
     colour = "green" if report.use_generated else "yellow"
-    filled = round(BAR * report.trust)
+    filled = round(WIDTH * report.trust)
     lines = Text()
     lines.append("trust  ")
     lines.append("━" * filled, style=colour)
-    lines.append("─" * (BAR - filled), style="dim")
+    lines.append("─" * (WIDTH - filled), style="dim")
     lines.append(f"  {report.trust:.2f}", style=f"bold {colour}")
     lines.append(f"   least {report.min_trust:.2f}\n", style="dim")
     lines.append(f"gain   {report.gain:+.1f} points")

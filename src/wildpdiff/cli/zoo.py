@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wildpdiff.cli.folders import may_write_into
+from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.importing import import_zoo
-from wildpdiff.cli.options import (
-    BackboneOption,
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SuiteOption,
-    SuiteSettings,
-    ThreadsOption,
-    open_suite,
-)
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
 from wildpdiff.errors import DataError
 
@@ -39,10 +30,10 @@ def _group() -> None:
 
 @app.command("build")
 def build(
-    out: OutOption,
-    suite: SuiteOption = "savanna",
-    option: SuiteSettings = None,
-    backbone: BackboneOption = "savanna-cnn",
+    out: options.OutOption,
+    suite: options.SuiteOption = "savanna",
+    option: options.SuiteSettings = None,
+    backbone: options.BackboneOption = "savanna-cnn",
     group: Annotated[
         Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
     ] = "seen",
@@ -63,53 +54,52 @@ def build(
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
-    seed: SeedOption = 0,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    engine: Annotated[
+        Literal["processes", "serial", "ray"],
+        typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
+    ] = "processes",
+    address: Annotated[
+        str, typer.Option("--address", help="Of the Ray cluster, HOST:PORT; local starts one on this machine.")
+    ] = "local",
+    seed: options.SeedOption = 0,
+    threads: options.ThreadsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command goes on."""
-    may_write_into(out)
+    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes."""
+    check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.engine import ENGINES, RayEngine
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
-    from wildpdiff.zoo.recipe_search import SEARCH_TASKS
+    from wildpdiff.zoo.recipe import SEARCH_TASKS
 
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "steps": steps,
         "checkpoints": checkpoints,
         "interval": interval,
         "learning_rate": learning_rate,
         "batch": batch,
     }
-    config = _given(recipe, {name: value for name, value in given.items() if value is not None})
+    if address != "local" and engine != "ray":
+        raise DataError(f"--address {address} is that of a Ray cluster. Give --engine ray with it.")
+    config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
     loaded = load_backbone(backbone)
-    opened = open_suite(suite, option, loaded)
+    opened = options.open_suite(suite, option, loaded)
     tasks = opened.tasks(group)
     resumed = _finished_shards(out)
     if resumed is not None:
-        remark(f"{out} holds a zoo of {resumed} finished shards: going on.")
+        remark(f"{out} holds a zoo of {resumed} finished shards: resuming.")
     with Stages() as stages:
         if config is None:
             seen = opened.tasks("seen")
+            tick = stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks")
             config = zoo_recipe(
-                out,
-                loaded,
-                seen,
-                opened.fingerprint,
-                seed=seed,
-                per_shard=tasks_per_shard,
-                progress=stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks"),
+                out, loaded, seen, opened.fingerprint, seed=seed, per_shard=tasks_per_shard, progress=tick
             )
-        zoo = build_zoo(
-            out,
-            loaded,
-            tasks,
-            opened.fingerprint,
-            config,
-            seed=seed,
-            per_shard=tasks_per_shard,
-            progress=stages(f"fine-tune {len(tasks)} {group} tasks"),
-        )
+        tick = stages(f"fine-tune {len(tasks)} {group} tasks")
+        runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
+        sizes: dict[str, Any] = {"seed": seed, "per_shard": tasks_per_shard}
+        zoo = build_zoo(out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick)
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
     chosen = zoo.plan.recipe or {}
@@ -139,7 +129,7 @@ def _given(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConfig | 
     """The fine-tuning that the options name; None where it is to be chosen.
 
     Raises:
-        DataError: settings beside a recipe that leaves none open.
+        DataError: settings and a recipe that leaves none open.
     """
     from wildpdiff.zoo.build import recipe_of
     from wildpdiff.zoo.steps import FinetuneConfig
@@ -156,7 +146,7 @@ def _given(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConfig | 
 
 
 def _words(zoo: Zoo) -> str:
-    """How the zoo was fine-tuned, as the end of a sentence."""
+    """The fine-tuning's settings, as the end of a sentence."""
     config, recipe = zoo.plan.finetune, zoo.plan.recipe
     settings = f"{config['steps']} steps, learning rate {config['learning_rate']:g}"
     if config["shrinkage"]:
@@ -165,7 +155,7 @@ def _words(zoo: Zoo) -> str:
 
 
 def _finished_shards(folder: Path) -> int | None:
-    """How many shards a former build left, or None where there was none."""
+    """The number of shards that a former build left, or None where there was none."""
     if not (folder / "plan.json").is_file():
         return None
     return len(list((folder / "shards").glob("shard-*.safetensors")))

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.adapters.canonical import Gauge, canonical
 from wildpdiff.adapters.layout import Layout
-from wildpdiff.codec.normalize import NormalizationMode, Normalizer
-from wildpdiff.errors import AdapterMismatchError, ArtifactError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, TrainingError
+
+NormalizationMode = Literal["coordinate", "tensor"]
+
+# Columns taken to float64 at a time, so that a large zoo is never copied whole.
+_COLUMNS = 16384
+# A coordinate whose spread is below this share of its mean is constant up to float32 rounding.
+_CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Layout and normalisation of one zoo's adapters. Encoding and decoding are differentiable.
+    """Layout and normalisation of one zoo's adapters: ``(x - mean) / scale`` of every coordinate, differentiable.
 
     Attributes:
-        layout: names and shapes behind the vectors.
-        normalizer: mean and scale of every coordinate.
+        scale: strictly positive; 1 where the training vectors are constant.
         gauge: ``canonical`` brings LoRA factors to their canonical form before they are normalised, so that vectors
             depend on the updates ``ΔW = B A`` alone; decoding then gives other factors of the same updates. Only for
             zoos that train A: where all adapters share A, it would make equal A factors unequal.
     """
 
     layout: Layout
-    normalizer: Normalizer
+    mean: Float[Tensor, " d"]
+    scale: Float[Tensor, " d"]
     gauge: Gauge = "raw"
 
     def __post_init__(self) -> None:
-        if self.layout.size != self.normalizer.mean.shape[0]:
+        if self.layout.size != self.mean.shape[0]:
             raise AdapterMismatchError(
-                f"The layout has {self.layout.size} values, but the normalisation {self.normalizer.mean.shape[0]}; "
+                f"The layout has {self.layout.size} values, but the normalisation {self.mean.shape[0]}; "
                 "fit the normalisation on vectors of this layout."
             )
 
@@ -46,8 +53,33 @@ class Codec:
         mode: NormalizationMode = "coordinate",
         gauge: Gauge = "raw",
     ) -> Codec:
-        """A codec normalised on these raw training vectors. Errors: those of ``Normalizer.fit``."""
-        return cls(layout, Normalizer.fit(_in_gauge(layout, vectors, gauge), mode, layout), gauge)
+        """A codec normalised on these raw training vectors.
+
+        Args:
+            mode: ``coordinate`` divides each coordinate by its own standard deviation (z-score, Zhang et al. 2025);
+                ``tensor`` divides all coordinates of one tensor by the root of their mean variance, which keeps the
+                relative importance of its directions and does not amplify coordinates that hardly move.
+
+        Raises:
+            TrainingError: there are no vectors, or they are not finite.
+        """
+        if vectors.shape[0] == 0:
+            raise TrainingError("There are no vectors to normalise; build the zoo first.")
+        columns = torch.split(_in_gauge(layout, vectors, gauge), _COLUMNS, dim=1)
+        moments = [torch.var_mean(part.double(), dim=0, correction=0) for part in columns]
+        variance, mean = (torch.cat(parts) for parts in zip(*moments, strict=True))
+        if not bool(torch.isfinite(variance).all()):
+            bad = int((~torch.isfinite(variance)).nonzero()[0])
+            raise TrainingError(
+                f"The training vectors hold NaN or infinity (first in coordinate {bad}); remove the adapters whose "
+                "fine-tuning diverged."
+            )
+        if mode == "tensor":
+            parts = torch.split(variance, list(layout.sizes))
+            variance = torch.cat([part.mean().expand_as(part) for part in parts])
+        deviation = variance.sqrt()
+        constant = deviation <= _CONSTANT * mean.abs() + torch.finfo(torch.float32).tiny
+        return cls(layout, mean.float(), torch.where(constant, 1.0, deviation).float(), gauge)
 
     @property
     def size(self) -> int:
@@ -55,28 +87,28 @@ class Codec:
         return self.layout.size
 
     def encode(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Raw adapter vectors, as ``Layout.flatten_many`` gives them, to normalised vectors."""
+        """Raw adapter vectors, as of ``Layout.flatten_many``, to normalised vectors."""
         self._check(vectors)
-        return self.normalizer.normalize(_in_gauge(self.layout, vectors, self.gauge))
+        return (_in_gauge(self.layout, vectors, self.gauge) - self.mean) / self.scale
 
     def decode(self, normalized: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Normalised vectors to raw adapter vectors, for ``Layout.unflatten``."""
         self._check(normalized)
-        return self.normalizer.denormalize(normalized)
+        return normalized * self.scale + self.mean
 
     @property
     def config(self) -> dict[str, Any]:
-        """JSON-able part of what ``from_state`` needs."""
+        """Plain JSON values that, with :meth:`state`, restore the codec."""
         # Left out where it is the default: generators of earlier versions have the same bytes, and stay readable.
         return {"layout": self.layout.to_json()} | ({} if self.gauge == "raw" else {"gauge": self.gauge})
 
     def state(self) -> dict[str, Tensor]:
-        """Tensor part of what ``from_state`` needs."""
-        return {"mean": self.normalizer.mean, "scale": self.normalizer.scale}
+        """Mean and scale."""
+        return {"mean": self.mean, "scale": self.scale}
 
     @classmethod
     def from_state(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Codec:
-        """The codec whose ``state()`` and ``config`` these are.
+        """Restored from :meth:`state` and :attr:`config`.
 
         Raises:
             ArtifactError: a part is missing, or the gauge is one that this version does not know.
@@ -85,7 +117,7 @@ class Codec:
         if gauge not in get_args(Gauge):
             raise ArtifactError(f"The stored codec has the gauge {gauge!r}, which is not known. Update wildpdiff.")
         try:
-            return cls(Layout.from_json(config["layout"]), Normalizer(tensors["mean"], tensors["scale"]), gauge)
+            return cls(Layout.from_json(config["layout"]), tensors["mean"], tensors["scale"], gauge)
         except KeyError as error:
             raise ArtifactError(f"The stored codec lacks {error}; build the codec again from the zoo.") from error
 

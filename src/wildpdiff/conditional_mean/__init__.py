@@ -1,1 +1,1 @@
-"""What a description says of its adapter: kernel regression, and networks trained with the task loss."""
+"""The best estimate of an adapter from its description: kernel regression, and networks trained with the task loss."""

@@ -1,29 +1,29 @@
-"""What the conditional mean is made of: weights, alignment and anchor, chosen on seen tasks by cross-validation."""
+"""Choice of the conditional mean on held-out seen tasks: weights of the estimators, alignment, anchor, and the table.
+
+Weights are chosen by cross-validation of the estimators' predictions (stacking, Wolpert 1992), and are non-negative and
+sum to one (Breiman 1996, "Stacked regressions"): a blend cannot be far worse than its best estimator on tasks like the
+seen ones. Exactly what a generator delivers is scored, next to every simpler estimator.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.blend import SHARES, Blend, BlendSearch, Weights, start_weights
-from wildpdiff.conditional_mean.centering import Centering, fit_centering
-from wildpdiff.conditional_mean.correction import Correction
-from wildpdiff.conditional_mean.cross_validation import (
-    TEMPERATURES,
-    HeldOutScores,
-    score_held_out,
-    tabulate,
-    tempered_losses,
-)
+from wildpdiff.conditional_mean.centering import FeatureAlignment, fit_alignment
+from wildpdiff.conditional_mean.correction import HypernetworkEnsemble
 from wildpdiff.conditional_mean.kernel import KernelMean
-from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, ConditionalMean
-from wildpdiff.conditional_mean.score_table import FEW_TASKS, CrossValidation
+from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, Blend, ConditionalMean
+from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
@@ -35,17 +35,163 @@ BLEND_FOLDS = 4
 """Folds over which weights are cross-fitted where no networks were trained."""
 FEWEST_TO_ALIGN = 10
 """With fewer seen tasks nothing is aligned."""
+MOST_IMAGES = 256
+TASKS_AT_ONCE = 16
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+"""Divisors of the logits at which losses are compared."""
+
+Weights = tuple[int, ...]
+"""Non-negative counts of each estimator that sum to :data:`SHARES`."""
+
+SHARES = 8
+MOVES = (8, 4, 2, 1)
+"""Shares that are moved from one estimator to another, coarse to fine."""
+ERRORS = 0.5
+"""A blend replaces a better-founded one where its mean loss is lower by this many standard errors of the difference."""
+
+
+@dataclass
+class BlendSearch:
+    """Coordinate search over blends; losses of a blend are computed once and shared by all searches.
+
+    Attributes:
+        losses: mean loss of every task with a blend of predictions that were made without it, at several temperatures
+            of the logits, "k t". A blend is compared at its best temperature, so that no estimator is chosen for
+            lower confidence alone: a single network of a fold is overconfident, their mean is not.
+    """
+
+    names: tuple[str, ...]
+    losses: Callable[[Weights], Float[Tensor, "k t"]]
+    _known: dict[Weights, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def of(self, weights: Weights, tasks: Bool[Tensor, " t"]) -> Float[Tensor, " s"]:
+        """The loss of some tasks at the temperature with the lowest mean over them."""
+        self._learn([weights])
+        own = self._known[weights][:, tasks]
+        return own[own.mean(1).argmin()]
+
+    def search(self, start: Weights, tasks: Bool[Tensor, " t"]) -> Blend:
+        """The blend with the lowest mean loss over some tasks that moves of shares from a start lead to.
+
+        The start is kept where nothing is better by more than chance.
+        """
+        best = start
+        for size in MOVES:
+            while tried := list(self._moves(best, size)):
+                self._learn(tried)
+                found = min(tried, key=lambda entry: float(self.of(entry, tasks).mean()))
+                if not self._better(found, best, tasks):
+                    break
+                best = found
+        return Blend(self.names, tuple(count / SHARES for count in best))
+
+    def _learn(self, blends: Sequence[Weights]) -> None:
+        """Compute the losses of those blends that are not known yet."""
+        missing = [weights for weights in dict.fromkeys(blends) if weights not in self._known]
+        for weights, found in zip(missing, in_parallel(lambda entry, _: self.losses(entry), missing), strict=True):
+            self._known[weights] = found.double()
+
+    def _moves(self, weights: Weights, size: int) -> Iterator[Weights]:
+        """All moves of so many shares from one estimator to another; of the coarsest size, of all that it has."""
+        for giver, taker in permutations(range(len(self.names)), 2):
+            moved = min(size, weights[giver])
+            if moved and (moved == size or size == MOVES[0]):
+                result = list(weights)
+                result[giver] -= moved
+                result[taker] += moved
+                yield tuple(result)
+
+    def _better(self, left: Weights, right: Weights, tasks: Bool[Tensor, " t"]) -> bool:
+        difference = self.of(right, tasks) - self.of(left, tasks)
+        error = float(difference.std()) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+        return float(difference.mean()) > ERRORS * error and float(difference.mean()) > 0
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """Scores of adapters that were predicted without the task they are scored on.
+
+    Attributes:
+        loss: mean cross-entropy by task.
+        accuracy: by task, 0 to 1.
+        images: a task, the median.
+    """
+
+    loss: Float[Tensor, " t"]
+    accuracy: Float[Tensor, " t"]
+    images: int
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Task loss and accuracy of normalised adapters on images of their task that no other task is trained on."""
+
+    backbone: Backbone
+    codec: Codec
+    images: TaskImages
+
+    def scores(
+        self, vectors: Float[Tensor, "t d"], tasks: Sequence[int] | None = None, *, validation: bool = False
+    ) -> HeldOutScores:
+        """Scores of one adapter a task, for some of the tasks or all.
+
+        With ``validation`` on the task's validation images alone, which its own adapter was not trained on.
+        """
+        numbers = list(range(len(vectors))) if tasks is None else list(tasks)
+        losses, rights, counts = torch.zeros(len(numbers)), torch.zeros(len(numbers)), []
+        tensors = self.codec.layout.unflatten(self.codec.decode(vectors))
+        with torch.no_grad():
+            for row, number in enumerate(numbers):
+                inputs, labels = self.images.evaluation(number, MOST_IMAGES, validation=validation)
+                logits = self.backbone.logits(inputs, {name: value[number] for name, value in tensors.items()})
+                losses[row] = cross_entropy(logits, labels)
+                rights[row] = (logits.argmax(1) == labels).float().mean()
+                counts.append(len(labels))
+        return HeldOutScores(losses, rights, int(np.median(counts)))
+
+    def tempered_losses(
+        self, vectors: Float[Tensor, "t d"], tasks: Int[Tensor, " s"], most: int
+    ) -> Float[Tensor, "k s"]:
+        """Mean loss of some tasks' adapters at each of :data:`TEMPERATURES`, on ``most`` fixed images a task."""
+        found = []
+        with torch.no_grad():
+            for part in torch.split(tasks, TASKS_AT_ONCE):
+                batch = self.images.fixed(part, most)
+                tensors = self.codec.layout.unflatten(self.codec.decode(vectors[part]))
+                logits = torch.func.vmap(lambda x, adapter: self.backbone.logits(x, adapter))(batch.inputs, tensors)
+                losses = [
+                    cross_entropy((logits / value).flatten(0, 1), batch.labels.flatten(), reduction="none")
+                    for value in TEMPERATURES
+                ]
+                found.append(torch.stack(losses).view(len(TEMPERATURES), *batch.labels.shape).mean(2))
+        return torch.cat(found, dim=1)
+
+
+def tabulate(
+    scores: Mapping[str, HeldOutScores], weights: Mapping[str, float], delivered: HeldOutScores
+) -> CrossValidation:
+    """Cross-validation table of the delivered estimate, next to every estimator, with the weights of its blend."""
+    from scipy.special import stdtrit  # late: reading a generator needs no scipy
+
+    rows = []
+    for name, own in (*scores.items(), (DELIVERED, delivered)):
+        leads = 100 * (delivered.accuracy - own.accuracy).double().numpy()
+        lead, reach = float(leads.mean()), 200.0
+        if len(leads) > 1:
+            reach = float(stdtrit(len(leads) - 1, 0.975) * np.std(leads, ddof=1) / len(leads) ** 0.5)
+        accuracy, loss = 100 * float(own.accuracy.double().mean()), float(own.loss.double().mean())
+        low, high = max(lead - reach, -100.0), min(lead + reach, 100.0)
+        rows.append(MethodScore(name, accuracy, loss, lead, low, high, weights.get(name)))
+    return CrossValidation(tuple(rows), len(delivered.loss), delivered.images)
 
 
 @dataclass(frozen=True)
 class Estimators:
-    """Everything that predicts adapters, fitted to the seen tasks."""
+    """Estimators of adapters, fitted to the seen tasks."""
 
-    backbone: Backbone
-    codec: Codec
     kernel: KernelMean
     simple: SimpleEstimators
-    correction: Correction
+    correction: HypernetworkEnsemble
 
     def held_out(self) -> dict[str, Float[Tensor, "t d"]]:
         """By estimator, the prediction for each seen task without that task.
@@ -57,7 +203,7 @@ class Estimators:
 
 
 def without_images(estimators: Estimators) -> ConditionalMean:
-    """Additive regression alone: without images, and with a single task, nothing is scored and nothing is chosen."""
+    """Additive regression alone: without images, or with a single task, nothing can be scored."""
     kernel = estimators.kernel
     fold = torch.full((len(kernel.seen),), -1)
     held_out = kernel.held_out()
@@ -65,34 +211,31 @@ def without_images(estimators: Estimators) -> ConditionalMean:
 
 
 def cross_validated(
-    estimators: Estimators, tasks: Sequence[str], images: TaskImages, centering: Centering | None, looked_at: int
+    estimators: Estimators, scorer: Scorer, centering: FeatureAlignment | None, evaluation_images: int
 ) -> tuple[ConditionalMean, CrossValidation]:
     """The conditional mean whose parts were chosen on held-out seen tasks, and the table of its scores there.
 
     The weights that predict a task were chosen without it and its fold, in the table as in ``held_out``.
 
     Args:
-        estimators: fitted to the seen tasks.
-        tasks: their names.
-        images: of the seen tasks.
+        scorer: with the images of the seen tasks.
         centering: of any strength; None where there are no images to align with.
-        looked_at: images a task on which blends are compared.
+        evaluation_images: images a task on which blends are compared.
     """
-    backbone, codec, correction = estimators.backbone, estimators.codec, estimators.correction
+    images, correction = scorer.images, estimators.correction
     estimates = estimators.held_out()
-    names, count = tuple(estimates), len(tasks)
+    names, count = tuple(estimates), len(images.names)
     stacked = torch.stack(list(estimates.values()))
-    fold = correction.fold if correction.members else folds(tasks, min(BLEND_FOLDS, count), images.seed, "blend")
-    blends = _blends(estimators, names, stacked, fold, images, looked_at)
+    fold = correction.fold if correction.members else folds(images.names, min(BLEND_FOLDS, count), images.seed, "blend")
+    blends = _blends(scorer, estimates, fold, evaluation_images)
     held_out = blends[-1](stacked)
     for number, own in enumerate(blends[:-1]):
         held_out[fold == number] = own(stacked[:, fold == number])
     if centering is not None and count >= FEWEST_TO_ALIGN:
-        found = fit_centering(centering, backbone, held_out, images, looked_at)
-        centering = found if found.strength else None
-    else:
+        centering = fit_alignment(centering, scorer.backbone, held_out, images, evaluation_images)
+    if centering is None or not centering.strength:
         centering = None
-    if centering is not None:
+    else:
         held_out = centering(held_out, centering.seen)
     mean = ConditionalMean(
         estimators.kernel,
@@ -105,11 +248,8 @@ def cross_validated(
         centering=centering,
     )
     scored = (fold >= 0).nonzero()[:, 0].tolist()
-
-    def score(vectors: Tensor, _: Tick) -> HeldOutScores:
-        return score_held_out(backbone, codec, vectors, images, scored)
-
-    *own_scores, delivered = in_parallel(score, [*estimates.values(), held_out])
+    vectors = [*estimates.values(), held_out]
+    *own_scores, delivered = in_parallel(lambda entry, _: scorer.scores(entry, scored), vectors)
     scores = dict(zip(names, own_scores, strict=True))
     plain = _plain_instead(scores, delivered)
     if plain is not None:
@@ -117,13 +257,13 @@ def cross_validated(
         blends, held_out, delivered = (alone,) * len(blends), estimates[plain], scores[plain]
         mean = replace(mean, blend=alone, fold_blends=blends[:-1], held_out=held_out, centering=None)
     table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered)
-    return replace(mean, anchor=_anchor(estimators, held_out, images)), table
+    return replace(mean, anchor=_anchor(scorer, estimators.kernel.targets, held_out)), table
 
 
 def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores) -> str | None:
-    """The pretrained model or the mean adapter, where seen tasks are few and it is right more often than the blend.
+    """The pretrained model or the mean adapter, where seen tasks are few and its accuracy is above the blend's.
 
-    The lowest loss of a few tasks may be that of answers that are less sure and no more right.
+    The lowest loss on a few tasks may be due to lower confidence alone.
     """
     if len(blended.accuracy) >= FEW_TASKS:
         return None
@@ -132,45 +272,33 @@ def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores) 
 
 
 def _blends(
-    estimators: Estimators,
-    names: tuple[str, ...],
-    stacked: Float[Tensor, "m t d"],
-    fold: Int[Tensor, " t"],
-    images: TaskImages,
-    looked_at: int,
+    scorer: Scorer, estimates: Mapping[str, Float[Tensor, "t d"]], fold: Int[Tensor, " t"], evaluation_images: int
 ) -> tuple[Blend, ...]:
     """One blend without each fold, then one of all tasks."""
+    names, stacked = tuple(estimates), torch.stack(list(estimates.values()))
     known = fold >= 0
     scored = known.nonzero()[:, 0]
 
     def losses(weights: Weights) -> Float[Tensor, "k t"]:
         blended = Blend(names, tuple(count / SHARES for count in weights))(stacked)
         result = torch.zeros(len(TEMPERATURES), len(fold))
-        backbone, codec = estimators.backbone, estimators.codec
-        result[:, scored] = tempered_losses(backbone, codec, blended, images, scored, looked_at)
+        result[:, scored] = scorer.tempered_losses(blended, scored, evaluation_images)
         return result
 
     search = BlendSearch(names, losses)
-    start = _start(names)
+    # Equal shares of the families of networks; without networks, additive regression.
+    trained = [name for name in NETWORKS.values() if name in names] or [ADDITIVE]
+    start = tuple(SHARES // len(trained) if name in trained else 0 for name in names)
     parts = int(fold.max()) + 1
     own = tuple(search.search(start, known & (fold != part)) for part in range(parts)) if parts > 1 else ()
     return (*own, search.search(start, known))
 
 
-def _start(names: tuple[str, ...]) -> Weights:
-    """Equal shares of the families of networks; without networks, additive regression."""
-    trained = [name for name in NETWORKS.values() if name in names] or [ADDITIVE]
-    return start_weights(names, dict.fromkeys(trained, SHARES // len(trained)))
-
-
-def _anchor(estimators: Estimators, held_out: Float[Tensor, "t d"], images: TaskImages) -> float:
-    """How far seen tasks move to their own adapter, by the loss on validation images that it was not trained on."""
-    own = estimators.kernel.targets
+def _anchor(scorer: Scorer, own: Float[Tensor, "t d"], held_out: Float[Tensor, "t d"]) -> float:
+    """Share of the way to their own adapter that seen tasks move, by the loss on validation images."""
 
     def loss(share: float, _: Tick) -> float:
-        vectors = held_out + share * (own - held_out)
-        scores = score_held_out(estimators.backbone, estimators.codec, vectors, images, validation=True)
-        return float(scores.loss.mean())
+        return float(scorer.scores(held_out + share * (own - held_out), validation=True).loss.mean())
 
     losses = dict(zip(ANCHORS, in_parallel(loss, ANCHORS), strict=True))
     return min(losses, key=lambda share: losses[share])

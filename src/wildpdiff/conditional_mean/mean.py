@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.blend import Blend
-from wildpdiff.conditional_mean.centering import Centering
-from wildpdiff.conditional_mean.correction import Basis, Member
+from wildpdiff.conditional_mean.centering import FeatureAlignment
+from wildpdiff.conditional_mean.correction import Basis, EnsembleMember
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
 from wildpdiff.conditional_mean.simple import SIMPLE, SimpleEstimators
+from wildpdiff.records import encode
 from wildpdiff.tasks.description import Description
 
 ADDITIVE = "additive kernel regression"
@@ -27,6 +27,24 @@ NETWORKS: Mapping[Basis, str] = {"regression": RESIDUAL, "nothing": DIRECT}
 """Names of the network families by what they are trained on top of."""
 
 
+@dataclass(frozen=True)
+class Blend:
+    """Estimators and their weights, which sum to 1: a weighted soup of adapters (Wortsman et al. 2022)."""
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    def __call__(self, predictions: Float[Tensor, "m n d"]) -> Float[Tensor, "n d"]:
+        """The weighted mean of the estimators' normalised adapters, in the order of the names."""
+        return torch.einsum("m,mnd->nd", torch.tensor(self.weights), predictions)
+
+    @property
+    def used(self) -> dict[str, float]:
+        """The estimators of positive weight, the largest first."""
+        pairs = sorted(zip(self.names, self.weights, strict=True), key=lambda pair: -pair[1])
+        return {name: weight for name, weight in pairs if weight > 0}
+
+
 @dataclass(frozen=True, eq=False)
 class ConditionalMean:
     """Fused embeddings of descriptions to normalised adapter vectors.
@@ -34,15 +52,13 @@ class ConditionalMean:
     ``m(c) = g(c) + α Σ_j p_j(c) (a_j - g(c_j))`` with ``g`` a blend of estimators (pretrained model, mean adapter,
     nearest task, kernel regressions, networks trained with the task loss) whose weights were chosen on held-out seen
     tasks, ``a_j`` the adapters of the seen tasks and weights ``p_j`` that are 1 at a seen task's own description and 0
-    away from all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as that
-    helps on images that it was not trained on. Where a description has images, ``g`` is aligned with their mean
-    features (:mod:`wildpdiff.conditional_mean.centering`).
+    away from all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as lowers
+    the loss on images that these adapters were not trained on. Where a description has images, ``g`` is aligned with
+    their mean features (:mod:`wildpdiff.conditional_mean.centering`).
 
     Attributes:
         kernel: the additive regression, which holds the seen tasks' embeddings and adapters.
-        simple: the estimators without training.
         members: the networks; none where nothing was trained with the task loss.
-        blend: the estimators' weights.
         fold_blends: by fold, the weights as chosen without that fold's tasks.
         held_out: for each seen task ``g`` without that task, "t d".
         fold: of each seen task; -1 where no network was trained without it.
@@ -52,13 +68,13 @@ class ConditionalMean:
 
     kernel: KernelMean
     simple: SimpleEstimators
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     blend: Blend
     fold_blends: tuple[Blend, ...]
     held_out: Float[Tensor, "t d"]
     fold: Int[Tensor, " t"]
     anchor: float = 1.0
-    centering: Centering | None = None
+    centering: FeatureAlignment | None = None
     _own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -84,34 +100,28 @@ class ConditionalMean:
         these networks stopped.
         """
         rows = self.fold == fold
-        members = tuple(member for member in self.members if member.fold == fold)
-        blend = self.fold_blends[fold] if fold < len(self.fold_blends) else self.blend
-        return replace(self.without_rows(rows), members=members, blend=blend)
-
-    def without_rows(self, rows: Bool[Tensor, " t"]) -> ConditionalMean:
-        """The mean without some seen tasks in everything but the networks."""
         kernel = self.kernel.without(rows)
-        return ConditionalMean(
-            kernel,
-            self.simple.without(rows),
-            self.members,
-            self.blend,
-            (),
-            self.held_out[~rows],
-            torch.full((len(kernel.seen),), -1),
-            self.anchor,
-            None if self.centering is None else self.centering.without(rows),
+        return replace(
+            self,
+            kernel=kernel,
+            simple=self.simple.without(rows),
+            members=tuple(member for member in self.members if member.fold == fold),
+            blend=self.fold_blends[fold] if fold < len(self.fold_blends) else self.blend,
+            fold_blends=(),
+            held_out=self.held_out[~rows],
+            fold=torch.full((len(kernel.seen),), -1),
+            centering=None if self.centering is None else self.centering.without(rows),
         )
 
     def shifts(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"] | None:
         """Feature shift of each description's images; None without an alignment."""
         return None if self.centering is None else self.centering.reader.of(descriptions)
 
-    def seen_shifts(self, code: int | None = None) -> Float[Tensor, "t f"] | None:
-        """The same of the seen tasks, of descriptions cut to the parts of a code; of whole ones by default."""
+    def seen_shifts(self, mask: int | None = None) -> Float[Tensor, "t f"] | None:
+        """The same of the seen tasks, of descriptions without the parts that a mask hides; of whole ones by default."""
         if self.centering is None:
             return None
-        seen = self.kernel.seen if code is None else self.kernel.with_parts(code)
+        seen = self.kernel.seen if mask is None else self.kernel.masked_embeddings(mask)
         flags = seen[:, seen.shape[1] - len(self.kernel.parts) + self.kernel.parts.index(self.centering.reader.part)]
         return self.centering.seen * flags[:, None]
 
@@ -119,7 +129,7 @@ class ConditionalMean:
         """Normalised adapters of one estimator; raises ``KeyError`` where it is not part of this mean."""
         if name in SIMPLE:
             return self.simple.predict(name, embeddings)
-        regressed = self.kernel.smooth(embeddings)
+        regressed = self.kernel.predict(embeddings)
         if name == ADDITIVE:
             return regressed
         own = [member for member in self.members if NETWORKS[member.basis] == name]
@@ -127,7 +137,7 @@ class ConditionalMean:
             raise KeyError(name)
         return torch.stack([member.normalized(embeddings, regressed) for member in own]).mean(0)
 
-    def smooth(
+    def predict(
         self, embeddings: Float[Tensor, "n e"], shifts: Float[Tensor, "n f"] | None = None
     ) -> Float[Tensor, "n d"]:
         """``g``: the estimate for an unseen task, also at the seen ones; without shifts nothing is aligned."""
@@ -140,20 +150,21 @@ class ConditionalMean:
         self, embeddings: Float[Tensor, "n e"], shifts: Float[Tensor, "n f"] | None = None
     ) -> Float[Tensor, "n d"]:
         """The mean; parts whose presence flag is 0 are not read."""
-        result = self.smooth(embeddings, shifts)
-        codes = self.kernel.code(embeddings)
-        for code in sorted(set(codes.tolist())) if self.anchor else ():
-            rows = codes == code
-            pull = self.kernel.pull(embeddings[rows])
-            if pull.any():
-                result[rows] += self.anchor * (pull @ self._missing(code))
+        result = self.predict(embeddings, shifts)
+        masks = self.kernel.presence_masks(embeddings)
+        for mask in sorted(set(masks.tolist())) if self.anchor else ():
+            rows = masks == mask
+            weights = self.kernel.anchor_weights(embeddings[rows])
+            if weights.any():
+                result[rows] += self.anchor * (weights @ self._residuals(mask))
         return result
 
-    def _missing(self, code: int) -> Tensor:
+    def _residuals(self, mask: int) -> Tensor:
         """The seen tasks' own adapters less ``g`` of their descriptions with these parts; computed once."""
-        if code not in self._own:
-            self._own[code] = self.adapters - self.smooth(self.kernel.with_parts(code), self.seen_shifts(code))
-        return self._own[code]
+        if mask not in self._own:
+            estimates = self.predict(self.kernel.masked_embeddings(mask), self.seen_shifts(mask))
+            self._own[mask] = self.adapters - estimates
+        return self._own[mask]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -162,9 +173,9 @@ class ConditionalMean:
             "kernel": self.kernel.config,
             "simple": self.simple.config,
             "members": [{"basis": member.basis, "fold": member.fold} for member in self.members],
-            "estimators": list(self.blend.names),
-            "weights": list(self.blend.weights),
-            "fold_weights": [list(blend.weights) for blend in self.fold_blends],
+            "estimators": encode(self.blend.names),
+            "weights": encode(self.blend.weights),
+            "fold_weights": [encode(blend.weights) for blend in self.fold_blends],
             "anchor": self.anchor,
             **({} if self.centering is None else {"centering": self.centering.config}),
         }
@@ -190,20 +201,15 @@ class ConditionalMean:
         codec: Codec,
         backbone: Backbone,
     ) -> ConditionalMean:
-        """Restore from :attr:`config` and :attr:`tensors`, with what it was fitted with.
+        """Restored from :attr:`config` and :attr:`tensors`, with the codec and the backbone that it was fitted with.
 
-        Args:
-            config: its configuration.
-            tensors: its tensors.
-            sizes: columns of each part of the embeddings (``FusionEncoder.sizes``).
-            codec: of its adapters.
-            backbone: of its alignment.
+        ``sizes`` are the columns of each part of the embeddings (``FusionEncoder.sizes``).
         """
         members = []
         for number, entry in enumerate(config["members"]):
             prefix = f"network-{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            members.append(Member(DescriptionNetwork.restore(state), entry["basis"], entry["fold"]))
+            members.append(EnsembleMember(DescriptionNetwork.restore(state), entry["basis"], entry["fold"]))
         kernel = KernelMean.from_state(config["kernel"], tensors, sizes)
         entry = config.get("centering")
         names = tuple(config["estimators"])
@@ -216,5 +222,5 @@ class ConditionalMean:
             held_out=tensors["held_out"],
             fold=tensors["fold"],
             anchor=config["anchor"],
-            centering=None if entry is None else Centering.from_state(entry, tensors, codec, backbone),
+            centering=None if entry is None else FeatureAlignment.from_state(entry, tensors, codec, backbone),
         )

@@ -29,15 +29,14 @@ class DescriptionNetwork(nn.Module):
         dropout: float = 0.0,
         sharpness: float | None = None,
     ) -> None:
-        """Start at zero.
+        """A network whose coefficients are zero.
 
         Args:
             directions: scaled so that coefficients are about one, in normalised units.
-            trained: which values may be other than zero: those that fine-tuning moves.
-            reads: which columns of the embedding each hidden unit reads.
-            dropout: of the hidden units.
-            sharpness: standard deviation of what a hidden unit starts with, on standardised columns; None leaves it to
-                torch, whose units are close to linear at first and in a few hundred updates hardly bend.
+            trained: mask of the values that may be other than zero: those that fine-tuning moves.
+            reads: columns of the embedding that each hidden unit reads.
+            sharpness: initial standard deviation of the hidden units, on standardised columns; None for torch's own
+                initialisation, whose units are close to linear and in a few hundred updates hardly bend.
         """
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(directions.shape[1]))
@@ -56,7 +55,7 @@ class DescriptionNetwork(nn.Module):
 
     @classmethod
     def restore(cls, state: dict[str, Tensor]) -> DescriptionNetwork:
-        """From its ``state_dict``, in evaluation mode and frozen."""
+        """The network of a ``state_dict``, in evaluation mode and frozen."""
         network = cls(state["directions"], state["trained"] > 0.5, state["reads"] > 0.5)
         network.load_state_dict(state)
         return network.eval().requires_grad_(False)
@@ -81,12 +80,10 @@ class DescriptionNetwork(nn.Module):
 
 
 def sharpen(first: nn.Linear, reads: Float[Tensor, "h e"], sharpness: float) -> None:
-    """Start a layer so that the standard deviation of its hidden units is ``sharpness`` on standardised columns.
+    """Initialise a layer so that the standard deviation of its units is ``sharpness`` on standardised columns.
 
-    Args:
-        first: the layer; its weight and bias are drawn anew.
-        reads: 1 where a unit reads a column; the last that it reads is the flag, which is the same for all.
-        sharpness: the standard deviation, and the largest bias.
+    Of the columns that a unit reads (1 in ``reads``) the last is a flag, which is the same for all. Biases are uniform
+    up to ``sharpness``.
     """
     read = (reads.sum(1) - 1).clamp_min(1.0)
     nn.init.normal_(first.weight)
@@ -98,7 +95,7 @@ def sharpen(first: nn.Linear, reads: Float[Tensor, "h e"], sharpness: float) -> 
 def principal_directions(normalized: Float[Tensor, "t d"], count: int) -> Float[Tensor, "k d"]:
     """At most ``count`` principal directions of some adapters, each as long as the adapters' spread along it.
 
-    They are directions of the raw second moment: what adapters differ from zero by, in normalised units.
+    They are directions of the raw second moment, around zero, in normalised units.
     """
     _, singular, axes = torch.linalg.svd(normalized.double(), full_matrices=False)
     kept = min(count, len(singular))
@@ -107,12 +104,10 @@ def principal_directions(normalized: Float[Tensor, "t d"], count: int) -> Float[
 
 
 def moved_values(vectors: Float[Tensor, "t d"], start: Float[Tensor, " d"], sizes: Sequence[int]) -> Bool[Tensor, " d"]:
-    """Which values of an adapter fine-tuning moves, whole tensors at a time: not LoRA's A where the zoo froze it.
+    """Mask of the values of an adapter that fine-tuning moves, whole tensors at a time: without LoRA's A if frozen.
 
     Args:
         vectors: raw adapters of the seen tasks.
-        start: their shared initialisation.
-        sizes: number of values of each tensor.
     """
     # The mean of equal checkpoints differs from them by rounding.
     moved = (vectors - start).abs().amax(0) > 1e-5 * start.abs() + 1e-12
@@ -123,17 +118,15 @@ def moved_values(vectors: Float[Tensor, "t d"], start: Float[Tensor, " d"], size
 def factor_reads(
     groups: Sequence[tuple[str, tuple[int, ...]]], parts: Sequence[str], size: int, hidden: int
 ) -> Bool[Tensor, "h e"]:
-    """Hidden units that read one factor of the description each, with the flag that says whether its part is there.
+    """Columns that each of ``hidden`` units reads: one factor of the description, in turn, and its presence flag.
 
-    The network is then a sum of functions of one factor each, which is what some hundred tasks can teach.
+    The network is then a sum of functions of one factor each, which some hundred tasks can determine.
 
     Args:
-        groups: the factors: the part and the columns of each (``FusionEncoder.groups``).
+        groups: part and columns of each factor (``FusionEncoder.groups``).
         parts: in the order of the embedding's flags, which are its last columns.
-        size: of the embedding.
-        hidden: number of units; factors take turns.
     """
-    flags = {part: size - len(parts) + place for place, part in enumerate(parts)}
+    flags = {part: size - len(parts) + index for index, part in enumerate(parts)}
     reads = torch.zeros(hidden, size, dtype=torch.bool)
     for unit in range(hidden):
         part, columns = groups[unit % len(groups)]

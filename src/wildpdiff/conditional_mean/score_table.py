@@ -1,18 +1,16 @@
-"""The table of a generator's cross-validation: accuracies, leads and weights; read without torch."""
+"""Table of a generator's cross-validation: accuracies, leads and weights; read without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from wildpdiff.errors import ArtifactError
 
 DELIVERED = "generated"
-"""Name of the row of what is delivered."""
+"""Name of the row of the delivered estimate."""
 
 FEW_TASKS = 30
-"""With fewer seen tasks, cross-validation says little of a new one."""
+"""With fewer seen tasks, cross-validation is little evidence about a new one."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +18,11 @@ class MethodScore:
     """One row of the table; accuracies in percent, means over tasks.
 
     Attributes:
-        method: its name.
-        accuracy: on images of a task that no other task learns from.
+        accuracy: on images of a task that no other task is trained on.
         loss: mean cross-entropy on the same images.
-        lead: points of accuracy by which what is delivered is ahead of the method, mean over tasks.
+        lead: accuracy of the delivered estimate less that of the method, in points, mean over tasks.
         low, high: 95 % interval of the lead (Student's, over tasks).
-        weight: share of the method in what is delivered; None where it is no part of it.
+        weight: of the method in the delivered blend; None where it is no part of it.
     """
 
     method: str
@@ -39,11 +36,10 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How good what is delivered was on seen tasks that it was made without.
+    """Scores of the delivered estimate and its alternatives on held-out seen tasks.
 
     Attributes:
-        rows: one a method, what is delivered last.
-        tasks: seen tasks.
+        rows: one a method, the delivered one last.
         images: labelled images a task that were scored, the median.
     """
 
@@ -61,7 +57,7 @@ class CrossValidation:
 
     @property
     def few(self) -> bool:
-        """Whether the tasks are too few for the table to say much of a new one."""
+        """Whether the tasks are too few for the table to be evidence about a new one."""
         return self.tasks < FEW_TASKS
 
     def row(self, method: str) -> MethodScore | None:
@@ -70,7 +66,7 @@ class CrossValidation:
 
     @property
     def delivered(self) -> MethodScore:
-        """The row of what is delivered."""
+        """The row of the delivered estimate."""
         found = self.row(DELIVERED)
         assert found is not None
         return found
@@ -82,7 +78,7 @@ class CrossValidation:
 
     @property
     def composition(self) -> str:
-        """What generated adapters are made of, in words: ``direct networks (75 %) and nearest task (25 %)``."""
+        """Composition of the delivered blend, in words: ``direct networks (75 %) and nearest task (25 %)``."""
         used = sorted((row for row in self.rows if row.weight), key=lambda row: -(row.weight or 0))
         if len(used) == 1:
             return used[0].method
@@ -90,7 +86,7 @@ class CrossValidation:
 
     @property
     def verdict(self) -> str:
-        """What the table says, in two or three sentences."""
+        """Summary of the table, in two or three sentences."""
         own, other = self.delivered, self.best_alternative
         text = (
             f"On {self.tasks} seen tasks, each held out, generated adapters reach {own.accuracy:.1f} %; the best of "
@@ -98,16 +94,7 @@ class CrossValidation:
         )
         if self.few:
             text += (
-                f" {self.tasks} seen tasks are few: with fewer than {FEW_TASKS} this says little of a new task, and no "
-                "trust can be calibrated. Fine-tune more tasks, and check adapters on labelled images."
+                f" {self.tasks} seen tasks are few: with fewer than {FEW_TASKS} this is little evidence about a new "
+                "task, and no trust can be calibrated. Fine-tune more tasks, and check adapters on labelled images."
             )
         return text
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"rows": [asdict(row) for row in self.rows], "tasks": self.tasks, "images": self.images}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> CrossValidation:
-        """The inverse of :meth:`to_json`."""
-        return cls(tuple(MethodScore(**row) for row in data["rows"]), data["tasks"], data["images"])

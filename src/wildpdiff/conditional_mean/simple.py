@@ -1,13 +1,13 @@
 """Estimators without training: the pretrained model, the mean adapter, the nearest task, and kernel ridge regression.
 
-They are what an adapter from a description has to beat, and what a generator falls back on where it does not. All but
-the first are weighted sums of the seen adapters, so that leaving a task out is exact and costs no refit.
+Baselines of every adapter from a description, and estimators that a generator may blend in. All but the first are
+weighted sums of the seen adapters, so that leaving a task out is exact and costs no refit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wildpdiff.conditional_mean.kernel import Matrix, as_matrix, solve
+from wildpdiff.records import encode
 
 PRETRAINED = "pretrained"
 MEAN = "mean adapter"
@@ -46,10 +47,7 @@ class SimpleEstimators:
         units: mean squared distance between two seen tasks, by part.
         part_weights: of the kernel's squared distance, by part; chosen by leave-one-out error, as the next two.
         length_scale: of the kernel, in units of the root mean square distance.
-        ridge: added to the kernel's diagonal.
         start: normalised adapter that leaves the pretrained model as it is.
-        seen: embeddings of the seen tasks.
-        targets: their normalised adapters.
     """
 
     sizes: tuple[int, ...]
@@ -98,16 +96,7 @@ class SimpleEstimators:
 
     def without(self, rows: Bool[Tensor, " t"]) -> SimpleEstimators:
         """The same on the other seen tasks; units and choices are kept."""
-        return SimpleEstimators(
-            self.sizes,
-            self.units,
-            self.part_weights,
-            self.length_scale,
-            self.ridge,
-            self.start,
-            self.seen[~rows],
-            self.targets[~rows],
-        )
+        return replace(self, seen=self.seen[~rows], targets=self.targets[~rows])
 
     def _nearest(self, squared: Matrix, mean: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The adapter of the nearest task; the mean adapter where a description shares no part with any."""
@@ -132,12 +121,7 @@ class SimpleEstimators:
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with the seen tasks, restore the estimators."""
-        return {
-            "units": list(self.units),
-            "part_weights": list(self.part_weights),
-            "length_scale": self.length_scale,
-            "ridge": self.ridge,
-        }
+        return {name: encode(getattr(self, name)) for name in ("units", "part_weights", "length_scale", "ridge")}
 
     @classmethod
     def from_state(
@@ -148,7 +132,7 @@ class SimpleEstimators:
         seen: Float[Tensor, "t e"],
         targets: Float[Tensor, "t d"],
     ) -> SimpleEstimators:
-        """Restore from :attr:`config` and the tensors of the seen tasks."""
+        """Restored from :attr:`config` and the tensors of the seen tasks."""
         units, weights = tuple(config["units"]), tuple(config["part_weights"])
         return cls(sizes, units, weights, config["length_scale"], config["ridge"], start, seen, targets)
 
@@ -156,14 +140,7 @@ class SimpleEstimators:
 def fit_simple_estimators(
     sizes: tuple[int, ...], start: Float[Tensor, " d"], seen: Float[Tensor, "t e"], targets: Float[Tensor, "t d"]
 ) -> SimpleEstimators:
-    """Choose the kernel by the exact leave-one-out error of the normalised adapters.
-
-    Args:
-        sizes: columns of each part of the embeddings; one presence flag a part follows them.
-        start: normalised adapter of the pretrained model.
-        seen: embeddings of the seen tasks.
-        targets: their normalised adapters.
-    """
+    """The estimators of these tasks; the kernel is chosen by the exact leave-one-out error of normalised adapters."""
     raw = _part_distances(sizes, (1.0,) * len(sizes), seen, seen)
     units = tuple(_mean_of_pairs(squared) for squared in raw)
     squared = [own / unit for own, unit in zip(raw, units, strict=True)]
@@ -203,7 +180,7 @@ def _part_distances(sizes: Sequence[int], units: Sequence[float], left: Tensor, 
 
 
 def _combined(squared: Sequence[Matrix], weights: Sequence[float] | None) -> Matrix:
-    """Weighted mean over the parts that both have; infinite where they share none that counts."""
+    """Weighted mean over the parts that both have; infinite where they share none of positive weight."""
     own = [1.0] * len(squared) if weights is None else list(weights)
     known = [weight * ~np.isnan(part) for weight, part in zip(own, squared, strict=True)]
     total = sum(weight * np.nan_to_num(part) for weight, part in zip(own, squared, strict=True))
@@ -216,7 +193,7 @@ def _gaussian(squared: Matrix, length_scale: float) -> Matrix:
 
 
 def _with_itself(kernel: Matrix) -> Matrix:
-    """A task is as like itself as can be, also where it has none of the parts that count."""
+    """A kernel with ones on the diagonal, also where a task has no part of positive weight."""
     result = kernel.copy()
     np.fill_diagonal(result, 1.0)
     return result

@@ -1,4 +1,4 @@
-"""The labelled images of the seen tasks: which are learned from, and which are looked at."""
+"""The labelled images of the seen tasks, for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wildpdiff.zoo.features import ImageRows, TaskFeatures
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some labelled images of some tasks, behind the stem, with the labels; ``inputs`` is ``[b, m, …]``."""
+    """Labelled images of some tasks behind the stem; ``inputs`` is ``[b, m, …]``."""
 
     inputs: Tensor
     labels: Int[Tensor, "b m"]
@@ -27,9 +27,8 @@ class TaskImages:
     """The labelled images of the seen tasks.
 
     Attributes:
-        tasks: one a seen task.
-        seed: of the images on which a network is looked at, the same at every look.
-        rows: of each task, which of its labelled images are learned from and which are looked at.
+        seed: of the images of an evaluation, the same at every evaluation.
+        rows: of each task, its labelled images for training and for evaluation.
     """
 
     tasks: tuple[TaskFeatures, ...]
@@ -45,17 +44,17 @@ class TaskImages:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the tasks."""
+        """Names of the tasks."""
         return tuple(task.name for task in self.tasks)
 
     def of(self, tasks: Sequence[int]) -> TaskImages:
-        """Those of some tasks, in this order; images that the others learn from stay out of what is looked at."""
+        """The images of some tasks, in this order; the others' training images stay excluded from evaluations."""
         return TaskImages(
             tuple(self.tasks[task] for task in tasks), self.seed, tuple(self.rows[task] for task in tasks)
         )
 
     def draw(self, tasks: Int[Tensor, " b"], images: int, draws: torch.Generator) -> ImageBatch:
-        """``images`` random images of each of these tasks to learn from, with replacement."""
+        """``images`` random training images of each of these tasks, with replacement."""
         picked = []
         for number in tasks.tolist():
             rows = self.rows[number].trained
@@ -63,23 +62,20 @@ class TaskImages:
         return self._batch(tasks, picked)
 
     def fixed(self, tasks: Int[Tensor, " b"], images: int) -> ImageBatch:
-        """The same images at every call, of those to look at; where there are fewer, some repeatedly."""
+        """The same evaluation images at every call; where there are fewer, some repeatedly."""
         picked = []
         for number in tasks.tolist():
-            rows = self.rows[number].unshared
+            rows = self.rows[number].leak_free
             order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", number))
             picked.append(rows[order[torch.arange(images) % len(rows)]])
         return self._batch(tasks, picked)
 
-    def judged(self, task: int, most: int, *, validation: bool = False) -> tuple[Tensor, Int[Tensor, " n"]]:
-        """At most so many images of one task that no other task learns from, each once, with their labels.
+    def evaluation(self, task: int, most: int, *, validation: bool = False) -> tuple[Tensor, Int[Tensor, " n"]]:
+        """At most ``most`` images of one task that no other task is trained on, each once, with their labels.
 
-        Args:
-            task: its index.
-            most: how many at most.
-            validation: of the validation images alone, where there are any.
+        With ``validation`` of the validation images alone, where there are any.
         """
-        rows = self.rows[task].unshared
+        rows = self.rows[task].leak_free
         if validation:
             late = rows[rows >= len(self.tasks[task].train_labels)]
             rows = late if len(late) else rows

@@ -1,43 +1,50 @@
-"""Training networks on the seen tasks: how the number of updates is chosen."""
+"""Training of networks on the seen tasks: the number of updates chosen on held-out tasks, ensembles over folds."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.autoencoder.training import Progress, check_finite, flush_denormals, is_over, seeded
-from wildpdiff.conditional_mean.network_store import NetworkStore
-from wildpdiff.errors import TrainingError
+from wildpdiff.artifact import read_safetensors, safetensors_bytes, tensors_hash
+from wildpdiff.disk import content_hash, json_bytes, write_file
+from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
-
-FEWEST_TO_HOLD_OUT = 5
-"""With fewer tasks than this nothing can be chosen on held-out ones; all updates are made."""
+from wildpdiff.training import (
+    ParameterAverage,
+    Progress,
+    check_finite,
+    flush_denormals,
+    is_over,
+    seeded,
+    train,
+    warmup_constant,
+)
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class NetworkTraining:
-    """How a network is trained on the seen tasks, by AdamW with averaged weights.
+    """Training of a network on the seen tasks, by AdamW with averaged weights.
 
     Attributes:
-        steps: most updates; how many are made is chosen on held-out seen tasks.
-        tasks: seen tasks an update.
-        warmup: updates of linear warm-up, after which the rates stay as they are, so that a run that is stopped early
-            is the beginning of a longer one.
-        averaging: decay of the moving average of the weights, which is what is kept (Polyak & Juditsky 1992).
+        steps: most updates; the number is chosen on held-out seen tasks.
+        warmup: updates of linear warm-up, after which the rates are constant.
+        averaging: decay of the moving average of the weights, which is the result.
         held_out: share of the seen tasks on which the number of updates is chosen.
-        look_every: updates between two looks at their loss; the first few are closer together
+        evaluate_every: updates between two evaluations of their loss; the first few are closer together
             (:attr:`evaluation_steps`).
-        patience: looks without a lower loss after which the choice is made.
+        patience: evaluations without a lower loss after which the choice is made.
     """
 
     steps: int = 400
@@ -45,34 +52,34 @@ class NetworkTraining:
     warmup: int = 20
     averaging: float = 0.97
     held_out: float = 0.2
-    look_every: int = 20
+    evaluate_every: int = 20
     patience: int = 5
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.tasks < 1 or self.look_every < 1:
+        if self.steps < 1 or self.tasks < 1 or self.evaluate_every < 1:
             raise TrainingError(
-                f"A training has {self.steps} updates of {self.tasks} tasks, with a look every {self.look_every}. "
-                "Give at least 1 of each."
+                f"A training has {self.steps} updates of {self.tasks} tasks, with an evaluation every "
+                f"{self.evaluate_every}. Give at least 1 of each."
             )
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """Numbers of updates after which the held-out loss is evaluated.
 
-        0, an eighth, a quarter and a half of ``look_every``, and its multiples. With wide layers and few tasks the best
-        network is one of the first; multiples alone would miss it and end the training late.
+        0, an eighth, a quarter and a half of ``evaluate_every``, and its multiples. With wide layers and few tasks the
+        best network is one of the first; multiples alone would miss it and end the training late.
         """
-        early = {self.look_every // part for part in (8, 4, 2)} - {0}
-        regular = range(self.look_every, self.steps + 1, self.look_every)
+        early = {self.evaluate_every // part for part in (8, 4, 2)} - {0}
+        regular = range(self.evaluate_every, self.steps + 1, self.evaluate_every)
         return (0, *sorted(step for step in early if step <= self.steps), *regular)
 
 
 @runtime_checkable
 class TrainingProblem(Protocol[Network]):
-    """A network and its loss on some tasks, for :func:`train_network`."""
+    """A network and its loss on some tasks."""
 
     def network(self, tasks: Sequence[int]) -> Network:
-        """An untrained network for training on these tasks; may be started from their adapters and no others."""
+        """An untrained network for these tasks; may be started from their adapters and no others."""
 
     def groups(self, network: Network) -> list[dict[str, Any]]:
         """The parameters with their rates, as ``torch.optim.AdamW`` takes them."""
@@ -83,7 +90,7 @@ class TrainingProblem(Protocol[Network]):
 
 @runtime_checkable
 class TaskProblem(TrainingProblem[Network], Protocol[Network]):
-    """A network, its loss on some tasks and its loss where it was not trained, for :func:`fit_network`."""
+    """A network, its loss on some tasks and its loss on tasks that it was not trained on."""
 
     def held_out_loss(self, network: Network, tasks: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """The loss on tasks that the network was not trained on; nothing in it is random."""
@@ -95,45 +102,13 @@ class FittedNetwork(Generic[Network]):
 
     Attributes:
         network: with averaged weights, in evaluation mode, frozen.
-        steps: updates made, as chosen on held-out seen tasks.
-        losses: of those updates.
-        held_out_losses: of the training that chose the number, after its ``evaluation_steps``; empty without any.
+        held_out_losses: after each of the ``evaluation_steps``; empty without any.
     """
 
     network: Network
     steps: int
     losses: Float[Tensor, " steps"] = field(repr=False)
-    held_out_losses: Float[Tensor, " looks"] = field(repr=False)
-
-
-def fit_network(
-    problem: TaskProblem[Network], count: int, config: NetworkTraining, seed: int, what: str
-) -> FittedNetwork[Network]:
-    """Choose the number of updates on held-out seen tasks, then train on all of them for so many.
-
-    Args:
-        problem: network and losses.
-        count: number of seen tasks; the problem's tasks are ``0 … count - 1``.
-        config: how.
-        seed: of everything random; the same seed gives the same bytes for one number of threads.
-        what: name of the network, for errors.
-
-    Raises:
-        TrainingError: a loss is not finite.
-    """
-    every = list(range(count))
-    steps, looks = config.steps, torch.zeros(0)
-    with flush_denormals(), one_thread():
-        if count >= FEWEST_TO_HOLD_OUT:
-            order = torch.randperm(count, generator=torch_generator(seed, what, "held out"))
-            kept = max(1, round(config.held_out * count))
-            held = order[:kept].sort().values
-            rest = order[kept:].sort().values.tolist()
-            trial = _train(problem, rest, config, config.steps, seed, what, _evaluation(problem, held))
-            looks = trial.held_out_losses
-            steps = config.evaluation_steps[int(looks.argmin())]
-        fitted = _train(problem, every, config, steps, seed, what, None)
-    return FittedNetwork(fitted.network, steps, fitted.losses, looks)
+    held_out_losses: Float[Tensor, " evaluations"] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -141,17 +116,66 @@ class FittedEnsemble(Generic[Network]):
     """Networks of which each was trained without a part of the seen tasks (cross-validated committee).
 
     Attributes:
-        networks: one a part and problem, part by part, with averaged weights from the look at which the loss of that
-            part was lowest, frozen.
+        networks: one a part and problem, part by part, with averaged weights from the evaluation at which the loss of
+            that part was lowest, frozen.
         fold: for each seen task its part; -1 where nothing was trained without it.
-        steps: updates that each network has behind it.
-        losses: of all updates, one network after the other.
     """
 
     networks: tuple[Network, ...]
     fold: Int[Tensor, " t"]
     steps: tuple[int, ...]
     losses: Float[Tensor, " steps"] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NetworkStore:
+    """Trained networks in a folder, so that a fit that was killed loses only the one in training.
+
+    File names are hashes of everything that decides the weights, so that one folder may hold networks of several fits.
+    A file appears whole or not at all.
+
+    Attributes:
+        key: hash of everything that decides all networks of one fit.
+    """
+
+    folder: Path
+    key: str
+
+    @classmethod
+    def of(cls, folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> NetworkStore:
+        """The store of the fit that these tensors and plain JSON values decide, at these versions of the packages."""
+        try:
+            package = version("wildpdiff")
+        except PackageNotFoundError:  # run from a source tree
+            package = "unknown"
+        versions = {"wildpdiff": package, "torch": str(torch.__version__)}
+        return cls(folder, content_hash(json_bytes({**settings, **versions}) + tensors_hash(tensors).encode()))
+
+    def load(self, network: Network, *name: int) -> FittedNetwork[Network] | None:
+        """The stored weights in a network of their shapes; None where they are missing or not as they were written."""
+        try:
+            tensors = read_safetensors(self._path(name))
+            if not torch.equal(tensors.pop("sha256"), self._check(name, tensors)):
+                return None
+            steps, losses, held_out = (tensors.pop(key) for key in ("steps", "losses", "held_out_losses"))
+            network.load_state_dict({key.removeprefix("network."): value for key, value in tensors.items()})
+        except (ArtifactError, KeyError, RuntimeError):
+            return None
+        return FittedNetwork(network.eval().requires_grad_(False), int(steps), losses, held_out)
+
+    def save(self, fitted: FittedNetwork[Network], *name: int) -> None:
+        """Write a trained network; raises :class:`ArtifactError` where the disk refuses."""
+        tensors = {f"network.{key}": value for key, value in fitted.network.state_dict().items()}
+        tensors |= {"steps": torch.tensor(fitted.steps), "losses": fitted.losses}
+        tensors["held_out_losses"] = fitted.held_out_losses
+        write_file(self._path(name), safetensors_bytes({**tensors, "sha256": self._check(name, tensors)}))
+
+    def _check(self, name: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Tensor:
+        digest = content_hash(json_bytes([self.key, *name]) + tensors_hash(tensors).encode())
+        return torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
+
+    def _path(self, name: tuple[int, ...]) -> Path:
+        return self.folder / f"network-{content_hash(json_bytes([self.key, *name]))[:32]}.safetensors"
 
 
 def folds(names: Sequence[str], parts: int, seed: int, what: str) -> Int[Tensor, " t"]:
@@ -169,7 +193,7 @@ def folds(names: Sequence[str], parts: int, seed: int, what: str) -> Int[Tensor,
 
 
 def train_network(
-    problem: TrainingProblem[Network], tasks: Sequence[int], config: NetworkTraining, seed: int, what: str
+    problem: TrainingProblem[Network], tasks: Sequence[int], config: NetworkTraining, *, seed: int, what: str
 ) -> Network:
     """A network trained on some tasks for all updates, with averaged weights, frozen.
 
@@ -177,36 +201,31 @@ def train_network(
         TrainingError: a loss is not finite.
     """
     with flush_denormals(), one_thread():
-        return _train(problem, tasks, config, config.steps, seed, what, None).network
+        return TaskTraining(problem, tasks, config, seed, what).run(config.steps).network
 
 
 def fit_ensemble(
     problems: Sequence[TaskProblem[Network]],
     names: Sequence[str],
-    parts: int,
     config: NetworkTraining,
+    *,
+    parts: int,
     seed: int,
     what: str,
     trained: int | None = None,
     progress: Progress | None = None,
     store: NetworkStore | None = None,
 ) -> FittedEnsemble[Network]:
-    """Train one network of each kind without each part of the seen tasks; that part says when to stop.
+    """One network of each kind without each part of the seen tasks; the loss on that part ends the training.
 
     The mean of the networks is steadier than one, the more so the less alike they err (Krogh & Vedelsby 1995); every
-    task counts in most of them, and for every seen task there are some that never saw it: a prediction as for an
-    unseen task, at no further cost.
+    task counts in most of them, and for every seen task there are some that were trained without it: a prediction as
+    for an unseen task, at no further cost.
 
     Args:
-        problems: network and losses of each kind; ``config.held_out`` plays no part.
-        names: of the seen tasks, by which they are parted.
-        parts: how many parts.
-        config: how.
-        seed: of everything random.
-        what: name of the networks, for errors.
-        trained: without how many of the parts networks are trained; each of them by default.
-        progress: called with (updates done, most updates in all).
-        store: keeps every network as it is finished; those that it has are not trained again.
+        config: of the training; ``held_out`` is not read.
+        trained: number of parts without which networks are trained; all by default.
+        store: of finished networks; those that it has are not trained again.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -217,22 +236,23 @@ def fit_ensemble(
     jobs = [(part, kind) for part in range(trained) for kind in range(len(problems))]
     total = len(jobs) * config.steps
 
-    def train(job: tuple[int, int], tick: Callable[[float], None]) -> FittedNetwork[Network]:
+    def fit(job: tuple[int, int], tick: Callable[[float], None]) -> FittedNetwork[Network]:
         part, kind = job
         problem, own = problems[kind], sub_seed(seed, what, part, kind)
         rest, left_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
-        found = None if store is None else _stored(store, problem, rest, own, what, part, kind)
+        training = TaskTraining(problem, rest, config, own, what, evaluation_of(problem, left_out))
+        found = None if store is None else store.load(training.network(), *job)
         if found is None:
-            evaluate = _evaluation(problem, left_out)
-            ahead = _ahead(tick, config)
+            # A training is most likely stopped early: progress is the share of a guess of its length.
+            expected = min(config.steps, 3 * config.patience * config.evaluate_every)
             with flush_denormals():
-                found = _train(problem, rest, config, config.steps, own, what, evaluate, keep_best=True, progress=ahead)
+                found = training.run(config.steps, lambda step, _: tick(min(0.95, step / expected)))
             if store is not None:
-                store.save(found.network, found.steps, found.losses, found.held_out_losses, part, kind)
+                store.save(found, *job)
         return found
 
     advance = None if progress is None else lambda share: progress(round(share * total), total)
-    fitted = list(in_parallel(train, jobs, advance))
+    fitted = list(in_parallel(fit, jobs, advance))
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
         torch.where(fold < trained, fold, -1),
@@ -241,81 +261,61 @@ def fit_ensemble(
     )
 
 
-def _stored(
-    store: NetworkStore, problem: TaskProblem[Network], tasks: Sequence[int], seed: int, what: str, *name: int
-) -> FittedNetwork[Network] | None:
-    """A network that an earlier call has finished."""
-    kept = store.load(*name)
-    if kept is None:
-        return None
-    with seeded(sub_seed(seed, what, "weights")):
-        network = problem.network(tasks)
-    network.load_state_dict(kept.state)
-    return FittedNetwork(network.eval().requires_grad_(False), kept.steps, kept.losses, kept.held_out_losses)
+@dataclass(frozen=True)
+class TaskTraining(Generic[Network]):
+    """Training of one network; with an evaluation it ends early, and the result is that of the lowest held-out loss."""
+
+    problem: TrainingProblem[Network]
+    tasks: Sequence[int]
+    config: NetworkTraining
+    seed: int
+    what: str
+    evaluate: Callable[[Network], float] | None = None
+
+    def network(self) -> Network:
+        """The untrained network."""
+        with seeded(sub_seed(self.seed, self.what, "weights")):
+            return self.problem.network(self.tasks)
+
+    def run(self, steps: int, progress: Progress | None = None) -> FittedNetwork[Network]:
+        """The trained network."""
+        config, problem = self.config, self.problem
+        draws = torch_generator(self.seed, self.what, "batches")
+        pool, evaluated = torch.tensor(list(self.tasks)), set(config.evaluation_steps)
+        with seeded(sub_seed(self.seed, self.what, "weights")):
+            network = problem.network(self.tasks).train()
+            average = ParameterAverage(network, config.averaging)
+            best = copy.deepcopy(average.module)
+            held_out = [] if self.evaluate is None else [self.evaluate(best)]
+            for first in held_out:
+                check_finite(first, 0, self.what)
+            optimizer = torch.optim.AdamW(problem.groups(network), betas=(0.9, 0.99))
+
+            def objective() -> Tensor:
+                picked = pool[torch.randperm(len(pool), generator=draws)[: config.tasks]]
+                return problem.loss(network, picked, draws)
+
+            def after(step: int) -> bool:
+                average.update(step)
+                if self.evaluate is None or step not in evaluated:
+                    return False
+                held_out.append(self.evaluate(average.module))
+                check_finite(held_out[-1], step, self.what)
+                if held_out.index(min(held_out)) == len(held_out) - 1:
+                    best.load_state_dict(average.module.state_dict())
+                return is_over(held_out, config.patience)
+
+            schedule = warmup_constant(optimizer, config.warmup)
+            losses = train(
+                optimizer, objective, steps, name=self.what, schedule=schedule, after=after, progress=progress
+            )
+        if self.evaluate is None:
+            return FittedNetwork(average.module, steps, losses, torch.zeros(0))
+        chosen = config.evaluation_steps[held_out.index(min(held_out))]
+        return FittedNetwork(best, chosen, losses, torch.tensor(held_out))
 
 
-def _ahead(tick: Callable[[float], None], config: NetworkTraining) -> Progress:
-    """The progress of a training that is most likely stopped early: the share of a guess of its length."""
-    expected = min(config.steps, 3 * config.patience * config.look_every)
-    return lambda step, _: tick(min(0.95, step / expected))
-
-
-def _train(
-    problem: TrainingProblem[Network],
-    tasks: Sequence[int],
-    config: NetworkTraining,
-    steps: int,
-    seed: int,
-    what: str,
-    evaluate: Callable[[Network], float] | None,
-    *,
-    keep_best: bool = False,
-    progress: Progress | None = None,
-) -> FittedNetwork[Network]:
-    """Train; with a held-out loss stop once it has not fallen for long, and keep the best network if asked to."""
-    draws = torch_generator(seed, what, "batches")
-    pool = torch.tensor(tasks)
-    evaluated = set(config.evaluation_steps)
-    losses: list[float] = []
-    with seeded(sub_seed(seed, what, "weights")):
-        network = problem.network(tasks).train()
-        averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        best = copy.deepcopy(averaged)
-        looks = [] if evaluate is None else [evaluate(averaged)]
-        for loss_at_start in looks:
-            check_finite(loss_at_start, 0, what)
-        groups = problem.groups(network)
-        rates = [float(group["lr"]) for group in groups]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
-        for step in range(steps):
-            picked = pool[torch.randperm(len(pool), generator=draws)[: config.tasks]]
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * min(1.0, (step + 1) / config.warmup)
-            optimizer.zero_grad(set_to_none=True)
-            loss = problem.loss(network, picked, draws)
-            check_finite(float(loss.detach()), step + 1, what)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            # A young average forgets its start faster than an old one.
-            decay = min(config.averaging, (1.0 + step) / (10.0 + step))
-            torch._foreach_lerp_(list(averaged.parameters()), [p.detach() for p in network.parameters()], 1.0 - decay)
-            if progress is not None:
-                progress(step + 1, steps)
-            if evaluate is not None and step + 1 in evaluated:
-                looks.append(evaluate(averaged))
-                check_finite(looks[-1], step + 1, what)
-                if keep_best and looks.index(min(looks)) == len(looks) - 1:
-                    best.load_state_dict(averaged.state_dict())
-                if is_over(looks, config.patience):
-                    break
-    if keep_best:
-        kept = config.evaluation_steps[looks.index(min(looks))]
-        return FittedNetwork(best, kept, torch.tensor(losses), torch.tensor(looks))
-    return FittedNetwork(averaged, steps, torch.tensor(losses), torch.tensor(looks))
-
-
-def _evaluation(problem: TaskProblem[Network], tasks: Tensor) -> Callable[[Network], float]:
+def evaluation_of(problem: TaskProblem[Network], tasks: Tensor) -> Callable[[Network], float]:
     """The loss on tasks that a network is trained without."""
 
     def loss(network: Network) -> float:

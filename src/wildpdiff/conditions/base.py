@@ -1,4 +1,4 @@
-"""The seam of the conditions: an encoder of one part of a description, fitted on the seen tasks by statistics alone."""
+"""Interface of the conditions: an encoder of one part of a description, fitted by statistics of the seen tasks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
 
 CLIP = 4.0
-"""Standardised values are clipped to ±CLIP: a network must not be driven by a value far outside the seen tasks."""
+"""Bound of standardised values: a network must not be driven by a value far outside the seen tasks."""
 
 Featuriser = Callable[[Images], Tensor]
 """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``; ``Backbone.image_features`` is one."""
 
+ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
+"""Task indices ``int64 [b]`` and a generator to condition embeddings ``[b, e]``, drawn anew at every training step."""
+
 
 @runtime_checkable
 class BlockFeaturiser(Protocol):
-    """A featuriser of images that says what its features are; a plain function counts as one block."""
+    """Featuriser of images with named blocks of features; a plain function counts as one block."""
 
     @property
     def identity(self) -> str:
-        """What makes the features, weights included: a condition is restored with the same one only."""
+        """Identity of the features, weights included: a condition is restored with the same one only."""
 
     @property
     def blocks(self) -> Mapping[str, int]:
@@ -34,14 +37,10 @@ class BlockFeaturiser(Protocol):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Blocks that are a factor of their own besides."""
+        """Blocks that are also a factor of their own."""
 
     def __call__(self, images: Images) -> Tensor:
         """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``."""
-
-
-ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
-"""Task indices ``int64 [b]`` and a generator to condition embeddings ``[b, e]``, drawn anew at every training step."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,15 @@ class ConditionEmbedding:
 
 @runtime_checkable
 class ConditionEncoder(Protocol):
-    """Encodes one part of a description. Deterministic; nothing in it is learned by gradient."""
+    """Encoder of one part of a description. Deterministic; nothing in it is learned by gradient."""
 
     @property
     def kind(self) -> str:
-        """The registered name of the class."""
+        """Registered name of the stored state."""
 
     @property
     def part(self) -> str:
-        """The part of a description that it reads, one of ``PARTS``."""
+        """The part of a description, one of ``PARTS``."""
 
     @property
     def size(self) -> int:
@@ -79,24 +78,24 @@ class ConditionEncoder(Protocol):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values that, with :attr:`tensors`, restore the encoder."""
+        """Plain JSON values of the state."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The fitted statistics, by name."""
+        """Tensors of the state, by name."""
 
     def encode(self, description: Description) -> ConditionEmbedding:
-        """The embedding of the part, zero where it is missing; raises :class:`DescriptionError` on a bad value."""
+        """Embedding of the part, zero where it is missing; raises :class:`DescriptionError` on a bad value."""
 
     @classmethod
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> ConditionEncoder:
-        """Restore from :attr:`config` and :attr:`tensors`; encoders of images are given their featuriser again."""
+        """Inverse of :attr:`config` and :attr:`tensors`; the featuriser of images is not part of the state."""
 
 
 def feature_blocks(featurise: Featuriser, width: int) -> dict[str, int]:
-    """The blocks of a featuriser whose features are ``width`` long; a plain function has one.
+    """Blocks of a featuriser whose features are ``width`` long; a plain function has one.
 
     Raises:
         DescriptionError: the featuriser's blocks are of another length, so the features are not its own.
@@ -110,13 +109,3 @@ def feature_blocks(featurise: Featuriser, width: int) -> dict[str, int]:
             "Give the featuriser that made them."
         )
     return blocks
-
-
-def feature_factors(featurise: Featuriser) -> tuple[str, ...]:
-    """The blocks that are a factor of their own; none for a plain function."""
-    return tuple(featurise.factors) if isinstance(featurise, BlockFeaturiser) else ()
-
-
-def featuriser_identity(featurise: Featuriser) -> str:
-    """What a featuriser is; empty for a plain function."""
-    return featurise.identity if isinstance(featurise, BlockFeaturiser) else ""

@@ -1,8 +1,7 @@
-"""Image features of a CLIP model that the user has, in place of the backbone's: what the paper conditions on."""
+"""Image features of a local CLIP model in place of the backbone's: the condition of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wildpdiff.artifact import tensors_hash
-from wildpdiff.backbones.feature_memory import FeatureMemory
+from wildpdiff.backbones.image_features import FeatureMemory
 from wildpdiff.conditions.pretrained import load_local
 from wildpdiff.disk import read_json
 from wildpdiff.errors import ArtifactError, DataError
@@ -28,10 +27,17 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 class ClipFeaturiser:
     """Image embeddings of CLIP (Radford et al. 2021), of unit length, from a local folder.
 
-    A :class:`~wildpdiff.conditions.base.BlockFeaturiser`: give it to ``fit_fusion`` where the backbone's
-    ``image_features`` stand, and again when the condition is restored. The embedding is projected to the space that
+    A :class:`~wildpdiff.conditions.base.BlockFeaturiser`: give it to ``fit_fusion`` in place of the backbone's
+    ``image_features``, and again when the condition is restored. The embedding is projected to the space that
     images share with words where the model has that projection.
+
+    Attributes:
+        identity: ``clip:`` and the start of the SHA-256 of the weights.
+        blocks: one block, the embedding.
+        factors: none: an embedding is one thing.
     """
+
+    factors: tuple[str, ...] = ()
 
     def __init__(self, folder: Path | str) -> None:
         """Load the image half of a CLIP model; nothing is fetched.
@@ -48,31 +54,16 @@ class ClipFeaturiser:
         self._projection: nn.Module | None = getattr(found, "visual_projection", None)
         config = getattr(found.config, "vision_config", found.config)
         self._size = int(config.image_size)
-        self._width = int(config.hidden_size if self._projection is None else found.config.projection_dim)
-        stated = folder / "preprocessor_config.json"
-        scaling: dict[str, Any] = read_json(stated) if stated.is_file() else {}
+        preprocessor = folder / "preprocessor_config.json"
+        scaling: dict[str, Any] = read_json(preprocessor) if preprocessor.is_file() else {}
         self._mean = np.array(scaling.get("image_mean", MEAN), dtype=np.float32)
         self._std = np.array(scaling.get("image_std", STD), dtype=np.float32)
-        weights = {f"vision.{name}": value for name, value in self._vision.state_dict().items()}
-        if self._projection is not None:
-            weights |= {f"projection.{name}": value for name, value in self._projection.state_dict().items()}
-        self._identity = f"clip:{tensors_hash(weights)[:16]}"
+        halves = {"vision": self._vision} | ({} if self._projection is None else {"projection": self._projection})
+        weights = {f"{half}.{name}": v for half, module in halves.items() for name, v in module.state_dict().items()}
+        width = int(config.hidden_size if self._projection is None else found.config.projection_dim)
+        self.identity = f"clip:{tensors_hash(weights)[:16]}"
+        self.blocks = {"clip": width}
         self._memory = FeatureMemory()
-
-    @property
-    def identity(self) -> str:
-        """``clip:`` and the start of the SHA-256 of the weights."""
-        return self._identity
-
-    @property
-    def blocks(self) -> Mapping[str, int]:
-        """One block, the embedding."""
-        return {"clip": self._width}
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        """None: an embedding is one thing."""
-        return ()
 
     def __call__(self, images: Images) -> Float[Tensor, "n f"]:
         """Embeddings of ``uint8 [n, h, w, 3]`` of any size; raises :class:`DataError` on another layout."""
@@ -94,7 +85,7 @@ class ClipFeaturiser:
         return result.clone()
 
     def _preprocess(self, image: Images) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Bicubic to the model's size along the shorter edge, the middle cut out, channels normalised."""
+        """Bicubic resizing to the model's size along the shorter edge, center crop, normalised channels."""
         height, width = image.shape[:2]
         factor = self._size / min(height, width)
         sizes = (max(self._size, round(width * factor)), max(self._size, round(height * factor)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,27 +26,21 @@ ENCODERS: dict[str, type[ConditionEncoder]] = {
     "images": ImageSetEncoder,
     "text": TextEncoder,
 }
-"""Encoders of one part by kind."""
-
-READABLE = ("metadata", "backgrounds", "examples", "text", "task_id")
-IMAGES = ("backgrounds", "examples")
+"""Encoders of one part by kind of stored state."""
 
 
 @dataclass(frozen=True)
 class FusionEncoder:
-    """Concatenates the embeddings of the parts, then one presence flag a part.
+    """Concatenation of the embeddings of the parts, then one presence flag a part.
 
     The embedding is ``[part 1 | part 2 | … | flag 1, flag 2, …]``; a missing part has zeros and a flag of 0.
-
-    Attributes:
-        encoders: one a part, fitted.
     """
 
     encoders: tuple[ConditionEncoder, ...]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that are read, in the order of the embedding."""
+        """Names of the parts in the order of the embedding."""
         return tuple(encoder.part for encoder in self.encoders)
 
     @property
@@ -70,34 +64,44 @@ class FusionEncoder:
         return tuple(found)
 
     @property
+    def image_encoders(self) -> tuple[ImageSetEncoder, ...]:
+        """Encoders of the parts that are images."""
+        return tuple(entry for entry in self.encoders if isinstance(entry, ImageSetEncoder))
+
+    @property
+    def metadata_encoder(self) -> MetadataEncoder | None:
+        """Encoder of the metadata, which has the schema; ``None`` where the metadata is not read."""
+        return next((entry for entry in self.encoders if isinstance(entry, MetadataEncoder)), None)
+
+    @property
     def featurise(self) -> Featuriser | None:
-        """What images are read by; ``None`` where no part is images."""
-        return next((entry.featurise for entry in self.encoders if isinstance(entry, ImageSetEncoder)), None)
+        """Featuriser of the images; ``None`` where no part is images."""
+        return next((entry.featurise for entry in self.image_encoders), None)
 
     @property
     def null(self) -> Float[Tensor, " e"]:
-        """The embedding of a description of which nothing is known, for classifier-free guidance."""
+        """Embedding of an unknown description, for classifier-free guidance."""
         return torch.zeros(self.size)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values that, with :attr:`tensors`, restore the encoder."""
+        """Plain JSON values of the state."""
         return {"encoders": [{"kind": entry.kind, "config": entry.config} for entry in self.encoders]}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The fitted statistics of every part, as ``part.name``."""
+        """Tensors of the state of every part, as ``part.name``."""
         return {f"{e.part}.{name}": value for e in self.encoders for name, value in e.tensors.items()}
 
     @classmethod
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> FusionEncoder:
-        """Restore from :attr:`config` and :attr:`tensors`.
+        """Inverse of :attr:`config` and :attr:`tensors`.
 
         Raises:
-            DescriptionError: the condition reads images and no featuriser is given, or an encoder is of a kind that
-                this version does not know.
+            DescriptionError: the condition reads images and no featuriser is given, or an encoder is of an unknown
+                kind.
         """
         encoders = []
         for entry in config["encoders"]:
@@ -113,18 +117,17 @@ class FusionEncoder:
         return cls(tuple(encoders))
 
     def encode_parts(self, description: Description) -> dict[str, Float[Tensor, " s"]]:
-        """The embeddings of the parts that are present, by part.
+        """Embeddings of the parts that are present, by part.
 
         Raises:
-            DescriptionError: no part that is read here is present, or one holds a bad value.
+            DescriptionError: no part of the condition is present, or one holds a bad value.
         """
         description.require_any(self.parts)
         embeddings = {encoder.part: encoder.encode(description) for encoder in self.encoders}
         present = {part: entry.values for part, entry in embeddings.items() if entry.present}
         if not present:
-            unknown = self.unknown(description)
             empty = ", ".join(part for part in self.parts if part in description.parts)
-            found = "; ".join(unknown) if unknown else f"The description's {empty} is empty"
+            found = "; ".join(self.unknown(description)) or f"The description's {empty} is empty"
             raise DescriptionError(f"{found.rstrip('.')}. Give at least one value that a seen task had, or an image.")
         return present
 
@@ -134,11 +137,7 @@ class FusionEncoder:
         Raises:
             DescriptionError: an unknown key of the metadata, or a value that is no finite number.
         """
-        told: tuple[str, ...] = ()
-        for entry in self.encoders:
-            if isinstance(entry, MetadataEncoder):
-                told += entry.unknown(description)
-        return told
+        return () if self.metadata_encoder is None else self.metadata_encoder.unknown(description)
 
     def encode(self, description: Description) -> ConditionEmbedding:
         """The fused embedding; raises :class:`DescriptionError` as :meth:`encode_parts`."""
@@ -151,12 +150,10 @@ class FusionEncoder:
         """Features of every image of the descriptions, by part, for the parts that are images.
 
         Raises:
-            DescriptionError: no description has images of a part that is read.
+            DescriptionError: no description has images of a part.
         """
         return {
-            entry.part: ImageFeatures.of(descriptions, entry.part, entry.featurise)
-            for entry in self.encoders
-            if isinstance(entry, ImageSetEncoder)
+            entry.part: ImageFeatures.of(descriptions, entry.part, entry.featurise) for entry in self.image_encoders
         }
 
     def tables(
@@ -166,10 +163,13 @@ class FusionEncoder:
 
         Args:
             descriptions: any of them may lack any part.
-            features: image features of ``descriptions`` by part, where they are already known.
         """
         known = features or {}
-        return {entry.part: _table(entry, descriptions, known.get(entry.part)) for entry in self.encoders}
+        rows = {e.part: [e.encode(one) for one in descriptions] for e in self.encoders if e.part not in known}
+        for entry in self.image_encoders:
+            if entry.part in known:
+                rows[entry.part] = [entry.encode_set(known[entry.part].row(i)) for i in range(len(descriptions))]
+        return {part: PartTable.of(rows[part]) for part in self.parts}
 
     def sampler(
         self,
@@ -180,24 +180,19 @@ class FusionEncoder:
         drop_all: float = 0.1,
         smallest: int = 2,
     ) -> ConditionSampler:
-        """What gives a generator's training its conditions: another random view of the descriptions at every step.
+        """Sampler of a training's conditions: another random view of the descriptions at every step.
 
         Args:
-            descriptions: of the seen tasks; the sampler's indices count in them.
-            features: image features of ``descriptions`` by part, where they are already known.
+            descriptions: of the seen tasks, in the order of the sampler's indices.
             drop_part: probability of dropping each part of a row; one part always stays.
             drop_all: probability of dropping everything, for classifier-free guidance.
             smallest: the smallest subset of a task's images that is drawn.
 
         Returns:
-            A function of task indices ``int64 [b]`` and a generator that gives embeddings ``[b, e]``.
+            A function of task indices ``int64 [b]`` and a generator to embeddings ``[b, e]``.
         """
         known = dict(features or {}) or self.image_features(descriptions)
-        subsets: dict[str, ImageSubsets] = {
-            entry.part: ImageSubsets(entry, known[entry.part], smallest)
-            for entry in self.encoders
-            if isinstance(entry, ImageSetEncoder)
-        }
+        subsets = {entry.part: ImageSubsets(entry, known[entry.part], smallest) for entry in self.image_encoders}
         return FusionSampler(self.tables(descriptions, known), subsets, drop_part=drop_part, drop_all=drop_all)
 
 
@@ -216,46 +211,37 @@ def fit_fusion(
     """Fit an encoder on the seen tasks, of those of the ``parts`` that at least two descriptions have.
 
     Args:
-        descriptions: of the seen tasks.
-        schema: of the metadata.
-        featurise: the frozen featuriser of images.
-        parts: which parts may be read: ``metadata``, ``backgrounds``, ``examples``, ``text``, ``task_id``.
+        parts: ``metadata``, ``backgrounds``, ``examples``, ``text`` or ``task_id``.
         components: most principal components of each part that is images or text.
-        spread: whether the standard deviation over a set of images is used beside the mean.
+        spread: whether the standard deviation over a set of images is used with the mean.
         whiten: give every component unit variance.
-        features: image features of ``descriptions`` by part, where they are already known.
-        sentences: the frozen featuriser of texts.
 
     Raises:
         DescriptionError: no part can be used, an unknown part is named, a description holds a bad value, or text is
             to be read and the extra ``text`` is not installed.
     """
+
+    def images(part: str) -> ImageSetEncoder:
+        known = (features or {}).get(part)
+        return ImageSetEncoder.fit(
+            descriptions, part, featurise, components=components, spread=spread, whiten=whiten, features=known
+        )
+
+    fits: dict[str, Callable[[str], ConditionEncoder]] = {
+        "metadata": lambda part: MetadataEncoder.fit(descriptions, schema),
+        "backgrounds": images,
+        "examples": images,
+        "text": lambda part: TextEncoder.fit(descriptions, components=components, whiten=whiten, featurise=sentences),
+        "task_id": lambda part: TaskIdEncoder.fit(descriptions),
+    }
     encoders: list[ConditionEncoder] = []
     for part in dict.fromkeys(parts):
-        if part not in READABLE:
-            raise DescriptionError(f"The condition cannot read the part {part!r}; it reads {', '.join(READABLE)}.")
-        # Statistics of images need two tasks; a zoo of a single task (the paper's RQ1) is told apart by nothing else.
-        fewest = 2 if part in (*IMAGES, "text") else min(2, len(descriptions))
-        if sum(_has(entry, part) for entry in descriptions) < max(1, fewest):
-            continue
-        if part == "metadata":
-            encoders.append(MetadataEncoder.fit(descriptions, schema))
-        elif part == "task_id":
-            encoders.append(TaskIdEncoder.fit(descriptions))
-        elif part == "text":
-            encoders.append(TextEncoder.fit(descriptions, components=components, whiten=whiten, featurise=sentences))
-        else:
-            encoders.append(
-                ImageSetEncoder.fit(
-                    descriptions,
-                    part,
-                    featurise,
-                    components=components,
-                    spread=spread,
-                    whiten=whiten,
-                    features=(features or {}).get(part),
-                )
-            )
+        if part not in fits:
+            raise DescriptionError(f"The condition cannot read the part {part!r}; it reads {', '.join(fits)}.")
+        # Statistics of images need two tasks; a zoo of a single task (the paper's RQ1) has nothing but its metadata.
+        fewest = min(2, max(1, len(descriptions))) if part in ("metadata", "task_id") else 2
+        if sum(has_part(entry, part) for entry in descriptions) >= fewest:
+            encoders.append(fits[part](part))
     if not encoders:
         raise DescriptionError(
             f"No part of {', '.join(parts) or '(none)'} is present in two or more of the {len(descriptions)} "
@@ -264,20 +250,7 @@ def fit_fusion(
     return FusionEncoder(tuple(encoders))
 
 
-def _has(description: Description, part: str) -> bool:
+def has_part(description: Description, part: str) -> bool:
     """Whether the part is present and not empty."""
     value = getattr(description, part)
     return value is not None and len(value.strip() if isinstance(value, str) else value) > 0
-
-
-def _table(encoder: ConditionEncoder, descriptions: Sequence[Description], features: ImageFeatures | None) -> PartTable:
-    if isinstance(encoder, ImageSetEncoder) and features is not None:
-        rows = [
-            ConditionEmbedding(encoder.encode_features(features.row(index)), True)
-            if bool(features.mask[index].any())
-            else ConditionEmbedding(torch.zeros(encoder.size), False)
-            for index in range(len(features.mask))
-        ]
-    else:
-        rows = [encoder.encode(entry) for entry in descriptions]
-    return PartTable(torch.stack([row.values for row in rows]), torch.tensor([row.present for row in rows]))

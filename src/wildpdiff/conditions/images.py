@@ -1,23 +1,16 @@
-"""A set of unlabelled images as a vector that depends neither on their order nor on their number."""
+"""Embedding of a set of unlabelled images that depends neither on their order nor on their number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wildpdiff.conditions.base import (
-    CLIP,
-    ConditionEmbedding,
-    Featuriser,
-    feature_blocks,
-    feature_factors,
-    featuriser_identity,
-)
+from wildpdiff.conditions.base import CLIP, BlockFeaturiser, ConditionEmbedding, Featuriser, feature_blocks
 from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Images
@@ -37,7 +30,7 @@ class ImageFeatures:
 
     @classmethod
     def stack(cls, sets: Sequence[Tensor | None]) -> ImageFeatures:
-        """Pad sets ``[k_t, f]`` to one tensor; ``None`` is a task without images.
+        """Sets ``[k_t, f]`` padded to one tensor; ``None`` is a task without images.
 
         Raises:
             DescriptionError: no task has images.
@@ -60,7 +53,7 @@ class ImageFeatures:
         return cls.stack([None if images is None or not len(images) else featurise(images) for images in sets])
 
     def row(self, index: int) -> Float[Tensor, "k f"]:
-        """The features of one task, without padding."""
+        """Features of one task, without padding."""
         return self.values[index][self.mask[index]]
 
 
@@ -68,22 +61,20 @@ class ImageFeatures:
 class ImageSetEncoder:
     """Mean and spread of frozen image features over a set, standardised over the seen tasks and reduced by PCA.
 
-    A set is a sample of what a camera sees; its mean and standard deviation estimate the same quantities for any
-    number of images, so descriptions with many or few images share one space. With a single image the spread is not
-    known and counts as the average of the seen tasks.
+    A set is a sample of a camera's view; its mean and standard deviation estimate the same quantities for any number of
+    images, so descriptions with many or few images share one space. With a single image the spread is not known and
+    counts as the average of the seen tasks.
 
-    Where the featuriser tells its blocks (:class:`~wildpdiff.conditions.base.BlockFeaturiser`), the mean and the
-    spread of every block have the same total variance, and the blocks that it names as factors have components of
-    their own, after those of the whole.
+    With a :class:`~wildpdiff.conditions.base.BlockFeaturiser` the mean and the spread of every block have the same
+    total variance, and the blocks that are factors have components of their own, after those of the whole.
 
     Attributes:
-        part: ``backgrounds`` or ``examples``.
-        spread: whether the standard deviation over the set is used beside the mean.
+        spread: whether the standard deviation over the set is used with the mean.
         center: mean of the summaries over the seen tasks; the summary is ``f`` or, with spread, ``2 f`` long.
         scale: standard deviation of the summaries over the seen tasks, 1 where constant, times the block's weight.
         directions: principal directions, divided by the standard deviation along them (or by one common value).
         featurise: images to features; not stored, given again at load.
-        own: how many columns, at the end, each factor of the featuriser has.
+        own: number of columns, at the end, of each factor of the featuriser.
         identity: of the featuriser; empty where it is a plain function.
     """
 
@@ -95,6 +86,7 @@ class ImageSetEncoder:
     featurise: Featuriser
     own: tuple[int, ...] = ()
     identity: str = ""
+    kind: ClassVar[str] = "images"
 
     @classmethod
     def fit(
@@ -112,13 +104,10 @@ class ImageSetEncoder:
 
         Args:
             descriptions: of the seen tasks; those without the part are skipped.
-            part: which images are read.
-            featurise: the frozen featuriser.
             components: most principal components to keep, of the whole and of each factor of the featuriser; never
                 more than the seen tasks can determine.
-            spread: whether the standard deviation over the set is used beside the mean.
+            spread: whether the standard deviation over the set is used with the mean.
             whiten: give every component unit variance over the seen tasks; else all share one factor.
-            features: the features of ``descriptions`` where they are already known.
 
         Raises:
             DescriptionError: fewer than two descriptions have the part.
@@ -129,33 +118,18 @@ class ImageSetEncoder:
             raise DescriptionError(
                 f"Only {len(rows)} of the descriptions has {part}; at least two are needed to standardise them."
             )
-        summaries = torch.stack([_summary(row, spread) for row in rows])
         lengths = feature_blocks(featurise, known.values.shape[2])
-        factors = [name for name in feature_factors(featurise) if name in lengths]
-        places = list(lengths)
-        repeats = (0, len(places)) if spread else (0,)
+        names = list(lengths) * (2 if spread else 1)
+        factors = featurise.factors if isinstance(featurise, BlockFeaturiser) else ()
         fitted = Reduction.fit(
-            summaries,
+            torch.stack([_summary(row, spread) for row in rows]),
             components=components,
             whiten=whiten,
-            blocks=[length for _ in repeats for length in lengths.values()],
-            own=[[start + places.index(name) for start in repeats] for name in factors],
+            blocks=[lengths[name] for name in names],
+            own=[[i for i, own in enumerate(names) if own == name] for name in factors if name in lengths],
         )
-        return cls(
-            part,
-            spread,
-            fitted.center.float(),
-            fitted.scale.float(),
-            fitted.directions.float(),
-            featurise,
-            fitted.sizes[1:],
-            featuriser_identity(featurise),
-        )
-
-    @property
-    def kind(self) -> str:
-        """The registered name of the class."""
-        return "images"
+        center, scale, directions = fitted.center.float(), fitted.scale.float(), fitted.directions.float()
+        return cls(part, spread, center, scale, directions, featurise, fitted.sizes[1:], _identity(featurise))
 
     @property
     def size(self) -> int:
@@ -164,7 +138,7 @@ class ImageSetEncoder:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """All components of the whole together, the four strongest by themselves, and those of every factor."""
+        """All components of the whole together, the four strongest alone, and those of every factor."""
         start = self.size - sum(self.own)
         found = list(strongest(range(start)))
         for count in self.own:
@@ -174,61 +148,59 @@ class ImageSetEncoder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values: the part, whether the spread is used, the factors' columns, and what the features are."""
+        """Plain JSON values of the state."""
         return {"part": self.part, "spread": self.spread, "own": list(self.own), "featuriser": self.identity}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Center, scale and principal directions."""
+        """Tensors of the state."""
         return {"center": self.center, "scale": self.scale, "directions": self.directions}
 
     @classmethod
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> ImageSetEncoder:
-        """Restore from :attr:`config` and :attr:`tensors`, with the featuriser that it was fitted with.
+        """Inverse of :attr:`config` and :attr:`tensors`.
 
         Raises:
             DescriptionError: no featuriser is given, or another one than the encoder was fitted with.
         """
+        part, wanted = config["part"], config.get("featuriser", "")
         if featurise is None:
+            raise DescriptionError(f"The condition reads {part}, so its image featuriser is needed. Give the backbone.")
+        if wanted and _identity(featurise) != wanted:
             raise DescriptionError(
-                f"The condition reads {config['part']}, so its image featuriser is needed. Give the backbone."
+                f"The condition reads {part} by the features of {wanted!r}; those of "
+                f"{_identity(featurise) or 'another function'!r} were given. Give the featuriser that it was fitted "
+                "with; for CLIP that is ClipFeaturiser(folder), or --clip FOLDER."
             )
-        wanted, given = config.get("featuriser", ""), featuriser_identity(featurise)
-        if wanted and given != wanted:
-            raise DescriptionError(
-                f"The condition reads {config['part']} by the features of {wanted!r}; those of "
-                f"{given or 'another function'!r} were given. Give the featuriser that it was fitted with; for CLIP "
-                "that is ClipFeaturiser(folder), or --clip FOLDER."
-            )
-        return cls(
-            config["part"],
-            config["spread"],
-            tensors["center"],
-            tensors["scale"],
-            tensors["directions"],
-            featurise,
-            tuple(config.get("own", ())),
-            wanted,
-        )
+        own = tuple(config.get("own", ()))
+        return cls(part, config["spread"], featurise=featurise, own=own, identity=wanted, **tensors)
 
     def encode(self, description: Description) -> ConditionEmbedding:
-        """The embedding ``[c]`` of the description's images; no images, or none in the array, count as missing."""
+        """Embedding ``[c]`` of the description's images; no images, or none in the array, count as missing."""
         images: Images | None = getattr(description, self.part)
-        if images is None or not len(images):
+        return self.encode_set(None if images is None or not len(images) else self.featurise(images))
+
+    def encode_set(self, features: Float[Tensor, "k f"] | None) -> ConditionEmbedding:
+        """Embedding of a set by its features; none count as missing."""
+        if features is None or not len(features):
             return ConditionEmbedding(torch.zeros(self.size), False)
-        return ConditionEmbedding(self.encode_features(self.featurise(images)), True)
+        return ConditionEmbedding(self.encode_features(features), True)
 
     def encode_features(self, features: Float[Tensor, "k f"]) -> Float[Tensor, " c"]:
-        """The embedding of a set whose features are known; ``k`` is at least 1."""
+        """Embedding of a set of ``k >= 1`` images by their features."""
         summary = _summary(features, self.spread).float()
         # A single image has no spread: nan stands for it, and zero is the average of the seen tasks.
         return self.clip(((summary - self.center) / self.scale).nan_to_num(0.0) @ self.directions)
 
     def clip(self, embedding: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        """Limit an embedding to ±4, so that a set unlike any seen one does not drive what is conditioned on it."""
+        """An embedding limited to ±4, so that a set unlike any seen one does not drive a network."""
         return embedding.clamp(-CLIP, CLIP)
+
+
+def _identity(featurise: Featuriser) -> str:
+    return featurise.identity if isinstance(featurise, BlockFeaturiser) else ""
 
 
 def _summary(features: Float[Tensor, "k f"], spread: bool) -> Float[Tensor, " s"]:
@@ -237,6 +209,4 @@ def _summary(features: Float[Tensor, "k f"], spread: bool) -> Float[Tensor, " s"
     mean = values.mean(0)  # nan where the featuriser does not know
     if not spread:
         return mean
-    if len(values) == 1:
-        return torch.cat([mean, torch.full_like(mean, torch.nan)])
-    return torch.cat([mean, values.std(0)])
+    return torch.cat([mean, values.std(0) if len(values) > 1 else torch.full_like(mean, torch.nan)])

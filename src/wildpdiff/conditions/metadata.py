@@ -1,4 +1,4 @@
-"""Named numbers and categories as a vector in which every field weighs about the same."""
+"""Encoder of metadata: named numbers and categories as a vector in which every field weighs about the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,50 +15,49 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.conditions.base import CLIP, ConditionEmbedding, Featuriser
-from wildpdiff.conditions.places import COLUMNS, SphereCoordinates
+from wildpdiff.conditions.sites import COLUMNS, SphereCoordinates
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema, MetadataValue
 
 Numbers = npt.NDArray[np.float64]
 
 FIRST, SECOND = "metadata", "metadata-2"
-"""Kinds of state: with places on a plane and every listed category known; with places on the sphere."""
+"""Kinds of state: with sites on a plane and every listed category known; with sites on the sphere."""
 
 
 @dataclass(frozen=True)
 class MetadataEncoder:
-    """Metadata ``{name: value}`` to a vector: the columns of every field in the schema's order, then a flag per field.
+    """Metadata ``{name: value}`` as a vector: the columns of every field in the schema's order, then a flag per field.
 
     - number: ``(value - mean) / std`` over the seen tasks, clipped to ±4; one column.
     - cyclic: sine and cosine of the angle; two columns.
     - category: one-hot. Two different categories are √2 apart, as two independent standardised numbers are in the
       root mean square, so no factor is needed to make them comparable.
     - latitude and longitude: together a point on the sphere, three columns
-      (:class:`~wildpdiff.conditions.places.SphereCoordinates`), of which the latitude's field has the first. One of
+      (:class:`~wildpdiff.conditions.sites.SphereCoordinates`), of which the latitude's field has the first. One of
       them without the other in the schema is a number.
 
-    A missing value has zeros in its columns and a flag of 0; a flag of 1 says that the value is known. A category
-    that no seen task has is encoded as missing: it lies equally far from all that were seen, and :meth:`unknown`
-    tells of it.
+    A missing value has zeros in its columns and a flag of 0. A category that no seen task has is encoded as missing:
+    it lies equally far from all that were seen; :meth:`unknown` reports it.
 
     Attributes:
-        schema: the fields.
-        mean: what is subtracted, one value a field, ``float64``; 0 for cyclic fields and categories.
-        scale: what is divided by, one value a field, ``float64``.
-        seen: the categories that seen tasks have, by field; for a field that is not there, all that the schema lists.
-        place: of latitude and longitude; ``None`` where the schema does not have just one of each, and in encoders
-            of earlier versions, whose ``mean`` and ``scale`` project the places on a plane.
+        mean: one value a field, ``float64``; 0 for cyclic fields and categories.
+        scale: standard deviation of each field, ``float64``.
+        seen: categories of the seen tasks by field; for a field that is not there, all that the schema lists.
+        site: frame of latitude and longitude; ``None`` where the schema does not have just one of each, and in
+            encoders of earlier versions, whose ``mean`` and ``scale`` project the sites on a plane.
     """
 
     schema: MetadataSchema
     mean: Float[Tensor, " fields"]
     scale: Float[Tensor, " fields"]
     seen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    place: SphereCoordinates | None = None
+    site: SphereCoordinates | None = None
+    part: ClassVar[str] = "metadata"
 
     @classmethod
     def fit(cls, descriptions: Sequence[Description], schema: MetadataSchema) -> MetadataEncoder:
-        """Take mean and spread of every number over the seen tasks, and remember their categories.
+        """Mean and spread of every number, and the categories, of the seen tasks.
 
         Raises:
             DescriptionError: an unknown key or bad value, or no description has metadata.
@@ -78,17 +77,12 @@ class MetadataEncoder:
             for entry in schema.fields
             if entry.kind == "category"
         }
-        return cls(schema, torch.from_numpy(mean), torch.from_numpy(scale), seen, _fit_place(schema, rows))
+        return cls(schema, torch.from_numpy(mean), torch.from_numpy(scale), seen, _fit_site(schema, rows))
 
     @property
     def kind(self) -> str:
-        """The registered name of the class: another one where an earlier version would misread the state."""
-        return FIRST if self.place is None and not self.seen else SECOND
-
-    @property
-    def part(self) -> str:
-        """The part of a description that it reads."""
-        return "metadata"
+        """Registered name of the state: another one where an earlier version would misread it."""
+        return FIRST if self.site is None and not self.seen else SECOND
 
     @property
     def size(self) -> int:
@@ -97,38 +91,38 @@ class MetadataEncoder:
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """The coordinates of the place together, and every field by itself; no flags."""
-        place: list[int] = []
+        """The coordinates of the site together, and every field alone; no flags."""
+        site: list[int] = []
         others: list[tuple[int, ...]] = []
         start = 0
         for entry in self.schema.fields:
             columns = tuple(range(start, start + self._width(entry)))
             start += len(columns)
-            # How far a place lies towards the seen mean is no direction on the ground: it belongs to the place alone.
-            others.append(columns[:1] if self.place is not None and entry.geographic else columns)
+            # How far a site lies towards the seen mean is no direction on the ground: it belongs to the site alone.
+            others.append(columns[:1] if self.site is not None and entry.geographic else columns)
             if entry.geographic:
-                place += columns
-        return ((tuple(place),) if len(place) > 1 else ()) + tuple(others)
+                site += columns
+        return ((tuple(site),) if len(site) > 1 else ()) + tuple(others)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values: the schema, and which categories were seen."""
-        told: dict[str, Any] = {"schema": self.schema.to_json()}
+        """Plain JSON values of the state."""
+        config: dict[str, Any] = {"schema": self.schema.to_json()}
         if self.kind == SECOND:
-            told |= {"part": self.part, "seen": {name: list(values) for name, values in self.seen.items()}}
-        return told
+            config |= {"part": self.part, "seen": {name: list(values) for name, values in self.seen.items()}}
+        return config
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Mean and scale of every field, and what places the coordinates on the sphere."""
-        place = {} if self.place is None else {"place": self.place.tensor}
-        return {"mean": self.mean, "scale": self.scale, **place}
+        """Tensors of the state."""
+        site = {} if self.site is None else {"place": self.site.tensor}
+        return {"mean": self.mean, "scale": self.scale, **site}
 
     @classmethod
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> MetadataEncoder:
-        """Restore from :attr:`config` and :attr:`tensors`; ``featurise`` is not used."""
+        """Inverse of :attr:`config` and :attr:`tensors`."""
         return cls(
             MetadataSchema.from_json(config["schema"]),
             tensors["mean"],
@@ -138,18 +132,18 @@ class MetadataEncoder:
         )
 
     def encode(self, description: Description) -> ConditionEmbedding:
-        """The embedding ``[columns + fields]``; metadata without any value that a seen task had counts as missing.
+        """Embedding ``[columns + fields]``; metadata without any value that a seen task had counts as missing.
 
         Raises:
             DescriptionError: an unknown key, or a value that is no finite number.
         """
         metadata = self.schema.check(description.metadata or {}, open_categories=True)
         known = {name: value for name, value in metadata.items() if not self._is_unknown(name, value)}
-        place = self._encode_place(known)
+        site = self._encode_site(known)
         columns: list[float] = []
         for index, entry in enumerate(self.schema.fields):
-            if self.place is not None and entry.geographic:
-                columns += place[:1] if entry.geographic == "latitude" else place[1:]
+            if self.site is not None and entry.geographic:
+                columns += site[:1] if entry.geographic == "latitude" else site[1:]
             elif entry.name in known:
                 columns += self._columns(index, known[entry.name])
             else:
@@ -158,73 +152,67 @@ class MetadataEncoder:
         return ConditionEmbedding(torch.tensor(columns + flags), bool(known))
 
     def unknown(self, description: Description) -> tuple[str, ...]:
-        """A sentence for every category of the description that no seen task has, with the likeliest slip of the pen.
+        """A sentence for every category of the description that no seen task has, with the nearest spelling.
 
         Raises:
             DescriptionError: an unknown key, or a value that is no finite number.
         """
         metadata = self.schema.check(description.metadata or {}, open_categories=True)
-        return tuple(
-            _unknown_sentence(entry, str(metadata[entry.name]), self._seen(entry))
-            for entry in self.schema.fields
-            if entry.name in metadata and self._is_unknown(entry.name, metadata[entry.name])
-        )
-
-    def _seen(self, entry: MetadataField) -> tuple[str, ...]:
-        return self.seen.get(entry.name, entry.categories)
+        found = []
+        for entry in self.schema.fields:
+            if entry.name in metadata and self._is_unknown(entry.name, metadata[entry.name]):
+                value, seen = str(metadata[entry.name]), self.seen.get(entry.name, entry.categories)
+                close = get_close_matches(value.casefold(), [name.casefold() for name in seen], n=1)
+                meant = [name for name in seen if close and name.casefold() == close[0]]
+                hint = f"did you mean {meant[0]!r}?" if meant else f"seen are {', '.join(seen) or 'none'}."
+                found.append(f"{entry.name} {value!r} was in no seen task and is left out; {hint}")
+        return tuple(found)
 
     def _is_unknown(self, name: str, value: MetadataValue) -> bool:
         entry = self.schema.fields[self.schema.names.index(name)]
-        return entry.kind == "category" and value not in self._seen(entry)
+        return entry.kind == "category" and value not in self.seen.get(name, entry.categories)
 
     def _width(self, entry: MetadataField) -> int:
-        if self.place is not None and entry.geographic:
+        if self.site is not None and entry.geographic:
             return 1 if entry.geographic == "latitude" else 2
         return {"number": 1, "cyclic": 2, "category": len(entry.categories)}[entry.kind]
 
-    def _encode_place(self, metadata: Mapping[str, MetadataValue]) -> list[float]:
-        """The columns of latitude and longitude; zeros where neither is known."""
-        found = {entry.geographic: metadata.get(entry.name) for entry in self.schema.fields if entry.geographic}
-        latitude, longitude = found.get("latitude"), found.get("longitude")
-        if self.place is None or (latitude is None and longitude is None):
+    def _encode_site(self, metadata: Mapping[str, MetadataValue]) -> list[float]:
+        """Columns of latitude and longitude; zeros where neither is known."""
+        names = {entry.geographic: entry.name for entry in self.schema.fields if entry.geographic}
+        values = [metadata.get(names.get(key, "")) for key in ("latitude", "longitude")]
+        if self.site is None or values == [None, None]:
             return [0.0] * len(COLUMNS)
-        return self.place.encode(
-            None if latitude is None else float(latitude), None if longitude is None else float(longitude)
-        )
+        return self.site.encode(*(None if value is None else float(value) for value in values))
 
     def _columns(self, index: int, value: MetadataValue) -> list[float]:
         entry = self.schema.fields[index]
         if entry.kind == "category":
             return [float(value == category) for category in entry.categories]
-        number = float(value)
         if entry.kind == "cyclic":
-            angle = 2 * math.pi * math.fmod(number, _period(entry)) / _period(entry)
-            return [math.sin(angle), math.cos(angle)]
-        difference = float(_differences(entry, np.array([number]), float(self.mean[index]))[0])
+            if not entry.period:
+                raise DescriptionError(
+                    f"Metadata field {entry.name!r} is cyclic and has no period. Give it one in the schema."
+                )
+            return angle_columns(float(value), entry.period)
+        difference = float(_differences(entry, np.array([float(value)]), float(self.mean[index]))[0])
         return [min(max(difference / float(self.scale[index]), -CLIP), CLIP)]
 
 
-def _unknown_sentence(entry: MetadataField, value: str, seen: Sequence[str]) -> str:
-    close = get_close_matches(value.casefold(), [name.casefold() for name in seen], n=1)
-    meant = [name for name in seen if close and name.casefold() == close[0]]
-    hint = f"did you mean {meant[0]!r}?" if meant else f"seen are {', '.join(seen) or 'none'}."
-    return f"{entry.name} {value!r} was in no seen task and is left out; {hint}"
+def angle_columns(value: float, period: float) -> list[float]:
+    """Sine and cosine of a cyclic value."""
+    angle = 2 * math.pi * math.fmod(value, period) / period
+    return [math.sin(angle), math.cos(angle)]
 
 
-def _fit_place(schema: MetadataSchema, rows: Sequence[Mapping[str, MetadataValue]]) -> SphereCoordinates | None:
-    """The sphere's frame from the tasks that have both coordinates; ``None`` where it takes more or fewer fields."""
+def _fit_site(schema: MetadataSchema, rows: Sequence[Mapping[str, MetadataValue]]) -> SphereCoordinates | None:
+    """Frame of the tasks that have both coordinates; ``None`` where the schema has more or fewer such fields."""
     fields = {entry.geographic: entry.name for entry in schema.fields if entry.geographic and entry.kind == "number"}
     if len(fields) != 2 or sum(entry.geographic is not None for entry in schema.fields) != 2:
         return None
     north, east = fields["latitude"], fields["longitude"]
-    places = np.array([(float(row[north]), float(row[east])) for row in rows if north in row and east in row])
-    return SphereCoordinates.fit(places[:, 0], places[:, 1]) if len(places) else None
-
-
-def _period(entry: MetadataField) -> float:
-    if not entry.period:
-        raise DescriptionError(f"Metadata field {entry.name!r} is cyclic and has no period. Give it one in the schema.")
-    return entry.period
+    sites = np.array([(float(row[north]), float(row[east])) for row in rows if north in row and east in row])
+    return SphereCoordinates.fit(sites[:, 0], sites[:, 1]) if len(sites) else None
 
 
 def _circular_mean(degrees: Numbers) -> float:

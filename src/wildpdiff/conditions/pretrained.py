@@ -1,4 +1,4 @@
-"""Loading a transformers model from a local folder: nothing fetched, nothing unpickled, no progress bars."""
+"""Loader of transformers models from a local folder: nothing fetched, nothing unpickled, no progress bars."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ def load_local(kind: Any, folder: Path | str) -> Any:
     """``kind.from_pretrained`` on a folder's safetensors, in evaluation mode and without gradients.
 
     Args:
-        kind: a model class of transformers.
         folder: with ``config.json`` and ``model.safetensors``.
 
     Raises:

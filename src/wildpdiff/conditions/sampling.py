@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from wildpdiff.conditions.base import ConditionEmbedding
 from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
 
 
 @dataclass(frozen=True)
 class PartTable:
-    """The embeddings of one part of many descriptions.
+    """Embeddings of one part of many descriptions.
 
     Attributes:
         values: one embedding a task, zero where the part is missing.
-        present: which tasks have the part.
+        present: presence mask.
     """
 
     values: Float[Tensor, "t s"]
     present: Bool[Tensor, " t"]
 
+    @classmethod
+    def of(cls, rows: Sequence[ConditionEmbedding]) -> PartTable:
+        """Stacked embeddings of one part."""
+        return cls(torch.stack([row.values for row in rows]), torch.tensor([row.present for row in rows]))
+
     def draw(self, indices: Int[Tensor, " b"], generator: torch.Generator) -> Float[Tensor, "b s"]:
-        """The embeddings of the tasks at ``indices``; nothing in them is random."""
+        """Embeddings of the tasks at ``indices``; not random."""
         return self.values[indices]
 
 
@@ -38,16 +44,15 @@ class ImageSubsets:
     """
 
     def __init__(self, encoder: ImageSetEncoder, features: ImageFeatures, smallest: int) -> None:
-        """Precompute what every step needs.
+        """Precompute projections.
 
         Args:
-            encoder: fitted on these tasks.
             features: features of every image of every task.
             smallest: the smallest subset that is drawn; a task with fewer images always gives all of them.
         """
         mask = features.mask
         weights = mask.double() / mask.sum(1, keepdim=True).clamp_min(1)
-        # What is not known of a task (nan) counts as the average of the seen tasks, as in the encoder.
+        # Unknown features of a task (nan) count as the average of the seen tasks, as in the encoder.
         values = features.values.double()
         values = torch.where(values.isnan(), encoder.center[: values.shape[2]].double(), values)
         task_mean = torch.einsum("tk,tkf->tf", weights, values)
@@ -76,9 +81,9 @@ class ImageSubsets:
         chosen = ((order <= threshold) & mask).float()
         number = chosen.sum(1, keepdim=True)
         # A bag sums its rows without gathering them first, which is ten times faster than indexing and a product.
-        places = indices[:, None] * mask.shape[1] + torch.arange(mask.shape[1])
+        rows = indices[:, None] * mask.shape[1] + torch.arange(mask.shape[1])
         weights = chosen / number.clamp_min(1.0)
-        moments = nn.functional.embedding_bag(places, self._table, per_sample_weights=weights, mode="sum")
+        moments = nn.functional.embedding_bag(rows, self._table, per_sample_weights=weights, mode="sum")
         components = self._encoder.size
         result = self._offset[indices] + moments[:, :components]
         if self._encoder.spread:
@@ -91,7 +96,7 @@ class ImageSubsets:
 
 
 class FusionSampler:
-    """The condition of a batch of tasks, drawn anew at every call: a :data:`ConditionSampler`.
+    """Condition of a batch of tasks, drawn anew at every call: a :data:`ConditionSampler`.
 
     Each part is dropped with probability ``drop_part``, but never all that a task has; everything is dropped with
     probability ``drop_all``, for classifier-free guidance (Ho & Salimans 2022).
@@ -105,14 +110,7 @@ class FusionSampler:
         drop_part: float,
         drop_all: float,
     ) -> None:
-        """Keep what is drawn from.
-
-        Args:
-            tables: for every part in the order of the embedding, its embeddings and presence.
-            subsets: for the parts that are images, where their random subsets come from.
-            drop_part: probability of dropping each part.
-            drop_all: probability of dropping everything.
-        """
+        """``tables`` are by part in the order of the embedding; ``subsets`` take their role for images."""
         self._draws: list[PartTable | ImageSubsets] = [subsets.get(part, table) for part, table in tables.items()]
         self._present = torch.stack([table.present for table in tables.values()], dim=1)
         self._drop_part = drop_part

@@ -1,4 +1,4 @@
-"""How far a place's own images lie from those of the seen tasks, before the classifier of the frozen backbone."""
+"""Mean shift of a site's image features from those of the seen tasks, before the frozen backbone's classifier."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class FeatureShift:
     Unlike the embedding of a condition it keeps every feature: it is not learned from, only subtracted.
 
     Attributes:
-        part: which images.
-        center: mean over the seen tasks, of each one's mean features.
+        center: mean over the seen tasks of each one's mean features.
         embed: images to the features before the backbone's classifier.
     """
 
@@ -35,12 +34,9 @@ class FeatureShift:
 
     @classmethod
     def fit(cls, descriptions: Sequence[Description], backbone: Backbone, parts: Sequence[str]) -> FeatureShift | None:
-        """From the seen tasks; ``None`` where fewer than two have images, or the backbone tells no such features.
+        """Center of the seen tasks, of the first of ``parts`` that is images.
 
-        Args:
-            descriptions: of the seen tasks.
-            backbone: frozen.
-            parts: of the description that may be read.
+        ``None`` where fewer than two tasks have images, or the backbone has no such features.
         """
         embed = embedder(backbone)
         for part in PARTS:
@@ -52,11 +48,7 @@ class FeatureShift:
 
     @classmethod
     def restore(cls, part: str, center: Float[Tensor, " f"], backbone: Backbone) -> FeatureShift:
-        """With the backbone that it was fitted with.
-
-        Raises:
-            DescriptionError: the backbone's module has no ``embed``.
-        """
+        """From its stored state; raises :class:`DescriptionError` where the backbone's module has no ``embed``."""
         embed = embedder(backbone)
         if embed is None:
             raise DescriptionError(
@@ -67,19 +59,16 @@ class FeatureShift:
 
     def of(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"]:
         """One shift a description."""
-        return torch.stack([self._one(entry) for entry in descriptions])
+        return torch.stack([self._one(getattr(entry, self.part)) for entry in descriptions])
 
-    def _one(self, description: Description) -> Tensor:
-        images: Images | None = getattr(description, self.part)
+    def _one(self, images: Images | None) -> Tensor:
         if images is None or not len(images):
             return torch.zeros_like(self.center)
         return self.embed(images).mean(0) - self.center
 
 
 def embedder(backbone: Backbone) -> Callable[[Images], Tensor] | None:
-    """What gives the features before the classifier; ``None`` for a module that has no ``embed``."""
+    """Images to the features before the classifier; ``None`` for a module that has no ``embed``."""
     features = backbone.image_features
     columns = features.columns("embedding")
-    if columns is None:
-        return None
-    return lambda images: features(images)[:, columns]
+    return None if columns is None else lambda images: features(images)[:, columns]

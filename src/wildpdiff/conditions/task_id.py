@@ -1,10 +1,10 @@
-"""The identity of a seen task as a one-hot vector: the condition of the paper's RQ1."""
+"""Identity of a seen task as a one-hot vector: the condition of the paper's RQ1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,31 +16,23 @@ from wildpdiff.tasks.description import Description
 
 @dataclass(frozen=True)
 class TaskIdEncoder:
-    """One-hot over the names of the seen tasks.
+    """One-hot encoding of the names of the seen tasks.
 
     Attributes:
-        task_ids: the names of the seen tasks, in the order in which they were given.
+        task_ids: names in the order of the columns.
     """
 
     task_ids: tuple[str, ...]
+    kind: ClassVar[str] = "task_id"
+    part: ClassVar[str] = "task_id"
 
     @classmethod
     def fit(cls, descriptions: Sequence[Description]) -> TaskIdEncoder:
-        """Remember the names of the seen tasks; raises :class:`DescriptionError` where none has a name."""
+        """Names of the seen tasks; raises :class:`DescriptionError` where none has a name."""
         names = dict.fromkeys(entry.task_id for entry in descriptions if entry.task_id is not None)
         if not names:
             raise DescriptionError("None of the descriptions has a task_id. Give each seen task its name.")
         return cls(tuple(names))
-
-    @property
-    def kind(self) -> str:
-        """The registered name of the class."""
-        return "task_id"
-
-    @property
-    def part(self) -> str:
-        """The part of a description that it reads."""
-        return "task_id"
 
     @property
     def size(self) -> int:
@@ -54,23 +46,23 @@ class TaskIdEncoder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values that restore the encoder."""
+        """Plain JSON values of the state."""
         return {"task_ids": list(self.task_ids)}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """No tensors are needed."""
+        """Tensors of the state: none."""
         return {}
 
     @classmethod
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], featurise: Featuriser | None = None
     ) -> TaskIdEncoder:
-        """The inverse of :attr:`config`; ``tensors`` and ``featurise`` are not used."""
+        """Inverse of :attr:`config`."""
         return cls(tuple(config["task_ids"]))
 
     def encode(self, description: Description) -> ConditionEmbedding:
-        """One-hot ``[tasks]``; raises :class:`DescriptionError` where the name is none of a seen task."""
+        """One-hot ``[tasks]``; raises :class:`DescriptionError` on a name of no seen task."""
         values = torch.zeros(self.size)
         if description.task_id is None:
             return ConditionEmbedding(values, False)

@@ -1,4 +1,4 @@
-"""The seam of diffusion: everything that samples or guides knows a network only as a ``Denoiser``."""
+"""Interface of the denoisers, and classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Size = Literal["tiny", "small", "base"]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Predicts what its ``Schedule`` says (noise, clean latent or velocity) from a noisy latent.
+    """Prediction from a noisy latent of noise, clean latent or velocity, as of its ``Schedule``.
 
     Each row of the result depends on the same row of the arguments alone.
     """
@@ -35,7 +35,7 @@ class DenoiserNetwork(nn.Module, ABC):
     def forward(
         self, z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"], cond: Float[Tensor, "n e"]
     ) -> Float[Tensor, "n d"]:
-        """The prediction, as ``Denoiser`` says."""
+        """The prediction, as of a ``Denoiser``."""
 
     @property
     @abstractmethod
@@ -61,3 +61,26 @@ class TimeEmbedding(nn.Module):
         """Features "n f" of the times "n"."""
         angles = t[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def guided(denoiser: Denoiser, scale: float, null_condition: Float[Tensor, " e"]) -> Denoiser:
+    """Classifier-free guidance: extrapolation from the unconditional to the conditional prediction.
+
+    ``null + scale (conditional - null)``: scale 0 ignores the condition, 1 is the conditional denoiser unchanged,
+    above 1 exaggerates it. The result does not depend on the prediction type, since the conversions between
+    types are affine. Source: Ho & Salimans 2022, equation 6, with scale = 1 + w.
+
+    The denoiser was trained with conditions dropped to ``null_condition`` now and then.
+    """
+    if scale == 1.0:
+        return denoiser
+
+    def guided_denoiser(
+        z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"], cond: Float[Tensor, "n e"]
+    ) -> Float[Tensor, "n d"]:
+        null = null_condition.to(cond).expand_as(cond)
+        both = denoiser(torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([cond, null]))
+        conditional, unconditional = both.chunk(2)
+        return torch.lerp(unconditional, conditional, scale)
+
+    return guided_denoiser

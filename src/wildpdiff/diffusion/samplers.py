@@ -2,7 +2,7 @@
 
 Every sampler takes ``(denoise, schedule, noise, cond, steps, generator)``: the denoiser, its schedule, the start
 noise z_T "n d", condition embeddings "n e", the number of steps and the generator of further noise (unused by the
-deterministic ones), and returns latents "n d". Row i depends on row i of the arguments and on its place i alone, not
+deterministic ones), and returns latents "n d". Row i depends on row i of the arguments and on its index i alone, not
 on how many rows are sampled with it, up to float rounding.
 """
 

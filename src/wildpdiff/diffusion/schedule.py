@@ -26,11 +26,11 @@ CLEAN = -1.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """How much noise there is at each time, and what the denoiser predicts.
+    """Noise level of each time, and the target of the denoiser.
 
     Attributes:
         kind: ``linear`` (β from 1e-4 to 0.02; Ho et al. 2020) or ``cosine`` (Nichol & Dhariwal 2021, equation 17).
-        prediction: what the denoiser returns: ``epsilon`` (Ho et al. 2020), ``sample`` (the clean z_0) or
+        prediction: target of the denoiser: ``epsilon`` (Ho et al. 2020), ``sample`` (the clean z_0) or
             ``velocity`` (alpha epsilon - sigma z_0; Salimans & Ho 2022).
         train_steps: number T of discrete times.
         spacing: times visited by the samplers: ``trailing`` (evenly from T - 1 down; Lin et al. 2024) or ``log_snr``
@@ -99,7 +99,7 @@ class Schedule:
     def target(
         self, z_0: Float[Tensor, "n d"], t: Float[Tensor, " n"], epsilon: Float[Tensor, "n d"]
     ) -> Float[Tensor, "n d"]:
-        """What the denoiser should return for ``q_sample(z_0, t, epsilon)``."""
+        """The denoiser's target for ``q_sample(z_0, t, epsilon)``."""
         if self.prediction == "sample":
             return z_0
         if self.prediction == "epsilon":
@@ -110,7 +110,7 @@ class Schedule:
     def sample_of(
         self, prediction: Float[Tensor, "n d"], z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"]
     ) -> Float[Tensor, "n d"]:
-        """The clean latent z_0 that a prediction stands for."""
+        """The clean latent z_0 of a prediction."""
         if self.prediction == "sample":
             return prediction
         alpha, sigma = self._factors(t, z_t)
@@ -121,7 +121,7 @@ class Schedule:
     def epsilon_of(
         self, prediction: Float[Tensor, "n d"], z_t: Float[Tensor, "n d"], t: Float[Tensor, " n"]
     ) -> Float[Tensor, "n d"]:
-        """The noise epsilon that a prediction stands for."""
+        """The noise epsilon of a prediction."""
         if self.prediction == "epsilon":
             return prediction
         alpha, sigma = self._factors(t, z_t)
@@ -136,7 +136,7 @@ class Schedule:
             TrainingError: fewer than 1 step, or more steps than the schedule has times.
         """
         if not 1 <= steps <= self.train_steps:
-            raise TrainingError(f"{steps} sampling steps were asked for; give 1 to {self.train_steps}.")
+            raise TrainingError(f"A sampler of {steps} steps is impossible; give 1 to {self.train_steps}.")
         ends = float(self._log_snr[-1]), float(self._log_snr[0])
         if self.spacing == "log_snr":
             times = self.time_of_log_snr(torch.linspace(*ends, steps, dtype=torch.float64))

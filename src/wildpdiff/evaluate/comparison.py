@@ -1,4 +1,4 @@
-"""The comparison: the generator beside everything simpler, on seen and on unseen tasks, and what else is measured."""
+"""Comparison of the generator with every baseline, on seen and on unseen tasks, and further measurements."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.finetuned import FinetunedSource
+from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.belonging import check_belonging
 from wildpdiff.evaluate.calibration import CalibrationObserver
-from wildpdiff.evaluate.candidate import MethodInputs
+from wildpdiff.evaluate.consistency import check_consistency
+from wildpdiff.evaluate.methods import Baselines, MethodInputs, build_methods
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
     BackboneInfo,
@@ -26,8 +26,7 @@ from wildpdiff.evaluate.results import (
     Stage,
     SuiteInfo,
 )
-from wildpdiff.evaluate.roster import Baselines, assemble
-from wildpdiff.evaluate.run import Entrant, RoundTripSource, SectionObserver, evaluate
+from wildpdiff.evaluate.run import Method, RoundTripSource, SectionObserver, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
@@ -48,25 +47,21 @@ SEEN_STAGE = "fine-tune seen tasks"
 """The stage whose time is shared out among the fine-tuned adapters."""
 
 FIT_STAGE = "fit generator"
-"""How the stages begin that fit one generator each."""
+"""Prefix of the stages that fit one generator each."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """Inputs of a comparison.
 
     Attributes:
-        suite: seen and unseen tasks.
-        backbone: the frozen model.
-        zoo: adapters of the seen tasks, that the generators were fitted on.
+        zoo: adapters of the seen tasks, which the generators were fitted to.
         reference: adapters of the unseen tasks, fine-tuned on their labels only for this comparison.
         generators: one a training seed; at least one.
         knobs: settings of the suite, for the record.
-        features: labelled images of the seen tasks behind the stem, where they are at hand.
-        baselines: ``core`` or ``all``.
+        features: labelled images of the seen tasks behind the stem, where they are computed already.
         without: names of baselines that are left out.
-        seen_tasks: how many seen tasks are scored, drawn by the seed; None scores all of them.
-        further: more entrants, with what they are.
+        seen_tasks: number of scored seen tasks, drawn by the seed; None scores all of them.
         method_settings: texts by key for methods of other packages.
         trust: a model of trust for each generator, in their order; none where there is none.
     """
@@ -81,21 +76,14 @@ class Comparison:
     baselines: Baselines = "core"
     without: Sequence[str] = field(default=())
     seen_tasks: int | None = None
-    further: Sequence[tuple[Entrant, SourceInfo]] = ()
+    further: Sequence[tuple[Method, SourceInfo]] = ()
     method_settings: Mapping[str, str] = field(default_factory=dict)
     trust: Sequence[TrustModel] = ()
 
 
 @dataclass(frozen=True)
 class ObserverInputs:
-    """What observers of other packages may be built from (entry points of the group ``wildpdiff.observers``).
-
-    Attributes:
-        comparison: as asked for.
-        seen: the training set of the baselines.
-        finetuned: the reference's adapters by task.
-        tests: test sets by split.
-    """
+    """Inputs of the observers of other packages (entry points of the group ``wildpdiff.observers``)."""
 
     comparison: Comparison
     seen: SeenTasks
@@ -106,7 +94,7 @@ class ObserverInputs:
 def seen_material(
     suite: Suite, backbone: Backbone, zoo: Zoo, generator: Generator, features: FeatureCache | None, seed: int
 ) -> SeenTasks:
-    """The seen tasks as the baselines are given them, described as the generator reads descriptions."""
+    """Training set of the baselines, with descriptions encoded as in the generator."""
     by_name = {task.name: task.description for task in suite.tasks("seen")}
     descriptions: list[Description] = [by_name[name] for name in zoo.tasks]
     images = generator.conditions.image_features(descriptions)
@@ -120,7 +108,7 @@ def scored_seen_tasks(names: Sequence[str], count: int | None, seed: int) -> tup
     if count is None or count >= len(names):
         return tuple(names)
     chosen = numpy_generator(seed, "scored seen tasks").choice(len(names), count, replace=False)
-    return tuple(names[place] for place in sorted(int(value) for value in chosen))
+    return tuple(names[index] for index in sorted(int(value) for value in chosen))
 
 
 @one_thread()
@@ -132,7 +120,7 @@ def compare_sources(
     stages: Sequence[Stage] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Score every source on every task and write down all that a reader needs to trust or doubt the table.
+    """Scores of every method on every task, with provenance and further measurements.
 
     Raises:
         DataError: no generator, or no unseen and no seen tasks.
@@ -141,7 +129,7 @@ def compare_sources(
     if not comparison.generators:
         raise DataError("There is no generator to compare. Fit one with `wildpdiff fit`.")
     suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
-    check_belonging(suite, backbone, zoo, comparison.reference, comparison.generators, comparison.trust)
+    check_consistency(suite, backbone, zoo, comparison.reference, comparison.generators, comparison.trust)
     first = comparison.generators[0]
     seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
@@ -152,11 +140,10 @@ def compare_sources(
     if comparison.reference is not None:
         tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"))
         finetuned |= comparison.reference.task_adapters()
-    asked = [test.task for part in tests.values() for test in part]
+    names = [test.task for part in tests.values() for test in part]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
-    labelled = _labelled(comparison, seen)
-    roster = assemble(
-        MethodInputs(seen, comparison.generators, labelled, asked, comparison.method_settings),
+    roster = build_methods(
+        MethodInputs(seen, comparison.generators, _labelled(comparison, seen), names, comparison.method_settings),
         finetuned,
         baselines=comparison.baselines,
         without=comparison.without,
@@ -169,7 +156,7 @@ def compare_sources(
         suite.name,
         tests,
         backbone,
-        roster.entrants,
+        roster.methods,
         samples=samples,
         seed=seed,
         observers=[calibration, *added],
@@ -199,7 +186,7 @@ def _test_sets(backbone: Backbone, tasks: Sequence[Task]) -> list[TestSet]:
 def _trust(
     comparison: Comparison, seen: SeenTasks, rows: Sequence[ResultRow], samples: int, seed: int
 ) -> TrustSection | None:
-    """What the models of trust say of the unseen tasks, from images without labels that no seen task learned from."""
+    """Trust on the unseen tasks, from unlabelled images that no seen task was trained on."""
     if not comparison.trust:
         return None
     fresh = FreshImages.of(features_of(seen.data, comparison.zoo.tasks))
@@ -224,7 +211,7 @@ def _trust(
 def _about(
     comparison: Comparison, tests: Mapping[Split, Sequence[TestSet]], ceilings: dict[str, Ceiling]
 ) -> dict[str, Any]:
-    """What was compared on what: the parts of the results that hold no score of a source."""
+    """The parts of the results that hold no score: suite, backbone, generators, autoencoder."""
     suite, backbone, zoo, first = comparison.suite, comparison.backbone, comparison.zoo, comparison.generators[0]
     weights = sum(value.numel() for value in backbone.module.parameters())
     counts = (len(tests["seen"]), len(tests.get("unseen", [])))
@@ -248,7 +235,7 @@ def _added_observers(inputs: ObserverInputs) -> list[SectionObserver]:
 
 
 def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:
-    """Labelled images of seen and of unseen tasks, for the sources that are allowed labels."""
+    """Labelled images of seen and of unseen tasks, for the methods that use labels."""
     unseen = {task.name for task in comparison.suite.tasks("unseen")}
     cache = FeatureCache(comparison.backbone, comparison.suite.tasks("unseen"))
     return lambda name: cache(name) if name in unseen else seen.data(name)
@@ -267,19 +254,19 @@ def _ceilings(
     finetuned: FinetunedSource,
     first: Generator,
 ) -> dict[str, Ceiling]:
-    """What fine-tuned adapters reach before and after the autoencoder's round trip."""
-    found: dict[str, Ceiling] = {}
-    rounded = RoundTripSource(finetuned, first)
-    for split, part in tests.items():
-        rows = evaluate(suite, {split: part}, backbone, [Entrant(rounded), Entrant(finetuned)], samples=1).rows
-        means = [sum(row.accuracy for row in rows if row.source == source.name) / len(part) for source in
-                 (rounded, finetuned)]  # fmt: skip
-        found[split] = Ceiling(*means)
-    return found
+    """Accuracy of fine-tuned adapters before and after the autoencoder's round trip."""
+    sources = (RoundTripSource(finetuned, first), finetuned)
+    rows = evaluate(suite, tests, backbone, [Method(source) for source in sources], samples=1).rows
+    scores = {key: [row.accuracy for row in rows if (row.split, row.source) == key]
+              for key in ((split, source.name) for split in tests for source in sources)}  # fmt: skip
+    return {
+        split: Ceiling(*(sum(scores[split, source.name]) / len(part) for source in sources))
+        for split, part in tests.items()
+    }
 
 
 def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:
-    """Seconds for one adapter. Looking a fine-tuned one up costs nothing; what counts is its share of the training."""
+    """Seconds for one adapter; for a fine-tuned one, its share of the training."""
     seconds = {name: value for name, value in measured.items() if name not in (PRETRAINED, FINETUNED)}
     trained = [stage.seconds for stage in stages if stage.name == SEEN_STAGE]
     return seconds | ({FINETUNED: trained[0] / tasks} if trained else {})

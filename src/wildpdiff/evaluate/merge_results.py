@@ -1,4 +1,4 @@
-"""Several files of results as one report: what the first lacks is taken from the others, where that is honest."""
+"""Several files of results as one: missing sections are taken from further files about the same tasks."""
 
 from __future__ import annotations
 
@@ -22,69 +22,54 @@ class NamedResults:
 
 
 def merge_results(main: Results, others: Sequence[NamedResults]) -> Results:
-    """The main results with sections and held-out splits that they lack, from the first other file that has them.
+    """The main results with the sections and held-out splits that they lack, from the first other file that has them.
 
-    Trust is of a world each: worlds that no file before had are added, so that one page can speak of all together.
-    Rows of seen and unseen tasks are never taken: the table is the main file's. A note names each section's source.
-
-    Args:
-        main: stays as it is wherever it has something.
-        others: in order of preference.
+    Points of trust are added for variants that no earlier file has. Rows of seen and unseen tasks are never taken: the
+    table is the main file's. A note names the origin of each section.
 
     Raises:
         ArtifactError: a section about the table's own tasks comes from another suite or another backbone, or a
-            section that stands for itself from another backbone.
+            section with tasks of its own from another backbone.
     """
     merged, kinds = main, section_kinds()
     for other in others:
+        found = other.results
         taken: dict[str, Any] = {}
         names = []
         sections = dict(merged.sections)
-        for section, found in other.results.sections.items():
+        for section, value in found.sections.items():
             if section not in merged.sections:
-                # Sections with tasks of their own may be of another suite; one that nobody here knows may not.
-                own_tasks = section not in kinds or kinds[section].own_tasks
-                _refuse_foreign(main, other, section.replace("_", " "), suite=own_tasks)
-                sections[section] = found
-                names.append(section.replace("_", " "))
+                name = section.replace("_", " ")
+                # Sections with tasks of their own may be of another suite; unknown ones may not.
+                _refuse_foreign(main, other, name, suite=section not in kinds or kinds[section].own_tasks)
+                sections[section] = value
+                names.append(name)
         taken["sections"] = sections
-        if other.results.calibration and not merged.calibration:
+        if found.calibration and not merged.calibration:
             _refuse_foreign(main, other, "calibration", suite=True)
-            taken["calibration"] = other.results.calibration
+            taken["calibration"] = found.calibration
             names.append("calibration")
-        held_out = _new_splits(merged, other.results)
+        splits = dict.fromkeys(row.split for row in found.rows if row.split.startswith("held-out "))
+        held_out = [split for split in splits if split not in {row.split for row in merged.rows}]
         if held_out:
             _refuse_foreign(main, other, ", ".join(held_out), suite=True)
             for part in ("rows", "summary"):
-                added = [row for row in getattr(other.results, part) if row.split in held_out]
+                added = [row for row in getattr(found, part) if row.split in held_out]
                 taken[part] = (*getattr(merged, part), *added)
             names += held_out
-        worlds = _new_worlds(merged, other.results)
-        if worlds:
+        variants = [name for name in worlds_of(_points(found)) if name not in worlds_of(_points(merged))]
+        if variants:
             _refuse_foreign(main, other, "trust", suite=False)
-            taken["trust"] = TrustSection(
-                (*_points(merged), *(point for point in _points(other.results) if point.world in worlds))
-            )
-            names.append(f"trust in {', '.join(worlds)}")
+            points = [point for point in _points(found) if point.world in variants]
+            taken["trust"] = TrustSection((*_points(merged), *points))
+            names.append(f"trust in {', '.join(variants)}")
         if not names:
             continue
         known = {info.name for info in merged.sources}
-        taken["sources"] = (*merged.sources, *(info for info in other.results.sources if info.name not in known))
+        taken["sources"] = (*merged.sources, *(info for info in found.sources if info.name not in known))
         taken["notes"] = (*merged.notes, _origin(main, other, names))
         merged = dataclasses.replace(merged, **taken)
     return merged
-
-
-def _new_splits(main: Results, other: Results) -> list[str]:
-    own = {row.split for row in main.rows}
-    return list(
-        dict.fromkeys(row.split for row in other.rows if row.split.startswith("held-out ") and row.split not in own)
-    )
-
-
-def _new_worlds(main: Results, other: Results) -> list[str]:
-    own = worlds_of(_points(main))
-    return [world for world in worlds_of(_points(other)) if world not in own]
 
 
 def _points(results: Results) -> tuple[TrustPoint, ...]:
@@ -92,31 +77,27 @@ def _points(results: Results) -> tuple[TrustPoint, ...]:
 
 
 def _refuse_foreign(main: Results, other: NamedResults, section: str, *, suite: bool) -> None:
-    """Raise where the other file's numbers are not about the same tasks or model."""
-    if suite and other.results.suite.fingerprint != main.suite.fingerprint:
-        raise ArtifactError(
-            f"{other.name} has {section} of another suite ({other.results.suite.name}, fingerprint "
-            f"{other.results.suite.fingerprint[:12]}; the first file's is {main.suite.fingerprint[:12]}). Leave it "
-            "out, or measure it on the same suite."
-        )
-    ours, theirs = main.generator, other.results.generator
-    if suite and ours is not None and theirs is not None and not set(ours.hashes) & set(theirs.hashes):
-        raise ArtifactError(
-            f"{other.name} has {section} of other generators ({theirs.hashes[0][:12]}; the first file's is "
-            f"{ours.hashes[0][:12]}). Leave it out, or measure it with the same generator."
-        )
-    if other.results.backbone.hash != main.backbone.hash:
-        raise ArtifactError(
-            f"{other.name} has {section} of another backbone ({other.results.backbone.name}, "
-            f"{other.results.backbone.hash[:12]}; the first file's is {main.backbone.hash[:12]}). Leave it out, or "
-            "measure it with the same backbone."
-        )
+    """Raise where the other file's section is of another backbone, or (``suite``) of another suite or generator."""
+    found = other.results
+    pairs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [
+        ("backbone", found.backbone.name, (found.backbone.hash,), (main.backbone.hash,))
+    ]
+    if suite:
+        pairs.insert(0, ("suite", found.suite.name, (found.suite.fingerprint,), (main.suite.fingerprint,)))
+        if main.generator is not None and found.generator is not None:
+            pairs.insert(1, ("generator", "generator", found.generator.hashes, main.generator.hashes))
+    for kind, name, theirs, ours in pairs:
+        if not set(theirs) & set(ours):
+            raise ArtifactError(
+                f"{other.name} has {section} of another {kind} ({name}, {theirs[0][:12]}; the first file's is "
+                f"{ours[0][:12]}). Leave it out, or measure it with the same {kind}."
+            )
 
 
 def _origin(main: Results, other: NamedResults, names: Sequence[str]) -> str:
-    made = other.results.provenance
-    text = f"{', '.join(names)[:1].upper()}{', '.join(names)[1:]}: measured by {made.command}, {made.created[:10]}"
-    if other.results.suite.fingerprint != main.suite.fingerprint:
-        there = other.results.suite
+    made, there = other.results.provenance, other.results.suite
+    listing = ", ".join(names)
+    text = f"{listing[:1].upper()}{listing[1:]}: measured by {made.command}, {made.created[:10]}"
+    if there.fingerprint != main.suite.fingerprint:
         text += f", on another set of tasks ({there.name}, {there.seen} seen, {there.unseen} unseen)"
     return text + "."

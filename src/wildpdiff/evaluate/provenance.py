@@ -1,4 +1,4 @@
-"""Who made numbers, how, when and on what."""
+"""Provenance of numbers: command, seed, hardware, versions and time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wildpdiff.evaluate.results import Provenance
 
 
 def hardware() -> str:
-    """The machine in words, without its name: architecture and number of cores."""
+    """Architecture and number of cores of the machine, without its name."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, no GPU used"
 
 
 def provenance(command: str, seed: int) -> Provenance:
-    """Who made the numbers, how and when."""
+    """Provenance of numbers that are made now by this command."""
     try:
         package = version("wildpdiff")
     except PackageNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,9 @@ from wildpdiff.posterior.score import PosteriorSummary
 from wildpdiff.records import decode, encode
 
 SCHEMA_VERSION = 5
+"""Raised when an older package could not read the files of a newer one."""
+
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
-"""Raised when an older package could not read what a newer one writes."""
 
 Split = str
 """``seen``, ``unseen``, or ``held-out NAME``: seen tasks that a generator was fitted without, a whole group at a time
@@ -32,16 +34,16 @@ class ResultRow:
     """One adapter scored on one task's test images.
 
     Attributes:
-        suite: name of the suite the task belongs to.
+        suite: name of the task's suite.
         split: ``seen`` (trained the generator), ``unseen``, or ``held-out NAME`` (see :data:`Split`).
-        source: what gave the adapter, for example ``generated`` or ``nearest task``.
-        condition: the description it was given: the task's ``own``, another task's (``shuffled``), one made of
-            parts of many tasks (``random``), or ``none``.
+        source: source of the adapter, for example ``generated`` or ``nearest task``.
+        condition: its description: the task's ``own``, another task's (``shuffled``), one made of parts of many tasks
+            (``random``), or ``none``.
         generator_seed: seed the generator was trained with; None for sources that are not trained.
-        sample: number of the sample, from 0.
+        sample: index of the sample.
         task: the task's name.
         accuracy: fraction of the test images classified right, 0 to 1.
-        images: how many test images.
+        images: number of test images.
     """
 
     suite: str
@@ -57,7 +59,7 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One line of the table: a source over all tasks of a split.
+    """One row of the table: a source over all tasks of a split.
 
     Accuracies are means over tasks of the means over all samples and seeds, never the best of several samples.
     An interval is None for one task; the gain is None for the two references and where there is no gain to recover.
@@ -81,7 +83,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the numbers; ``created`` is an ISO 8601 date or time."""
+    """Origin of the numbers; ``created`` is an ISO 8601 date or time."""
 
     package_version: str
     command: str
@@ -116,14 +118,14 @@ class BackboneInfo:
 
 @dataclass(frozen=True)
 class GeneratorInfo:
-    """The generators, one hash a seed; their configuration, and how many checkpoints they were trained on.
+    """The generators of a comparison.
 
     Attributes:
         hashes: one a seed.
         config: of all of them.
         checkpoints: number of checkpoints of the zoo.
         cross_validation: of the first on seen tasks; None where it has none.
-        posterior: of the first, as it did on held-out seen tasks; None where it has none.
+        posterior: of the first, as measured on held-out seen tasks; None where it has none.
     """
 
     hashes: tuple[str, ...]
@@ -135,7 +137,7 @@ class GeneratorInfo:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Accuracy of fine-tuned adapters after the autoencoder's round trip, beside the same adapters untouched."""
+    """Accuracy of fine-tuned adapters after the autoencoder's round trip, and without it."""
 
     accuracy: float
     finetuned: float
@@ -160,7 +162,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything the report is drawn from. ``generator`` and ``autoencoder`` are None where only baselines ran."""
+    """All input of the report. ``generator`` and ``autoencoder`` are None where only baselines ran."""
 
     provenance: Provenance
     suite: SuiteInfo
@@ -183,11 +185,7 @@ class Results:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "results.json") -> Results:
-        """Check and read what :meth:`to_json` gave.
-
-        Args:
-            value: parsed JSON.
-            where: the file's name, for messages.
+        """Read and check parsed JSON of the schema of :meth:`to_json`; ``where`` is the file's name, for messages.
 
         Raises:
             ArtifactError: a key is missing, unknown or of a wrong type, or the content contradicts itself.
@@ -214,11 +212,11 @@ class Results:
 
 
 ADDED = ("spread", "memorisation", "distances", "latent_map", "pictures", "interpolation", "scaling", "paper")
-"""Keys that versions before 5 had beside the rows; they are sections since."""
+"""Top-level keys of versions before 5 that are sections since."""
 
 
 def _from_version(version: int, body: dict[str, Any]) -> dict[str, Any]:
-    """A file of an earlier version in the keys of this one; what came later was not measured."""
+    """A file of an earlier version with the keys of this one; later additions count as not measured."""
     sections = {name: body[name] for name in ADDED if body.get(name)}
     body = {"sections": sections, **{key: entry for key, entry in body.items() if key not in ADDED}}
     if version <= 3 and isinstance(body.get("generator"), dict):
@@ -244,73 +242,55 @@ def _decoded_sections(sections: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check(results: Results, where: str) -> None:
-    """What types cannot say: ranges, no score twice, and a summary that belongs to the rows."""
+    """Refuse contradictions that types do not exclude."""
+    found = next(_contradictions(results), None)
+    if found is not None:
+        raise ArtifactError(f"{where}: {found} Evaluate again, or restore the file.")
+
+
+def _contradictions(results: Results) -> Iterator[str]:
+    """Every contradiction, as a sentence that names the key and its value."""
+    from wildpdiff.evaluate.summary import contradicted_summary
+
+    made = results.provenance.created
     try:
-        datetime.fromisoformat(results.provenance.created)
-    except ValueError as error:
-        found = results.provenance.created
-        raise ArtifactError(f"{where}: provenance.created is {found!r}; an ISO 8601 date is needed.") from error
+        datetime.fromisoformat(made)
+    except ValueError:
+        yield f"provenance.created is {made!r}; an ISO 8601 date is needed."
     seen = set()
-    for number, row in enumerate(results.rows):
+    for index, row in enumerate(results.rows):
         if not 0 <= row.accuracy <= 1:
-            raise ArtifactError(
-                f"{where}: rows[{number}].accuracy is {row.accuracy}; a fraction from 0 to 1 is needed."
-            )
+            yield f"rows[{index}].accuracy is {row.accuracy}; a fraction from 0 to 1 is needed."
         if row.images < 1:
-            raise ArtifactError(f"{where}: rows[{number}].images is {row.images}; at least one image is needed.")
+            yield f"rows[{index}].images is {row.images}; at least one image is needed."
+        if not _SPLIT.fullmatch(row.split):
+            yield f"rows[{index}].split is {row.split!r}; seen, unseen or held-out NAME is needed."
         key = (row.suite, row.split, row.source, row.condition, row.generator_seed, row.sample, row.task)
         if key in seen:
-            raise ArtifactError(
-                f"{where}: rows[{number}] scores {row.source!r} on {row.task!r} a second time. Evaluate again."
-            )
+            yield f"rows[{index}] scores {row.source!r} on {row.task!r} a second time."
         seen.add(key)
-    odd_splits = [row.split for row in results.rows if not _SPLIT.fullmatch(row.split)]
-    if odd_splits:
-        raise ArtifactError(
-            f"{where}: a row has the split {odd_splits[0]!r}; seen, unseen or held-out NAME is needed. Evaluate again."
-        )
     for split, stated in (("seen", results.suite.seen), ("unseen", results.suite.unseen)):
         tasks = {row.task for row in results.rows if (row.suite, row.split) == (results.suite.name, split)}
         if len(tasks) > stated:
-            raise ArtifactError(
-                f"{where}: suite.{split} is {stated}; the rows have {len(tasks)} {split} tasks. Evaluate again, or "
-                "restore the file."
-            )
-    measured = {key[:4] for key in seen}
+            yield f"suite.{split} is {stated}; the rows have {len(tasks)} {split} tasks."
     shown = [(row.suite, row.split, row.source, row.condition) for row in results.summary]
-    if measured != set(shown) or len(shown) != len(measured):
-        odd = sorted(measured.symmetric_difference(shown)) or sorted(key for key in shown if shown.count(key) > 1)
-        raise ArtifactError(f"{where}: rows and summary disagree about {' / '.join(odd[0])}. Summarise the rows again.")
-    from wildpdiff.evaluate.summary import contradicted_summary
-
+    odd = sorted({key[:4] for key in seen}.symmetric_difference(shown)) or [k for k in shown if shown.count(k) > 1]
+    if odd:
+        yield f"rows and summary disagree about {' / '.join(odd[0])}."
     wrong = contradicted_summary(results.rows, results.summary, results.provenance.seed)
     if wrong is not None:
-        raise ArtifactError(f"{where}: the summary contradicts the rows: {wrong}. Evaluate again, or restore the file.")
-    for splits in results.autoencoder.ceiling if results.autoencoder else ():
-        if splits not in ("seen", "unseen"):
-            raise ArtifactError(f"{where}: autoencoder.ceiling has the key {splits!r}; seen or unseen is needed.")
-    _check_ceiling(results, where)
-    _check_trust(results, where)
-
-
-def _check_ceiling(results: Results, where: str) -> None:
-    """Fine-tuned adapters beside the autoencoder's round trip are those of the rows."""
+        yield f"the summary contradicts the rows: {wrong}."
     for split, entry in results.autoencoder.ceiling.items() if results.autoencoder else ():
+        if split not in ("seen", "unseen"):
+            yield f"autoencoder.ceiling has the key {split!r}; seen or unseen is needed."
         own = [row.accuracy for row in results.rows if (row.split, row.source) == (split, "fine-tuned")]
         if own and abs(sum(own) / len(own) - entry.finetuned) > 1e-6:
-            raise ArtifactError(
-                f"{where}: autoencoder.ceiling.{split}.finetuned is {entry.finetuned}; the rows have "
-                f"{sum(own) / len(own):.6f}. Evaluate again, or restore the file."
-            )
-
-
-def _check_trust(results: Results, where: str) -> None:
-    """Trust of at least one task, every point sound in itself."""
-    if results.trust is None:
-        return
-    odd = contradiction(results.trust.points) if results.trust.points else "points is empty; null says it better"
-    if odd is not None:
-        raise ArtifactError(f"{where}: trust.{odd}. Assess the tasks again.")
+            mean = sum(own) / len(own)
+            yield f"autoencoder.ceiling.{split}.finetuned is {entry.finetuned}; the rows have {mean:.6f}."
+    if results.trust is not None:
+        wrong = contradiction(results.trust.points) if results.trust.points else "points is empty; null is needed"
+        if wrong is not None:
+            yield f"trust.{wrong}."
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -328,7 +308,7 @@ def read_results(path: Path) -> Results:
     """Read and check results.json.
 
     Raises:
-        ArtifactError: missing, not JSON, or not as the schema says.
+        ArtifactError: missing, not JSON, or against the schema.
         SchemaVersionError: written by a newer version of the package.
     """
     return Results.from_json(read_json(path), str(path))

@@ -1,4 +1,4 @@
-"""Running sources on tasks: every sample scored on every task, with the control of shuffled descriptions."""
+"""Evaluation of methods on tasks: every sample is scored on every task, with own, shuffled or random descriptions."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from wildpdiff.threads import one_thread
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """A source in an evaluation.
+class Method:
+    """A method of an evaluation.
 
     Attributes:
-        source: gives the adapters.
+        source: of the adapters.
         condition: ``own`` description, another task's (``shuffled``), one made of parts of many (``random``), or
             ``none`` where the source reads none.
         generator_seed: the seed of its training, for trained sources.
-        unlabelled: whether the source is given the task's unlabelled images as ``examples`` beside the description.
+        unlabelled: whether the task's unlabelled images are added to the description as ``examples``.
     """
 
     source: Source
@@ -44,18 +44,15 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Scored:
-    """What an observer of an evaluation is shown: one entrant's adapters on one task.
+    """Adapters of one method on one task.
 
     Attributes:
-        split: of the task.
-        entrant: who gave the adapters.
-        test: the task's test images and labels.
+        method: the method.
         adapters: one a sample.
-        logits: of every adapter on every test image.
     """
 
     split: Split
-    entrant: Entrant
+    method: Method
     test: TestSet
     adapters: Sequence[Adapter]
     logits: Float[Tensor, "a n c"]
@@ -63,10 +60,10 @@ class Scored:
 
 @runtime_checkable
 class Observer(Protocol):
-    """Measures more than accuracy while an evaluation runs, so that no adapter is made or run twice."""
+    """Measurement besides accuracy during an evaluation, so that no adapter is made or run twice."""
 
     def observe(self, scored: Scored) -> None:
-        """Look at one entrant on one task."""
+        """Update with one method on one task."""
 
 
 @runtime_checkable
@@ -78,17 +75,12 @@ class SectionObserver(Observer, Protocol):
         """The section's name, see :class:`wildpdiff.evaluate.sections.SectionKind`."""
 
     def result(self) -> Any:
-        """The section, after the evaluation; empty or None where nothing can be said."""
+        """The section, after the evaluation; empty or None where it is undefined."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores and costs.
-
-    Attributes:
-        rows: one a source, condition, seed, sample and task.
-        seconds: seconds for one adapter, by source: sampling alone, no scoring.
-    """
+    """Scores, and the seconds of sampling one adapter, by source."""
 
     rows: tuple[ResultRow, ...]
     seconds: Mapping[str, float]
@@ -123,19 +115,15 @@ class RoundTripSource:
 
 
 def derangement(count: int, seed: int) -> tuple[int, ...]:
-    """A permutation in which nothing stays in its place (for one element there is none, and it stays)."""
+    """A permutation without fixed points, one cycle through all indices; for one element, the identity."""
     order = numpy_generator(seed, "shuffled conditions").permutation(count)
-    # One cycle through all places moves each of them.
     target = np.empty(count, dtype=int)
     target[order] = np.roll(order, 1)
     return tuple(int(value) for value in target)
 
 
 def mixed_description(descriptions: Sequence[Description], seed: int) -> Description:
-    """A description of no place: every metadata value and every set of images is that of another, random task.
-
-    Each value alone is an ordinary one; only their combination belongs to nobody.
-    """
+    """A random combination: every metadata value and every set of images is that of another, random task."""
     rng = numpy_generator(seed, "random conditions")
 
     def pick() -> Description:
@@ -150,16 +138,12 @@ def mixed_description(descriptions: Sequence[Description], seed: int) -> Descrip
     return Description(metadata=metadata or None, backgrounds=pick().backgrounds, examples=pick().examples)
 
 
-def _sources_seconds(costs: Mapping[str, list[float]]) -> dict[str, float]:
-    return {name: float(np.mean(values)) for name, values in costs.items()}
-
-
 @one_thread()
 def evaluate(
     suite: str,
     tests: Mapping[Split, Sequence[TestSet]],
     backbone: Backbone,
-    entrants: Sequence[Entrant],
+    methods: Sequence[Method],
     *,
     samples: int = 4,
     seed: int = 0,
@@ -167,27 +151,26 @@ def evaluate(
     unlabelled: Callable[[str], Images] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score every entrant on every task. A source without randomness is sampled once.
+    """Score every method on every task. A source without randomness is sampled once.
 
     Args:
         suite: name written into the rows.
-        tests: test sets by split.
-        backbone: that all adapters belong to.
-        entrants: sources and the descriptions that they are given.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
-        observers: are shown every entrant's adapters and logits on every task.
-        unlabelled: gives a task's unlabelled images by its name; needed where an entrant asks for them.
+        unlabelled: a task's unlabelled images by its name; needed where a method uses them.
         progress: called with (tasks done, in all).
     """
-    parts = [(split, derangement(len(part), sub_seed(seed, split)), part) for split, part in tests.items()]
-    jobs = [_Job(split, other, part, entrant, place)
-            for split, other, part in parts for entrant in entrants for place in range(len(part))]  # fmt: skip
+    jobs = [
+        _Job(split, method, part, index, other)
+        for split, part in tests.items()
+        for method in methods
+        for index, other in enumerate(derangement(len(part), sub_seed(seed, split)))
+    ]
 
     def score(job: _Job, _: Tick) -> tuple[list[Adapter], float, Tensor]:
-        source, test = job.entrant.source, job.test
+        source, test = job.method.source, job.test
         description = job.description(seed)
-        if job.entrant.unlabelled and unlabelled is not None:
+        if job.method.unlabelled and unlabelled is not None:
             description = replace(description, examples=unlabelled(test.task))
         count = samples if source.stochastic else 1
         started = time.perf_counter()
@@ -199,50 +182,35 @@ def evaluate(
     rows: list[ResultRow] = []
     costs: dict[str, list[float]] = {}
     for job, (adapters, seconds, logits) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
-        costs.setdefault(job.entrant.source.name, []).append(seconds)
-        right = (logits.argmax(-1) == job.test.labels).double().mean(1)
-        rows += _rows(suite, job.split, job.entrant, job.test, right.tolist())
+        method, test = job.method, job.test
+        costs.setdefault(method.source.name, []).append(seconds)
+        key = (suite, job.split, method.source.name, method.condition, method.generator_seed)
+        right = (logits.argmax(-1) == test.labels).double().mean(1).tolist()
+        rows += [ResultRow(*key, i, test.task, value, len(test.labels)) for i, value in enumerate(right)]
         for observer in observers:
-            observer.observe(Scored(job.split, job.entrant, job.test, adapters, logits))
-    return Evaluation(tuple(rows), _sources_seconds(costs))
+            observer.observe(Scored(job.split, method, test, adapters, logits))
+    return Evaluation(tuple(rows), {name: float(np.mean(values)) for name, values in costs.items()})
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One entrant on one task of a split: the task's place among them, and the other task that each is shuffled to."""
+    """One method on the task ``tests[index]`` of a split, whose shuffled description is that of ``tests[other]``."""
 
     split: Split
-    other: tuple[int, ...]
+    method: Method
     tests: Sequence[TestSet]
-    entrant: Entrant
-    place: int
+    index: int
+    other: int
 
     @property
     def test(self) -> TestSet:
-        return self.tests[self.place]
+        return self.tests[self.index]
 
     def description(self, seed: int) -> Description:
-        """What the entrant is given: the task's own description, another task's, or one of parts of many."""
-        if self.entrant.condition == "shuffled":
-            return replace(self.tests[self.other[self.place]].description, task_id=None)
-        if self.entrant.condition == "random":
+        """The task's own description, another task's, or one made of parts of many."""
+        if self.method.condition == "shuffled":
+            return replace(self.tests[self.other].description, task_id=None)
+        if self.method.condition == "random":
             descriptions = [entry.description for entry in self.tests]
             return mixed_description(descriptions, sub_seed(seed, self.split, self.test.task))
         return self.test.description
-
-
-def _rows(suite: str, split: Split, entrant: Entrant, test: TestSet, values: Sequence[float]) -> list[ResultRow]:
-    return [
-        ResultRow(
-            suite,
-            split,
-            entrant.source.name,
-            entrant.condition,
-            entrant.generator_seed,
-            number,
-            test.task,
-            value,
-            len(test.labels),
-        )
-        for number, value in enumerate(values)
-    ]

@@ -22,7 +22,7 @@ class TestSet:
 
     Attributes:
         task: the task's name.
-        description: what sources are told, with the task's name as ``task_id`` for references that need labels.
+        description: of the task, with the task's name as ``task_id`` for references that need labels.
         features: output of the stem, ``[n, …]``.
         labels: class indices.
     """

@@ -1,13 +1,12 @@
-"""Sections of results.json beside the rows: sources, calibration, trust; and those that other packages add.
+"""Sections of results.json: sources and calibration, and those that other packages add.
 
-All are plain values, so that reading and drawing them needs no torch. Accuracies and shares are fractions of 1; gains
-in the section on trust are in points.
+All are plain values, so that reading and drawing them needs no torch. Accuracies and shares are fractions of 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from wildpdiff.registry import registered
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SourceFamily = Literal["reference", "no description", "description", "unlabelled images", "labels", "checkpoints"]
-"""What a source uses of the task: nothing, its description, its unlabelled images, its labels; ``checkpoints`` are the
-controls made from stored checkpoints; ``reference`` are pretrained and fine-tuned."""
+"""Information about the task that a source uses: none, its description, its unlabelled images, its labels;
+``checkpoints`` are controls made from stored checkpoints; ``reference`` are pretrained and fine-tuned."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class SourceInfo:
 
     Attributes:
         name: as in the rows.
-        family: what it uses of the task.
+        family: information about the task that it uses.
         training_seconds: wall-clock seconds of its training beyond the zoo, mean over seeds; None where it has none.
-        note: one short phrase on what it is.
+        note: one short phrase.
     """
 
     name: str
@@ -41,7 +40,7 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Test images by confidence: how many, their mean confidence and their accuracy."""
+    """Number, mean confidence and accuracy of the test images of a bin of confidence."""
 
     count: int
     confidence: float
@@ -94,8 +93,6 @@ class SectionKind(Generic[T]):
 
     def added_to(self, results: Results, value: T) -> Results:
         """The results with this section; an empty one is left out."""
-        from dataclasses import replace
-
         return replace(results, sections={**results.sections, **({self.name: value} if value else {})})
 
 

@@ -1,9 +1,9 @@
-"""Intervals over tasks: mean, paired difference, recovered gain, area under the curve, each with a bootstrap interval.
+"""Bootstrap intervals over tasks: mean, paired difference, recovered gain, area under the curve.
 
 The unit is always the task: a stochastic source is first averaged over its samples and generator seeds, so that one
-number per task enters here. Drawing tasks again (with replacement) then says how far the result depends on which tasks
-happened to be tested. Intervals are percentile intervals (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
-chapter 13); with fewer than about ten tasks they are somewhat too narrow.
+number per task enters here, and tasks are drawn with replacement. Intervals are percentile intervals (Efron and
+Tibshirani 1993, An Introduction to the Bootstrap, chapter 13), somewhat too narrow below about ten tasks. All sources
+share the draws, which scipy's bootstrap would make anew for each.
 """
 
 from __future__ import annotations
@@ -16,31 +16,27 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
+from wildpdiff.rng import numpy_generator
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
+SAME = 1e-9
+"""Largest difference of two accuracies over the same images that is due to the order of a sum."""
+
 MINIMUM_HEADROOM = 1e-3
-"""Mean gain of fine-tuning (a fraction of 1) below which a share of that gain means nothing."""
+"""Mean gain of fine-tuning (a fraction of 1) below which a share of that gain is undefined."""
 
 UNUSABLE_SHARE = 0.01
 """Share of resamples without headroom above which the ratio has no interval."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over tasks.
+class Interval:
+    """Ends of a bootstrap interval; None where there is none, for example for one task."""
 
-    Attributes:
-        value: the mean.
-        low, high: ends of the interval; None where there is only one task.
-        tasks: how many tasks it rests on.
-    """
-
-    value: float
     low: float | None
     high: float | None
-    tasks: int
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -49,8 +45,16 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Estimate(Interval):
+    """A mean over a number of tasks."""
+
+    value: float
+    tasks: int
+
+
+@dataclass(frozen=True)
 class Difference(Estimate):
-    """A mean paired difference over tasks, and in how many tasks the first was better, worse or equal."""
+    """A mean paired difference over tasks, and the numbers of tasks where the first was better, worse or equal."""
 
     wins: int
     losses: int
@@ -58,63 +62,40 @@ class Difference(Estimate):
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
 
 
 @dataclass(frozen=True)
-class Gain:
+class Gain(Interval):
     """The share of fine-tuning's gain that an adapter recovers: 0 is pretrained, 1 is fine-tuned.
 
     Attributes:
         value: ratio of the means; None where fine-tuning gains (almost) nothing.
-        low, high: ends of the interval; None where there is none.
         headroom: mean accuracy of fine-tuning minus pretrained: the denominator.
-        tasks: how many tasks it rests on.
-        reason: why the value or its interval is missing, as one sentence; None where both are there.
+        tasks: number of tasks.
     """
 
     value: float | None
-    low: float | None
-    high: float | None
     headroom: float
     tasks: int
-    reason: str | None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Both ends, or None."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def mean_interval(values: Float[ndarray, " t"], *, seed: int = 0) -> Estimate:
-    """Mean over tasks with its bootstrap percentile interval.
-
-    Args:
-        values: one value a task.
-        seed: of the resampling.
-
-    Raises:
-        DataError: no task, or a value that is not finite.
-    """
+    """Mean over tasks with its interval; raises :class:`DataError` for no task or a value that is not finite."""
     checked = _checked(values)
     means = _bootstrap_means(checked, seed)
     low, high = _ends(means[:, 0], means[:, 0]) if means is not None else (None, None)
-    return Estimate(float(checked.mean()), low, high, len(checked))
+    return Estimate(low, high, float(checked.mean()), len(checked))
 
 
 def paired_difference(a: Float[ndarray, " t"], b: Float[ndarray, " t"], *, seed: int = 0) -> Difference:
-    """Mean of ``a − b`` over the same tasks, with its bootstrap percentile interval and the count of wins of ``a``.
-
-    Raises:
-        DataError: no task, different tasks, or a value that is not finite.
-    """
+    """Mean of ``a − b`` over the same tasks, with its interval and the number of wins of ``a``; raises as the mean."""
     columns = _checked(a, b)
     difference = columns[:, 0] - columns[:, 1]
     mean = mean_interval(difference, seed=seed)
-    # Accuracies over the same images that differ by less than this are equal but for the order of a sum.
-    wins, losses = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
-    return Difference(mean.value, mean.low, mean.high, mean.tasks, wins, losses, mean.tasks - wins - losses)
+    wins, losses = int((difference > SAME).sum()), int((difference < -SAME).sum())
+    return Difference(mean.low, mean.high, mean.value, mean.tasks, wins, losses, mean.tasks - wins - losses)
 
 
 def recovered_gain(
@@ -124,7 +105,7 @@ def recovered_gain(
     *,
     seed: int = 0,
 ) -> Gain:
-    """Share of fine-tuning's gain that the adapter recovers: a ratio of means, with an interval over tasks.
+    """Share of fine-tuning's gain that the adapter recovers, with an interval over tasks.
 
     ``(mean adapter − mean pretrained) / (mean fine-tuned − mean pretrained)``. The ratio of the means is used, not
     the mean of the ratios, because a task without headroom would dominate the latter.
@@ -134,12 +115,6 @@ def recovered_gain(
     value and no interval; up to 1 % such resamples count as −∞ for the lower end and as +∞ for the upper, which
     can only widen the interval.
 
-    Args:
-        adapter: accuracy per task (fractions of 1), averaged over samples and generator seeds before.
-        pretrained: accuracy of the backbone without an adapter, same tasks.
-        finetuned: accuracy after fine-tuning on the task's own labels, same tasks.
-        seed: of the resampling.
-
     Raises:
         DataError: no task, different tasks, or a value that is not finite.
     """
@@ -148,42 +123,32 @@ def recovered_gain(
     mean_adapter, mean_pretrained, mean_finetuned = columns.mean(axis=0)
     headroom = float(mean_finetuned - mean_pretrained)
     if headroom < MINIMUM_HEADROOM:
-        reason = f"Fine-tuning gains {100 * headroom:.2f} points on these tasks: there is no gain to recover."
-        return Gain(None, None, None, headroom, tasks, reason)
+        return Gain(None, None, None, headroom, tasks)
     value = float(mean_adapter - mean_pretrained) / headroom
     means = _bootstrap_means(columns, seed)
     if means is None:
-        return Gain(value, None, None, headroom, tasks, "One task gives no interval over tasks.")
+        return Gain(None, None, value, headroom, tasks)
     denominator = means[:, 2] - means[:, 1]
     unusable = denominator < MINIMUM_HEADROOM
-    share = float(unusable.mean())
-    if share > UNUSABLE_SHARE:
-        reason = f"Fine-tuning's own gain vanishes in {share:.0%} of the resamples: the ratio has no finite interval."
-        return Gain(value, None, None, headroom, tasks, reason)
+    if float(unusable.mean()) > UNUSABLE_SHARE:
+        return Gain(None, None, value, headroom, tasks)
     ratio = (means[:, 0] - means[:, 1]) / np.where(unusable, 1.0, denominator)
     low, high = _ends(np.where(unusable, -np.inf, ratio), np.where(unusable, np.inf, ratio))
-    return Gain(value, low, high, headroom, tasks, None)
+    return Gain(low, high, value, headroom, tasks)
 
 
 def area_under_curve(
     scores: Float[ndarray, " n"], positive: Bool[ndarray, " n"], tasks: Int[ndarray, " n"], *, seed: int = 0
 ) -> Estimate | None:
-    """Area under the receiver operating characteristic: how often a positive scores above a negative; a tie is a half.
+    """Area under the receiver operating characteristic; None where there are only positives or only negatives.
 
-    Several scores of one task share its weight of 1. Where all positives or all negatives are of few tasks, some
-    resamples hold none of them; up to 1 % of such are left out, with more there is no interval.
+    Scores of one task share its weight of 1. Resamples without a positive or without a negative are left out, up to
+    1 % of them; with more there is no interval.
 
     Args:
-        scores: higher for what is held to be positive.
-        positive: what is.
-        tasks: number of each score's task, from 0 without a gap.
-        seed: of the resampling.
-
-    Returns:
-        None where there are only positives or only negatives.
-
-    Raises:
-        DataError: no score, or one that is not finite.
+        scores: higher for presumed positives.
+        positive: true labels.
+        tasks: index of each score's task, from 0 without a gap.
     """
     checked = _checked(scores)
     if positive.all() or not positive.any():
@@ -202,14 +167,11 @@ def area_under_curve(
         return found
 
     value = float(area(np.ones((1, amount)))[0])
-    if amount == 1:
-        return Estimate(value, None, None, amount)
-    drawn = area(_draws(amount, seed))
+    drawn = area(_draws(amount, seed)) if amount > 1 else np.full(1, np.nan)
     usable = drawn[np.isfinite(drawn)]
     if len(usable) < (1 - UNUSABLE_SHARE) * len(drawn):
-        return Estimate(value, None, None, amount)
-    low, high = _ends(usable, usable)
-    return Estimate(value, low, high, amount)
+        return Estimate(None, None, value, amount)
+    return Estimate(*_ends(usable, usable), value, amount)
 
 
 def _checked(*columns: Float[ndarray, " _"]) -> Float[ndarray, "t ..."]:
@@ -226,7 +188,7 @@ def _checked(*columns: Float[ndarray, " _"]) -> Float[ndarray, "t ..."]:
 
 
 def _bootstrap_means(values: Float[ndarray, "t ..."], seed: int) -> Float[ndarray, "resamples c"] | None:
-    """Means of every column over tasks drawn again; the columns share each draw. None for a single task."""
+    """Means of every column over the same resampled tasks; None for a single task."""
     tasks = len(values)
     if tasks == 1:
         return None
@@ -236,13 +198,9 @@ def _bootstrap_means(values: Float[ndarray, "t ..."], seed: int) -> Float[ndarra
 
 @lru_cache(maxsize=8)
 def _draws(tasks: int, seed: int) -> Float[ndarray, "resamples t"]:
-    """How often each task is drawn in each resample: all that a mean needs, and the same for every source."""
-    # Imported late: the seeds' module loads torch, which reading a table of results should not wait for.
-    from wildpdiff.rng import numpy_generator
-
+    """Number of times that each task is drawn in each resample."""
     generator = numpy_generator(seed, "bootstrap", "tasks")
     counts = generator.multinomial(tasks, np.full(tasks, 1 / tasks), size=RESAMPLES).astype(np.float64)
-    # Shared by every caller, so nobody may change it.
     counts.flags.writeable = False
     return counts
 

@@ -1,4 +1,4 @@
-"""Trust put to the test: generated adapters assessed without a label, beside the gain that was measured with labels."""
+"""Assessment of trust on scored tasks: trust without labels, next to the gain measured with labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow, Split
-from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
+from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.evaluate.trust_points import TrustPoint
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
@@ -33,24 +33,19 @@ def assess_tasks(
     seed: int,
     images: Callable[[Task], Images | None] | None = None,
 ) -> list[TrustPoint]:
-    """What a model of trust says of a generator's adapters on tasks, each beside its measured gain.
+    """Trust in a generator's adapters on each task, next to its measured gain.
 
     With the seed, the split's name and the number of samples of :func:`~wildpdiff.evaluate.run.evaluate` these are the
     very adapters that it scored.
 
     Args:
         trust_model: calibrated for this generator.
-        generator: gives the adapters.
-        tasks: that were scored; no labelled image of theirs is read here.
-        test_scores: by task name the measured gain, in points: :func:`measured_gains`. What trust reads does not depend
-            on them.
+        tasks: scored tasks; no labelled image of theirs is read here.
+        test_scores: measured gains by task, in points: :func:`measured_gains`. Trust does not depend on them.
         world: the suite, or its variant.
-        split: of the tasks.
         generator_number: the seed that the generator was trained with.
-        samples: adapters a task, where the source is stochastic.
-        seed: of the samples.
-        images: gives unlabelled images of a task beside its description, for example :class:`FreshImages`, never test
-            images; without them the description's examples are looked at, or else its backgrounds.
+        images: unlabelled images of a task besides its description, for example :class:`FreshImages`, never test
+            images; without them, the description's examples or else its backgrounds are the evidence.
 
     Raises:
         DataError: a task has no measured gain.
@@ -60,10 +55,10 @@ def assess_tasks(
         raise DataError(f"Task {missing[0]!r} has no measured gain. Evaluate the generator on it, or leave it out.")
     found = []
     for task in tasks:
-        told = replace(task.description, task_id=task.name)
+        description = replace(task.description, task_id=task.name)
         count = samples if generator.stochastic else 1
-        adapters = generator.sample(told, count, sub_seed(seed, split, task.name))
-        report = trust_model.assess(adapters, told, None if images is None else images(task))
+        adapters = generator.sample(description, count, sub_seed(seed, split, task.name))
+        report = trust_model.assess(adapters, description, None if images is None else images(task))
         found.append(
             TrustPoint(
                 world=world,
@@ -86,13 +81,7 @@ def assess_tasks(
 def measured_gains(
     rows: Iterable[ResultRow], split: Split, generator_seed: int | None, source: str = GENERATED
 ) -> dict[str, float]:
-    """By task, accuracy with a generator's adapters (mean over samples) minus that of the pretrained model, in points.
-
-    Args:
-        rows: of one suite.
-        split: which of its tasks.
-        generator_seed: of the rows of one generator, given the tasks' own descriptions.
-        source: its name in the rows.
+    """Accuracy with a generator's adapters (mean over samples) minus that of the pretrained model, in points, by task.
 
     Raises:
         DataError: no task was scored with both.
@@ -100,25 +89,24 @@ def measured_gains(
     kept = [row for row in rows if row.split == split]
     own = [row for row in kept if (row.source, row.condition, row.generator_seed) == (source, "own", generator_seed)]
     before = [row for row in kept if row.source == PRETRAINED]
-    after_means, before_means = _task_means(own), _task_means(before)
-    shared = [task for task in after_means if task in before_means]
+    after_scores, before_scores = scores_by_task(own), scores_by_task(before)
+    shared = [task for task in after_scores if task in before_scores]
     if not shared:
         raise DataError(
-            f"No {split} task was scored with {source!r} of seed {generator_seed} and with {PRETRAINED!r}, so no gain "
-            "is known. Evaluate both."
+            f"No {split} task was scored with {source!r} (seed {generator_seed}) and {PRETRAINED!r}. Evaluate both."
         )
-    return {task: 100 * (after_means[task] - before_means[task]) for task in shared}
+    return {task: 100 * (fmean(after_scores[task]) - fmean(before_scores[task])) for task in shared}
 
 
 @dataclass(frozen=True)
 class FreshImages:
-    """What a task's camera has taken and no seen task learned from, without labels; never its test images.
+    """Unlabelled images of a task that no seen task was trained on; never its test images.
 
-    Where tasks draw their images from common ones, a generated adapter knows most training images of an unseen task
-    too, and looks surer on them than it will be.
+    Where tasks draw their images from common ones, a generated adapter is overconfident on the training images of an
+    unseen task that it shares with seen ones.
 
     Attributes:
-        learned: keys of the images that seen tasks learn from.
+        learned: keys of the images that seen tasks are trained on.
     """
 
     learned: frozenset[bytes]
@@ -140,12 +128,5 @@ class FreshImages:
         images = task.data("train").images
         if examples is not None and len(examples):
             images = np.concatenate([images, examples])
-        first = {key: place for place, key in reversed(list(enumerate(image_keys(images)))) if key not in self.learned}
+        first = {key: index for index, key in reversed(list(enumerate(image_keys(images)))) if key not in self.learned}
         return images[sorted(first.values())] if first else None
-
-
-def _task_means(rows: Sequence[ResultRow]) -> dict[str, float]:
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        by_task.setdefault(row.task, []).append(row.accuracy)
-    return {task: fmean(values) for task, values in by_task.items()}

@@ -1,4 +1,4 @@
-"""What a model of trust said of generated adapters, beside the gain that was measured later; and how good that was.
+"""Trust in generated adapters and their measured gains, point by point and summarised.
 
 Trust is a share from 0 to 1; gains and the ends of their intervals are points of accuracy (a point is 0.01) against the
 pretrained model. Plain values: nothing here needs torch.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
@@ -22,20 +22,20 @@ LOSS = 1.0
 
 @dataclass(frozen=True)
 class TrustPoint:
-    """One generator on one task: what was said before any label was read, and what came out.
+    """One generator on one task: trust without labels, and the gain measured with them.
 
     Attributes:
         world: the suite, or its variant, that the task belongs to.
         split: as in a row of the results.
-        task: its name within world and split.
-        basis: what was looked at: ``examples`` (unlabelled images of the task), ``backgrounds`` or ``description``.
+        task: its name within suite and split.
+        basis: evidence: ``examples`` (unlabelled images of the task), ``backgrounds`` or ``description``.
         trust: probability, 0 to 1, that the generated adapters beat the pretrained model.
         predicted: expected gain, in points.
         low, high: its 90 % interval, in points.
         gain: measured on the test images: accuracy with the generated adapters, mean over samples, minus pretrained, in
             points.
         min_trust: the threshold that was chosen on held-out seen tasks.
-        used: whether trust reaches it; the pretrained model is kept otherwise.
+        used: whether trust reaches it; the pretrained model is used otherwise.
         generator: the seed that the generator was trained with.
     """
 
@@ -70,24 +70,23 @@ class TrustPoint:
 
 @dataclass(frozen=True)
 class TrustSection:
-    """Trust as assessed and as borne out, one point a world, split, task and generator."""
+    """Trust and measured gains, one point a variant, split, task and generator."""
 
     points: tuple[TrustPoint, ...]
 
 
 @dataclass(frozen=True)
 class TrustSummary:
-    """How good trust was. Means over tasks of the means over generators, with 95 % bootstrap intervals over tasks.
+    """Quality of trust: means over tasks of the means over generators, with 95 % bootstrap intervals over tasks.
 
     Attributes:
-        tasks: how many tasks.
-        generators: how many generators.
+        tasks, generators: their numbers.
         auroc: probability that trust is higher where the adapter helped than where it did not; None where only one of
             the two happened.
-        coverage: share whose measured gain lies in the interval; 0.9 is promised.
+        coverage: share whose measured gain lies in the interval; 0.9 is nominal.
         used_share: share on which the generated adapter was used.
         harmed_with, harmed_without: share of all tasks that lose more than :data:`LOSS` points, with the pretrained
-            model kept below the threshold, and with every generated adapter used.
+            model used below the threshold, and with every generated adapter used.
         gain_with, gain_without: mean gain in points of the same two.
     """
 
@@ -102,9 +101,8 @@ class TrustSummary:
     gain_without: Estimate
 
 
-@dataclass(frozen=True)
-class ThresholdOutcome:
-    """What one threshold for all tasks would have given: shares of all tasks, and the mean gain in points."""
+class ThresholdOutcome(NamedTuple):
+    """Outcome of one threshold for all tasks: shares of all tasks, and the mean gain in points."""
 
     threshold: float
     used: float
@@ -113,34 +111,23 @@ class ThresholdOutcome:
 
 
 def worlds_of(points: Sequence[TrustPoint]) -> tuple[str, ...]:
-    """The worlds in the order in which they come."""
+    """The variants in order of appearance."""
     return tuple(dict.fromkeys(point.world for point in points))
 
 
 def summarise_trust(points: Sequence[TrustPoint], *, seed: int = 0) -> TrustSummary:
-    """How good trust was over all these points together.
-
-    Args:
-        points: at least one; several generators on one task count as one task.
-        seed: of the resampling.
-
-    Raises:
-        DataError: no point, or a number that is not finite.
-    """
+    """Quality of trust over all these points, at least one; several generators on one task count as one task."""
     tasks = _tasks(points)
 
     def mean(value: Callable[[TrustPoint], float]) -> Estimate:
-        return mean_interval(_means([value(point) for point in points], tasks), seed=seed)
+        values = np.array([value(point) for point in points], dtype=np.float64)
+        return mean_interval(np.bincount(tasks, weights=values) / np.bincount(tasks), seed=seed)
 
+    trust, helped = np.array([point.trust for point in points], float), np.array([point.helped for point in points])
     return TrustSummary(
         tasks=int(tasks.max()) + 1,
         generators=len({point.generator for point in points}),
-        auroc=area_under_curve(
-            np.array([point.trust for point in points], dtype=np.float64),
-            np.array([point.helped for point in points]),
-            tasks,
-            seed=seed,
-        ),
+        auroc=area_under_curve(trust, helped, tasks, seed=seed),
         coverage=mean(lambda point: float(point.covered)),
         used_share=mean(lambda point: float(point.used)),
         harmed_with=mean(lambda point: float(point.used and point.harmed)),
@@ -151,7 +138,7 @@ def summarise_trust(points: Sequence[TrustPoint], *, seed: int = 0) -> TrustSumm
 
 
 def summarise_worlds(points: Sequence[TrustPoint], *, seed: int = 0) -> dict[str, TrustSummary]:
-    """:func:`summarise_trust` of each world apart, by its name."""
+    """:func:`summarise_trust` of each variant, by its name."""
     return {
         world: summarise_trust([point for point in points if point.world == world], seed=seed)
         for world in worlds_of(points)
@@ -159,13 +146,9 @@ def summarise_worlds(points: Sequence[TrustPoint], *, seed: int = 0) -> dict[str
 
 
 def threshold_outcomes(points: Sequence[TrustPoint]) -> tuple[ThresholdOutcome, ...]:
-    """What each threshold at which something changes would have given, from 0 (all used) to 1, rising.
+    """Outcome of every threshold at which something changes, from 0 (all used) to 1, rising.
 
-    A generated adapter is used where its trust reaches the threshold, so an outcome holds from just above the threshold
-    before it up to its own.
-
-    Raises:
-        DataError: no point.
+    An outcome holds from just above the previous threshold up to its own.
     """
     tasks = _tasks(points)
     weights = 1 / np.bincount(tasks)[tasks] / (int(tasks.max()) + 1)
@@ -180,33 +163,27 @@ def threshold_outcomes(points: Sequence[TrustPoint]) -> tuple[ThresholdOutcome, 
 
 
 def contradiction(points: Sequence[TrustPoint]) -> str | None:
-    """What the first wrong point has wrong, after its place in the list; None where all are sound."""
+    """The first contradiction within a point, as a message that begins with its index; None where there is none."""
     seen = set()
-    for place, point in enumerate(points):
+    for index, point in enumerate(points):
         shares = {"trust": point.trust, "min_trust": point.min_trust}
         odd = next((name for name, value in shares.items() if not 0 <= value <= 1), None)
         if odd is not None:
-            return f"points[{place}].{odd} is {shares[odd]}; a share from 0 to 1 is needed"
+            return f"points[{index}].{odd} is {shares[odd]}; a share from 0 to 1 is needed"
         if point.low > point.high:
-            return f"points[{place}] has an interval from {point.low} to {point.high}; low must not be above high"
+            return f"points[{index}] has an interval from {point.low} to {point.high}; low must not be above high"
         if point.used != (point.trust >= point.min_trust):
-            return f"points[{place}].used is {point.used}, against trust {point.trust} and min_trust {point.min_trust}"
+            return f"points[{index}].used is {point.used}, against trust {point.trust} and min_trust {point.min_trust}"
         key = (point.world, point.split, point.task, point.generator)
         if key in seen:
-            return f"points[{place}] speaks of {point.task!r} a second time"
+            return f"points[{index}] repeats the task {point.task!r}"
         seen.add(key)
     return None
 
 
 def _tasks(points: Sequence[TrustPoint]) -> ndarray:
-    """For every point the number of its task, from 0."""
+    """Index of each point's task."""
     if not points:
-        raise DataError("There is no assessed task: nothing can be said of trust. Assess at least one.")
+        raise DataError("There is no assessed task: trust cannot be summarised. Assess at least one.")
     numbers: dict[tuple[str, str, str], int] = {}
     return np.array([numbers.setdefault((point.world, point.split, point.task), len(numbers)) for point in points])
-
-
-def _means(values: Sequence[float], tasks: ndarray) -> Float[ndarray, " t"]:
-    """Mean over the points of each task."""
-    found: ndarray = np.bincount(tasks, weights=np.array(values, dtype=np.float64)) / np.bincount(tasks)
-    return found

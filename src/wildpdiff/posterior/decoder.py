@@ -11,29 +11,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.correction import task_losses
+from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.network import principal_directions, sharpen
 from wildpdiff.conditional_mean.task_images import TaskImages
-from wildpdiff.conditions.base import ConditionSampler
+
+SHARPNESS = 2.0
+"""Initial standard deviation of the hidden units."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShiftDecoder:
-    """The estimate plus a code's multiples of fixed directions: what held-out errors look like.
+    """The estimate plus a code's multiples of fixed directions, those of held-out errors.
 
     Attributes:
         directions: normalised, each as long as the standard deviation of the errors along it.
-        scale: of the codes.
     """
 
     directions: Float[Tensor, "k d"]
     scale: float
 
-    def __call__(
-        self, embeddings: Float[Tensor, "n e"], estimates: Float[Tensor, "n d"], codes: Float[Tensor, "n k"]
-    ) -> Float[Tensor, "n d"]:
+    def __call__(self, estimates: Float[Tensor, "n d"], codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         """Normalised adapters."""
         return estimates + self.scale * codes @ self.directions
 
@@ -51,17 +49,18 @@ class CodeNetwork(nn.Module):
     trained: Tensor
 
     def __init__(
-        self, directions: Float[Tensor, "k d"], trained: Bool[Tensor, " d"], reads: Bool[Tensor, "h e"],
-        codes: Float[Tensor, "t q"], sharpness: float = 2.0,
-    ) -> None:  # fmt: skip
-        """Start at the codes along the first directions, whatever the description.
+        self,
+        directions: Float[Tensor, "k d"],
+        trained: Bool[Tensor, " d"],
+        reads: Bool[Tensor, "h e"],
+        codes: Float[Tensor, "t q"],
+    ) -> None:
+        """A network that maps codes to the first directions, whatever the description.
 
         Args:
             directions: the first are those of the codes, in their order.
-            trained: which values of an adapter fine-tuning moves.
+            trained: mask of the values of an adapter that fine-tuning moves.
             reads: columns of the embedding that each hidden unit reads.
-            codes: of the seen tasks.
-            sharpness: standard deviation of what a hidden unit starts with.
         """
         super().__init__()
         (hidden, size), dimensions, count = reads.shape, codes.shape[1], len(directions)
@@ -75,13 +74,13 @@ class CodeNetwork(nn.Module):
         self.first = nn.Linear(size, hidden)
         self.last = nn.Linear(hidden, base.numel())
         self.linear = nn.Linear(size, base.numel(), bias=False)
-        sharpen(self.first, self.reads, sharpness)
+        sharpen(self.first, self.reads, SHARPNESS)
         for parameter in (self.last.weight, self.last.bias, self.linear.weight):
             nn.init.zeros_(parameter)
 
     @classmethod
     def restore(cls, state: dict[str, Tensor]) -> CodeNetwork:
-        """From its ``state_dict``, in evaluation mode and frozen."""
+        """The network of a ``state_dict``, in evaluation mode and frozen."""
         network = cls(state["directions"], state["trained"] > 0.5, state["reads"] > 0.5, state["codes"])
         network.load_state_dict(state)
         return network.eval().requires_grad_(False)
@@ -105,18 +104,11 @@ Decoder = ShiftDecoder | CodeNetwork
 
 @dataclass(frozen=True)
 class CodeConfig:
-    """How a network of description and code is trained with the task loss.
+    """Training of a network of description and code with the task loss.
 
     Attributes:
-        steps: updates.
-        images: labelled images a task and update.
-        learning_rate: of the network, for AdamW.
-        direction_rate: of the directions.
-        code_rate: of the codes.
-        weight_decay: of the network.
         code_decay: weight of half the squared length of a code in the loss.
-        directions: principal directions of the seen adapters, beside those of the codes.
-        noise: standard deviation of what is added to the embedding.
+        directions: principal directions of the seen adapters, in addition to those of the codes.
     """
 
     steps: int = 300
@@ -132,38 +124,32 @@ class CodeConfig:
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """A ``TrainingProblem``: adapters from descriptions and codes, by the task loss.
+    """A :class:`~wildpdiff.conditional_mean.training.TrainingProblem`: adapters from descriptions and codes.
 
     Attributes:
-        backbone: the frozen model.
-        codec: of the adapters.
-        images: labelled images of the seen tasks.
-        sampler: random views of their descriptions.
-        adapters: normalised, of the seen tasks.
-        trained: which values of an adapter fine-tuning moves.
+        images: of the tasks of the codes.
+        tasks: their indices among the seen tasks.
+        adapters: their normalised adapters.
         reads: columns of the embedding that each hidden unit reads.
-        codes: at the start; rows of tasks that are not trained on are not read.
-        config: sizes and rates.
+        codes: initial ones; rows of tasks that are not trained on are not read.
     """
 
-    backbone: Backbone
-    codec: Codec
+    encoded: EncodedTasks
     images: TaskImages
-    sampler: ConditionSampler
+    tasks: Int[Tensor, " t"]
     adapters: Float[Tensor, "t d"]
-    trained: Bool[Tensor, " d"]
     reads: Bool[Tensor, "h e"]
     codes: Float[Tensor, "t q"]
     config: CodeConfig
 
     def network(self, tasks: Sequence[int]) -> CodeNetwork:
-        """An untrained network that knows the adapters and codes of these tasks alone."""
+        """An untrained network with the adapters and codes of these tasks alone."""
         rows = list(tasks)
         own = torch.linalg.pinv(self.codes[rows]) @ self.adapters[rows]
         directions = torch.cat([own, principal_directions(self.adapters[rows], self.config.directions)])
         codes = torch.zeros_like(self.codes)
         codes[rows] = self.codes[rows]
-        return CodeNetwork(directions, self.trained, self.reads, codes)
+        return CodeNetwork(directions, self.encoded.moved, self.reads, codes)
 
     def groups(self, network: CodeNetwork) -> list[dict[str, Any]]:
         """All parameters, codes and directions at their own rates."""
@@ -178,9 +164,9 @@ class CodeProblem:
 
     def loss(self, network: CodeNetwork, tasks: Int[Tensor, " b"], draws: torch.Generator) -> Float[Tensor, ""]:
         """Mean task loss on a random view of each description and random images, plus the codes' decay."""
-        cond = self.sampler(tasks, draws)
+        cond = self.encoded.sampler(self.tasks[tasks], draws)
         cond = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
         batch = self.images.draw(tasks, self.config.images, draws)
         codes = network.codes[tasks]
-        losses = task_losses(self.backbone, self.codec, network(cond, codes), batch)
+        losses = task_losses(self.encoded.backbone, self.encoded.codec, network(cond, codes), batch)
         return losses.mean() + 0.5 * self.config.code_decay * codes.square().sum(1).mean()

@@ -19,7 +19,7 @@ from wildpdiff.diffusion.schedule import Schedule
 
 DensityName = Literal["seen codes", "normal", "diffusion"]
 DENSITIES: tuple[DensityName, ...] = ("seen codes", "normal", "diffusion")
-"""The simplest first; ``seen codes`` draws the code of a seen task, those of like descriptions more often."""
+"""The simplest first; ``seen codes`` is the code of a seen task, those of like descriptions more often."""
 
 STEPS = 20
 NEIGHBOURHOOD = 0.5
@@ -32,10 +32,7 @@ class CodeDensity:
 
     Attributes:
         name: one of :data:`DENSITIES`.
-        embeddings: of the seen tasks.
-        codes: of the seen tasks.
         denoiser: of the diffusion; None for the others.
-        schedule: of the diffusion.
     """
 
     name: DensityName
@@ -61,10 +58,8 @@ class CodeDensity:
         if self.denoiser is None or self.schedule is None:
             return center + scale * noise
         with torch.inference_mode():
-            return (
-                center
-                + scale * dpm_solver_2m(self.denoiser, self.schedule, noise, embeddings, STEPS, generator).clone()
-            )
+            found = dpm_solver_2m(self.denoiser, self.schedule, noise, embeddings, STEPS, generator)
+            return center + scale * found.clone()
 
     def only(self, rows: Bool[Tensor, " t"]) -> CodeDensity:
         """The same with the codes of some of the seen tasks."""
@@ -86,7 +81,7 @@ class CodeDensity:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CodeDensity:
-        """Restore from :attr:`config` and :attr:`tensors`."""
+        """Restored from :attr:`config` and :attr:`tensors`."""
         if "denoiser" not in config:
             return cls(config["name"], tensors["embeddings"], tensors["codes"])
         prefix = "denoiser."
@@ -100,19 +95,12 @@ def fit_density(
     name: DensityName,
     embeddings: Float[Tensor, "t e"],
     codes: Float[Tensor, "t k"],
+    *,
     sampler: ConditionSampler,
     config: DiffusionConfig,
     seed: int,
 ) -> CodeDensity:
-    """Fit a distribution to the codes of seen tasks.
-
-    Args:
-        name: which.
-        embeddings: of the tasks' descriptions.
-        codes: of the tasks.
-        sampler: random views of the tasks' descriptions, by index, for the diffusion.
-        config: of the diffusion.
-        seed: of the diffusion.
+    """Distribution of the codes of seen tasks; ``sampler``, ``config`` and ``seed`` are of the diffusion.
 
     Raises:
         TrainingError: the diffusion diverged.
@@ -120,7 +108,7 @@ def fit_density(
     if name != "diffusion":
         return CodeDensity(name, embeddings, codes)
     standardised = (codes - codes.mean(0)) / _scale(codes)
-    fitted = fit_diffusion(standardised, sampler, config, seed)
+    fitted = fit_diffusion(standardised, sampler, config, seed=seed)
     return CodeDensity(name, embeddings, codes, fitted.model.requires_grad_(False), fitted.schedule)
 
 

@@ -1,4 +1,10 @@
-"""Fitting the posterior: the distribution of held-out errors under which labels are most probable."""
+"""Fitting the posterior: the distribution of held-out errors under which labels are most probable.
+
+An adapter that serves one task and fails another with nearly the same description shows that they differ in something
+that is not described. Cross losses between tasks described alike, adapter of one on images of the other, make a signed
+graph; its leading eigenvectors are the initial codes of the tasks (spectral clustering; von Luxburg 2007, "A tutorial
+on spectral clustering").
+"""
 
 from __future__ import annotations
 
@@ -9,54 +15,58 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from wildpdiff.autoencoder.training import flush_denormals
-from wildpdiff.conditional_mean.cross_validation import TEMPERATURES
-from wildpdiff.conditional_mean.fit import SeenMaterial
+from wildpdiff.conditional_mean.choice import TEMPERATURES
+from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import factor_reads
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import NetworkTraining, folds, train_network
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.parallel import Tick, in_parallel
-from wildpdiff.posterior.candidate import Candidate, accuracy_by_labels, errors_ahead, worth_choosing
-from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, ShiftDecoder
+from wildpdiff.posterior.decoder import CodeConfig, CodeNetwork, CodeProblem, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import DENSITIES, CodeDensity, DensityName, fit_density
-from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig, maximum_a_posteriori
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.posterior.relations import spectral_codes, task_relations
 from wildpdiff.posterior.score import PosteriorScore
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
+from wildpdiff.training import flush_denormals
 
 FEWEST_TASKS = 10
-"""With fewer seen tasks held-out errors are too few to make a distribution of."""
+"""With fewer seen tasks there are too few held-out errors for a distribution."""
 HIDDEN = 128
 TOGETHER = 16
+CHOICES = 4
+"""Draws of a few labels over which the accuracy of the best of several samples is averaged."""
+MOST_LOSS = 6.0
+"""Cross losses are clipped here."""
+IMAGES = 32
+"""Images a task for cross losses."""
+TaskRelations = Float[Tensor, "t t"]
+"""Signed and symmetric; 0 between tasks described unlike, positive where adapters serve each other's tasks well."""
 
 
 @dataclass(frozen=True)
 class PosteriorFitConfig:
-    """How the posterior is fitted and chosen.
+    """Fit and choice of the posterior.
 
     Attributes:
         directions: principal directions of the held-out errors.
         tasks: seen tasks whose errors are measured, at most.
-        search: of the adapter that explains a task's labels best, given the distribution of errors.
+        search: of the most probable adapter of a task given its labels and the distribution of errors.
         scales: of the errors that are tried, ascending.
-        cost: points of accuracy that one sample may cost where no spread explains labels better than the estimate.
-        folds: of the seen tasks, over which distributions are compared.
+        cost: points of accuracy that one sample may cost where no spread gives labels a higher probability.
         samples: a task, in that comparison.
         labels: number of labels whose probability is compared.
-        images: a task on which it is measured.
-        diffusion: of the codes.
-        codes: of the network of description and code.
+        images: a task, in that comparison.
     """
 
     directions: int = 32
     tasks: int = 64
-    search: PosteriorConfig = field(default_factory=lambda: PosteriorConfig(steps=30, batch=32, learning_rate=0.25))
+    search: MapConfig = field(default_factory=lambda: MapConfig(steps=30, batch=32, learning_rate=0.25))
     scales: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     cost: float = 1.0
     folds: int = 3
@@ -69,9 +79,9 @@ class PosteriorFitConfig:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The seen tasks whose errors are measured, in rows of their own."""
+    """The seen tasks whose errors are measured, one a row."""
 
-    material: SeenMaterial
+    encoded: EncodedTasks
     mean: ConditionalMean
     images: TaskImages
     tasks: Int[Tensor, " s"]
@@ -82,78 +92,70 @@ class _Seen:
 
     @property
     def estimates(self) -> Float[Tensor, "s d"]:
-        """Normalised, each made without its task."""
+        """Normalised, each predicted without its task."""
         return self.mean.held_out[self.tasks]
 
     @property
     def own_images(self) -> TaskImages:
-        """Of these tasks, in their order."""
+        """Images of these tasks, in their order."""
         return self.images.of(self.tasks.tolist())
 
     @property
     def embeddings(self) -> Float[Tensor, "s e"]:
-        """Of the descriptions."""
+        """Embeddings of the descriptions."""
         return self.mean.seen[self.tasks]
 
     def density(self, name: DensityName, rows: Tensor, codes: Float[Tensor, "r k"]) -> CodeDensity:
-        """Of the codes of some rows."""
-        sampler, tasks = self.material.sampler, self.tasks[rows]
+        """Density of the codes of some rows."""
+        sampler, tasks = self.encoded.sampler, self.tasks[rows]
         return fit_density(
             name,
             self.embeddings[rows],
             codes,
-            lambda index, draws: sampler(tasks[index], draws),
-            self.config.diffusion,
-            sub_seed(self.seed, "posterior", name),
+            sampler=lambda index, draws: sampler(tasks[index], draws),
+            config=self.config.diffusion,
+            seed=sub_seed(self.seed, "posterior", name),
         )
 
 
 def fit_posterior(
-    material: SeenMaterial,
+    encoded: EncodedTasks,
     mean: ConditionalMean,
     images: TaskImages,
+    *,
     config: PosteriorFitConfig = PosteriorFitConfig(),
     seed: int = 0,
 ) -> Posterior | None:
-    """The posterior whose samples give held-out seen tasks' labels the highest probability together.
+    """The posterior under which the labels of held-out seen tasks are most probable together.
 
-    Errors are those of the adapter that explains a task's labels best from the estimate made without it, moving only
-    where errors of other tasks lie: chance of the optimiser that does not matter to the task loss is not in them. Where
-    tasks that are described alike need unlike adapters beyond chance, a network of description and code is tried too.
-    Where no distribution beats the estimate alone, samples spread as far as they may at a small cost.
-
-    Args:
-        material: the seen tasks.
-        mean: the conditional mean of them.
-        images: labelled images of the seen tasks.
-        config: how.
-        seed: of everything random.
-
-    Returns:
-        ``None`` where the tasks are too few, or their adapters are just as estimated.
+    Errors are those of each task's most probable adapter around the estimate made without it, along the errors of other
+    tasks alone: noise of the optimiser that does not matter to the task loss is not in them. Where tasks that are
+    described alike need unlike adapters beyond chance, a network of description and code is tried too. Where no
+    distribution beats the estimate alone, samples spread as far as they may at a small cost in accuracy. ``None`` where
+    the tasks are too few, or their adapters are just as estimated.
 
     Raises:
         TrainingError: a training diverged.
     """
-    if len(material.tasks) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
+    if len(encoded.tasks) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
         return None
     with flush_denormals(), one_thread():
-        seen, directions = _measured_errors(material, mean, images, config, seed)
+        seen, directions = _measured_errors(encoded, mean, images, config, seed)
         estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
         candidates = _shifts(seen, directions)
         best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
         if errors_ahead(best, estimate) > 1.0:
-            # Errors are no small spread around the estimate: what descriptions leave out may be coded.
+            # Errors are more than a small spread around the estimate: tasks differ in something not described.
             candidates += _coded(seen)
         return _chosen(seen, estimate, candidates)
 
 
 def _measured_errors(
-    material: SeenMaterial, mean: ConditionalMean, images: TaskImages, config: PosteriorFitConfig, seed: int
+    encoded: EncodedTasks, mean: ConditionalMean, images: TaskImages, config: PosteriorFitConfig, seed: int
 ) -> tuple[_Seen, Float[Tensor, "k d"]]:
     """The best adapter of each task near its held-out estimate, and the directions of these errors."""
-    codec, backbone = material.codec, material.backbone
-    order = torch.randperm(len(material.tasks), generator=torch_generator(seed, "posterior", "tasks"))
+    codec, backbone = encoded.codec, encoded.backbone
+    order = torch.randperm(len(encoded.tasks), generator=torch_generator(seed, "posterior", "tasks"))
     tasks = order[: config.tasks].sort().values
     own, estimates = codec.decode(mean.adapters), codec.decode(mean.held_out)
     prior = RefinementPrior.of_errors(codec.layout, own - estimates, "errors of held-out seen tasks", config.directions)
@@ -161,7 +163,7 @@ def _measured_errors(
     def search(part: Tensor, _: Tick) -> Tensor:
         features = [images.tasks[int(task)] for task in part]
         offsets = torch.zeros(len(part), len(backbone.classes))
-        return most_probable(backbone, estimates[part], prior, features, offsets, config.search, seed)
+        return maximum_a_posteriori(backbone, estimates[part], prior, features, offsets, config.search, seed)
 
     best = codec.encode(torch.cat(list(in_parallel(search, torch.split(tasks, TOGETHER)))))
     errors = best - mean.held_out[tasks]
@@ -169,8 +171,8 @@ def _measured_errors(
     kept = min(config.directions, max(1, int((singular > 1e-6 * singular[0]).sum())))
     # Contiguous, as they are when read again: the order of values in memory decides the last bits of products.
     directions = (singular[:kept, None] * axes[:kept]).float().contiguous()
-    fold = folds([material.tasks[int(task)] for task in tasks], min(config.folds, len(tasks)), seed, "posterior")
-    return _Seen(material, mean, images, tasks, fold, best, config, seed), directions
+    fold = folds([encoded.tasks[int(task)] for task in tasks], min(config.folds, len(tasks)), seed, "posterior")
+    return _Seen(encoded, mean, images, tasks, fold, best, config, seed), directions
 
 
 def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[Candidate]:
@@ -187,7 +189,7 @@ def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[Candidate]:
         def draw(row: int, draws: torch.Generator) -> Tensor:
             embeddings = seen.embeddings[row].expand(count, -1)
             drawn = own[name, int(seen.fold[row])].sample(embeddings, draws)
-            return decoder(embeddings, seen.estimates[row].expand(count, -1), drawn)
+            return decoder(seen.estimates[row].expand(count, -1), drawn)
 
         found = _score(seen, "shift", name, scale, draw)
         return replace(found, decoder=decoder, codes=codes)
@@ -217,8 +219,8 @@ def _densities(seen: _Seen, codes: Mapping[int, Float[Tensor, "s k"]]) -> dict[t
 
 def _coded(seen: _Seen) -> list[Candidate]:
     """Networks of description and code, where tasks described alike are unlike beyond chance."""
-    material, config = seen.material, seen.config
-    relations = task_relations(material.backbone, material.codec, seen.best, seen.embeddings, seen.own_images)
+    encoded, config = seen.encoded, seen.config
+    relations = task_relations(encoded, seen.best, seen.embeddings, seen.own_images)
     everyone = torch.arange(len(seen.tasks))
 
     def train(part: int | None, _: Tick) -> CodeNetwork:
@@ -243,37 +245,29 @@ def _coded(seen: _Seen) -> list[Candidate]:
 
 
 def _network(seen: _Seen, rows: Tensor, start: Float[Tensor, "r q"], seed: int) -> CodeNetwork:
-    material, config = seen.material, seen.config
-    encoder = material.conditions
+    encoded, config = seen.encoded, seen.config
+    encoder = encoded.conditions
     codes = torch.zeros(len(seen.tasks), start.shape[1])
     codes[rows] = start
-    problem = CodeProblem(
-        material.backbone,
-        material.codec,
-        seen.own_images,
-        lambda index, draws: material.sampler(seen.tasks[index], draws),
-        seen.mean.adapters[seen.tasks],
-        material.moved,
-        factor_reads(encoder.groups, encoder.parts, encoder.size, HIDDEN),
-        codes,
-        config.codes,
-    )
+    reads = factor_reads(encoder.groups, encoder.parts, encoder.size, HIDDEN)
+    adapters = seen.mean.adapters[seen.tasks]
+    problem = CodeProblem(encoded, seen.own_images, seen.tasks, adapters, reads, codes, config.codes)
     training = NetworkTraining(steps=config.codes.steps, averaging=0.98)
-    return train_network(problem, rows.tolist(), training, seed, "network of description and code")
+    return train_network(problem, rows.tolist(), training, seed=seed, what="network of description and code")
 
 
 Draw = Callable[[int, torch.Generator], Float[Tensor, "n d"]]
-"""Row of a seen task to normalised adapters that were made without it."""
+"""Row of a seen task to normalised adapters that were predicted without it."""
 
 
 def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) -> Candidate:
-    """How samples of one distribution do on the seen tasks that it was fitted without."""
-    config, codec, backbone = seen.config, seen.material.codec, seen.material.backbone
+    """Scores of samples of one distribution on the seen tasks that it was fitted without."""
+    config, codec, backbone = seen.config, seen.encoded.codec, seen.encoded.backbone
     draws = torch_generator(seen.seed, "posterior", "samples")
     temperatures = torch.tensor(TEMPERATURES)
     likelihoods, singles, best = [], [], []
     for row, task in enumerate(seen.tasks.tolist()):
-        inputs, labels = seen.images.judged(task, config.images)
+        inputs, labels = seen.images.evaluation(task, config.images)
         logits = backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(draw(row, draws))))
         count = len(logits)
         tempered = (logits[None] / temperatures[:, None, None, None]).log_softmax(-1)
@@ -283,8 +277,7 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
         singles.append(right.mean())
         best.append(accuracy_by_labels(losses[TEMPERATURES.index(1.0)], right, config.labels, draws))
     accuracies = torch.stack(singles)
-    # Every candidate counts at the temperature that is best for it on all tasks together: how sure adapters are is not
-    # what is compared.
+    # Every candidate is compared at the temperature that is best for it on all tasks together, whatever its confidence.
     table = torch.stack(likelihoods, 1)
     own = table[table.mean(1).argmax()]
     chosen = torch.stack(best)
@@ -293,11 +286,11 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
 
 
 def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Posterior:
-    """The candidate under which labels are most probable; the widest that costs little, if none beats the estimate."""
+    """The candidate under which labels are most probable; the widest of small cost, if none beats the estimate."""
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
     limit = seen.config.cost / 100
     if worth_choosing(best, estimate):
-        # Within chance of the most probable, the one whose samples are worth most to somebody with a few labels.
+        # Within chance of the most probable, the one with the highest accuracy of samples chosen by a few labels.
         near = [entry for entry in candidates if errors_ahead(best, entry) <= 1.0]
         chosen = max(near, key=lambda entry: entry.score.best_of_8)
         reason = (
@@ -324,3 +317,92 @@ def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Po
     others = sorted((entry for entry in candidates if entry is not chosen), key=lambda entry: -entry.score.likelihood)
     scores = (chosen.score, *(entry.score for entry in others))
     return Posterior(chosen.decoder, density, estimate.score, scores, reason)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A distribution of adapters with its scores on the seen tasks that it was fitted without.
+
+    Attributes:
+        score: means over tasks.
+        likelihoods: by task, log probability of a few labels, at the temperature that is best for all tasks together.
+        accuracies: by task, of one sample.
+        best_of_8: by task, accuracy of the sample chosen by a few labels.
+        decoder: codes to adapters; None for the estimate alone.
+    """
+
+    score: PosteriorScore
+    likelihoods: Float[Tensor, " s"]
+    accuracies: Float[Tensor, " s"]
+    best_of_8: Float[Tensor, " s"]
+    decoder: Decoder | None = None
+    codes: Float[Tensor, "s k"] | None = None
+
+
+def accuracy_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
+    """Accuracy on the other images of the sample chosen by a few labelled ones; mean over draws of these.
+
+    At most half of the images are used for the choice; of a single image, the mean over samples.
+    """
+    count = losses.shape[1]
+    if count < 2:
+        return right.mean()
+    found = []
+    for _ in range(CHOICES):
+        order = torch.randperm(count, generator=draws)
+        few, rest = order[: min(labels, count // 2)], order[min(labels, count // 2) :]
+        found.append(right[losses[:, few].mean(1).argmin()][rest].mean())
+    return torch.stack(found).mean()
+
+
+def errors_ahead(candidate: Candidate, other: Candidate) -> float:
+    """Difference of the mean log probability of labels, in standard errors over tasks."""
+    return _errors_above_zero(candidate.likelihoods - other.likelihoods)
+
+
+def _errors_above_zero(gains: Float[Tensor, " s"]) -> float:
+    """The mean of some tasks' gains in units of its standard error."""
+    gains = gains.double()
+    return float(gains.mean() / (gains.std() / len(gains) ** 0.5).clamp_min(1e-12))
+
+
+def worth_choosing(candidate: Candidate, estimate: Candidate) -> bool:
+    """Whether samples predict held-out tasks better than the estimate.
+
+    By the probability of labels, or by the accuracy of samples chosen by a few labels: a few tasks whose labels are
+    very improbable make the mean probability uncertain, and accuracies have no such tails.
+    """
+    ahead = errors_ahead(candidate, estimate)
+    return ahead > 2.0 or (ahead > 1.0 and _errors_above_zero(candidate.best_of_8 - estimate.best_of_8) > 2.0)
+
+
+def task_relations(
+    encoded: EncodedTasks, vectors: Float[Tensor, "t d"], embeddings: Float[Tensor, "t e"], images: TaskImages
+) -> TaskRelations:
+    """Relations of seen tasks, each with the quarter of them (4 to 12) that is described most alike.
+
+    ``vectors`` are normalised adapters of the tasks themselves, ``embeddings`` those of their descriptions.
+    """
+    codec, count = encoded.codec, len(vectors)
+    neighbours = min(count - 1, max(4, min(12, count // 4)))
+    distances = torch.cdist(embeddings, embeddings).fill_diagonal_(torch.inf)
+    near = distances.argsort(1)[:, :neighbours]
+    losses = torch.zeros(count, neighbours)
+    with torch.no_grad():
+        for task in range(count):
+            inputs, labels = images.evaluation(task, IMAGES)
+            logits = encoded.backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(vectors[near[task]])))
+            each = cross_entropy(logits.flatten(0, 1), labels.repeat(neighbours), reduction="none")
+            losses[task] = each.view(neighbours, -1).mean(1).clamp_max(MOST_LOSS)
+    signed = torch.zeros(count, count).scatter_(1, near, torch.tanh(losses.median() - losses))
+    return (signed + signed.T) / 2
+
+
+def spectral_codes(relations: TaskRelations, tasks: Int[Tensor, " s"], dimensions: int = 1) -> Float[Tensor, "s q"]:
+    """Codes of unit mean square of some tasks; relations of the others are not read."""
+    _, vectors = torch.linalg.eigh(relations[tasks][:, tasks])
+    codes = vectors[:, -dimensions:].flip(1)
+    # The sign of an eigenvector is arbitrary: the largest entry is made positive.
+    signs = codes.gather(0, codes.abs().argmax(0, keepdim=True)).sign()
+    scaled: Tensor = codes * signs * len(tasks) ** 0.5
+    return scaled

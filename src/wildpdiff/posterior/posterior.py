@@ -1,9 +1,9 @@
-"""The posterior: adapters of a task as probable as its description leaves them."""
+"""The posterior: the distribution of a task's adapters given its description."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from wildpdiff.posterior.decoder import CodeNetwork, Decoder, ShiftDecoder
 from wildpdiff.posterior.density import CodeDensity
 from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
+from wildpdiff.records import decode, encode
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +21,9 @@ class Posterior:
     """A distribution of normalised adapters around an estimate, given a description.
 
     Attributes:
-        decoder: codes to adapters.
-        density: of the codes.
         estimate: score of the estimate alone, whose best of eight is itself.
         scores: of every posterior that was compared on held-out seen tasks, the chosen one first.
-        reason: why this one was chosen, in a sentence.
+        reason: of the choice, in a sentence.
     """
 
     decoder: Decoder
@@ -40,11 +39,11 @@ class Posterior:
         codes = self.density.sample(embeddings, generator)
         with torch.no_grad():
             if isinstance(self.decoder, ShiftDecoder):
-                return self.decoder(embeddings, estimates, codes)
+                return self.decoder(estimates, codes)
             return self.decoder(embeddings, codes)
 
     def of_tasks(self, embeddings: Float[Tensor, "t e"]) -> Posterior:
-        """The posterior whose codes are those of the seen tasks with these embeddings, where any of them is coded.
+        """The posterior with the codes of the seen tasks with these embeddings alone, where any of them is coded.
 
         A diffusion and a decoder stay as they were trained.
         """
@@ -56,25 +55,21 @@ class Posterior:
 
     @property
     def summary(self) -> PosteriorSummary:
-        """The scores of the estimate and of the chosen posterior, and why it was chosen."""
+        """The scores of the estimate and of the chosen posterior, and the reason of the choice."""
         return PosteriorSummary(self.estimate, self.scores[0], self.reason)
 
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore the posterior."""
-        shift = isinstance(self.decoder, ShiftDecoder)
-        return {
-            "decoder": "shift" if shift else "network",
-            **({"scale": self.decoder.scale} if isinstance(self.decoder, ShiftDecoder) else {}),
-            "density": self.density.config,
-            "estimate": asdict(self.estimate),
-            "scores": [asdict(score) for score in self.scores],
-            "reason": self.reason,
-        }
+        decoder: dict[str, Any] = {"decoder": "network"}
+        if isinstance(self.decoder, ShiftDecoder):
+            decoder = {"decoder": "shift", "scale": self.decoder.scale}
+        scores = {name: encode(getattr(self, name)) for name in ("estimate", "scores", "reason")}
+        return {**decoder, "density": self.density.config, **scores}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Of the decoder and the density."""
+        """Tensors of the decoder and the density."""
         if isinstance(self.decoder, ShiftDecoder):
             own = {"directions": self.decoder.directions}
         else:
@@ -84,18 +79,20 @@ class Posterior:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Posterior:
-        """Restore from :attr:`config` and :attr:`tensors`."""
-        state = {name.removeprefix("decoder."): value for name, value in tensors.items() if name[:8] == "decoder."}
-        density = {name.removeprefix("density."): value for name, value in tensors.items() if name[:8] == "density."}
+        """Restored from :attr:`config` and :attr:`tensors`."""
+        groups: dict[str, dict[str, Tensor]] = {"decoder": {}, "density": {}}
+        for name, value in tensors.items():
+            group, own = name.split(".", 1)
+            groups[group][own] = value
         decoder: Decoder
         if config["decoder"] == "shift":
-            decoder = ShiftDecoder(state["directions"], config["scale"])
+            decoder = ShiftDecoder(groups["decoder"]["directions"], config["scale"])
         else:
-            decoder = CodeNetwork.restore(state)
+            decoder = CodeNetwork.restore(groups["decoder"])
         return cls(
             decoder,
-            CodeDensity.from_state(config["density"], density),
-            PosteriorScore(**config["estimate"]),
-            tuple(PosteriorScore(**score) for score in config["scores"]),
+            CodeDensity.from_state(config["density"], groups["density"]),
+            decode(PosteriorScore, config["estimate"], "estimate"),
+            decode(tuple[PosteriorScore, ...], config["scores"], "scores"),
             config["reason"],
         )

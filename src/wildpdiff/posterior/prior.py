@@ -1,4 +1,4 @@
-"""What is known of how wrong a generated adapter is: a normal prior over adapters, learned from seen tasks."""
+"""Normal prior over adapters around a generated one, learned from its errors on held-out seen tasks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ class RefinementPrior:
     tasks were held out, in their principal directions. Across them nothing moves.
 
     Attributes:
-        layout: names and shapes behind the columns.
-        directions: each a principal direction, as long as the standard deviation along it.
-        of: in words, what the directions are of.
+        of: description of the directions, in words.
     """
 
     layout: Layout
@@ -36,13 +34,13 @@ class RefinementPrior:
     def of_errors(
         cls, layout: Layout, errors: Float[Tensor, "t d"], of: str, directions: int = DIRECTIONS
     ) -> RefinementPrior:
-        """The prior with the second moments of errors: what held-out tasks' adapters differ by from the predicted.
+        """The prior with the second moments of errors: differences of held-out tasks' adapters from the predicted.
 
         Raises:
-            DataError: there are no errors, none is other than zero, or no direction was asked for.
+            DataError: there are no errors, none is other than zero, or there is no direction.
         """
         if directions < 1:
-            raise DataError(f"{directions} directions were asked for; give at least 1.")
+            raise DataError(f"A prior of {directions} directions was configured; give at least 1.")
         if not len(errors) or not bool((errors != 0).any()):
             raise DataError("The held-out tasks show no errors to learn a prior from; give at least one that differs.")
         _, singular, axes = torch.linalg.svd(errors.double() / len(errors) ** 0.5, full_matrices=False)

@@ -1,4 +1,4 @@
-"""What a generator draws: its estimate or samples, and how the latents of a diffusion are sampled."""
+"""Output of a generator, its estimate or samples, and the sampler of a diffusion over latents."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from wildpdiff.errors import DescriptionError
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is drawn, and how the latents of a diffusion are sampled.
+    """Output of a generator and sampler of a diffusion over latents.
 
     Attributes:
         draw: ``estimate`` gives the best estimate of a described task's adapter, ``posterior`` samples around it. A
-            generator without a conditional mean knows samples only.
+            generator without a conditional mean has samples only.
         sampler: a name in :data:`wildpdiff.diffusion.samplers.SAMPLERS`.
-        steps: sampler steps.
         guidance: scale of classifier-free guidance; 1 is the conditional model unchanged.
         temperature: standard deviation of the start noise; below 1 samples gather around the mode.
 
@@ -34,6 +33,6 @@ class Sampling:
         if self.sampler not in SAMPLERS:
             raise DescriptionError(f"There is no sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
         if self.draw not in ("estimate", "posterior"):
-            raise DescriptionError(f"There is nothing called {self.draw!r} to draw; choose estimate or posterior.")
+            raise DescriptionError(f"The draw {self.draw!r} is not known; choose estimate or posterior.")
         if self.steps < 1:
-            raise DescriptionError(f"{self.steps} sampler steps were asked for; at least 1 is needed.")
+            raise DescriptionError(f"A sampler of {self.steps} steps was configured; give at least 1.")

@@ -1,4 +1,4 @@
-"""How posteriors did on held-out seen tasks; read without torch."""
+"""Scores of posteriors on held-out seen tasks; read without torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ class PosteriorScore:
     Attributes:
         decoder: ``shift`` (the estimate plus errors like those of held-out tasks), ``network`` (of description and
             code), or ``estimate``.
-        density: of the codes.
-        scale: of the codes.
         likelihood: mean over tasks of the logarithm of the mean probability of five labels, over samples, at the
             temperature of the logits that is best for all tasks together.
         one_sample: accuracy of a sample.
-        best_of_8: accuracy of the one of eight samples that five labels choose.
+        best_of_8: accuracy of the one of eight samples that is chosen by five labels.
     """
 
     decoder: str
@@ -30,7 +28,7 @@ class PosteriorScore:
 
 @dataclass(frozen=True)
 class PosteriorSummary:
-    """The scores of the estimate and of the posterior that was chosen, and why it was."""
+    """The scores of the estimate and of the chosen posterior, and the reason of the choice."""
 
     estimate: PosteriorScore
     chosen: PosteriorScore

@@ -1,4 +1,4 @@
-"""Which start the labels favour: every start refined on some of the labels and scored on the others."""
+"""Cross-validation of starts: each refined on some of the labels and scored on the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
 from wildpdiff.refine.frequencies import class_frequencies, label_offsets
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
-from wildpdiff.refine.starts import StartingPoint
+from wildpdiff.refine.starts import Start
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -24,34 +24,30 @@ DOUBT = 0.1
 """Share of a uniform distribution in the probabilities by which starts are compared."""
 
 LEFT_OUT = -1e4
-"""Offset of a logit that leaves its class out of the softmax."""
+"""Offset of a logit that excludes its class from the softmax."""
 
 
 @dataclass(frozen=True)
 class TaskStarts:
-    """The labelled images of a task and the starts of its refinement.
+    """Labelled images of a task and the starts of its refinement.
 
     Attributes:
-        features: the labelled images, as training images.
-        points: the starts.
-        frequencies: of the classes according to each start; ``None`` where the labels are a random sample of the task.
+        frequencies: of the classes as predicted by each start; ``None`` where the labels are a random sample.
     """
 
     features: TaskFeatures
-    points: Sequence[StartingPoint]
+    points: Sequence[Start]
     frequencies: Sequence[Float[Tensor, " c"] | None]
 
     @classmethod
     def of(
-        cls, backbone: Backbone, features: TaskFeatures, points: Sequence[StartingPoint], unlabelled: Tensor | None
+        cls, backbone: Backbone, features: TaskFeatures, points: Sequence[Start], unlabelled: Tensor | None
     ) -> TaskStarts:
         """With the class frequencies that each start predicts on unlabelled images, ``[n, …]`` behind the stem."""
-        known = unlabelled if unlabelled is not None and len(unlabelled) else None
-        found: dict[int, Tensor | None] = {}
-        for point in points:
-            if id(point.adapter) not in found:
-                frequencies = None if known is None else class_frequencies(backbone, known, point.adapter.tensors)
-                found[id(point.adapter)] = frequencies
+        if unlabelled is None or not len(unlabelled):
+            return cls(features, tuple(points), (None,) * len(points))
+        adapters = {id(point.adapter): point.adapter for point in points}
+        found = {key: class_frequencies(backbone, unlabelled, entry.tensors) for key, entry in adapters.items()}
         return cls(features, tuple(points), tuple(found[id(point.adapter)] for point in points))
 
     def losses(self, backbone: Backbone) -> Float[Tensor, " s"]:
@@ -63,7 +59,7 @@ class TaskStarts:
         return torch.stack(losses)
 
     def only(self, indices: Sequence[int]) -> TaskStarts:
-        """The same with some of the starts."""
+        """A selection of the starts."""
         return replace(
             self,
             points=tuple(self.points[index] for index in indices),
@@ -72,14 +68,14 @@ class TaskStarts:
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
-        """Of the images."""
+        """Class indices of the images."""
         return self.features.train_labels
 
     def offsets(self, index: int, labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, " c"]:
-        """Of the logits in the loss, from one start, for some of the task's labels.
+        """Offsets of the logits in the loss, from one start, for some of the task's labels.
 
-        A class that none of them has, but another label of the task, is left out of the softmax: its absence is the
-        folds' doing and teaches nothing.
+        A class that only other labels of the task have is excluded from the softmax: its absence is an artefact of the
+        folds.
         """
         frequencies = self.frequencies[index]
         offsets = torch.zeros(classes) if frequencies is None else label_offsets(labels, frequencies)
@@ -88,7 +84,7 @@ class TaskStarts:
 
 
 def label_folds(labels: Int[Tensor, " n"], folds: int, seed: int, name: str) -> Int[Tensor, " n"]:
-    """The fold of each label: every class spread over the folds, folds alike in size, the order drawn.
+    """Fold of each label: every class spread over the folds, folds alike in size, the order drawn.
 
     With fewer labels than folds each label is a fold.
     """
@@ -113,11 +109,7 @@ def held_out_losses(
     that are learned from. Where a start's loss is not finite, all its labels have an infinite one.
 
     Args:
-        backbone: the frozen model.
         tasks: any number, with at least two labels each.
-        config: of the refinement, and the number of folds.
-        seed: of folds and of the order of images.
-        progress: called with (steps done, in all).
 
     Raises:
         TrainingError: the loss of a task is not finite from any start.
@@ -132,7 +124,7 @@ def held_out_losses(
                 found[index] = _held_out(backbone, [task.only([index])], config, seed, None)[0][0]
         if not bool(torch.isfinite(found).any()):
             raise TrainingError(
-                f"The loss of task {task.features.name!r} is not finite from any start; look at its images and at the "
+                f"The loss of task {task.features.name!r} is not finite from any start. Check its images and the "
                 "adapters."
             )
     return losses

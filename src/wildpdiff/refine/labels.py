@@ -12,7 +12,7 @@ import torch
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
-from wildpdiff.tasks.table_rows import FOLDER_SPLITS, read_table
+from wildpdiff.tasks.tables import FOLDER_SPLITS, read_table
 from wildpdiff.zoo.features import TaskFeatures
 
 
@@ -21,7 +21,6 @@ class LabelledFiles:
     """Image files of one task.
 
     Attributes:
-        task: its name.
         files: labelled images.
         labels: name of the class of each.
         unlabelled: images of the task without a label.
@@ -41,12 +40,10 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
     ``unlabelled`` or left open are read.
 
     Args:
-        path: folder or table.
-        classes: that the backbone knows.
-        task: which task of a table; may be left out where the table has one.
+        task: of a table; may be left out where the table has one.
 
     Raises:
-        DataError: nothing is there, a class is unknown, or the table is at fault; the message names it.
+        DataError: there are no images, a class is unknown, or the table is at fault; the message names it.
     """
     path = Path(path)
     if not path.exists():
@@ -87,29 +84,28 @@ def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
 def _of_table(path: Path, task: str | None) -> LabelledFiles:
     rows = read_table(path, (), None, 0).rows
     if task is None and len(rows) > 1:
-        raise DataError(f"{path} has {len(rows)} tasks, {', '.join(sorted(rows)[:3])}, …; say which by its name.")
+        raise DataError(f"{path} has {len(rows)} tasks, {', '.join(sorted(rows)[:3])}, …; name one of them.")
     name = task or next(iter(rows))
     if name not in rows:
         raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(sorted(rows))}.")
-    # Where the user left the split open one was drawn; what is listed as labelled is meant as such nevertheless.
-    told = [row for row in rows[name] if row.drawn or row.split in ("train", "validation")]
+    # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
+    labelled = [row for row in rows[name] if row.drawn or row.split in ("train", "validation")]
     return LabelledFiles(
         name,
-        tuple(path.parent / row.path for row in told),
-        tuple(row.label for row in told),
+        tuple(path.parent / row.path for row in labelled),
+        tuple(row.label for row in labelled),
         tuple(path.parent / row.path for row in rows[name] if row.split == "unlabelled"),
     )
 
 
 def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
-    """Read labelled images and run them through the frozen stem; they stand as training and as validation images.
+    """Labelled images behind the frozen stem, both as training and as validation images.
 
     Raises:
         DataError: an image cannot be read.
     """
     features = backbone.stem(read_images(found.files, backbone.image_size))
-    place = {name: number for number, name in enumerate(backbone.classes)}
-    labels = torch.tensor([place[label] for label in found.labels])
+    labels = torch.tensor([backbone.classes.index(label) for label in found.labels])
     return TaskFeatures(found.task, features, labels, features, labels)
 
 

@@ -1,4 +1,4 @@
-"""Refining: the start that the labels choose by cross-validation, its prior, and all labels give one adapter a task."""
+"""Refinement of generated adapters on a few labels: a start chosen by cross-validation, its prior, and all labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
@@ -15,7 +14,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.refine.cross_validation import TaskStarts, held_out_losses, preferred
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
-from wildpdiff.refine.starts import StartingPoint, StartingPoints
+from wildpdiff.refine.starts import Start, Starts
 from wildpdiff.zoo.features import TaskFeatures
 
 
@@ -25,13 +24,13 @@ class LabelledTask:
 
     Attributes:
         features: its labelled images, as training images; no other part is read.
-        starts: where to start from, the generated adapter first.
-        unlabelled: more images of the task behind the stem, ``[n, …]``, as they come; they tell how frequent the
-            classes are. Without them the labels are taken as a random sample of the task.
+        starts: candidate starts, the generated adapter first.
+        unlabelled: more images of the task behind the stem, ``[n, …]``, as they come, for the frequencies of the
+            classes. Without them the labels are taken as a random sample of the task.
     """
 
     features: TaskFeatures
-    starts: Sequence[StartingPoint]
+    starts: Sequence[Start]
     unlabelled: Tensor | None = None
 
 
@@ -43,8 +42,8 @@ class Refined:
         adapter: refined; its provenance has start, losses, labels, steps, and the provenance of the generated adapter.
         start: name of the start.
         losses: cross-entropy on the labels before refining, for each start where it is finite.
-        cross_validated: mean cross-entropy of labels that the refinement had not seen, for each start that was
-            cross-validated; empty where the first start was taken unchecked.
+        cross_validated: mean cross-entropy of held-out labels, for each start that was cross-validated; empty where
+            the first start was taken unchecked.
     """
 
     adapter: Adapter
@@ -53,21 +52,13 @@ class Refined:
     cross_validated: dict[str, float]
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Losses of a task's starts: on its labels before refining, and held out."""
-
-    before: dict[str, float]
-    held_out: dict[str, float]
-
-
 def refine(
     backbone: Backbone,
     start: Adapter,
     task: TaskFeatures,
     config: RefineConfig | None = None,
     *,
-    points: StartingPoints | None = None,
+    points: Starts | None = None,
     unlabelled: Tensor | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -75,22 +66,18 @@ def refine(
     """Refine one generated adapter on a few labels.
 
     Args:
-        backbone: that the adapter was made for.
-        start: the generated adapter.
         task: the labelled images as its training images, behind the stem.
-        config: how; defaults by measurement on seen tasks.
-        points: prior and other starts, best :meth:`StartingPoints.of_generator` of the adapter's generator; without
+        config: defaults by measurement on seen tasks.
+        points: prior and other starts, best :meth:`Starts.of_generator` of the adapter's generator; without
             it all values move freely, which takes several times the labels.
         unlabelled: more images of the task behind the stem, see :class:`LabelledTask`.
-        seed: decides the order of images.
-        progress: called with (steps done, in all).
 
     Raises:
         AdapterMismatchError: the adapter is of another backbone or LoRA setting.
         DataError: there are no labelled images, or a label that the backbone does not know.
         TrainingError: the loss is not finite.
     """
-    starts = (points or StartingPoints.without_generator(backbone))(start)
+    starts = (points or Starts.without_generator(backbone))(start)
     return refine_tasks(backbone, [LabelledTask(task, starts, unlabelled)], config, seed=seed, progress=progress)[0]
 
 
@@ -104,13 +91,13 @@ def refine_tasks(
 ) -> list[Refined]:
     """Refine one adapter a task, many tasks in one forward pass.
 
-    Where a prior is known, the adapter is the most probable one given prior and labels (:func:`most_probable`), else
-    the end of a short fine-tuning. The start is chosen by cross-validation: every start is refined on all folds of the
-    labels but one and scored on that one; the first start is kept unless another is ahead by ``config.margin``
-    standard errors. Of further candidates (those named ``sample``), ``config.finalists`` take part, by their loss on
-    the labels. The choice is fair where no start has seen the labels: seen tasks that share images with this one
-    favour adapters made of them. With a single label the first start is taken. Raises as :func:`refine`.
-    """
+    Where a prior is known, the adapter is the most probable one given prior and labels
+    (:func:`maximum_a_posteriori`), else the end of a short fine-tuning. The start is chosen by cross-validation:
+    every start is refined on all folds of the labels but one and scored on that one; the first start is kept unless
+    another is ahead by ``config.margin`` standard errors. Of further candidates (those named ``sample``),
+    ``config.finalists`` take part, by their loss on the labels. The choice is fair where no start has seen the
+    labels: seen tasks that share images with this one favour adapters made of them. With a single label the first
+    start is taken. Raises as :func:`refine`."""
     config = config or RefineConfig()
     found = []
     for task in tasks:
@@ -124,7 +111,12 @@ def refine_tasks(
     ]
     refined = refine_runs(backbone, runs, config, seed, _half(progress, 1))
     return [
-        _refined(task, run, _Scores(losses, scores), tensors, config, seed)
+        Refined(
+            Adapter(tensors, task.starts[0].adapter.config, _provenance(task, run, (losses, scores), config, seed)),
+            run.start.name,
+            losses,
+            scores,
+        )
         for task, run, (_, losses), (_, scores), tensors in zip(tasks, runs, found, chosen, refined, strict=True)
     ]
 
@@ -135,14 +127,14 @@ def _half(progress: Callable[[int, int], None] | None, number: int) -> Callable[
 
 
 def _check(backbone: Backbone, task: LabelledTask) -> None:
-    labels = task.features.train_labels
+    labels, name = task.features.train_labels, task.features.name
     if not len(labels):
-        raise DataError(f"Task {task.features.name!r} has no labelled images. Label at least one.")
+        raise DataError(f"Task {name!r} has no labelled images. Label at least one.")
     if not task.starts:
-        raise DataError(f"Task {task.features.name!r} has no adapter to start from. Give one.")
+        raise DataError(f"Task {name!r} has no adapter to start from. Give one.")
     if int(labels.max()) >= len(backbone.classes) or int(labels.min()) < 0:
         raise DataError(
-            f"Task {task.features.name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} "
+            f"Task {name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} "
             "classes. Use the class list that the backbone was pretrained with."
         )
     for start in task.starts:
@@ -151,14 +143,18 @@ def _check(backbone: Backbone, task: LabelledTask) -> None:
 
 def _finalists(backbone: Backbone, task: LabelledTask, config: RefineConfig) -> tuple[TaskStarts, dict[str, float]]:
     """The starts to cross-validate, and the loss of the labels at every start."""
-    starts = tuple(task.starts if config.choose_start else task.starts[:1])
-    every = TaskStarts.of(backbone, task.features, starts, task.unlabelled)
-    found = zip(starts, every.losses(backbone), strict=True)
-    losses = {start.name: float(loss) for start, loss in found if bool(torch.isfinite(loss))}
-    further = [start.name for start in starts if start.further]
+    every = TaskStarts.of(backbone, task.features, task.starts, task.unlabelled)
+    losses = _finite(task.starts, every.losses(backbone))
+    further = [start.name for start in task.starts if start.further]
     further.sort(key=lambda name: losses.get(name, math.inf))
     dropped = set(further[config.finalists :])
-    return every.only([index for index, start in enumerate(starts) if start.name not in dropped]), losses
+    return every.only([index for index, start in enumerate(task.starts) if start.name not in dropped]), losses
+
+
+def _finite(starts: Sequence[Start], losses: Tensor) -> dict[str, float]:
+    """Finite losses by name."""
+    pairs = zip(starts, losses.tolist(), strict=True)
+    return {start.name: loss for start, loss in pairs if math.isfinite(loss)}
 
 
 def _choose(
@@ -169,34 +165,30 @@ def _choose(
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[int, dict[str, float]]]:
     """Index of each task's start, and the mean held-out losses of those that were cross-validated."""
-    open_tasks = [number for number, task in enumerate(tasks) if len(task.points) > 1 and len(task.labels) > 1]
-    losses = held_out_losses(backbone, [tasks[number] for number in open_tasks], config, seed, progress)
+    rows = [row for row, task in enumerate(tasks) if len(task.points) > 1 and len(task.labels) > 1]
+    losses = held_out_losses(backbone, [tasks[row] for row in rows], config, seed, progress)
     chosen: list[tuple[int, dict[str, float]]] = [(0, {})] * len(tasks)
-    for number, found in zip(open_tasks, losses, strict=True):
-        means = zip(tasks[number].points, found.mean(1), strict=True)
-        scores = {point.name: float(loss) for point, loss in means if bool(torch.isfinite(loss))}
-        chosen[number] = (preferred(found, len(backbone.classes), config.margin), scores)
+    for row, found in zip(rows, losses, strict=True):
+        scores = _finite(tasks[row].points, found.mean(1))
+        chosen[row] = (preferred(found, len(backbone.classes), config.margin), scores)
     return chosen
 
 
-def _refined(
-    task: LabelledTask, run: Run, scores: _Scores, tensors: dict[str, Tensor], config: RefineConfig, seed: int
-) -> Refined:
-    generated = task.starts[0].adapter
-    prior = run.start.prior
-    provenance: dict[str, Any] = {
+def _provenance(
+    task: LabelledTask, run: Run, losses: tuple[dict[str, float], dict[str, float]], config: RefineConfig, seed: int
+) -> dict[str, Any]:
+    generated, prior = task.starts[0].adapter.provenance, run.start.prior
+    return {
         "source": "refined",
-        "task": generated.provenance.get("task"),
+        "task": generated.get("task"),
         "start": run.start.name,
-        "start_losses": scores.before,
-        "cross_validated_losses": scores.held_out,
+        "start_losses": losses[0],
+        "cross_validated_losses": losses[1],
         "labels": len(task.features.train_labels),
         "classes_labelled": len(set(task.features.train_labels.tolist())),
         "unlabelled_images": 0 if task.unlabelled is None else len(task.unlabelled),
         "seed": seed,
         "steps": config.free.steps if prior is None else config.posterior.steps,
         "prior": None if prior is None else f"{len(prior.directions)} directions, {prior.of}",
-        "refined_from": dict(generated.provenance),
+        "refined_from": dict(generated),
     }
-    adapter = Adapter(tensors, generated.config, provenance)
-    return Refined(adapter, run.start.name, scores.before, scores.held_out)

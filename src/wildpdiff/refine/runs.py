@@ -1,4 +1,4 @@
-"""Refinements side by side: each from its own start, labels and offsets, those of a kind in one vectorised pass."""
+"""Refinements in parallel: each from its own start, labels and offsets, those of a kind in one vectorised pass."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
-from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
-from wildpdiff.posterior.prior import RefinementPrior
-from wildpdiff.refine.starts import StartingPoint
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig, maximum_a_posteriori
+from wildpdiff.refine.starts import Start
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -25,29 +24,27 @@ TOGETHER = 20
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """How a few labels are used.
+    """Settings of a refinement.
 
     Attributes:
         posterior: of the search where a prior is known.
-        free: of the fine-tuning where none is; the end of the run is what counts.
-        choose_start: choose the start by cross-validation on the labels; otherwise the first start is taken.
+        free: of the fine-tuning where none is; the end of the run is the result.
         folds: of the cross-validation.
-        finalists: further candidates that are cross-validated, those under which the labels are most probable.
+        finalists: number of further candidates that are cross-validated, by the probability of the labels.
         margin: standard errors by which another start must be ahead of the first.
     """
 
-    posterior: PosteriorConfig = field(default_factory=PosteriorConfig)
+    posterior: MapConfig = field(default_factory=MapConfig)
     free: FinetuneConfig = field(
         default_factory=lambda: FinetuneConfig(steps=100, learning_rate=0.01, checkpoints=1, interval=1)
     )
-    choose_start: bool = True
     folds: int = 5
     finalists: int = 2
     margin: float = 1.5
 
     @property
     def shorter(self) -> RefineConfig:
-        """For cross-validation: half the steps, of half the images, at twice the rate where all values move freely."""
+        """Settings of cross-validation: half the steps and images, at twice the rate where all values move freely."""
         posterior, free = self.posterior, self.free
         return replace(
             self,
@@ -80,13 +77,11 @@ class Run:
     """One refinement.
 
     Attributes:
-        features: the labelled images, as training images.
-        start: adapter and prior.
         offsets: of the logits in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
     """
 
     features: TaskFeatures
-    start: StartingPoint
+    start: Start
     offsets: Float[Tensor, " c"]
 
 
@@ -99,15 +94,8 @@ def refine_runs(
 ) -> list[dict[str, Tensor]]:
     """The refined tensors of every run, in the runs' order; a run's result does not depend on the others.
 
-    Under a prior the most probable adapter (:func:`most_probable`), without one the end of a short fine-tuning. A step
-    takes no more images than the run has.
-
-    Args:
-        backbone: the frozen model.
-        runs: of any number of tasks.
-        config: steps and rates.
-        seed: decides, with a task's name, the order of its images.
-        progress: called with (steps done, in all).
+    Under a prior the most probable adapter (:func:`maximum_a_posteriori`), without one the end of a short
+    fine-tuning. A step takes no more images than the run has.
 
     Raises:
         TrainingError: the loss of a run is not finite.
@@ -116,16 +104,15 @@ def refine_runs(
     steps = [config.free.steps if runs[group[0]].start.prior is None else config.posterior.steps for group in groups]
     results: dict[int, dict[str, Tensor]] = {}
     for number, group in enumerate(groups):
-        before, total = sum(steps[:number]), sum(steps)
-        report = None if progress is None else _shifted(progress, before, total)
+
+        def report(done: int, _: int, before: int = sum(steps[:number])) -> None:
+            if progress is not None:
+                progress(before + done, sum(steps))
+
         stacked = _pass(backbone, [runs[index] for index in group], config, seed, report)
         for row, index in enumerate(group):
             results[index] = {name: value[row].clone() for name, value in stacked.items()}
     return [results[index] for index in range(len(runs))]
-
-
-def _shifted(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
-    return lambda done, _: progress(before + done, total)
 
 
 def _batch(run: Run, config: RefineConfig) -> int:
@@ -134,7 +121,7 @@ def _batch(run: Run, config: RefineConfig) -> int:
 
 
 def _groups(runs: Sequence[Run], config: RefineConfig) -> list[list[int]]:
-    """Indices of runs of one prior and batch, so many as share a pass."""
+    """Indices of runs of one prior and batch, at most :data:`TOGETHER` a group."""
     alike: dict[tuple[int, int], list[int]] = {}
     for index, run in enumerate(runs):
         alike.setdefault((id(run.start.prior), _batch(run, config)), []).append(index)
@@ -146,10 +133,10 @@ def _pass(
     runs: Sequence[Run],
     config: RefineConfig,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
     """Tensors stacked as ``[run, …]``."""
-    prior: RefinementPrior | None = runs[0].start.prior
+    prior = runs[0].start.prior
     features = [run.features for run in runs]
     offsets = torch.stack([run.offsets for run in runs])
     batch = _batch(runs[0], config)
@@ -160,4 +147,6 @@ def _pass(
         return {name: value[:, -1] for name, value in found.tensors.items()}
     flat = torch.stack([prior.layout.flatten(run.start.adapter.tensors) for run in runs])
     posterior = replace(config.posterior, batch=batch)
-    return prior.layout.unflatten(most_probable(backbone, flat, prior, features, offsets, posterior, seed, progress))
+    return prior.layout.unflatten(
+        maximum_a_posteriori(backbone, flat, prior, features, offsets, posterior, seed, progress)
+    )

@@ -1,4 +1,4 @@
-"""Starts of a refinement: the generated adapter, others that are no worse where it is no good, and how each moves."""
+"""Starts of a refinement: the generated adapter, fallbacks, and the prior of each."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ from wildpdiff.generator import Generator
 from wildpdiff.posterior.prior import RefinementPrior
 
 FEWEST_DIRECTIONS = 20
-"""Below, a prior holds the adapter in too small a subspace to be preferred. Measured with 5 directions, where moving
-freely is better, and with 39 and 49, where it is worse; not between."""
+"""Directions of a prior below which moving freely is preferred. Measured with 5 directions, where moving freely is
+better, and with 39 and 49, where it is worse; not between."""
 
 FREE = "generated, without prior"
 """Name of the start at the generated adapter from which all values move freely."""
 
 
 @dataclass(frozen=True)
-class StartingPoint:
+class Start:
     """One adapter to start from.
 
     Attributes:
-        name: what it is.
-        adapter: the tensors.
-        prior: how a task's best adapter lies around it; where there is none, all values move freely.
+        prior: distribution of a task's best adapter around it; where there is none, all values move freely.
         further: one of several alike, of which only those with the most probable labels are cross-validated.
     """
 
@@ -43,27 +41,26 @@ class StartingPoint:
 
 
 @dataclass(frozen=True)
-class StartingPoints:
-    """The starts beside a generated adapter, computed once for all tasks.
+class Starts:
+    """Starts next to a generated adapter, computed once for all tasks.
 
     Attributes:
-        backbone: the frozen model.
         prior: of the generated adapters' errors.
         others: the mean adapter, where the seen tasks are known.
         candidates: further adapters of the task at hand, such as samples of the generator; each starts under the
             prior. Set for one task by ``dataclasses.replace``.
-        fewest_directions: of a prior, from which on moving under it is preferred to moving freely.
+        fewest_directions: of a prior that is preferred to moving freely.
     """
 
     backbone: Backbone
     prior: RefinementPrior | None
-    others: Sequence[StartingPoint]
+    others: Sequence[Start]
     candidates: Sequence[Adapter] = ()
     fewest_directions: int = FEWEST_DIRECTIONS
 
     @classmethod
-    def of_generator(cls, generator: Generator) -> StartingPoints:
-        """From what a generator's conditional mean says of each seen task as if that task were unseen.
+    def of_generator(cls, generator: Generator) -> Starts:
+        """From a generator's held-out estimates of the seen tasks.
 
         Raises:
             DataError: the generator has no conditional mean, so that nothing is known of its errors.
@@ -82,14 +79,12 @@ class StartingPoints:
     @classmethod
     def of_seen_tasks(
         cls, backbone: Backbone, layout: Layout, adapters: Float[Tensor, "t d"], held_out: Float[Tensor, "t d"]
-    ) -> StartingPoints:
+    ) -> Starts:
         """Priors from the seen tasks' flat adapters, and their mean adapter.
 
         Args:
-            backbone: the frozen model.
-            layout: names and shapes behind the columns.
             adapters: of the seen tasks.
-            held_out: what is predicted of each of them without its labels.
+            held_out: predictions for each of them without its labels.
 
         Raises:
             DataError: the adapters are all the same, or all as predicted.
@@ -98,14 +93,14 @@ class StartingPoints:
         centre = adapters.mean(0)
         spread = RefinementPrior.of_errors(layout, adapters - centre, "spread of the seen tasks")
         mean = Adapter(layout.unflatten(centre), backbone.adapter_config, {"source": "mean adapter"})
-        return cls(backbone, errors, (StartingPoint("mean adapter", mean, spread),))
+        return cls(backbone, errors, (Start("mean adapter", mean, spread),))
 
     @classmethod
-    def without_generator(cls, backbone: Backbone) -> StartingPoints:
-        """The pretrained model alone, and no prior."""
+    def without_generator(cls, backbone: Backbone) -> Starts:
+        """The pretrained model alone, without a prior."""
         return cls(backbone, None, ())
 
-    def __call__(self, generated: Adapter) -> tuple[StartingPoint, ...]:
+    def __call__(self, generated: Adapter) -> tuple[Start, ...]:
         """Generated adapter, generated adapter without prior, mean adapter, pretrained model, further candidates.
 
         Where the prior has few directions the second comes first: refining prefers the first start. Without a prior
@@ -121,14 +116,14 @@ class StartingPoints:
                     self.prior.layout.check(adapter.tensors)
                 except AdapterMismatchError as error:
                     raise AdapterMismatchError(f"The adapter is not of this generator's kind: {error}") from None
-        own = [StartingPoint("generated", generated, self.prior)]
+        own = [Start("generated", generated, self.prior)]
         if self.prior is not None:
             few = len(self.prior.directions) < self.fewest_directions
-            own.insert(0 if few else 1, StartingPoint(FREE, generated, None))
+            own.insert(0 if few else 1, Start(FREE, generated, None))
         like = self.others[0].adapter if self.others else generated  # of a bad adapter, A too may be bad
-        pretrained = StartingPoint("pretrained", pretrained_adapter(self.backbone, like), None)
+        pretrained = Start("pretrained", pretrained_adapter(self.backbone, like), None)
         further = [
-            StartingPoint(f"sample {number}", adapter, self.prior, further=True)
+            Start(f"sample {number}", adapter, self.prior, further=True)
             for number, adapter in enumerate(self.candidates, start=1)
         ]
         return (*own, *self.others, pretrained, *further)

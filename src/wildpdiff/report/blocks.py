@@ -1,4 +1,4 @@
-"""What a section of the page is made of: texts, figures, tables and rows of pictures. Plain values; no HTML."""
+"""Contents of a section of the page: texts, figures, tables and rows of pictures, as plain values without HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Cell:
-    """A value and what stands small beside it, for example its interval."""
+    """A value and a smaller text below it, for example its interval."""
 
     text: str
     small: str = ""
@@ -35,14 +35,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
         head: the name at its left.
         cells: one a column; none for a heading within the table.
         tone: ``group`` for a heading, ``ahead`` in bold, ``own`` for the generator, ``muted`` for references.
-        small: beside the name.
-        style, condition: the mark before the name, where it is a source.
+        small: below the name.
+        style, condition: of the marker before the name, where the row is a source.
     """
 
     head: str
@@ -66,7 +66,7 @@ class DataTable:
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture as a data URI, the truth, and what two models say; each with whether it is right."""
+    """A picture as a data URI, its label, and the predictions of two models, each with whether it is right."""
 
     source: str
     label: str
@@ -91,7 +91,7 @@ Block = object
 
 @dataclass(frozen=True)
 class PageSection:
-    """A heading and what stands below it, in order."""
+    """A heading and its blocks, in order."""
 
     title: str
     blocks: tuple[Block, ...]

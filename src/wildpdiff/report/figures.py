@@ -1,62 +1,264 @@
-"""Styles of the sources, names of the figures' files, and the figures of a suite's accuracies."""
+"""Figures of accuracy, gain, trust and calibration."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import SourceFamily
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+
+from wildpdiff.evaluate.results import Results, SummaryRow
+from wildpdiff.evaluate.sections import Calibration
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.report.drawing import ReportFigure
-from wildpdiff.report.figure_accuracy import accuracy_figure, heat_map_figure
-from wildpdiff.report.figure_gain import gain_figure, headroom_figure
-from wildpdiff.report.findings import SplitFindings
-from wildpdiff.report.palette import SourceStyle, source_styles
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, summarise_trust, threshold_outcomes
+from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten
+from wildpdiff.report.findings import SplitFindings, compare, grouped
+from wildpdiff.report.palette import BAND, HEAT, MUTED, OTHER, SURFACE, TEXT, TINT, SourceStyle
+from wildpdiff.report.sentences import split_name
+from wildpdiff.report.tables import judged_points, tasks_text
+from wildpdiff.report.wording import count, interval_text, percentage, signed_points
+
+Styles = Mapping[str, SourceStyle]
+
+GAIN_LIMITS = (-1.5, 2.5)
+"""Recovered gains beyond are drawn at the edge, as an arrow."""
+
+HEAT_EDGES = (-20, -10, -5, -1, 1, 5, 10, 20)
+"""Changes of accuracy, in points, between the colours of the heat map."""
+
+MOST_LABELLED_TASKS = 45
+LABEL_LENGTH = 28
 
 
-@dataclass(frozen=True)
-class FigureNames:
-    """What stands before the file name and before the title of a suite's figures; nothing where there is one suite."""
+def gain_figure(parts: Sequence[SplitFindings], styles: Styles, name: str, heading: str) -> ReportFigure | None:
+    """Recovered gain of every source with its interval, one panel a split; None where there is no gain to recover."""
+    lines = [row for rows in grouped(parts, lambda row: row.recovered_gain is not None).values() for row in rows]
+    if not lines:
+        return None
 
-    prefix: str
-    heading: str
+    def draw(figure: Figure) -> None:
+        keys = [(row.source, row.condition) for row in lines]
+        panels = figure.subplots(len(parts), sharex=True, squeeze=False)[:, 0]
+        rows = [row for part in parts for row in part.summary if row.recovered_gain is not None]
+        ends = [end for row in rows for end in (row.recovered_gain or 0.0, *(row.recovered_gain_interval or ()))]
+        limits = (max(GAIN_LIMITS[0], min(0.0, *ends)), min(GAIN_LIMITS[1], max(1.0, *ends)))
+        for axes, part in zip(panels, parts, strict=True):
+            for row in part.summary:
+                if row.recovered_gain is not None:
+                    _draw_gain(axes, keys.index((row.source, row.condition)), row, styles[row.source], limits)
+            if (GENERATED, "own") in keys:
+                y = keys.index((GENERATED, "own"))
+                axes.axhspan(y - 0.5, y + 0.5, color=TINT, linewidth=0, zorder=0)
+            for reference in (0, 100):
+                axes.axvline(reference, color=MUTED, linewidth=1.2, dashes=(3, 3))
+            axes.grid(visible=False, axis="y")
+            axes.set_ylim(len(lines) - 0.4, -0.6)
+            axes.set_yticks(range(len(lines)), [shorten(row.label, LABEL_LENGTH) for row in lines])
+            axes.set_title(split_name(part.split, len(part.tasks)))
+        panels[-1].set_xlabel("recovered gain, %")
+
+    text = "Share of fine-tuning's gain over the pretrained model, with 95 % intervals; arrows lie beyond the axis."
+    height = len(parts) * (22 * len(lines) + 30) + 40
+    return render(Caption(name, f"{heading}Recovered gain by source", text), height, draw)
 
 
-def figure_names(parts: Sequence[SplitFindings], suite: str) -> FigureNames:
-    """Prefix and heading of a suite among all suites of the results."""
-    if len({part.suite for part in parts}) == 1:
-        return FigureNames("", "")
-    return FigureNames(re.sub(r"[^\w-]+", "-", suite).strip("-").lower() + "-", f"{suite}: ")
+def _draw_gain(axes: Axes, y: int, row: SummaryRow, style: SourceStyle, limits: tuple[float, float]) -> None:
+    value = row.recovered_gain or 0.0
+    low, high = limits
+    if row.recovered_gain_interval is not None:
+        ends = 100 * np.clip(row.recovered_gain_interval, low, high)
+        axes.plot(ends, [y, y], color=style.colour, linewidth=2.0, solid_capstyle="butt")
+    mark = marker(style, row.condition)
+    if not low <= value <= high:
+        mark = {"marker": "<" if value < low else ">", "color": style.colour}
+    axes.plot([100 * float(np.clip(value, low, high))], [y], linestyle="none", markersize=6.5, clip_on=False, **mark)
 
 
-def styles_of(results: Results, parts: Sequence[SplitFindings]) -> dict[str, SourceStyle]:
-    """Colour and marker of every source that the results name anywhere."""
-    families: dict[str, SourceFamily] = {}
-    for part in parts:
-        for row in part.summary:
-            families.setdefault(row.source, part.family(row))
-    for info in results.sources:
-        families.setdefault(info.name, info.family)
-    for name in (PRETRAINED, GENERATED, FINETUNED):
-        families.setdefault(name, "description")
-    return source_styles(families)
+def accuracy_figure(part: SplitFindings, styles: Styles, name: str, heading: str) -> ReportFigure:
+    """Accuracy of the references, the generator and the best baseline on every task; other sources as thin ticks."""
+    tasks = part.tasks
+    main = [row for row in (part.of(PRETRAINED), part.of(FINETUNED), part.baseline, part.generated) if row is not None]
+    main = list(dict.fromkeys(main)) or list(part.summary)
+    others = [row for row in part.summary if part.is_rival(row) and row not in main]
+    labelled = len(tasks) <= MOST_LABELLED_TASKS
+    row_height = 19.0 if labelled else 800 / len(tasks)
+    tick: dict[str, Any] = {"marker": "|", "color": OTHER, "markersize": min(9.0, row_height / 2)}
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        rows = {task: y for y, task in enumerate(tasks)}
+        references = part.columns([part.of(PRETRAINED), part.of(FINETUNED)])
+        if references is not None:
+            ys = [rows[task] for task in references.tasks]
+            axes.hlines(ys, *(100 * references.accuracy), color=BAND, linewidth=min(8, row_height / 2))
+        size = min(6.5, 2 + row_height / 4)
+        for row in [*others, *main]:
+            properties = tick if row in others else {"markersize": size, **marker(styles[row.source], row.condition)}
+            table = part.per_task(row)
+            values = [100 * value for value in table.values()]
+            axes.plot(values, [rows[task] for task in table], linestyle="none", **properties)
+        _draw_sample_range(axes, part, styles)
+        axes.grid(visible=False, axis="y")
+        axes.set_ylim(len(tasks) - 0.4, -0.6)
+        axes.set_yticks(
+            range(len(tasks)) if labelled else [], [shorten(task, 20) for task in tasks] if labelled else []
+        )
+        axes.set_xlabel("accuracy, %")
+        entries = {shorten(row.label, LABEL_LENGTH): marker(styles[row.source], row.condition) for row in main}
+        add_legend(figure, entries | ({"other sources without labels": tick} if others else {}))
+
+    lead = compare(part, part.generated, part.of(PRETRAINED))
+    text = "One row a task, hardest for the pretrained model first; the thin blue line is the range of the samples."
+    if lead is not None:
+        text += (
+            f" Generated − pretrained: {signed_points(lead.value)} points{interval_text(lead.interval)}; better on "
+            f"{count(lead.wins, 'task')}, worse on {lead.losses}, equal on {lead.ties}."
+        )
+    height = row_height * max(len(tasks), 3) + 110
+    return render(Caption(name, f"{heading}Accuracy of every {part.split} task", text), height, draw)
 
 
-def accuracy_figures(
-    own: Sequence[SplitFindings], styles: dict[str, SourceStyle], names: FigureNames
-) -> list[ReportFigure]:
-    """The figures of one suite, its main split first: by source, by task, every source on every task, headroom."""
-    main = own[0]
-    prefix, heading = names.prefix, names.heading
-    plain = [part for part in own if not part.split.startswith("held-out ")] or list(own)
-    found: list[ReportFigure | None] = []
-    if any(row.recovered_gain is not None for part in plain for row in part.summary):
-        found.append(gain_figure(plain, styles, f"{prefix}recovered-gain", heading))
-    found += [
-        accuracy_figure(main, styles, f"{prefix}accuracy-per-task", heading),
-        heat_map_figure(main, f"{prefix}change-per-task", heading),
-        headroom_figure(main, styles, f"{prefix}gain-against-headroom", heading),
+def _draw_sample_range(axes: Axes, part: SplitFindings, styles: Styles) -> None:
+    values: dict[str, list[float]] = {}
+    for row in part.rows:
+        if (row.source, row.condition) == (GENERATED, "own"):
+            values.setdefault(row.task, []).append(100 * row.accuracy)
+    several = [y for y, task in enumerate(part.tasks) if len(values.get(task, [])) > 1]
+    low, high = ([end(values[part.tasks[y]]) for y in several] for end in (min, max))
+    axes.hlines(several, low, high, color=styles[GENERATED].colour, linewidth=1.4)
+
+
+def heat_map_figure(part: SplitFindings, name: str, heading: str) -> ReportFigure | None:
+    """Accuracy minus pretrained of every source on every task; None without the pretrained model or another source."""
+    pretrained = part.of(PRETRAINED)
+    rows = [row for rows in grouped([part], lambda row: row.source != PRETRAINED).values() for row in rows]
+    if pretrained is None or not rows or len(part.tasks) < 2:
+        return None
+    before = part.per_task(pretrained)
+    change = [
+        [100 * (table[task] - before[task]) if task in table and task in before else np.nan for task in part.tasks]
+        for table in (part.per_task(row) for row in rows)
     ]
-    return [figure for figure in found if figure is not None]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        norm = BoundaryNorm(HEAT_EDGES, len(HEAT), extend="both")
+        cells = axes.pcolormesh(
+            np.array(change), cmap=ListedColormap(HEAT), norm=norm, edgecolors=SURFACE, linewidth=0.6
+        )
+        axes.grid(visible=False)
+        axes.set_ylim(len(rows), 0)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [shorten(row.label, LABEL_LENGTH) for row in rows])
+        axes.set_xticks([])
+        axes.set_xlabel("tasks, hardest for the pretrained model first")
+        scale = figure.colorbar(cells, ax=axes, location="top", aspect=40, pad=0.02, ticks=HEAT_EDGES)
+        scale.outline.set_visible(False)
+        scale.set_label("points above the pretrained model")
+
+    text = f"Change of accuracy against the pretrained model on {split_name(part.split, len(part.tasks))}."
+    return render(Caption(name, f"{heading}Every source on every {part.split} task", text), 17 * len(rows) + 110, draw)
+
+
+def trust_figure(section: TrustSection, styles: Styles, name: str, heading: str) -> ReportFigure:
+    """Predicted against measured gain, one mark a task and generator; mean gain and harm for every threshold."""
+    points = judged_points(section)
+    summary = summarise_trust(points)
+    outcomes = threshold_outcomes(points)
+    used, abstained = styles[GENERATED].colour, styles[PRETRAINED].colour
+    marks: dict[str, dict[str, Any]] = {
+        "generated used": {"marker": "o", "color": used},
+        "used, and harmed": {"marker": "D", "color": HEAT[0], "markersize": 4.5},
+        "abstained": {"marker": "s", "color": abstained, "markerfacecolor": "none"},
+    }
+    thresholds = sorted({point.min_trust for point in points})
+
+    def draw(figure: Figure) -> None:
+        scatter, gain, harm = figure.subplots(3, height_ratios=(5, 2, 2))
+        for label, mark in marks.items():
+            _draw_outcome(scatter, [point for point in points if _outcome(point) == label], mark)
+        scatter.axhline(0, color=MUTED, linewidth=1.0)
+        scatter.axvline(0, color=MUTED, linewidth=1.0)
+        scatter.axline((0, 0), slope=1, color=MUTED, linewidth=1.2, dashes=(4, 3))
+        scatter.set_xlabel("predicted gain, points")
+        scatter.set_ylabel("measured gain, points")
+        steps = [outcome.threshold for outcome in outcomes]
+        gain.step(steps, [outcome.gain for outcome in outcomes], color=used)
+        gain.axhline(summary.gain_with.value, color=TEXT, linewidth=1.2, dashes=(3, 3))
+        gain.set_title("mean gain, points")
+        harm.step(steps, [100 * outcome.harmed for outcome in outcomes], color=HEAT[0])
+        harm.axhline(100 * summary.harmed_with.value, color=TEXT, linewidth=1.2, dashes=(3, 3))
+        harm.set_title("tasks that lose more than a point, %")
+        harm.set_xlabel("threshold of trust")
+        for axes in (gain, harm):
+            axes.set_xlim(0, 1)
+            axes.plot(
+                thresholds, [0] * len(thresholds), "|", color=TEXT, markersize=10, transform=axes.get_xaxis_transform()
+            )
+        line = {"color": TEXT, "linestyle": (0, (3, 3)), "linewidth": 1.2}
+        add_legend(figure, marks | {"at the chosen thresholds": line})
+
+    inside = sum(point.covered for point in points)
+    text = (
+        f"One mark a task and generator ({tasks_text(points)}), with the 90 % interval of the predicted gain: {inside} "
+        f"of {len(points)} intervals hold the measured gain (the diagonal). Ticks: thresholds chosen on held-out seen "
+        f"tasks; with them {percentage(summary.harmed_with.value)} of tasks are harmed, without "
+        f"{percentage(summary.harmed_without.value)}."
+    )
+    return render(Caption(name, f"{heading}Predicted and measured gain", text), 700, draw)
+
+
+def _outcome(point: TrustPoint) -> str:
+    return "abstained" if not point.used else "used, and harmed" if point.harmed else "generated used"
+
+
+def _draw_outcome(axes: Axes, points: Sequence[TrustPoint], mark: Mapping[str, Any]) -> None:
+    gains = [point.gain for point in points]
+    low, high = [point.low for point in points], [point.high for point in points]
+    axes.hlines(gains, low, high, color=mark["color"], linewidth=1.0, alpha=min(0.5, max(0.12, 40 / (len(points) + 1))))
+    size = {"markersize": 5.0 if len(points) <= 60 else 3.8}
+    axes.plot([point.predicted for point in points], gains, linestyle="none", **(size | dict(mark)))
+
+
+def calibration_lines(results: Results) -> list[Calibration]:
+    """Calibration of pretrained, generated and fine-tuned, on unseen tasks where they were measured."""
+    splits = [entry.split for entry in results.calibration]
+    split = "unseen" if "unseen" in splits else splits[0] if splits else ""
+    chosen = {
+        entry.source: entry
+        for entry in reversed(results.calibration)
+        if entry.split == split and entry.condition in ("own", "none") and entry.bins
+    }
+    return [chosen[source] for source in (PRETRAINED, GENERATED, FINETUNED) if source in chosen]
+
+
+def calibration_figure(results: Results, styles: Styles, name: str, heading: str) -> ReportFigure | None:
+    """Reliability diagram (Guo et al. 2017); None where calibration was not measured."""
+    lines = calibration_lines(results)
+    if not lines:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, dashes=(4, 3))
+        entries = {}
+        for entry in lines:
+            style = styles[entry.source]
+            confidence, accuracy, sizes = np.array([(b.confidence, b.accuracy, b.count) for b in entry.bins]).T
+            axes.plot(100 * confidence, 100 * accuracy, color=style.colour, linewidth=1.4)
+            areas = 10 + 60 * sizes / sizes.max()
+            axes.scatter(
+                100 * confidence, 100 * accuracy, s=areas, c=style.colour, marker=style.marker, linewidths=0, zorder=3
+            )
+            entries[f"{entry.source}, error {percentage(entry.error)}"] = marker(style, "own")
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("accuracy, %")
+        add_legend(figure, entries)
+
+    text = (
+        f"Accuracy against confidence of all predictions on {lines[0].split} tasks, in 15 bins (areas by size); error "
+        "is the expected calibration error."
+    )
+    return render(Caption(name, f"{heading}Calibration of the probabilities", text), 360, draw)

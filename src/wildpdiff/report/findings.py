@@ -1,8 +1,9 @@
-"""What the rows say of each split: accuracies per task, families of sources, who is ahead of the generator."""
+"""Accuracies per task, families of sources and paired differences of each split, from the rows of the results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,19 +11,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from wildpdiff.evaluate.results import ResultRow, Results, SummaryRow
-from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
-from wildpdiff.evaluate.statistics import Difference, paired_difference
-from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accuracy_per_task
+from wildpdiff.evaluate.sections import SourceFamily
+from wildpdiff.evaluate.statistics import SAME, Difference, paired_difference
+from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, grouped_rows, task_means
 
 Key = tuple[str, str]
-"""Source and condition: a line of the table within a suite and split."""
+"""Source and condition: a row of the table within a suite and split."""
 
 RIVALS: tuple[SourceFamily, ...] = ("no description", "description", "unlabelled images")
 """Families that, like the generator, use no label of the task; the pretrained model competes with them."""
-
-TIE = 1e-9
-"""Accuracies over the same images that differ by less are equal but for the order of a sum, in the whole report."""
-
 
 OWN_SAMPLES = ("one sample", "best of 8 by unlabelled images", "best of 8 by 5 labels")
 """The generator's own posterior samples: no rivals of its estimate."""
@@ -30,7 +27,7 @@ OWN_SAMPLES = ("one sample", "best of 8 by unlabelled images", "best of 8 by 5 l
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """Tasks that several lines of the table share, and the accuracy of each line on them, ``lines t``."""
+    """Tasks shared by several rows of the table, and the accuracy of each row on them, ``rows t``."""
 
     tasks: tuple[str, ...]
     accuracy: Float[ndarray, "lines t"]
@@ -38,21 +35,16 @@ class TaskColumns:
 
 @dataclass(frozen=True)
 class SplitFindings:
-    """One suite and split of the results, with accuracies per task and who won.
+    """One suite and split of the results.
 
     Attributes:
         suite, split: which.
-        summary: its lines of the table.
+        summary: its rows of the table.
         rows: its scores.
         accuracy: accuracy per task (mean over samples and seeds) by source and condition.
-        families: of every line.
-        tasks: names, sorted by the accuracy of the pretrained model.
-        generated: the generator's line, where there is one.
-        differences: generated − source over the tasks both have, for every other line; empty without a generator.
-        baseline: the best line that, like the generator, uses no label of the task: neither fine-tuning, nor a control.
-            The pretrained model counts: a source that does not beat it is of no use.
-        winner: the better of the two.
-        lead: generated − baseline over the tasks both have; None where either is missing.
+        families: of every row of the table.
+        tasks: names, by rising accuracy of the pretrained model.
+        differences: generated − source over the tasks of both, for every other row; empty without a generator.
     """
 
     suite: str
@@ -62,50 +54,73 @@ class SplitFindings:
     accuracy: Mapping[Key, Mapping[str, float]]
     families: Mapping[Key, SourceFamily]
     tasks: tuple[str, ...]
-    generated: SummaryRow | None
     differences: Mapping[Key, Difference]
-    baseline: SummaryRow | None
-    winner: SummaryRow | None
-    lead: Difference | None
 
     def of(self, source: str, condition: str = "own") -> SummaryRow | None:
-        """The line of a source; the references and sources without a description count under any condition."""
+        """Row of a source; references and sources without a description count under any condition."""
         for row in self.summary:
             if row.source == source and (row.condition == condition or (condition, row.condition) == ("own", "none")):
                 return row
         return None
 
+    @property
+    def generated(self) -> SummaryRow | None:
+        """The generator's row."""
+        return next((row for row in self.summary if (row.source, row.condition) == (GENERATED, "own")), None)
+
+    @property
+    def baseline(self) -> SummaryRow | None:
+        """The best rival; against a generator, among those scored on all of its tasks where there are any."""
+        rivals = [row for row in self.summary if self.is_rival(row)]
+        if self.generated is None:
+            return max(rivals, key=lambda row: row.accuracy, default=None)
+        tasks = set(self.per_task(self.generated))
+        whole = [row for row in rivals if tasks <= set(self.per_task(row))]
+        paired = [row for row in whole or rivals if self.difference(row) is not None]
+        return min(paired, key=lambda row: self.differences[row.source, row.condition].value, default=None)
+
+    @property
+    def lead(self) -> Difference | None:
+        """Generated − baseline over the tasks of both; None where either is missing."""
+        return None if self.baseline is None else self.difference(self.baseline)
+
+    @property
+    def winner(self) -> SummaryRow | None:
+        """The better of generator and baseline."""
+        beaten = self.generated is None or (self.baseline is not None and self.is_ahead(self.baseline))
+        return self.baseline if beaten else self.generated
+
+    @property
+    def ahead(self) -> tuple[SummaryRow, ...]:
+        """Every row that is ahead of the generator, best first."""
+        rows = [row for row in self.summary if self.is_ahead(row)]
+        return tuple(sorted(rows, key=lambda row: self.differences[row.source, row.condition].value))
+
     def per_task(self, row: SummaryRow) -> Mapping[str, float]:
-        """Accuracy per task of a line of the table."""
+        """Accuracy per task of a row of the table."""
         return self.accuracy[row.source, row.condition]
 
     def family(self, row: SummaryRow) -> SourceFamily:
-        """What a line uses of the task."""
+        """Information about the task that a row uses."""
         return self.families[row.source, row.condition]
 
     def difference(self, row: SummaryRow) -> Difference | None:
-        """Generated − this line, over the tasks both have; None for the generator itself and without one."""
+        """Generated − this row, over the tasks of both; None for the generator itself and without one."""
         return self.differences.get((row.source, row.condition))
 
     def is_rival(self, row: SummaryRow) -> bool:
-        """Whether a line competes with the generator: no label of the task, no control."""
+        """Whether a row competes with the generator: no label of the task, no control."""
         if row.source in (GENERATED, *OWN_SAMPLES) or row.condition in ("shuffled", "random"):
             return False
         return row.source == PRETRAINED or self.family(row) in RIVALS
 
     def is_ahead(self, row: SummaryRow) -> bool:
-        """Whether a line is more accurate than the generator on the tasks both have, whatever it uses."""
+        """Whether a row is more accurate than the generator on the tasks of both, whatever it uses."""
         difference = self.difference(row)
-        return difference is not None and difference.value < -TIE
-
-    @property
-    def ahead(self) -> tuple[SummaryRow, ...]:
-        """Every line that is ahead of the generator, best first."""
-        lines = [row for row in self.summary if self.is_ahead(row)]
-        return tuple(sorted(lines, key=lambda row: self.differences[row.source, row.condition].value))
+        return difference is not None and difference.value < -SAME
 
     def columns(self, lines: Sequence[SummaryRow | None]) -> TaskColumns | None:
-        """Accuracies of several lines on the tasks that all have; None where a line or a shared task is missing."""
+        """Accuracies of several rows on the tasks that all have; None where a row or a shared task is missing."""
         present = [row for row in lines if row is not None]
         tables = [self.per_task(row) for row in present]
         shared = tuple(task for task in self.tasks if all(task in table for table in tables))
@@ -114,20 +129,9 @@ class SplitFindings:
         return TaskColumns(shared, np.array([[table[task] for task in shared] for table in tables]))
 
 
-def family_of(row: SummaryRow, infos: Mapping[str, SourceInfo]) -> SourceFamily:
-    """What a line uses of the task: as the results say; where they do not, as its condition tells."""
-    if row.source in (PRETRAINED, FINETUNED):
-        return "reference"
-    if row.source in infos:
-        return infos[row.source].family
-    return "no description" if row.condition == "none" else "description"
-
-
 def compare(part: SplitFindings, a: SummaryRow | None, b: SummaryRow | None) -> Difference | None:
-    """Paired difference of two lines over the tasks that both have."""
-    if a is None or b is None:
-        return None
-    return _difference(part.per_task(a), part.per_task(b))
+    """Paired difference of two rows over the tasks of both."""
+    return None if a is None or b is None else _difference(part.per_task(a), part.per_task(b))
 
 
 def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
@@ -139,60 +143,77 @@ def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> Diff
 
 def findings(results: Results) -> list[SplitFindings]:
     """One entry for each suite and split, in the order of the summary."""
-    places = dict.fromkeys((row.suite, row.split) for row in results.summary)
-    infos = {info.name: info for info in results.sources}
-    return [_split_findings(results, infos, suite, split) for suite, split in places]
+    known = {info.name: info.family for info in results.sources}
+    rows = grouped_rows(results.rows)
+    splits = dict.fromkeys((row.suite, row.split) for row in results.summary)
+    return [_split_findings([row for row in results.summary if (row.suite, row.split) == key], rows[key], known)
+            for key in splits]  # fmt: skip
+
+
+def _split_findings(
+    summary: Sequence[SummaryRow], groups: Mapping[Key, Sequence[ResultRow]], known: Mapping[str, SourceFamily]
+) -> SplitFindings:
+    keys: list[Key] = [(row.source, row.condition) for row in summary]
+    accuracy = {key: task_means(groups[key]) for key in keys}
+    order = next((table for (source, _), table in accuracy.items() if source == PRETRAINED), {})
+    names = {row.task for rows in groups.values() for row in rows}
+    own = accuracy.get((GENERATED, "own"), {})
+    found = {key: _difference(own, table) for key, table in accuracy.items() if key != (GENERATED, "own")}
+    return SplitFindings(
+        suite=summary[0].suite,
+        split=summary[0].split,
+        summary=tuple(summary),
+        rows=tuple(row for rows in groups.values() for row in rows),
+        accuracy=accuracy,
+        families={(row.source, row.condition): _family(row, known) for row in summary},
+        tasks=tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task))),
+        differences={key: value for key, value in found.items() if value is not None},
+    )
+
+
+def _family(row: SummaryRow, known: Mapping[str, SourceFamily]) -> SourceFamily:
+    if row.source in (PRETRAINED, FINETUNED):
+        return "reference"
+    return known.get(row.source, "no description" if row.condition == "none" else "description")
 
 
 def main_first(parts: Sequence[SplitFindings]) -> list[SplitFindings]:
-    """The unseen tasks first, because they are the question; then held-out groups, then the seen tasks."""
+    """Unseen tasks first, then held-out groups, then the seen tasks."""
     return sorted(parts, key=lambda part: (part.split != "unseen", part.split == "seen"))
 
 
-def _split_findings(results: Results, infos: Mapping[str, SourceInfo], suite: str, split: str) -> SplitFindings:
-    summary = tuple(row for row in results.summary if (row.suite, row.split) == (suite, split))
-    rows = tuple(row for row in results.rows if (row.suite, row.split) == (suite, split))
-    accuracy: dict[Key, dict[str, float]] = {
-        (line.source, line.condition): accuracy_per_task(
-            rows, suite=suite, split=split, source=line.source, condition=line.condition
-        )
-        for line in summary
-    }
-    order = next((table for (source, _), table in accuracy.items() if source == PRETRAINED), {})
-    names = dict.fromkeys(row.task for row in rows)
-    generated = next((line for line in summary if (line.source, line.condition) == (GENERATED, "own")), None)
-    differences: dict[Key, Difference] = {}
-    if generated is not None:
-        own = accuracy[GENERATED, "own"]
-        found = {key: _difference(own, table) for key, table in accuracy.items() if key != (GENERATED, "own")}
-        differences = {key: value for key, value in found.items() if value is not None}
-    part = SplitFindings(
-        suite=suite,
-        split=split,
-        summary=summary,
-        rows=rows,
-        accuracy=accuracy,
-        families={(line.source, line.condition): family_of(line, infos) for line in summary},
-        tasks=tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task))),
-        generated=generated,
-        differences=differences,
-        baseline=None,
-        winner=None,
-        lead=None,
-    )
-    baseline = _best_rival(part)
-    lead = differences.get((baseline.source, baseline.condition)) if baseline is not None else None
-    beaten = generated is None or (lead is not None and lead.value < -TIE)
-    winner = baseline if beaten else generated
-    return SplitFindings(**{**vars(part), "baseline": baseline, "winner": winner, "lead": lead})
+_GENERATED_GROUP = "the generator"
+_TITLES = {
+    "reference": "Reference",
+    "no description": "Without a description",
+    "description": "From the description",
+    "unlabelled images": "From unlabelled images of the task",
+    _GENERATED_GROUP: "The generator and its controls",
+    "labels": "With task labels (not comparable)",
+    "checkpoints": "Controls from stored checkpoints",
+}
+_LABELS = re.compile(r"\d+(?= labels a class)")
 
 
-def _best_rival(part: SplitFindings) -> SummaryRow | None:
-    """The strongest rival; against a generator, among those scored on all of its tasks where there are any."""
-    rivals = [line for line in part.summary if part.is_rival(line)]
-    if part.generated is None:
-        return max(rivals, key=lambda line: line.accuracy, default=None)
-    tasks = set(part.per_task(part.generated))
-    whole = [line for line in rivals if tasks <= set(part.per_task(line))]
-    paired = [line for line in whole or rivals if part.difference(line) is not None]
-    return min(paired, key=lambda line: part.differences[line.source, line.condition].value, default=None)
+def grouped(
+    parts: Sequence[SplitFindings], keep: Callable[[SummaryRow], bool] = lambda row: True
+) -> dict[str, list[SummaryRow]]:
+    """Rows of one or more splits under the titles of their families, each source and condition once.
+
+    The generator has a group of its own, fine-tuning is among the labels; rows that differ only in the number of labels
+    are adjacent, the fewest first.
+    """
+    groups: dict[str, dict[Key, SummaryRow]] = {title: {} for title in _TITLES.values()}
+    for part in parts:
+        for row in part.summary:
+            family: str = part.family(row)
+            family = _GENERATED_GROUP if row.source == GENERATED else "labels" if row.source == FINETUNED else family
+            if keep(row):
+                groups[_TITLES[family]].setdefault((row.source, row.condition), row)
+    return {title: _by_labels(list(rows.values())) for title, rows in groups.items() if rows}
+
+
+def _by_labels(rows: list[SummaryRow]) -> list[SummaryRow]:
+    names = [_LABELS.sub("", row.source) for row in rows]
+    numbers = [int(found.group()) if (found := _LABELS.search(row.source)) else 0 for row in rows]
+    return [rows[i] for i in sorted(range(len(rows)), key=lambda i: (names.index(names[i]), numbers[i]))]

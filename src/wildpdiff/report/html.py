@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,14 +16,13 @@ from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.blocks import PageSection
 from wildpdiff.report.findings import findings, main_first
-from wildpdiff.report.palette import css_variables
 from wildpdiff.report.sentences import control_sentences, headline, seeds_sentence
 from wildpdiff.report.wording import count, seconds_text
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written: the page, and the figures as PNG in the order of the page."""
+    """Paths of the page and of its figures as PNG, in the order of the page."""
 
     page: Path
     figures: tuple[Path, ...]
@@ -34,7 +34,7 @@ def write_report(results: Results, folder: Path) -> ReportFiles:
     Raises:
         ArtifactError: the results hold no row, or the disk refuses.
     """
-    # Imported late: matplotlib costs a second that other users of this room need not pay.
+    # Imported late: matplotlib costs a second that other users of this package need not pay.
     from wildpdiff.report.page import figures_of, page_sections
 
     if not results.summary:
@@ -44,7 +44,7 @@ def write_report(results: Results, folder: Path) -> ReportFiles:
     pictures = []
     for figure in figures_of(sections):
         path = folder / "figures" / f"{figure.name}.png"
-        write_file(path, figure.drawing.png)
+        write_file(path, figure.png)
         pictures.append(path)
     write_file(folder / "report.html", visible(page).encode(errors="backslashreplace"))
     return ReportFiles(folder / "report.html", tuple(pictures))
@@ -54,7 +54,6 @@ def _render(results: Results, sections: list[PageSection]) -> str:
     from wildpdiff.report.drawing import swatch
 
     main = main_first(findings(results))[0]
-    light, dark = (Markup(css_variables(dark=value)) for value in (False, True))
     values: dict[str, Any] = {
         "results": results,
         "sections": sections,
@@ -63,13 +62,14 @@ def _render(results: Results, sections: list[PageSection]) -> str:
         "count": count,
         "seconds_text": seconds_text,
         "swatch": lambda row: Markup(swatch(row.style, row.condition)),
-        "svg": Markup,
-        "css": Markup(_template("style.css").replace("/*light*/", light).replace("/*dark*/", dark)),
+        "base64": lambda svg: b64encode(svg).decode(),
+        "css": Markup(_template("style.css")),
     }
     environment = Environment(
         loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_template("report.html.j2")).render(**values)
+    page = environment.from_string(_template("report.html.j2")).render(**values)
+    return page.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _template(name: str) -> str:

@@ -1,47 +1,45 @@
-"""The sections of the page in order, each only where it was measured, and what was not measured at the end."""
+"""Sections of the page in order, each only where it was measured, and a list of what was not measured at the end."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import section_kinds
+from wildpdiff.evaluate.sections import SourceFamily, section_kinds
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
-from wildpdiff.report.cross_validation_table import cross_validation_blocks
 from wildpdiff.report.drawing import ReportFigure
-from wildpdiff.report.figure_calibration import calibration_figure
-from wildpdiff.report.figure_trust import trust_figure
-from wildpdiff.report.figures import FigureNames, accuracy_figures, figure_names, styles_of
-from wildpdiff.report.findings import SplitFindings, findings, main_first
-from wildpdiff.report.palette import SourceStyle
-from wildpdiff.report.sentences import table_sentences
-from wildpdiff.report.tables import groups_blocks, losses_blocks, sources_blocks
-from wildpdiff.report.trust_findings import trust_sentences, trust_table
-from wildpdiff.report.wording import count, percentage, signed_points
-
-_TABLE_WORDS = (
-    "Mean accuracy over tasks, of all samples and never of the best one; intervals are 95 % bootstrap intervals over "
-    "tasks. Recovered gain is the share of fine-tuning's gain over the pretrained model. Generated − source is the "
-    "paired difference on the same tasks: above zero the generator is ahead. In bold: what is best without labels, and "
-    "every source that is ahead of the generator; the generator's line is tinted. Training is beyond the zoo."
+from wildpdiff.report.figures import (
+    accuracy_figure,
+    calibration_figure,
+    gain_figure,
+    heat_map_figure,
+    trust_figure,
 )
-_UNMEASURED = {
-    "sources": ("what each source uses of the task", "wildpdiff evaluate"),
-    "calibration": ("calibration", "wildpdiff evaluate"),
-    "trust": ("trust in generated adapters", "wildpdiff evaluate"),
-}
+from wildpdiff.report.findings import SplitFindings, findings, main_first
+from wildpdiff.report.palette import SourceStyle, source_styles
+from wildpdiff.report.sentences import ahead_sentence
+from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks, trust_table
+from wildpdiff.report.wording import count, percentage
+
+_TABLE_NOTE = (
+    "Mean accuracy over tasks, of all samples and never of the best one; 95 % bootstrap intervals over tasks. "
+    "Recovered gain: share of fine-tuning's gain over the pretrained model. Generated − source: paired difference on "
+    "the same tasks. Bold: best without labels, and every source ahead of the generator. Training: beyond the zoo."
+)
+_UNMEASURED = {"sources": "information used by each source", "calibration": "calibration", "trust": "trust"}
 
 
 @dataclass(frozen=True)
 class PageInputs:
-    """What sections of the report are drawn from.
+    """Inputs of the sections that other packages draw.
 
     Attributes:
         results: everything that was measured.
-        parts: the tables of the first suite, its main split first.
+        parts: the splits of the first suite, its main one first.
         styles: colour and marker of every source.
-        heading: stands before the title of a figure where there are several suites.
+        heading: prefix of a figure's title where there are several suites.
     """
 
     results: Results
@@ -51,119 +49,113 @@ class PageInputs:
 
 
 def page_sections(results: Results) -> list[PageSection]:
-    """Everything between the headline and how it was made."""
+    """Everything between the headline and the provenance."""
     parts = main_first(findings(results))
     styles = styles_of(results, parts)
-    suites = list(dict.fromkeys(part.suite for part in parts))
-    by_suite = {suite: [part for part in parts if part.suite == suite] for suite in suites}
-    names = {suite: figure_names(parts, suite) for suite in suites}
-    first = by_suite[suites[0]]
-    sections: list[PageSection | None] = [_table_section(results, by_suite, styles, names)]
-    sections.append(_section("Known before: cross-validation on seen tasks", cross_validation_blocks(results)))
-    figures = [figure for suite in suites for figure in accuracy_figures(by_suite[suite], styles, names[suite])]
-    sections.append(PageSection("Source by source, task by task", tuple(figures)))
-    groups = [block for suite in suites for block in groups_blocks(by_suite[suite], styles, names[suite].heading)]
-    sections.append(_section("Whole groups held out", groups))
-    sections.append(_trust_section(results, styles))
-    inputs = PageInputs(results, first, styles, names[suites[0]].heading)
-    sections += [page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)]
-    calibration = calibration_figure(results, styles, "calibration", "")
-    sections.append(_section("Calibration", [calibration]))
-    losses = [block for suite in suites for block in losses_blocks(by_suite[suite][0], styles)]
-    sections += [_section("Where it lost", losses), _ceiling_section(results), _limits_section(results, parts)]
-    return [section for section in sections if section is not None and section.blocks]
-
-
-def _section(title: str, blocks: Sequence[Block | None]) -> PageSection | None:
-    present = tuple(block for block in blocks if block is not None)
-    return PageSection(title, present) if present else None
-
-
-def _table_section(
-    results: Results,
-    by_suite: Mapping[str, Sequence[SplitFindings]],
-    styles: Mapping[str, SourceStyle],
-    names: Mapping[str, FigureNames],
-) -> PageSection:
-    blocks: list[Block] = [Text(_TABLE_WORDS)]
+    by_suite: dict[str, list[SplitFindings]] = {}
+    for part in parts:
+        by_suite.setdefault(part.suite, []).append(part)
+    headings = {suite: f"{suite}: " if len(by_suite) > 1 else "" for suite in by_suite}
+    tables: list[Block] = [Text(_TABLE_NOTE, "note")]
+    figures: list[Block] = []
+    groups: list[Block] = []
+    losses: list[Block] = []
     for suite, own in by_suite.items():
-        plain = [part for part in own if not part.split.startswith("held-out ")] or own
-        for part in plain:
-            table, *warnings = sources_blocks(results, part, styles, names[suite].heading)
-            blocks += [table, *warnings]
-            sentences = table_sentences(part)
-            if sentences:
-                blocks.append(Text(" ".join(sentences), "note"))
-    return PageSection("The table", tuple(blocks))
+        heading = headings[suite]
+        for part in _without_groups(own):
+            tables += [*sources_blocks(results, part, styles, heading), Text(ahead_sentence(part) or "", "note")]
+        figures += accuracy_figures(own, styles, heading)
+        groups += groups_blocks(own, styles, heading)
+        losses += losses_blocks(own[0])
+    trust, calibration = results.trust, calibration_figure(results, styles, "calibration", "")
+    first = next(iter(by_suite))
+    inputs = PageInputs(results, by_suite[first], styles, headings[first])
+    sections = [
+        PageSection("The table", tuple(block for block in tables if block != Text("", "note"))),
+        PageSection("Cross-validation on seen tasks", tuple(cross_validation_blocks(results))),
+        PageSection("By source and task", tuple(figures)),
+        PageSection("Whole groups held out", tuple(groups)),
+        PageSection("Trust", () if trust is None else (trust_figure(trust, styles, "trust", ""), trust_table(trust))),
+        *(page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)),
+        PageSection("Calibration", () if calibration is None else (calibration,)),
+        PageSection("Worst tasks", tuple(losses)),
+        PageSection("Ceiling of the autoencoder", tuple(_ceiling_blocks(results))),
+        PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results, parts))),
+    ]
+    return [section for section in sections if section.blocks]
 
 
-def _trust_section(results: Results, styles: Mapping[str, SourceStyle]) -> PageSection | None:
-    trust = results.trust
-    if trust is None:
-        return None
-    words = Text(" ".join(trust_sentences(trust)))
-    return PageSection("When to trust it", (words, trust_figure(trust, styles, "trust", ""), trust_table(trust)))
+def styles_of(results: Results, parts: Sequence[SplitFindings]) -> dict[str, SourceStyle]:
+    """Colour and marker of every source of the results."""
+    families: dict[str, SourceFamily] = {}
+    for part in parts:
+        for row in part.summary:
+            families.setdefault(row.source, part.family(row))
+    for info in results.sources:
+        families.setdefault(info.name, info.family)
+    return source_styles(families)
 
 
-def _ceiling_section(results: Results) -> PageSection | None:
+def _without_groups(parts: Sequence[SplitFindings]) -> Sequence[SplitFindings]:
+    return [part for part in parts if not part.split.startswith("held-out ")] or parts
+
+
+def accuracy_figures(
+    parts: Sequence[SplitFindings], styles: Mapping[str, SourceStyle], heading: str
+) -> list[ReportFigure]:
+    """Figures of one suite, its main split first: by source, by task, every source on every task."""
+    main, prefix = parts[0], re.sub(r"[^\w-]+", "-", heading.lower())
+    figures = [
+        gain_figure(_without_groups(parts), styles, f"{prefix}recovered-gain", heading),
+        accuracy_figure(main, styles, f"{prefix}accuracy-per-task", heading),
+        heat_map_figure(main, f"{prefix}change-per-task", heading),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def _ceiling_blocks(results: Results) -> list[Block]:
     coder = results.autoencoder
     if coder is None:
-        return None
-    passes = f"({coder.kind}, {coder.latent_size} latent values)"
-    if results.generator is not None and results.generator.config.get("kernel_mean"):
-        first = (
-            f"Samples vary around a conditional mean by what passes the autoencoder {passes}; the mean itself does not."
-        )
-    else:
-        first = f"A generator can be no better than what its autoencoder lets through {passes}."
-    sentences = [first]
-    for split, entry in sorted(coder.ceiling.items(), reverse=True):
-        change = signed_points(entry.accuracy - entry.finetuned)
-        sentences.append(
-            f"On {split} tasks fine-tuned adapters reach {percentage(entry.finetuned)} before and "
-            f"{percentage(entry.accuracy)} after the autoencoder's round trip ({change} points)."
-        )
-    if not coder.ceiling:
-        sentences.append("It was not measured.")
-    return PageSection("The autoencoder's ceiling", (Text(" ".join(sentences)),))
+        return []
+    reached = [
+        f"{split} tasks {percentage(entry.finetuned)} before, {percentage(entry.accuracy)} after"
+        for split, entry in sorted(coder.ceiling.items(), reverse=True)
+    ]
+    size = f"{coder.kind}, {coder.latent_size} latent values"
+    mean = results.generator is not None and results.generator.config.get("kernel_mean")
+    limit = "limits the samples' variation around the conditional mean" if mean else "limits the generator"
+    text = f"The autoencoder ({size}) {limit}. Fine-tuned adapters through it: {'; '.join(reached) or 'not measured'}."
+    return [Text(text)]
 
 
-def _limits_section(results: Results, parts: Sequence[SplitFindings]) -> PageSection:
-    """What these numbers do not show, in words."""
-    limits = []
+def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
+    main, limits = parts[0], []
     if not any(part.split == "unseen" for part in parts):
-        limits.append("No unseen task was evaluated: nothing here shows that generation works on a new task.")
-    main = parts[0]
+        limits.append("No unseen task was evaluated: generalisation to new tasks is not shown.")
     if len(main.tasks) < 10:
         limits.append(
-            f"With {count(len(main.tasks), 'task')} the intervals are too narrow or missing: percentile intervals need "
-            "about ten tasks."
+            f"{count(len(main.tasks), 'task')}: percentile intervals over fewer than ten are too narrow or missing."
         )
     if main.generated is not None and main.generated.seeds == 1:
-        limits.append("One generator was trained: how far another seed would move the result is not measured.")
+        limits.append("One generator was trained: variation over training seeds is not measured.")
     if not any(row.condition == "shuffled" for row in main.summary):
-        limits.append("No control with shuffled descriptions was run: the use of the description is not shown.")
+        limits.append("No control with shuffled descriptions: use of the description is not shown.")
     if not any(part.split.startswith("held-out ") for part in parts):
-        limits.append(
-            "Unseen tasks come from the same distribution as the seen ones. A description far from all seen ones is "
-            "not tested by these averages."
-        )
-    limits += [
-        f"The result holds for the suite {results.suite.name} and the backbone {results.backbone.name}; other "
-        "suites, classes and backbones may behave differently.",
-        "Intervals say how far the choice of tasks moves the result, not the choice of test images in a task; with "
-        "many sources in one table, one in twenty intervals misses its true value by chance.",
-        "Accuracy says nothing of rare classes or of the cost of single errors.",
+        limits.append("Unseen tasks come from the distribution of the seen ones: extrapolation is not measured.")
+    return [
+        *limits,
+        f"One suite ({results.suite.name}) and one backbone ({results.backbone.name}): others may behave differently.",
+        "Intervals cover the choice of tasks, not of test images, and are not corrected for the number of sources.",
+        "Accuracy hides rare classes and the cost of single errors.",
     ]
-    return PageSection("What this does not show", (Bullets(tuple(limits)), *_unmeasured(results, parts)))
 
 
 def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]:
-    """Which sections are missing, and the commands that would fill them."""
+    """Missing sections, and the commands that would fill them."""
     missing: dict[str, list[str]] = {}
-    for section, (words, command) in _UNMEASURED.items():
+    for section, words in _UNMEASURED.items():
         if not getattr(results, section):
-            missing.setdefault(command, []).append(words)
+            missing.setdefault("wildpdiff evaluate", []).append(words)
     for kind in section_kinds().values():
         if kind.name not in results.sections:
             missing.setdefault(kind.command, []).append(kind.measures)
@@ -171,8 +163,8 @@ def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]
         missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")
     if not missing:
         return []
-    told = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
-    return [Text(f"Not measured here: {told}. `wildpdiff report` joins several files of results.", "note")]
+    listing = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
+    return [Text(f"Not measured: {listing}. `wildpdiff report` joins several files of results.", "note")]
 
 
 def figures_of(sections: Sequence[PageSection]) -> list[ReportFigure]:

@@ -1,25 +1,28 @@
-"""The tables of accuracies: every source of a split in groups, held-out groups side by side, the lost tasks."""
+"""Tables of the report: sources by family, held-out groups, worst tasks, cross-validation, trust."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from wildpdiff.evaluate.results import Results, SummaryRow
+from wildpdiff.evaluate.statistics import Estimate
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
+from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, summarise_trust, worlds_of
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
-from wildpdiff.report.findings import SplitFindings, compare
-from wildpdiff.report.groups import grouped, joined_groups
+from wildpdiff.report.findings import SplitFindings, compare, grouped
 from wildpdiff.report.palette import SourceStyle
-from wildpdiff.report.sentences import source_name, split_name
+from wildpdiff.report.sentences import split_name
 from wildpdiff.report.wording import (
     capital,
     count,
     interval_text,
     listed,
+    number,
+    number_range,
     percent,
     percent_range,
-    percentage,
     seconds_text,
+    signed,
     signed_points,
 )
 
@@ -30,150 +33,200 @@ BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
 def sources_blocks(
     results: Results, part: SplitFindings, styles: Mapping[str, SourceStyle], heading: str
 ) -> list[Block]:
-    """The table of a split, grouped by what the sources use, and a warning where they were scored on other tasks."""
+    """Every source of a split by family, and a warning where sources were scored on different tasks."""
     notes = {info.name: info.note for info in results.sources}
     uneven = len({frozenset(table) for table in part.accuracy.values()}) > 1
-    groups = grouped(part)
+    groups = grouped([part])
     rows: list[TableRow] = []
-    for group in groups:
+    for title, sources in groups.items():
         if len(groups) > 2:
-            rows.append(TableRow(group.title, (), frozenset({"group"})))
-        rows += [_source_row(row, part, styles[row.source], notes.get(row.source, ""), uneven) for row in group.lines]
+            rows.append(TableRow(title, (), frozenset({"group"})))
+        for row in sources:
+            small = [notes.get(row.source, ""), count(row.tasks, "task") if uneven else ""]
+            rows.append(_source_row(row, part, styles[row.source], "; ".join(text for text in small if text)))
     columns = ("Source", "Accuracy, %", "Recovered gain, %", "Generated − source, points", "Training", "Per adapter")
     blocks: list[Block] = [
         DataTable(capital(f"{heading}{split_name(part.split, len(part.tasks))}"), columns, tuple(rows))
     ]
     if uneven:
-        blocks.append(
-            Text("The sources were scored on different tasks: their means cannot be compared directly.", "warning")
-        )
+        blocks.append(Text("The sources were scored on different tasks: their means are not comparable.", "warning"))
     return blocks
 
 
-def _source_row(row: SummaryRow, part: SplitFindings, style: SourceStyle, note: str, uneven: bool) -> TableRow:
+def _source_row(row: SummaryRow, part: SplitFindings, style: SourceStyle, small: str) -> TableRow:
     reference = row.source in BY_DEFINITION
     gain = BY_DEFINITION.get(row.source, "–") if row.recovered_gain is None else percent(row.recovered_gain, 0)
     difference = part.difference(row)
-    lead = Cell("–") if difference is None else Cell(
-        signed_points(difference.value), _signed_range(difference.interval)
-    )  # fmt: skip
+    lead = Cell("–")
+    if difference is not None:
+        lead = Cell(signed_points(difference.value), _signed_range(difference.interval, signed_points))
     tone = {"ahead"} if part.is_ahead(row) or row is part.winner else set()
     tone |= {"own"} if row is part.generated else set()
     tone |= {"muted"} if reference else set()
-    return TableRow(
-        capital(row.label),
-        (
-            Cell(percent(row.accuracy), percent_range(row.accuracy_interval)),
-            Cell(gain, "by definition" if reference else percent_range(row.recovered_gain_interval, 0)),
-            lead,
-            Cell(_seconds(row.training_seconds)),
-            Cell(_seconds(row.seconds_per_adapter)),
+    cells = (
+        Cell(percent(row.accuracy), percent_range(row.accuracy_interval)),
+        Cell(gain, "by definition" if reference else percent_range(row.recovered_gain_interval, 0)),
+        lead,
+        *(
+            Cell("–" if cost is None else seconds_text(cost))
+            for cost in (row.training_seconds, row.seconds_per_adapter)
         ),
-        frozenset(tone),
-        "; ".join(text for text in (note, count(row.tasks, "task") if uneven else "") if text),
-        style,
-        row.condition,
     )
+    return TableRow(capital(row.label), cells, frozenset(tone), small, style, row.condition)
 
 
-def _signed_range(interval: tuple[float, float] | None) -> str:
-    return "no interval" if interval is None else f"{signed_points(interval[0])} to {signed_points(interval[1])}"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "–" if seconds is None else seconds_text(seconds)
+def _signed_range(interval: tuple[float, float] | None, text: Callable[[float], str]) -> str:
+    return "no interval" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
 
 
 def groups_blocks(parts: Sequence[SplitFindings], styles: Mapping[str, SourceStyle], heading: str) -> list[Block]:
-    """Whole groups of tasks held out beside tasks held out at random: recovered gain of every source in both."""
+    """Whole groups of tasks held out, next to tasks held out at random: accuracy and recovered gain in each."""
     held_out = [part for part in parts if part.split.startswith("held-out ")]
     if not held_out:
         return []
     shown = [part for part in parts if part.split == "unseen"] + held_out
     wanted = {(row.source, row.condition) for part in held_out for row in part.summary}
-    groups = joined_groups(
-        [
-            group
-            for part in shown
-            for group in grouped(part, [row for row in part.summary if (row.source, row.condition) in wanted])
-        ]
-    )
+    groups = grouped(shown, lambda row: (row.source, row.condition) in wanted)
     rows = []
-    for group in groups:
-        for line in group.lines:
-            found = [_line(part, line) for part in shown]
-            best = any(row is not None and (part.is_ahead(row) or row is part.winner)
-                       for part, row in zip(shown, found, strict=True))  # fmt: skip
-            tone = ({"ahead"} if best else set()) | ({"own"} if line.source == GENERATED and best else set())
-            tone |= {"muted"} if line.source in BY_DEFINITION else set()
-            cells = tuple(_group_cell(part, row) for part, row in zip(shown, found, strict=True))
-            rows.append(TableRow(capital(line.label), cells, frozenset(tone), "", styles[line.source], line.condition))
+    for line in (line for sources in groups.values() for line in sources):
+        found = [(part, _same_source(part, line)) for part in shown]
+        best = any(row is not None and (part.is_ahead(row) or row is part.winner) for part, row in found)
+        tone = ({"ahead"} if best else set()) | ({"own"} if line.source == GENERATED and best else set())
+        tone |= {"muted"} if line.source in BY_DEFINITION else set()
+        cells = tuple(_group_cell(row) for _, row in found)
+        rows.append(TableRow(capital(line.label), cells, frozenset(tone), "", styles[line.source], line.condition))
     columns = ("Source", *(f"{capital(part.split)}, {count(len(part.tasks), 'task')}" for part in shown))
     note = (
-        "Accuracy in %, with the recovered gain beside it. Unseen tasks are held out at random; of a held-out group no "
-        "task of the same kind was seen. In bold: what is best without labels in a column, and what is ahead of the "
-        "generator in one."
+        "Accuracy in %, with the recovered gain below. Unseen tasks are held out at random; of a held-out group, no "
+        "task was seen. Bold: best without labels, or ahead of the generator, in at least one column."
     )
-    table = DataTable(capital(f"{heading}whole groups held out"), columns, tuple(rows), note)
-    return [Text(" ".join(_group_sentence(part) for part in shown)), table]
+    return [DataTable(capital(f"{heading}whole groups held out"), columns, tuple(rows), note)]
 
 
-def _line(part: SplitFindings, line: SummaryRow) -> SummaryRow | None:
+def _same_source(part: SplitFindings, line: SummaryRow) -> SummaryRow | None:
     return next((row for row in part.summary if (row.source, row.condition) == (line.source, line.condition)), None)
 
 
-def _group_cell(part: SplitFindings, row: SummaryRow | None) -> Cell:
+def _group_cell(row: SummaryRow | None) -> Cell:
     if row is None:
         return Cell("–")
-    if row.recovered_gain is None:
-        gain = BY_DEFINITION.get(row.source)
-        return Cell(percent(row.accuracy), "no gain" if gain is None else f"gain {gain}")
-    return Cell(
-        percent(row.accuracy),
-        f"gain {percent(row.recovered_gain, 0)}{interval_text(row.recovered_gain_interval, 0)}",
-    )
+    gain = BY_DEFINITION.get(row.source, "–")
+    if row.recovered_gain is not None:
+        gain = f"{percent(row.recovered_gain, 0)}{interval_text(row.recovered_gain_interval, 0)}"
+    return Cell(percent(row.accuracy), f"gain {gain}")
 
 
-def _group_sentence(part: SplitFindings) -> str:
-    own = part.generated
-    if own is None or own.recovered_gain is None:
-        return ""
-    text = f"On {split_name(part.split, len(part.tasks))} the generator recovers {percentage(own.recovered_gain, 0)}"
-    text += interval_text(own.recovered_gain_interval, 0)
-    ahead = [row for row in part.ahead if part.is_rival(row)]
-    if ahead:
-        return (
-            text
-            + f"; {listed([source_name(row) for row in ahead[:3]])} {'is' if len(ahead) == 1 else 'are'} ahead of it."
-        )
-    return text + ", and no source without labels is ahead of it."
-
-
-def losses_blocks(part: SplitFindings, styles: Mapping[str, SourceStyle]) -> list[Block]:
-    """The tasks on which the generated adapter does worst against the pretrained model."""
+def losses_blocks(part: SplitFindings) -> list[Block]:
+    """Tasks with the lowest gain of the generated adapter over the pretrained model."""
     pretrained = part.of(PRETRAINED)
     lead = compare(part, part.generated, pretrained)
     if part.generated is None or pretrained is None or lead is None:
         return []
     rival = part.baseline if part.baseline is not pretrained else None
-    columns = [
+    before, own, other, top = (
         part.per_task(row) if row is not None else {} for row in (pretrained, part.generated, rival, part.of(FINETUNED))
-    ]
-    shared = [task for task in part.tasks if task in columns[0] and task in columns[1]]
-    change = {task: columns[1][task] - columns[0][task] for task in shared}
-    worst = sorted(shared, key=change.__getitem__)[: min(lead.losses or WORST_TASKS, WORST_TASKS)]
-    rows = []
-    for task in worst:
-        before, own, other, top = (Cell(percent(table[task]) if task in table else "–") for table in columns)
-        cells = (before, own, Cell(signed_points(change[task])), *((other,) if rival else ()), top)
-        rows.append(TableRow(task, cells))
-    rivals = (capital(rival.label),) if rival else ()
-    tasks = split_name(part.split, lead.tasks)
-    text = (
-        f"The generated adapter is worse than the pretrained model on {lead.losses} of {tasks}; the worst are:"
-        if lead.losses
-        else f"On none of {tasks} is the generated adapter worse than the pretrained model; the smallest changes are:"
     )
-    note = "Accuracy in %; change is generated − pretrained, in points."
-    table = DataTable("", ("Task", "Pretrained", "Generated", "Change", *rivals, "Fine-tuned"), tuple(rows), note)
-    return [Text(text), table]
+    change = {task: own[task] - before[task] for task in part.tasks if task in before and task in own}
+    rows = []
+    for task in sorted(change, key=change.__getitem__)[: min(lead.losses or WORST_TASKS, WORST_TASKS)]:
+        values = [before, own, *([other] if rival else []), top]
+        cells = [Cell(percent(table[task]) if task in table else "–") for table in values]
+        rows.append(TableRow(task, (*cells[:2], Cell(signed_points(change[task])), *cells[2:])))
+    rivals = (capital(rival.label),) if rival else ()
+    text = (
+        f"Generated adapters are below the pretrained model on {lead.losses} of {split_name(part.split, lead.tasks)}."
+    )
+    note = "Lowest changes first. Accuracy in %; change is generated − pretrained, in points."
+    columns = ("Task", "Pretrained", "Generated", "Change", *rivals, "Fine-tuned")
+    return [Text(text), DataTable("", columns, tuple(rows), note)]
+
+
+def cross_validation_blocks(results: Results) -> list[Block]:
+    """The generator's cross-validation on seen tasks; nothing where there is none."""
+    generator = results.generator
+    if generator is None or generator.cross_validation is None:
+        return []
+    found = generator.cross_validation
+    rows = []
+    for row in found.rows:
+        delivered = row.weight is None
+        lead = (
+            Cell("–")
+            if delivered
+            else Cell(signed(number(row.lead, 1)), f"{number(row.low, 1)} to {number(row.high, 1)}")
+        )
+        cells = (Cell(number(row.accuracy, 1)), lead, Cell(number(100 * row.weight, 0) if row.weight else "–"))
+        rows.append(TableRow(capital(row.method), cells, frozenset({"own"} if delivered else ())))
+    columns = ("Adapters", "Accuracy, %", "Generated − it, points", "Weight in it, %")
+    note = (
+        f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
+        "that no other task learns from; 95 % intervals over tasks. First generator only."
+    )
+    blocks: list[Block] = [Text(found.verdict), DataTable("", columns, tuple(rows), note)]
+    if generator.posterior is not None:
+        estimate, chosen = generator.posterior.estimate, generator.posterior.chosen
+        blocks.append(
+            Text(
+                f"Posterior ({chosen.density} of codes, {chosen.decoder} decoder), held out: estimate "
+                f"{number(estimate.one_sample, 1)} %, one sample {number(chosen.one_sample, 1)} %, best of eight by "
+                f"five labels {number(chosen.best_of_8, 1)} %. {generator.posterior.reason}"
+            )
+        )
+    return blocks
+
+
+def judged_points(section: TrustSection) -> tuple[TrustPoint, ...]:
+    """Points of tasks that the generator was not fitted to; all points where there are none."""
+    return tuple(point for point in section.points if point.split != "seen") or section.points
+
+
+def tasks_text(points: Sequence[TrustPoint]) -> str:
+    """``150 unseen tasks of 5 variants``."""
+    tasks = len({(point.world, point.split, point.task) for point in points})
+    splits = list(dict.fromkeys(point.split for point in points))
+    variants = len(worlds_of(points))
+    text = count(tasks, f"{splits[0]} task") if len(splits) == 1 else f"{count(tasks, 'task')} ({listed(splits)})"
+    return text + (f" of {count(variants, 'variant')}" if variants > 1 else "")
+
+
+def trust_table(section: TrustSection) -> DataTable:
+    """Gain and harm with and without trust, AUROC and coverage, by variant and split, then of all held-out tasks."""
+    keys = list(dict.fromkeys((point.world, point.split) for point in section.points))
+    judged = judged_points(section)
+    lines = [(*key, [point for point in section.points if (point.world, point.split) == key]) for key in keys]
+    together = {(point.world, point.split) for point in judged}
+    if len(together) > 1:
+        lines.append(("all together", "without seen tasks" if len(together) < len(keys) else "", list(judged)))
+    several = len({split for _, split, _ in lines}) > 1
+    rows = []
+    for name, split, points in lines:
+        own = summarise_trust(points)
+        small = [split if several else "", count(own.tasks, "task")]
+        small += [count(own.generators, "generator")] if own.generators > 1 else []
+        cells = (
+            _gain(own.gain_without),
+            _gain(own.gain_with),
+            _share(own.harmed_without),
+            _share(own.harmed_with),
+            Cell(percent(1 - own.used_share.value, 0)),
+            Cell("–") if own.auroc is None else Cell(number(own.auroc.value), number_range(own.auroc.interval).strip()),
+            _share(own.coverage, 0),
+        )
+        tone = frozenset({"own"} if name == "all together" else ())
+        rows.append(TableRow(capital(name), cells, tone, ", ".join(text for text in small if text)))
+    columns = ("Variant", "Gain without trust, points", "Gain with trust, points", "Harmed without, %",
+               "Harmed with, %", "Abstained, %", "AUROC", "Coverage of 90 % intervals, %")  # fmt: skip
+    note = (
+        "With trust, the pretrained model is used below the threshold chosen on held-out seen tasks (abstained). "
+        "Harmed: tasks that lose more than a point against the pretrained model. AUROC: of trust, for tasks with a "
+        "positive gain; – where all tasks gain or none. 95 % bootstrap intervals over tasks."
+    )
+    return DataTable("Trust in the generated adapters", columns, tuple(rows), note)
+
+
+def _gain(estimate: Estimate) -> Cell:
+    return Cell(signed(number(estimate.value, 1)), _signed_range(estimate.interval, lambda end: signed(number(end, 1))))
+
+
+def _share(estimate: Estimate, digits: int = 1) -> Cell:
+    return Cell(percent(estimate.value, digits), percent_range(estimate.interval, digits))

@@ -1,4 +1,4 @@
-"""How numbers and names are set in every table, caption and sentence of the report."""
+"""Format of numbers and names in every table, caption and sentence of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a task without labels, and the schema of its metadata."""
+"""Descriptions of tasks without labels, and the schema of their metadata."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildpdiff.errors import DescriptionError
+from wildpdiff.records import decode, encode
 
 Images = npt.NDArray[np.uint8]
 """Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
@@ -24,11 +25,11 @@ PARTS = ("metadata", "backgrounds", "examples", "text", "task_id")
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a task without labels. Any part may be ``None`` (not known).
+    """A task without labels. Any part may be ``None`` (not known).
 
     Attributes:
         metadata: named numbers and categories, for example ``{"latitude": -2.3, "habitat": "woodland"}``.
-        backgrounds: unlabelled images of the place, ``uint8 [k, h, w, 3]``.
+        backgrounds: unlabelled images of the empty site, ``uint8 [k, h, w, 3]``.
         examples: unlabelled inputs of the task, ``uint8 [k, h, w, 3]``.
         text: a sentence or two in words.
         task_id: the name of a seen task, for generators conditioned on the identity (the paper's RQ1).
@@ -63,7 +64,7 @@ class MetadataField:
     Attributes:
         name: the key in the metadata.
         kind: ``number``, ``cyclic`` (with ``period``) or ``category`` (with ``categories``).
-        unit: for people, for example ``m`` or ``degrees``.
+        unit: for display, for example ``m`` or ``degrees``.
         period: the length of one cycle, for ``cyclic`` only.
         categories: the known values, for ``category`` only.
         geographic: ``latitude`` or ``longitude`` where the number is a coordinate in degrees, else ``None``.
@@ -81,8 +82,7 @@ class MetadataField:
 
         Args:
             value: as given.
-            open_categories: take a category that is not listed as it is. New places bring new categories; only what
-                reads the value can tell what follows from that.
+            open_categories: take a category that is not listed as it is; new sites bring new categories.
         """
         if self.kind == "category":
             if value not in self.categories and not open_categories:
@@ -101,29 +101,13 @@ class MetadataField:
             raise DescriptionError(f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}.")
         return number
 
-    def to_json(self) -> dict[str, Any]:
-        """The field as plain JSON values."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "unit": self.unit,
-            "period": self.period,
-            "categories": list(self.categories),
-            "geographic": self.geographic,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> MetadataField:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{**data, "categories": tuple(data["categories"])})
-
 
 @dataclass(frozen=True)
 class MetadataSchema:
     """The named values that a suite may have as metadata. Keys may be missing, never unknown.
 
     An unknown key is a slip of the pen and refused, as is a number that is none. A category that is not listed may
-    well be true, so whoever describes a new task may ask for it to be let through (``open_categories``).
+    well be true of a new task, and passes with ``open_categories``.
     """
 
     fields: tuple[MetadataField, ...] = field(default_factory=tuple)
@@ -151,26 +135,22 @@ class MetadataSchema:
         }
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The schema as plain JSON values."""
-        return [entry.to_json() for entry in self.fields]
+        """The fields as plain JSON values."""
+        fields: list[dict[str, Any]] = encode(self.fields)
+        return fields
 
     @classmethod
-    def from_json(cls, data: Iterable[Mapping[str, Any]]) -> MetadataSchema:
-        """The inverse of :meth:`to_json`."""
-        return cls(tuple(MetadataField.from_json(entry) for entry in data))
+    def from_json(cls, data: Any) -> MetadataSchema:
+        """The inverse of :meth:`to_json`; raises :class:`ArtifactError` where it is none."""
+        return cls(decode(tuple[MetadataField, ...], data, "metadata schema"))
 
 
 def description_provenance(description: Description) -> dict[str, Any]:
-    """What an adapter's provenance says of the description: values as they are, images by number and hash."""
-    told: dict[str, Any] = {}
-    if description.metadata is not None:
-        told["metadata"] = dict(description.metadata)
-    for part in ("backgrounds", "examples"):
-        images = getattr(description, part)
-        if images is not None:
-            told[part] = {"images": len(images), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-    if description.text is not None:
-        told["text"] = description.text
-    if description.task_id is not None:
-        told["task_id"] = description.task_id
-    return told
+    """A description as JSON values for provenance: images by number and hash."""
+    values: dict[str, Any] = {}
+    for part in description.parts:
+        value = getattr(description, part)
+        if part in ("backgrounds", "examples"):
+            value = {"images": len(value), "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
+        values[part] = dict(value) if part == "metadata" else value
+    return values

@@ -32,7 +32,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation that a camera may note (Exif 2.3, tag 274)."""
+"""Inverse of each orientation that a camera may note (Exif 2.3, tag 274)."""
 
 
 def read_images(paths: Iterable[Path | str], image_size: int) -> Images:
@@ -75,11 +75,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _read_image(path: Path, image_size: int) -> Images:
     if not path.is_file():
-        what = "is a folder, not an image" if path.is_dir() else "does not exist"
-        raise DataError(f"Image {path} {what}; correct the path.")
+        fault = "is a folder, not an image" if path.is_dir() else "does not exist"
+        raise DataError(f"Image {path} {fault}; correct the path.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow has to say of odd files is no sentence for users
+            warnings.simplefilter("ignore")  # Pillow's warnings about odd files
             with Image.open(path, formats=IMAGE_FORMATS) as file:
                 if file.width * file.height <= MOST_PIXELS:
                     return _centred_square(file, image_size)
@@ -91,7 +91,7 @@ def _read_image(path: Path, image_size: int) -> Images:
             f"Image {path} cannot be read (it is none of {', '.join(IMAGE_FORMATS)}, or broken at its beginning); "
             "replace the file or leave it out."
         ) from None
-    except Exception as error:  # what a decoder raises on a broken file is anything
+    except Exception as error:  # a decoder may raise anything on a broken file
         raise DataError(f"Image {path} cannot be read ({error}); replace the file or leave it out.") from None
     raise DataError(
         f"Image {path} has {size} pixels; {MOST_PIXELS // 1_000_000} million are the most that are read. Scale it "

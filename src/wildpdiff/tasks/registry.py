@@ -78,7 +78,7 @@ def load_suite(
         image_size: pixels a side; the backbone decides it for tables.
         classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
             them, and a suite with a fixed list of its own must have the same.
-        **options: of the registered suite, or keyword arguments of ``TableSuite.from_csv``.
+        **options: of the registered suite, or those of :class:`wildpdiff.tasks.tables.TableOptions`.
 
     Raises:
         DataError: no such suite, an unknown option, or other classes than the backbone's.
@@ -106,7 +106,7 @@ def load_suite(
         if path.is_file():
             return TableSuite.from_csv(path, **{"seed": seed, **size, **options})
     except TypeError as error:
-        raise DataError(f"{path}: {error}. See TableSuite.from_csv for the options of a table.") from error
+        raise DataError(f"{path}: {error}. See TableOptions for the options of a table.") from error
     raise DataError(
         f"There is no suite {text!r}: neither {', '.join(suite_providers())}, nor a CSV file, nor a folder. Check it."
     )

@@ -1,4 +1,4 @@
-"""What one model is wanted for, and a suite of such tasks."""
+"""Tasks of one model each, and suites of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Task(Protocol):
 
     @property
     def description(self) -> Description:
-        """What is known of the task without labels."""
+        """The task without labels."""
 
     def data(self, split: SplitName) -> LabelledImages:
         """The labelled images of one split. The same call gives the same images."""

@@ -1,1 +1,1 @@
-"""Trust: how far a generated adapter may be relied on, told without a label of its task."""
+"""Trust in a generated adapter: a calibrated prediction of its gain, without labels of its task."""

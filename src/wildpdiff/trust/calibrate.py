@@ -1,4 +1,4 @@
-"""Calibration of trust on seen tasks: hold some out, generate their adapters, measure the gain, learn to predict it."""
+"""Calibration of trust: gains of held-out seen tasks, and predictors, thresholds and summaries fitted to them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,55 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import DescriptionError
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.trust.folds import Fold, calibration_folds
-from wildpdiff.trust.gain import GainPrediction, HeldOutGain, fit_gain_predictor, held_out_predictions
-from wildpdiff.trust.model import BASES, TrustModel, gather_evidence
+from wildpdiff.tasks.description import Description
+from wildpdiff.trust.evidence import stacked_tensors
+from wildpdiff.trust.folds import Fold
+from wildpdiff.trust.gain import (
+    GainPrediction,
+    HeldOutGain,
+    Matrix,
+    fit_gain_predictor,
+    held_out_predictions,
+    safe_threshold,
+)
+from wildpdiff.trust.model import BASES, TrustModel, evidence_of
+from wildpdiff.trust.report import HeldOutSummary
 from wildpdiff.trust.seen import CalibrationConfig, SeenTasks, Spaces
-from wildpdiff.trust.summary import mean_over_tasks, summarise
-from wildpdiff.trust.threshold import safe_threshold
-from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.store import Zoo
-
-FitWithout = Callable[[Fold], Source]
-"""Held-out seen tasks to a source that was fitted without them."""
 
 HUNDREDTHS = 100
 """Parts of a fold in which progress is reported."""
 
+WIDEST = 100.0
+"""Half-width in points of the interval of a mean over one task."""
+
+SPREADING = {
+    "description": ("move", "distance", "unknown_categories"),
+    "backgrounds": ("changed", "distance", "unknown_categories"),
+    "examples": ("changed", "distance", "unknown_categories"),
+}
+"""Evidence that the size of the prediction's error depends on, by basis."""
+
 
 @dataclass(frozen=True)
 class HeldOutTask:
-    """One seen task while it was held out: evidence by basis, and the gain that was measured.
+    """Evidence and measured gain of a seen task while it was held out.
 
     Attributes:
-        task: its name.
         fold: that it was held out with.
         partial: whether a part of its description was hidden.
         evidence: by basis, where the task has the images for it.
         gain: accuracy with the generated adapters, the mean over samples, minus that of the pretrained model.
-        over_shuffled: the same, minus that with adapters for the description of another task of the fold; 0 where
-            this was not measured, which is for groups and partial descriptions.
-        images: that it was measured on.
-        noise: variance of the gain that comes from their number alone.
+        over_shuffled: the same, minus that with adapters for the description of another task of the fold; 0 for groups
+            and partial descriptions, where it is not measured.
+        noise: variance of the gain due to their number.
     """
 
     task: str
@@ -60,60 +68,12 @@ class HeldOutTask:
     images: int
     noise: float
 
-
-def calibrate(
-    zoo: Zoo,
-    descriptions: Mapping[str, Description],
-    schema: MetadataSchema,
-    backbone: Backbone,
-    features: Callable[[str], TaskFeatures],
-    fit_without: FitWithout,
-    *,
-    parts: Sequence[str] = ("metadata", "backgrounds"),
-    folds: Sequence[Fold] | None = None,
-    config: CalibrationConfig = CalibrationConfig(),
-    seed: int = 0,
-    generator: str = "",
-    progress: Callable[[int, int], None] | None = None,
-) -> TrustModel:
-    """Learn on seen tasks when generated adapters help.
-
-    Args:
-        zoo: adapters of the seen tasks.
-        descriptions: by task name, one for every task of the zoo.
-        schema: of the metadata.
-        backbone: that the zoo was built on.
-        features: gives the labelled images of a seen task, behind the stem, by its name.
-        fit_without: fits a generator, or only its conditional mean, to the seen tasks but those of a fold; called
-            once a fold, perhaps in another process.
-        parts: of the description that the generator reads.
-        folds: what is held out; by default as the configuration says.
-        config: folds, images and thresholds.
-        seed: of the folds and the samples.
-        generator: fingerprint of the generator that is spoken of.
-        progress: called with (hundredths of folds done, in all).
-
-    Raises:
-        DataError: too few seen tasks.
-        DescriptionError: a task has no description, or none tells anything.
-    """
-    missing = [name for name in zoo.tasks if name not in descriptions]
-    if missing:
-        raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
-    told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
-    if folds is None:
-        folds = calibration_folds(
-            zoo.tasks,
-            told,
-            schema,
-            backbone.image_features,
-            random=config.random_folds,
-            groups=config.group_folds,
-            seed=seed,
+    def on_basis(self, basis: str) -> HeldOutGain:
+        """The gain with the evidence of one basis."""
+        fold, evidence = self.fold, self.evidence[basis]
+        return HeldOutGain(
+            self.task, fold.name, fold.extrapolation, self.partial, evidence, self.gain, self.images, self.noise
         )
-    seen = SeenTasks.of(zoo, told, schema, backbone, features, tuple(parts), config)
-    (rows,) = hold_out_folds(seen, folds, lambda fold, _: (fit_without(fold),), seed, progress)
-    return fit_trust(seen, rows, generator)
 
 
 def hold_out_folds(
@@ -126,11 +86,7 @@ def hold_out_folds(
     """Evidence and gains of all folds' tasks, for one or several kinds of source; folds are independent jobs.
 
     Args:
-        seen: the seen tasks.
-        folds: what is held out.
-        fit_without: fits the sources, one of each kind, to the seen tasks but those of a fold; may report its progress.
-        seed: of the samples.
-        progress: called with (hundredths of folds done, in all).
+        fit_without: sources, one of each kind, fitted to the seen tasks but those of a fold.
 
     Returns:
         By kind of source, the rows of all folds.
@@ -141,7 +97,7 @@ def hold_out_folds(
         spaces = seen.spaces(fold.held_out)
         rows = []
         for number, source in enumerate(sources):
-            rows.append(hold_out(seen, spaces, fold, source, seed))
+            rows.append(_Measurement(seen, spaces, fold, source, seed).rows())
             tick(0.5 + 0.5 * (number + 1) / len(sources))
         return rows
 
@@ -155,102 +111,89 @@ def hold_out_folds(
     return [[row for fold in found for row in fold[kind]] for kind in range(len(found[0]))]
 
 
-def hold_out(seen: SeenTasks, spaces: Spaces, fold: Fold, source: Source, seed: int) -> list[HeldOutTask]:
-    """Evidence and gain of a fold's tasks, with the adapters of a source that was fitted without them.
+@dataclass(frozen=True)
+class _Measurement:
+    """Measurement of a fold's tasks with the adapters of a source that was fitted without them."""
 
-    In random folds each task is also described with one of its parts hidden, where it has several: what a poorer
-    description is worth is measured too.
-    """
-    rows = []
-    others = (*fold.held_out[1:], *fold.held_out[:1])
-    for name, other in zip(fold.held_out, others, strict=True):
-        full = seen.descriptions[name]
-        shuffled = None if fold.extrapolation else seen.descriptions[other]
-        rows += _measured(seen, spaces, fold, name, full, source, seed, shuffled)
-        present = [part for part in seen.parts if getattr(full, part, None) is not None]
-        if len(present) > 1 and not fold.extrapolation:
-            hidden = present[int(numpy_generator(seed, "trust", "hidden", name).integers(len(present)))]
-            told = replace(full, **{hidden: None})
-            rows += [replace(row, partial=True) for row in _measured(seen, spaces, fold, name, told, source, seed)]
-    return rows
+    seen: SeenTasks
+    spaces: Spaces
+    fold: Fold
+    source: Source
+    seed: int
 
+    def rows(self) -> list[HeldOutTask]:
+        """Evidence and gains; in random folds also with one part of the description hidden, where it has several."""
+        seen, held_out = self.seen, self.fold.held_out
+        rows = []
+        for name, other in zip(held_out, (*held_out[1:], *held_out[:1]), strict=True):
+            full = seen.descriptions[name]
+            if self.fold.extrapolation:
+                rows += self.measure(name, full)
+                continue
+            rows += self.measure(name, full, shuffled=seen.descriptions[other])
+            present = [part for part in seen.parts if getattr(full, part, None) is not None]
+            if len(present) > 1:
+                hidden = present[int(numpy_generator(self.seed, "trust", "hidden", name).integers(len(present)))]
+                rows += [replace(row, partial=True) for row in self.measure(name, replace(full, **{hidden: None}))]
+        return rows
 
-def _measured(
-    seen: SeenTasks,
-    spaces: Spaces,
-    fold: Fold,
-    name: str,
-    told: Description,
-    source: Source,
-    seed: int,
-    other: Description | None = None,
-) -> list[HeldOutTask]:
-    """Two rows: each half of the task's images is once what is looked at and once what the gain is measured on."""
-    backbone, data = seen.backbone, seen.features(name)
-    adapters = source.sample(told, seen.config.samples if source.stochastic else 1, sub_seed(seed, "trust", name))
-    images, labels = data.labelled(seen.unshared[seen.names.index(name)])
-    before = (backbone.predict(images).argmax(1) == labels).double()
-    after = _right(backbone, adapters, images, labels)
-    without = after
-    if other is not None:
-        count = seen.config.samples if source.stochastic else 1
-        without = _right(backbone, source.sample(other, count, sub_seed(seed, "trust", name)), images, labels)
-    novelty = spaces.descriptions.novelty(told, backbone.image_features)
-    looked: dict[str, Tensor | None] = {"description": None}
-    # The backgrounds may be looked at even where they were hidden from the generator: they are unlabelled images.
-    backgrounds = seen.descriptions[name].backgrounds
-    if backgrounds is not None and len(backgrounds):
-        looked["backgrounds"] = backbone.stem(backgrounds)
-    shared = {
-        basis: gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, own)
-        for basis, own in looked.items()
-    }
-    order = torch.from_numpy(numpy_generator(seed, "trust", "halves", name).permutation(len(labels)))
-    halves = order.tensor_split(2)
-    rows = []
-    for shown, measured in (halves, halves[::-1]):
-        examples = gather_evidence(backbone, spaces.adapters, spaces.prior, novelty, adapters, images[shown])
-        gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
-        evidence = {**shared, "examples": examples}
-        noise = float((after - before)[measured].var(correction=0)) / len(measured)
-        rows.append(HeldOutTask(name, fold, False, evidence, gain, over_shuffled, len(measured), noise))
-    return rows
+    def measure(self, name: str, description: Description, shuffled: Description | None = None) -> list[HeldOutTask]:
+        """Two-fold cross-over: evidence from one half of the task's images, gain measured on the other."""
+        seen, spaces, backbone = self.seen, self.spaces, self.seen.backbone
+        count = seen.config.samples if self.source.stochastic else 1
+        seed = sub_seed(self.seed, "trust", name)
+        adapters = self.source.sample(description, count, seed)
+        images, labels = seen.features(name).labelled(seen.leak_free[seen.names.index(name)])
+        before = (backbone.predict(images).argmax(1) == labels).double()
+        after = _accuracy(backbone, adapters, images, labels)
+        without = after
+        if shuffled is not None:
+            without = _accuracy(backbone, self.source.sample(shuffled, count, seed), images, labels)
+        novelty = spaces.descriptions.novelty(description, backbone.image_features)
+
+        def evidence(unlabelled: Tensor | None) -> dict[str, float]:
+            return evidence_of(backbone, spaces.adapters, spaces.prior, novelty, adapters, unlabelled)
+
+        shared = {"description": evidence(None)}
+        # Backgrounds are unlabelled images: they are evidence even where they were hidden from the generator.
+        backgrounds = seen.descriptions[name].backgrounds
+        if backgrounds is not None and len(backgrounds):
+            shared["backgrounds"] = evidence(backbone.stem(backgrounds))
+        order = torch.from_numpy(numpy_generator(self.seed, "trust", "halves", name).permutation(len(labels)))
+        halves = order.tensor_split(2)
+        rows = []
+        for visible, measured in (halves, halves[::-1]):
+            found = {**shared, "examples": evidence(images[visible])}
+            gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
+            noise = float((after - before)[measured].var(correction=0)) / len(measured)
+            rows.append(HeldOutTask(name, self.fold, False, found, gain, over_shuffled, len(measured), noise))
+        return rows
 
 
-def _right(backbone: Backbone, adapters: Sequence[Adapter], images: Tensor, labels: Tensor) -> Float[Tensor, " n"]:
-    """For each image the share of the adapters that answer right."""
-    stacked = {key: torch.stack([adapter.tensors[key] for adapter in adapters]) for key in adapters[0].tensors}
-    return (backbone.predict_many(images, stacked).argmax(2) == labels).double().mean(0)
+def _accuracy(backbone: Backbone, adapters: Sequence[Adapter], images: Tensor, labels: Tensor) -> Float[Tensor, " n"]:
+    """Share of the adapters with a correct prediction, by image."""
+    return (backbone.predict_many(images, stacked_tensors(adapters)).argmax(2) == labels).double().mean(0)
 
 
 def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
-    """Fit predictors, thresholds and summaries to what was measured on held-out tasks."""
+    """Predictors, thresholds and summaries of the held-out tasks."""
     spaces = seen.spaces()
-    ahead: dict[str, list[float]] = {}
-    for row in rows:
-        if not row.fold.extrapolation and not row.partial:
-            ahead.setdefault(row.task, []).append(row.over_shuffled)
-    over_shuffled = mean_over_tasks(ahead)
+    random = [row for row in rows if not row.fold.extrapolation and not row.partial]
+    over_shuffled = mean_over_tasks([row.task for row in random], [row.over_shuffled for row in random])
     predictors, thresholds, summaries = {}, {}, {}
     for basis in BASES:
-        own = [
-            HeldOutGain(row.task, row.fold.name, row.fold.extrapolation, row.partial, row.evidence[basis], row.gain,
-                        row.images, row.noise)
-            for row in rows
-            if basis in row.evidence
-        ]  # fmt: skip
-        if len(own) < len(rows):  # a basis that some seen tasks lack is not calibrated
+        if not all(basis in row.evidence for row in rows):  # a basis that some seen tasks lack is not calibrated
             continue
-        spreading = SPREADING[basis]
-        predictors[basis] = fit_gain_predictor(own, spreading)
-        predictions = held_out_predictions(own, spreading)
+        own = [row.on_basis(basis) for row in rows]
+        predictors[basis] = fit_gain_predictor(own, SPREADING[basis])
+        predictions = held_out_predictions(own, SPREADING[basis])
         thresholds[basis] = _thresholds(own, predictions, seen.config)
         summaries[basis] = summarise(own, predictions, seen.config.loss, over_shuffled)
     return TrustModel(
-        backbone=seen.backbone,
-        space=spaces.descriptions,
-        adapters=spaces.adapters,
-        prior=spaces.prior,
+        seen.backbone,
+        spaces.descriptions,
+        spaces.adapters,
+        spaces.prior,
         predictors=predictors,
         min_trust=thresholds,
         held_out=summaries,
@@ -258,18 +201,54 @@ def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "")
     )
 
 
-SPREADING = {
-    "description": ("move", "distance", "unknown_categories"),
-    "backgrounds": ("changed", "distance", "unknown_categories"),
-    "examples": ("changed", "distance", "unknown_categories"),
-}
-"""Evidence on which the size of the prediction's error depends, by basis."""
+def mean_over_tasks(tasks: Sequence[str], differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over tasks of differences of accuracies and its 95 % interval (Student's, over tasks), in points."""
+    points = 100 * _means_by_task(tasks, differences)
+    middle, reach = float(points.mean()), WIDEST
+    if len(points) > 1:
+        reach = float(stdtrit(len(points) - 1, 0.975) * points.std(ddof=1) / len(points) ** 0.5)
+    return middle, middle - reach, middle + reach
+
+
+def summarise(
+    rows: Sequence[HeldOutGain],
+    predictions: Sequence[GainPrediction],
+    loss: float,
+    over_shuffled: tuple[float, float, float],
+) -> HeldOutSummary:
+    """Summary of one basis.
+
+    Args:
+        loss: accuracy that a task loses at least to count as harmed.
+        over_shuffled: lead over adapters for other tasks' descriptions (:func:`mean_over_tasks`).
+    """
+    random = [row for row in rows if not row.extrapolation and not row.partial]
+    near = _means_by_task([row.task for row in random], [row.gain for row in random])
+    far = [row.gain for row in rows if row.extrapolation]
+    covered = [entry.low <= row.gain <= entry.high for row, entry in zip(rows, predictions, strict=True)]
+    return HeldOutSummary(
+        tasks=len({row.task for row in rows}),
+        images=int(np.median([row.images for row in rows])),
+        random_gain=100 * float(np.mean(near)),
+        group_gain=100 * float(np.mean(far)) if far else None,
+        helped=float(np.mean(near > 0)),
+        harmed=float(np.mean(near < -loss)),
+        coverage=float(np.mean(covered)),
+        over_shuffled=over_shuffled,
+    )
+
+
+def _means_by_task(tasks: Sequence[str], values: Sequence[float]) -> Matrix:
+    by_task: dict[str, list[float]] = {}
+    for task, value in zip(tasks, values, strict=True):
+        by_task.setdefault(task, []).append(value)
+    return np.array([np.mean(own) for own in by_task.values()])
 
 
 def _thresholds(
     rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], config: CalibrationConfig
 ) -> dict[str, float]:
-    """A threshold for descriptions near the seen ones and one for those far from them, never below the floor.
+    """Thresholds for descriptions near the seen ones and far from them, never below the floor.
 
     Each is safe on the held-out tasks of its own kind (Mondrian categories; Vovk et al. 2005), and that of the far is
     never below that of the near.
@@ -285,21 +264,24 @@ def _thresholds(
     return {"near": near, "far": max(near, found[1])}
 
 
-def _harm(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], loss: float) -> NDArray[np.float64]:
-    """By row, the probability that its task truly lost more than it may, from its measured gain and what was predicted.
+def _harm(rows: Sequence[HeldOutGain], predictions: Sequence[GainPrediction], loss: float) -> Matrix:
+    """By row, the posterior probability that its task truly lost more than ``loss``.
 
     A normal gain around the prediction, measured with normal chance on all images of the task: a handful of images that
     happen to show a loss are no proof of harm, many images that do are.
     """
-    keys = [(row.task, row.fold, row.partial) for row in rows]
+    measured = np.array([(row.gain, row.noise) for row in rows])
+    predicted = np.array([(entry.gain, entry.spread) for entry in predictions])
+    indices: dict[tuple[str, str, bool], list[int]] = {}
+    for index, row in enumerate(rows):
+        indices.setdefault((row.task, row.fold, row.partial), []).append(index)
     found = np.zeros(len(rows))
-    for key in dict.fromkeys(keys):
-        own = [number for number, other in enumerate(keys) if other == key]
-        gain, expected = (float(np.mean([entry.gain for entry in part])) for part in
-                          ([rows[number] for number in own], [predictions[number] for number in own]))  # fmt: skip
-        noise = max(float(np.mean([rows[number].noise for number in own])) / len(own), 1e-8)
-        spread = max(float(np.mean([predictions[number].spread for number in own])), 1e-3) ** 2
-        share = spread / (spread + noise)
+    for own in indices.values():
+        gain, noise = (float(np.mean(column)) for column in measured[own].T)
+        expected, spread = (float(np.mean(column)) for column in predicted[own].T)
+        noise = max(noise / len(own), 1e-8)
+        variance = max(spread, 1e-3) ** 2
+        share = variance / (variance + noise)
         expected += share * (gain - expected)
         found[own] = ndtr((-loss - expected) / (share * noise) ** 0.5)
     return found

@@ -1,4 +1,4 @@
-"""What can be measured of a generated adapter without labels: predictions on unlabelled images, and its place."""
+"""Label-free evidence on a generated adapter: its distance from the seen ones and its predictions on images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ PRIOR_IMAGES = 10.0
 
 @dataclass(frozen=True)
 class AdapterSpace:
-    """Where the seen adapters lie.
+    """First moments of the seen adapters as flat vectors.
 
     Attributes:
-        layout: names and shapes behind the vectors.
-        initial: the adapter that leaves the pretrained model as it is.
+        initial: the adapter of the unchanged pretrained model.
         center: mean of the seen adapters.
         move: root mean square distance of the seen adapters from ``initial``.
         spread: root mean square distance of the seen adapters from ``center``.
@@ -38,14 +37,13 @@ class AdapterSpace:
 
     @classmethod
     def fit(cls, layout: Layout, initial: Float[Tensor, " d"], seen: Float[Tensor, "t d"]) -> AdapterSpace:
-        """Measure the seen adapters, one row a task."""
+        """Moments of one vector a seen task."""
         center = seen.mean(0)
-        move = float((seen - initial).square().sum(1).mean().sqrt())
-        spread = float((seen - center).square().sum(1).mean().sqrt())
+        move, spread = (float((seen - origin).square().sum(1).mean().sqrt()) for origin in (initial, center))
         return cls(layout, initial, center, max(move, 1e-12), max(spread, 1e-12))
 
     def evidence(self, adapters: Sequence[Adapter]) -> dict[str, float]:
-        """How far the adapters move the pretrained model, and how unlike the mean adapter they are."""
+        """Mean distances from the pretrained model (``move``) and the mean adapter (``own``), in those of seen ones."""
         vectors = torch.stack([self.layout.flatten(adapter.tensors) for adapter in adapters])
         return {
             "move": float((vectors - self.initial).norm(dim=1).mean()) / self.move,
@@ -54,17 +52,17 @@ class AdapterSpace:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain JSON values that, with :attr:`tensors`, restore the space."""
+        """Plain JSON values of the state."""
         return {"layout": self.layout.to_json(), "move": self.move, "spread": self.spread}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The initial adapter and the mean."""
-        return {name: getattr(self, name) for name in ("initial", "center")}
+        """Tensors of the state."""
+        return {"initial": self.initial, "center": self.center}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdapterSpace:
-        """Restore from :attr:`config` and :attr:`tensors`."""
+        """Inverse of :attr:`config` and :attr:`tensors`."""
         layout = Layout.from_json(config["layout"])
         return cls(layout, move=config["move"], spread=config["spread"], **tensors)
 
@@ -72,19 +70,15 @@ class AdapterSpace:
 def prediction_evidence(
     backbone: Backbone, images: Tensor, adapters: Sequence[Adapter], prior: Float[Tensor, " c"]
 ) -> dict[str, float]:
-    """What changes between the pretrained model's predictions and those with the adapters.
+    """Differences between the predictions with the adapters, averaged over these, and the pretrained model's.
 
     Args:
-        backbone: the frozen model.
         images: unlabelled images behind the stem, ``[n, …]``.
-        adapters: samples for one task; what is measured of each is averaged.
+        adapters: samples for one task.
         prior: the pretrained model's mean probabilities over the seen tasks, in place of its training prior.
     """
     before = backbone.predict(images).double().softmax(1)
-    stacked: Mapping[str, Tensor] = {
-        name: torch.stack([adapter.tensors[name] for adapter in adapters]) for name in adapters[0].tensors
-    }
-    after = backbone.predict_many(images, stacked).double().softmax(2)
+    after = backbone.predict_many(images, stacked_tensors(adapters)).double().softmax(2)
     found = [_compared(before, own, prior) for own in after]
     evidence = {name: sum(row[name] for row in found) / len(found) for name in found[0]}
     answers = after.argmax(2)
@@ -93,25 +87,28 @@ def prediction_evidence(
     return evidence
 
 
+def stacked_tensors(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
+    """Tensors of adapters of one layout, ``[adapter, …]`` by name."""
+    return {name: torch.stack([adapter.tensors[name] for adapter in adapters]) for name in adapters[0].tensors}
+
+
 def _compared(
     before: Float[Tensor, "n c"], after: Float[Tensor, "n c"], usual: Float[Tensor, " c"]
 ) -> dict[str, float]:
     old, new = before.argmax(1), after.argmax(1)
-    corrected = _prior_corrected(before, usual)
 
     def gap(belief: Tensor) -> float:
-        """How much more often the new answer is right than the old one, if ``belief`` were the truth."""
+        """Expected gain in accuracy of the new answers over the old ones under the probabilities ``belief``."""
         return float((belief.gather(1, new[:, None]) - belief.gather(1, old[:, None])).mean())
 
-    prior, target = before.mean(0), after.mean(0)
     return {
         "changed": float((old != new).double().mean()),
         "gain_by_generated": gap(after),
         "gain_by_pretrained": gap(before),
-        "gain_by_prior": gap(corrected),
+        "gain_by_prior": gap(_prior_corrected(before, usual)),
         "confidence_pretrained": float(before.amax(1).mean()),
         "confidence_change": float((after.amax(1) - before.amax(1)).mean()),
-        "prior_shift": float((prior - target).abs().sum() / 2),
+        "prior_shift": float((before.mean(0) - after.mean(0)).abs().sum() / 2),
     }
 
 

@@ -1,17 +1,19 @@
-"""Trust in a generator's own adapters: calibrated on what it would have given each seen task, had that been unseen."""
+"""Calibration of trust in a generator: on its adapters for each seen task without that task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.fit import SeenMaterial, fit_conditional_mean
+from wildpdiff.conditional_mean.encoding import EncodedTasks
+from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import DataError
@@ -21,19 +23,18 @@ from wildpdiff.parallel import Tick
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.rng import numpy_generator, torch_generator
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.tasks.description import Description
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.calibrate import fit_trust, hold_out_folds
 from wildpdiff.trust.folds import Fold, calibration_folds
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
-from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 FEWEST_TASKS = 30
 """With fewer seen tasks there is too little held-out evidence for trust to rest on."""
 
-RANDOM = "random"
 GROUP_STEPS = 200
 MOST_MEASURED = 30
 """Tasks of each random fold that are measured; each costs about a tenth of a second."""
@@ -41,40 +42,30 @@ MOST_MEASURED = 30
 
 @dataclass(frozen=True)
 class EstimateSource:
-    """A conditional mean's estimates for unseen tasks, as a generator gives them; a :class:`~wildpdiff.source.Source`.
+    """A conditional mean's estimates for unseen tasks; a :class:`~wildpdiff.source.Source`.
 
     Attributes:
-        mean: the conditional mean.
-        conditions: descriptions to its embeddings.
         codec: its vectors to adapters.
-        config: where the adapters attach.
     """
 
     mean: ConditionalMean
     conditions: FusionEncoder
     codec: Codec
     config: AdapterConfig
-
-    @property
-    def name(self) -> str:
-        """``estimate``."""
-        return "estimate"
-
-    @property
-    def stochastic(self) -> bool:
-        """Nothing in it is random."""
-        return False
+    name: ClassVar[str] = "estimate"
+    stochastic: ClassVar[bool] = False
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
         vectors = self.vectors(description)[1].expand(n, -1)
-        return _adapters(self.codec, self.config, self.name, vectors, description, seed)
+        provenance = {"source": self.name, "seed": seed, "task": description.task_id}
+        return _adapters(self.codec, self.config, vectors, provenance)
 
     def vectors(self, description: Description) -> tuple[Tensor, Tensor]:
         """Embedding and normalised estimate, a row each."""
         with torch.no_grad():
             embedding = self.conditions.encode(description).values[None]
-            return embedding, self.mean.smooth(embedding, self.mean.shifts([description]))
+            return embedding, self.mean.predict(embedding, self.mean.shifts([description]))
 
 
 @dataclass(frozen=True)
@@ -82,10 +73,10 @@ class PosteriorSource:
     """Posterior samples around the estimates for unseen tasks; a :class:`~wildpdiff.source.Source`.
 
     A mean that was fitted again without a group has an encoder and a codec of its own, with other columns and scales
-    than those that the posterior was fitted in: estimates are brought over by way of the adapters.
+    than the posterior's: its estimates are decoded and encoded again.
 
     Attributes:
-        estimates: what they lie around.
+        estimates: centers of the samples.
         posterior: without the tasks that the estimates are made without.
         conditions: descriptions to the posterior's embeddings.
         codec: adapters to the posterior's vectors.
@@ -95,16 +86,8 @@ class PosteriorSource:
     posterior: Posterior
     conditions: FusionEncoder
     codec: Codec
-
-    @property
-    def name(self) -> str:
-        """``one sample``."""
-        return "one sample"
-
-    @property
-    def stochastic(self) -> bool:
-        """Samples of one description differ."""
-        return True
+    name: ClassVar[str] = "one sample"
+    stochastic: ClassVar[bool] = True
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` samples; raises :class:`DescriptionError` on an empty or bad description."""
@@ -116,16 +99,14 @@ class PosteriorSource:
                 estimate = self.codec.encode(self.estimates.codec.decode(estimate))
             draws = torch_generator(seed, "sample")
             vectors = self.posterior.sample(embedding.expand(n, -1), estimate.expand(n, -1), draws)
-        return _adapters(self.codec, self.estimates.config, self.name, vectors, description, seed)
+        provenance = {"source": self.name, "seed": seed, "task": description.task_id}
+        return _adapters(self.codec, self.estimates.config, vectors, provenance)
 
 
-def _adapters(
-    codec: Codec, config: AdapterConfig, source: str, vectors: Tensor, description: Description, seed: int
-) -> list[Adapter]:
+def _adapters(codec: Codec, config: AdapterConfig, vectors: Tensor, provenance: Mapping[str, Any]) -> list[Adapter]:
     stacked = codec.layout.unflatten(codec.decode(vectors))
-    provenance = {"source": source, "seed": seed, "task": description.task_id}
     return [
-        Adapter({name: value[row].clone() for name, value in stacked.items()}, config, provenance)
+        Adapter({name: value[row].clone() for name, value in stacked.items()}, config, dict(provenance))
         for row in range(len(vectors))
     ]
 
@@ -137,11 +118,8 @@ def can_calibrate(generator: Generator, zoo: Zoo) -> bool:
 
 def calibrate_generator(
     generator: Generator,
-    zoo: Zoo,
-    descriptions: Mapping[str, Description],
-    schema: MetadataSchema,
+    training_set: TrainingSet,
     config: GeneratorConfig,
-    features: Callable[[str], TaskFeatures],
     *,
     calibration: CalibrationConfig = CalibrationConfig(),
     seed: int = 0,
@@ -155,18 +133,12 @@ def calibrate_generator(
 
     Args:
         generator: with a conditional mean.
-        zoo: that it was fitted to.
-        descriptions: by task name, one for every task of the zoo.
-        schema: of the metadata.
-        config: that it was fitted with.
-        features: gives the labelled images of a seen task, behind the stem, by its name.
+        training_set: that it was fitted to, with the labelled images of the seen tasks.
         calibration: numbers of folds and thresholds.
-        seed: of folds and trainings.
-        progress: called with (hundredths of folds done, in all).
-        store: folder in which the networks of every group are kept as they are finished, for a call that goes on.
+        store: folder in which the networks of every group are kept as they are finished, for a call that resumes.
 
     Raises:
-        DataError: the generator has no conditional mean, or there are too few seen tasks.
+        DataError: the generator has no conditional mean, there are no labelled images, or too few seen tasks.
         TrainingError: a training diverged.
     """
     if generator.mean is None:
@@ -174,10 +146,14 @@ def calibrate_generator(
             "Trust rests on a conditional mean, of which the seen tasks can be left out, and this generator has none. "
             "Fit it with a kernel mean, or go without trust."
         )
-    told = {name: replace(descriptions[name], task_id=None) for name in zoo.tasks}
+    zoo, schema, features = training_set.zoo, training_set.schema, training_set.features
+    if features is None:
+        raise DataError("Trust is calibrated on the labelled images of the seen tasks. Give a training set with them.")
+    unnamed = {name: replace(training_set.descriptions[name], task_id=None) for name in zoo.tasks}
+    training_set = replace(training_set, descriptions=unnamed, featurise=generator.conditions.featurise)
     groups = calibration_folds(
         zoo.tasks,
-        told,
+        unnamed,
         schema,
         generator.backbone.image_features,
         random=calibration.random_folds,
@@ -185,10 +161,10 @@ def calibrate_generator(
         seed=seed,
     )
     folds = _folds(generator.mean, zoo.tasks, groups, seed)
-    sources = _Sources(generator, generator.mean, zoo, told, schema, config, features, folds, seed, store)
+    sources = _Sources(generator, generator.mean, training_set, config, folds, seed, store)
     with one_thread():
         parts = generator.conditions.parts
-        seen = SeenTasks.of(zoo, told, schema, generator.backbone, features, tuple(parts), calibration)
+        seen = SeenTasks.of(zoo, unnamed, schema, generator.backbone, features, tuple(parts), calibration)
         estimates, *samples = hold_out_folds(seen, folds, sources, seed, progress)
         model = fit_trust(seen, estimates, generator.fingerprint)
         if not samples:
@@ -197,13 +173,12 @@ def calibrate_generator(
 
 
 def _folds(mean: ConditionalMean, tasks: Sequence[str], folds: Sequence[Fold], seed: int) -> tuple[Fold, ...]:
-    """The random folds are those that the mean's networks were trained without, where there are networks."""
+    """The folds, random ones replaced by the parts that the mean's networks were trained without, if there are any."""
     if not mean.members:
         return tuple(folds)
-    own = [
-        Fold(f"{RANDOM} {number}", _some(_named(tasks, (mean.fold == number).tolist()), seed, number), False)
-        for number in range(mean.folds)
-    ]
+    parts = [[task for task, part in zip(tasks, mean.fold.tolist(), strict=True) if part == number]
+             for number in range(mean.folds)]  # fmt: skip
+    own = [Fold(f"random {number}", _some(part, seed, number), False) for number, part in enumerate(parts)]
     return (*own, *(fold for fold in folds if fold.extrapolation))
 
 
@@ -213,11 +188,8 @@ class _Sources:
 
     generator: Generator
     mean: ConditionalMean
-    zoo: Zoo
-    descriptions: Mapping[str, Description]
-    schema: MetadataSchema
+    training_set: TrainingSet
     config: GeneratorConfig
-    features: Callable[[str], TaskFeatures]
     folds: tuple[Fold, ...]
     seed: int
     store: Path | None
@@ -227,7 +199,7 @@ class _Sources:
         estimates = self._without(fold, tick)
         if self.generator.posterior is None:
             return (estimates,)
-        kept = torch.tensor([name not in fold.held_out for name in self.zoo.tasks])
+        kept = torch.tensor([name not in fold.held_out for name in self.training_set.tasks])
         posterior = self.generator.posterior.of_tasks(self.mean.seen[kept])
         return estimates, PosteriorSource(estimates, posterior, self.generator.conditions, self.generator.codec)
 
@@ -236,32 +208,27 @@ class _Sources:
         if mean.members and not fold.extrapolation:  # the random folds are the first, as the networks'
             left = mean.without(number)
             return EstimateSource(left, generator.conditions, generator.codec, generator.adapter_config)
-        rest, backbone, reading = self.zoo.without(fold.held_out), generator.backbone, self.config.reading
-        featurise = generator.conditions.featurise
-        material = SeenMaterial.of(rest, self.descriptions, self.schema, backbone, reading, featurise)
-        # What these tasks are judged by teaches no other seen task; it must not teach these others alone either.
-        features = self.features
+        # The evaluation images of these tasks train no other seen task; they must not train these others alone either.
+        features = self.training_set.features
+        assert features is not None
         judged = {key for name in fold.held_out for key in features(name).keys}
         images = (lambda name: features(name).without_validation(judged)) if mean.members else None
-        # One shorter training is enough to see how far the generator carries beyond what it has seen.
+        rest = replace(self.training_set.without(fold.held_out), features=images)
+        encoded = EncodedTasks.of(rest, self.config)
+        # One shorter training is enough to measure extrapolation.
         short = replace(self.config.task_loss, steps=min(GROUP_STEPS, self.config.task_loss.steps))
         fitted = fit_conditional_mean(
-            material,
+            encoded,
             short,
-            images,
             self.seed,
             trained_folds=1,
             progress=lambda done, total: tick(done / total),
             store=self.store,
         )
-        return EstimateSource(fitted.mean, material.conditions, material.codec, generator.adapter_config)
+        return EstimateSource(fitted.mean, encoded.conditions, encoded.codec, generator.adapter_config)
 
 
 def _some(tasks: Sequence[str], seed: int, fold: int) -> tuple[str, ...]:
     """At most :data:`MOST_MEASURED` of a fold's tasks, drawn at random and in their order: a zoo may be sorted."""
     drawn = numpy_generator(seed, "trust", "measured", fold).permutation(len(tasks))[:MOST_MEASURED]
-    return tuple(tasks[place] for place in sorted(drawn.tolist()))
-
-
-def _named(names: Sequence[str], chosen: Sequence[bool]) -> list[str]:
-    return [name for name, wanted in zip(names, chosen, strict=True) if wanted]
+    return tuple(tasks[index] for index in sorted(drawn.tolist()))

@@ -1,9 +1,9 @@
-"""The calibrated model of trust: one adapter and what is known of its task to a report; kept beside the generator."""
+"""Calibrated model of trust: a report for each adapter, saved in the generator's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
+from wildpdiff.records import decode, encode
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.trust.evidence import AdapterSpace, prediction_evidence
 from wildpdiff.trust.gain import GainPredictor
@@ -22,25 +23,25 @@ from wildpdiff.trust.space import DescriptionSpace, Novelty
 
 KIND = "trust"
 FOLDER = "trust"
-"""Where a generator's model of trust lies: in this folder inside the generator's."""
+"""Folder of a generator's model of trust inside the generator's."""
 
 BASES = ("examples", "backgrounds", "description")
-"""What a report can rest on beside the description, the most telling first."""
+"""Available evidence, strongest first."""
+
+SAMPLES = "samples-"
+"""Prefix of the tensor groups of the model for posterior samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrustModel:
-    """What held-out seen tasks taught about when a generator's adapters help.
+    """Prediction, from label-free evidence, of the gain with a generator's adapters; calibrated on held-out seen tasks.
 
     Attributes:
-        backbone: the frozen model.
-        space: where the seen descriptions lie.
-        adapters: where the seen adapters lie.
         prior: the pretrained model's mean probabilities over the seen tasks.
         predictors: evidence to gain, one for each of :data:`BASES` that could be calibrated.
-        min_trust: by basis, thresholds chosen on held-out seen tasks: for descriptions ``near`` them and ``far``.
-        held_out: what was measured on them, by basis.
-        generator: fingerprint of the generator that it speaks of; empty where it is not known.
+        min_trust: by basis, thresholds for descriptions ``near`` the seen ones and ``far`` from them.
+        held_out: summary of the held-out gains, by basis.
+        generator: fingerprint of the generator; empty where it is not known.
         samples: the same for posterior samples in place of estimates; None where there are none.
     """
 
@@ -51,7 +52,7 @@ class TrustModel:
     predictors: Mapping[str, GainPredictor]
     min_trust: Mapping[str, Mapping[str, float]]
     held_out: Mapping[str, HeldOutSummary]
-    generator: str = field(default="")
+    generator: str = ""
     samples: TrustModel | None = None
 
     def assess(
@@ -61,13 +62,12 @@ class TrustModel:
         images: Images | None = None,
         min_trust: float | None = None,
     ) -> TrustReport:
-        """How far generated adapters of one task may be relied on; needs no label.
+        """Report on generated adapters of one task, without labels.
 
         Args:
-            adapters: one sample or several, for the same description; more show how far samples disagree.
-            description: that they were generated from.
+            adapters: one sample or several, for the same description; several show their disagreement.
             images: unlabelled images of the task; by default the description's examples, or else its backgrounds.
-            min_trust: the threshold; by default the one that the calibration chose.
+            min_trust: the threshold; by default the calibrated one.
 
         Raises:
             AdapterMismatchError: an adapter is for another backbone.
@@ -76,19 +76,19 @@ class TrustModel:
         samples = [adapters] if isinstance(adapters, Adapter) else list(adapters)
         for adapter in samples:
             self.backbone.check(adapter)
-        if self.samples is not None and all(drawn_from_posterior(adapter) for adapter in samples):
+        if self.samples is not None and all(_drawn_from_posterior(adapter) for adapter in samples):
             return self.samples.assess(samples, description, images, min_trust)
         if min_trust is not None and not 0 <= min_trust <= 1:
-            raise DescriptionError(f"The least trust asked for is {min_trust:g}; it is a probability, give 0 to 1.")
+            raise DescriptionError(f"The threshold of trust is {min_trust:g}; it is a probability, give 0 to 1.")
         novelty = self.space.novelty(description, self.backbone.image_features)
-        basis, shown = self._basis(description, images)
-        stem = self.backbone.stem(shown) if shown is not None else None
-        evidence = gather_evidence(self.backbone, self.adapters, self.prior, novelty, samples, stem)
+        basis, chosen = self._basis(description, images)
+        stem = self.backbone.stem(chosen) if chosen is not None else None
+        evidence = evidence_of(self.backbone, self.adapters, self.prior, novelty, samples, stem)
         predicted = self.predictors[basis].predict(evidence)
-        kind = "far" if evidence["far"] > 0.5 else "near"
-        least = self.min_trust[basis][kind] if min_trust is None else min_trust
         held_out = self.held_out[basis]
-        trust = 0.0 if novelty.outside else held_out.most(predicted.probability)
+        calibrated = self.min_trust[basis]["far" if evidence["far"] > 0.5 else "near"]
+        least = calibrated if min_trust is None else min_trust
+        trust = predicted.probability if held_out.descriptions_matter and not novelty.outside else 0.0
         return TrustReport(
             trust=trust,
             gain=100 * predicted.gain,
@@ -102,88 +102,72 @@ class TrustModel:
         )
 
     def _basis(self, description: Description, images: Images | None) -> tuple[str, Images | None]:
-        """The most telling images that there are, and what they are."""
-        offered = {"examples": description.examples if images is None else images}
-        offered["backgrounds"] = description.backgrounds
-        for basis, shown in offered.items():
-            if shown is not None and len(shown) and basis in self.predictors:
-                return basis, shown
+        """The strongest evidence that is calibrated, and its images."""
+        examples = description.examples if images is None else images
+        for basis, offered in (("examples", examples), ("backgrounds", description.backgrounds)):
+            if offered is not None and len(offered) and basis in self.predictors:
+                return basis, offered
         return "description", None
 
     def fallback(self, report: TrustReport, description: Description, seed: int) -> Adapter:
-        """The pretrained model as an adapter, to be used where a generated one is not to be trusted."""
+        """The pretrained model as an adapter, in place of a generated one that is not trusted."""
         tensors = self.adapters.layout.unflatten(self.adapters.initial.clone())
-        tensors = {name: value.clone() for name, value in tensors.items()}
         provenance = {"source": "pretrained", "generator": self.generator, "seed": seed, "task": description.task_id}
-        return with_trust(Adapter(tensors, self.backbone.adapter_config, provenance), report)
-
-    # Saving ------------------------------------------------------------------------------------------------------
+        copies = {name: value.clone() for name, value in tensors.items()}
+        return with_trust(Adapter(copies, self.backbone.adapter_config, provenance), report)
 
     def save(self, folder: Path | str) -> Path:
-        """Write ``manifest.json`` and safetensors, atomic; ``GENERATOR/trust`` is where the verbs look for it."""
-        folder = Path(folder)
-        config: dict[str, Any] = self._config
-        tensors = self._tensors
+        """Write ``manifest.json`` and safetensors, atomically; verbs read it from ``GENERATOR/trust``."""
+        config, tensors = self._state()
         if self.samples is not None:
-            config["samples"] = self.samples._config
-            tensors |= {f"samples-{name}": group for name, group in self.samples._tensors.items()}
-        write_artifact(folder, KIND, config, tensors)
-        return folder
+            config["samples"], groups = self.samples._state()
+            tensors |= {SAMPLES + name: group for name, group in groups.items()}
+        write_artifact(Path(folder), KIND, config, tensors)
+        return Path(folder)
 
-    @property
-    def _config(self) -> dict[str, Any]:
-        return {
+    def _state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        config = {
             "adapter": self.backbone.adapter_config.to_json(),
             "space": self.space.config,
             "adapters": self.adapters.config,
-            "predictors": {basis: predictor.to_json() for basis, predictor in self.predictors.items()},
-            "min_trust": {basis: dict(pair) for basis, pair in self.min_trust.items()},
-            "held_out": {basis: summary.to_json() for basis, summary in self.held_out.items()},
+            "predictors": encode(self.predictors),
+            "min_trust": encode(self.min_trust),
+            "held_out": encode(self.held_out),
             "generator": self.generator,
         }
-
-    @property
-    def _tensors(self) -> dict[str, dict[str, Tensor]]:
-        return {"space": dict(self.space.tensors), "adapters": {**self.adapters.tensors, "prior": self.prior}}
+        return config, {"space": self.space.tensors, "adapters": {**self.adapters.tensors, "prior": self.prior}}
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Backbone) -> TrustModel:
-        """Read what :meth:`save` wrote.
-
-        Args:
-            folder: of the model of trust.
-            backbone: that the generator's adapters belong to.
+        """The saved model of trust.
 
         Raises:
             ArtifactError: missing, truncated, altered, or of another kind.
             AdapterMismatchError: calibrated on another backbone.
         """
         artifact = read_artifact(Path(folder), KIND)
-        config = artifact.config
         try:
-            adapter = AdapterConfig.from_json(config["adapter"])
+            adapter = AdapterConfig.from_json(artifact.config["adapter"])
             if adapter.backbone_hash != backbone.backbone_hash:
                 raise AdapterMismatchError(
                     f"The model of trust in {folder} is for backbone {adapter.backbone!r} with weights "
                     f"{adapter.backbone_hash[:12]}; the one given is {backbone.name!r} with "
                     f"{backbone.backbone_hash[:12]}. Calibrate it again."
                 )
-            samples = None
-            if "samples" in config:
-                inner = {name.removeprefix("samples-"): group for name, group in artifact.tensors.items()
-                         if name.startswith("samples-")}  # fmt: skip
-                samples = _restored(config["samples"], inner, backbone)
-            return replace(_restored(config, artifact.tensors, backbone), samples=samples)
+            model = _restored(artifact.config, artifact.tensors, backbone, str(folder))
+            if "samples" not in artifact.config:
+                return model
+            groups = {name.removeprefix(SAMPLES): group for name, group in artifact.tensors.items()
+                      if name.startswith(SAMPLES)}  # fmt: skip
+            return replace(model, samples=_restored(artifact.config["samples"], groups, backbone, str(folder)))
         except (KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"The model of trust in {folder} cannot be restored ({error}).") from error
 
     @classmethod
     def beside(cls, generator: Path | str, backbone: Backbone, fingerprint: str = "") -> TrustModel:
-        """The model of trust of a generator.
+        """The model of trust in a generator's folder.
 
         Args:
-            generator: its folder.
-            backbone: that its adapters belong to.
             fingerprint: of the generator, where it is to be checked.
 
         Raises:
@@ -192,7 +176,7 @@ class TrustModel:
         folder = Path(generator) / FOLDER
         if not folder.is_dir():
             raise ArtifactError(
-                f"The generator in {generator} has no model of trust, so nothing can be said of its adapters. "
+                f"The generator in {generator} has no model of trust, so nothing is known of its adapters. "
                 "Trust needs 30 seen tasks with labelled images, and a fit without --no-trust; without it, check "
                 "adapters on labelled images."
             )
@@ -205,28 +189,30 @@ class TrustModel:
         return model
 
 
-def drawn_from_posterior(adapter: Adapter) -> bool:
-    """Whether an adapter is a sample around an estimate, by its provenance."""
+def _drawn_from_posterior(adapter: Adapter) -> bool:
     sampling = adapter.provenance.get("sampling")
     return isinstance(sampling, dict) and sampling.get("draw") == "posterior"
 
 
-def _restored(config: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], backbone: Backbone) -> TrustModel:
-    stored = dict(tensors["adapters"])
-    prior = stored.pop("prior")
+def _restored(
+    config: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]], backbone: Backbone, where: str
+) -> TrustModel:
+    adapters = dict(tensors["adapters"])
+    prior = adapters.pop("prior")
+    predictors = {basis: {"noise": 0.0, **entry} for basis, entry in config["predictors"].items()}
     return TrustModel(
-        backbone=backbone,
-        space=DescriptionSpace.from_state(config["space"], tensors["space"]),
-        adapters=AdapterSpace.from_state(config["adapters"], stored),
-        prior=prior,
-        predictors={basis: GainPredictor.from_json(entry) for basis, entry in config["predictors"].items()},
-        min_trust=config["min_trust"],
-        held_out={basis: HeldOutSummary.from_json(entry) for basis, entry in config["held_out"].items()},
+        backbone,
+        DescriptionSpace.from_state(config["space"], tensors["space"]),
+        AdapterSpace.from_state(config["adapters"], adapters),
+        prior,
+        predictors=decode(dict[str, GainPredictor], predictors, f"{where}: predictors"),
+        min_trust=decode(dict[str, dict[str, float]], config["min_trust"], f"{where}: min_trust"),
+        held_out=decode(dict[str, HeldOutSummary], config["held_out"], f"{where}: held_out"),
         generator=config["generator"],
     )
 
 
-def gather_evidence(
+def evidence_of(
     backbone: Backbone,
     space: AdapterSpace,
     prior: Tensor,
@@ -234,22 +220,16 @@ def gather_evidence(
     adapters: Sequence[Adapter],
     images: Tensor | None,
 ) -> dict[str, float]:
-    """Everything that is known of one task's adapters: description, parameters, and predictions on images.
+    """Evidence on one task's adapters: description, parameters and, where there are images, predictions.
 
     Args:
-        backbone: the frozen model.
-        space: where the seen adapters lie.
         prior: the pretrained model's mean probabilities over the seen tasks.
-        novelty: of the description.
-        adapters: samples.
         images: unlabelled images behind the stem, or None.
     """
     found = {**novelty.evidence, **space.evidence(adapters)}
-    if images is not None:
-        found |= prediction_evidence(backbone, images, adapters, prior)
-    return found
+    return found if images is None else found | prediction_evidence(backbone, images, adapters, prior)
 
 
 def with_trust(adapter: Adapter, report: TrustReport) -> Adapter:
-    """The same adapter, whose provenance tells the trust in it."""
+    """The same adapter with the report in its provenance."""
     return replace(adapter, provenance={**adapter.provenance, "trust": report.provenance})

@@ -1,4 +1,4 @@
-"""What calibration of trust needs of the seen tasks, and its configuration."""
+"""Configuration and inputs of the calibration of trust: the seen tasks, encoded."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from wildpdiff.zoo.store import Zoo
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """How trust is calibrated.
+    """Settings of the calibration.
 
     Attributes:
         random_folds: folds of random tasks; each task is held out in one of them.
         group_folds: folds of like tasks (:func:`calibration_folds`).
         samples: adapters a held-out task, where the source is stochastic.
-        loss: a task is harmed where it loses more than this, in accuracy.
-        risk: share of all tasks that may be harmed, with the threshold that is chosen.
+        loss: accuracy that a harmed task loses at least.
+        risk: share of all tasks that may be harmed with the chosen threshold.
         floor: least threshold, whatever the risk.
     """
 
@@ -49,9 +49,9 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class SeenTasks:
-    """What calibration needs of the seen tasks, in the zoo's order.
+    """The seen tasks in the zoo's order: descriptions, flat adapters, and the pretrained model's mean probabilities.
 
-    Gains are measured on a task's ``unshared`` images: those that no other task learns from.
+    Gains are measured on a task's ``leak_free`` images: those that no other task learns from.
     """
 
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ class SeenTasks:
     initial: Float[Tensor, " d"]
     vectors: Float[Tensor, "t d"]
     priors: Float[Tensor, "t c"]
-    unshared: tuple[Int[Tensor, " r"], ...]
+    leak_free: tuple[Int[Tensor, " r"], ...]
 
     @classmethod
     def of(
@@ -78,7 +78,7 @@ class SeenTasks:
         parts: tuple[str, ...],
         config: CalibrationConfig,
     ) -> SeenTasks:
-        """Gather adapters and the pretrained model's mean probabilities."""
+        """Encode the seen tasks."""
         initial = zoo.initial
         layout = Layout.of(initial.tensors)
         vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
@@ -96,23 +96,21 @@ class SeenTasks:
             layout.flatten(initial.tensors),
             vectors,
             priors,
-            tuple(rows.unshared for rows in ImageRows.of(images)),
+            tuple(rows.leak_free for rows in ImageRows.of(images)),
         )
 
     def spaces(self, without: Sequence[str] = ()) -> Spaces:
-        """Where the descriptions and the adapters of the seen tasks lie, some of them left out."""
-        left = set(without)
-        kept = [place for place, name in enumerate(self.names) if name not in left]
-        told = [self.descriptions[self.names[place]] for place in kept]
+        """Descriptions and adapters of the seen tasks as points, some of the tasks left out."""
+        kept = [index for index, name in enumerate(self.names) if name not in set(without)]
+        descriptions = [self.descriptions[self.names[index]] for index in kept]
         vectors = self.vectors[kept]
-        space = DescriptionSpace.fit(told, self.schema, self.backbone.image_features, vectors, self.parts)
-        around = AdapterSpace.fit(self.layout, self.initial, vectors)
-        return Spaces(space, around, self.priors[kept].mean(0))
+        space = DescriptionSpace.fit(descriptions, self.schema, self.backbone.image_features, vectors, self.parts)
+        return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
 
 
 @dataclass(frozen=True)
 class Spaces:
-    """Where seen descriptions and adapters lie, and the pretrained model's mean probabilities."""
+    """Seen descriptions and adapters as points, and the pretrained model's mean probabilities."""
 
     descriptions: DescriptionSpace
     adapters: AdapterSpace

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from wildpdiff.artifact import read_safetensors, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
@@ -16,24 +19,21 @@ from wildpdiff.disk import (
     file_hash,
     json_bytes,
     own_entries,
-    read_json,
     remove_leftovers,
     write_file,
 )
+from wildpdiff.engine import Engine, ProcessEngine
 from wildpdiff.errors import ArtifactError, DataError
-from wildpdiff.parallel import in_parallel
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
-from wildpdiff.zoo.plan import PLAN, ZooPlan
-from wildpdiff.zoo.recipe import ChosenRecipe, choose_recipe, drawn_tasks, search_work
-from wildpdiff.zoo.shards import INITIAL, shard_hashes, whole_index, whole_shard, write_index, write_shard
+from wildpdiff.zoo.recipe import ChosenRecipe, RecipeSearch, drawn_tasks, finetune_config, search_work
 from wildpdiff.zoo.steps import FinetuneConfig
-from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, shard_hashes, whole_shard, write_index, write_shard
 
 DEFAULT = FinetuneConfig()
-"""What a recipe is searched around, and kept where it is as good as any."""
+"""Centre of a recipe's search, kept where it is as good as any."""
 
 
 @contextmanager
@@ -49,25 +49,38 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 def _start(folder: Path, plan: ZooPlan) -> None:
     """Write the plan, or check that the unfinished zoo in the folder follows the same one."""
-    if (folder / PLAN).is_file():
-        if _altered(folder, plan):
-            with _exclusive(folder):
-                write_file(folder / PLAN, json_bytes(plan.to_json()))
-        found = ZooPlan.from_json(read_json(folder / PLAN, finite=True), folder / PLAN)
-        if found.fingerprint != plan.fingerprint and not list((folder / "shards").glob("*.safetensors")):
-            # Nothing was built after it, for example since the tasks were refused: a corrected call may take its place.
-            with _exclusive(folder):
-                (folder / INITIAL).unlink(missing_ok=True)
-                write_file(folder / PLAN, json_bytes(plan.to_json()))
-        elif found.fingerprint != plan.fingerprint:
-            left, right = found.to_json(), plan.to_json()
-            changed = ", ".join(key for key in right if left.get(key) != right[key])
-            raise ArtifactError(
-                f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
-            )
+    path, content = folder / PLAN, json_bytes(plan.to_json())
+    if not path.is_file():
+        _refuse_foreign(folder)
+        write_file(path, content)
         return
-    _refuse_foreign(folder)
-    write_file(folder / PLAN, json_bytes(plan.to_json()))
+    altered = path.read_bytes() != content
+    if altered and {built_by for built_by, _ in _origins(folder, plan)} == {plan.fingerprint}:
+        with _exclusive(folder):
+            write_file(path, content)
+    found = ZooPlan.read(folder)
+    if found.fingerprint == plan.fingerprint:
+        return
+    if _shards(folder):
+        left, right = found.to_json(), plan.to_json()
+        changed = ", ".join(key for key in right if left.get(key) != right[key])
+        raise ArtifactError(
+            f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
+        )
+    with _exclusive(folder):  # nothing was built by the other plan, for example since the tasks were refused
+        (folder / INITIAL).unlink(missing_ok=True)
+        write_file(path, content)
+
+
+def _shards(folder: Path) -> bool:
+    """Whether a folder has any shard of a zoo."""
+    return any((folder / "shards").glob("*.safetensors"))
+
+
+def _origins(folder: Path, plan: ZooPlan) -> set[tuple[str, str]]:
+    """The hashes of plan and initialisation that the shards' rows hold."""
+    rows = [shard_hashes(folder, number) for number in range(len(plan.shards))]
+    return {(hashes["plan"], hashes["initial"]) for hashes in rows if hashes is not None}
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -92,10 +105,10 @@ def zoo_recipe(
     same one, and a zoo of unseen tasks gets that of the seen tasks.
 
     Args:
-        folder: where the zoo goes; only what the search has finished is written, for a call that goes on.
+        folder: of the zoo; only finished candidates of the search are written, for a call that resumes.
         backbone: the frozen model.
         tasks: the seen tasks, whichever tasks the zoo is of.
-        suite_fingerprint: what decides the tasks' data.
+        suite_fingerprint: of the tasks' data.
         seed, per_shard, features: as for :func:`build_zoo`.
         progress: called with (optimiser steps × tasks done, at most).
 
@@ -106,12 +119,9 @@ def zoo_recipe(
     """
     folder = Path(folder)
     if (folder / PLAN).is_file():
-        found = ZooPlan.from_json(read_json(folder / PLAN), folder / PLAN)
-        built = any((folder / "shards").glob("*.safetensors"))
+        found, built = ZooPlan.read(folder), _shards(folder)
         same = (found.adapter, found.suite, found.seed) == (backbone.adapter_config, suite_fingerprint, seed)
-        if found.recipe is not None and (
-            built or same
-        ):  # of another zoo: what differs is named before anything is built
+        if found.recipe is not None and (built or same):  # :func:`build_zoo` refuses a zoo of another plan
             return ChosenRecipe.from_json(found.finetune, found.recipe, folder / PLAN)
         if built:
             raise ArtifactError(
@@ -126,23 +136,15 @@ def zoo_recipe(
     initial = backbone.initial_adapter(sub_seed(seed, "initial")).tensors
     tick = None if progress is None else lambda done: progress(min(done, total), total)
     memory = folder / UNFINISHED / "recipe.json"
-    return choose_recipe(backbone, drawn, initial, DEFAULT, seed, together=per_shard, memory=memory, progress=tick)
-
-
-def _altered(folder: Path, plan: ZooPlan) -> bool:
-    """Whether the file of the plan is not the one that the shards, which are of this plan, were built by."""
-    stated = [shard_hashes(folder, number) for number in range(len(plan.shards))]
-    built = {hashes["plan"] for hashes in stated if hashes is not None}
-    return built == {plan.fingerprint} and (folder / PLAN).read_bytes() != json_bytes(plan.to_json())
+    return RecipeSearch(backbone, drawn, initial, seed, per_shard, memory, tick).choose(DEFAULT)
 
 
 def _write_initial(folder: Path, plan: ZooPlan, backbone: Backbone) -> None:
     """Write the shared initialisation, unless it is the one that the shards started from."""
-    stated = [shard_hashes(folder, number) for number in range(len(plan.shards))]
-    built = {hashes["initial"] for hashes in stated if hashes is not None and hashes["plan"] == plan.fingerprint}
-    if not (folder / INITIAL).is_file() or file_hash(folder / INITIAL) not in built:
+    path = folder / INITIAL
+    if not path.is_file() or (plan.fingerprint, file_hash(path)) not in _origins(folder, plan):
         initial = backbone.initial_adapter(sub_seed(plan.seed, "initial"))
-        write_file(folder / INITIAL, safetensors_bytes(initial.tensors))
+        write_file(path, safetensors_bytes(initial.tensors))
 
 
 def build_zoo(
@@ -155,24 +157,25 @@ def build_zoo(
     seed: int = 0,
     per_shard: int = 20,
     features: Callable[[str], TaskFeatures] | None = None,
+    engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Zoo:
-    """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it goes on.
+    """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it resumes.
 
     A shard appears on disk whole or not at all, and depends on nothing but the plan, so that an interrupted build
-    ends with the same bytes as an undisturbed one (on the same machine). Shards are built in as many processes as torch
-    may use threads.
+    ends with the same bytes as an undisturbed one (on machines of one kind), whatever engine runs it.
 
     Args:
-        folder: where the zoo goes; an unfinished zoo of the same plan in it is finished.
+        folder: of the zoo; an unfinished zoo of the same plan in it is finished.
         backbone: the frozen model.
         tasks: the tasks to fine-tune, in order.
-        suite_fingerprint: what decides the tasks' data.
+        suite_fingerprint: of the tasks' data.
         config: fine-tuning and checkpoints, given or chosen. Left out they are chosen on some of the tasks
             (:func:`zoo_recipe`); for unseen tasks choose them on the seen ones.
         seed: decides initialisation and order of images.
         per_shard: tasks fine-tuned together and stored together.
-        features: gives a task's images behind the stem by its name, where the caller keeps them for later stages.
+        features: of a task by its name, where the caller keeps them for later stages.
+        engine: runs the shards; by default in as many processes as torch may use threads.
         progress: called with (optimiser steps × tasks done, in all).
 
     Raises:
@@ -195,28 +198,19 @@ def build_zoo(
     _start(folder, plan)
     with _exclusive(folder):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
-        for place in (folder, folder / "shards"):
-            remove_leftovers(place)
+        remove_leftovers(folder)
+        remove_leftovers(folder / "shards")
         _write_initial(folder, plan, backbone)
-        remember = features.keep if isinstance(features, FeatureCache) else None
-        _fill(folder, plan, backbone, known, config, progress, remember)
-        if not whole_index(folder, len(plan.shards)):
-            write_index(folder, len(plan.shards))
+        _fill(folder, plan, backbone, known, engine or ProcessEngine(), progress)
+        write_index(folder, len(plan.shards))
     return Zoo.open(folder)
 
 
 def recipe_of(plan: ZooPlan) -> FinetuneConfig | ChosenRecipe:
-    """How the tasks of a zoo were fine-tuned, to fine-tune others in the same way.
-
-    Raises:
-        ArtifactError: the plan's settings are damaged.
-    """
+    """The fine-tuning of a zoo's tasks, to fine-tune others in the same way; raises :class:`ArtifactError`."""
     if plan.recipe is not None:
         return ChosenRecipe.from_json(plan.finetune, plan.recipe, PLAN)
-    try:
-        return FinetuneConfig(**{name: plan.finetune[name] for name in FinetuneConfig.__dataclass_fields__})
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"The plan of the zoo has no {error} of its fine-tuning. Build the zoo again.") from error
+    return finetune_config(plan.finetune, PLAN)
 
 
 def _fill(
@@ -224,25 +218,44 @@ def _fill(
     plan: ZooPlan,
     backbone: Backbone,
     known: Callable[[str], TaskFeatures],
-    config: FinetuneConfig,
+    engine: Engine,
     progress: Callable[[int, int], None] | None,
-    remember: Callable[[Sequence[TaskFeatures]], None] | None,
 ) -> None:
+    """Fine-tune the tasks of all missing shards and write them."""
+    cache = known if isinstance(known, FeatureCache) else None
     missing = [number for number in range(len(plan.shards)) if not whole_shard(folder, number)]
-    initial = read_safetensors(folder / INITIAL)
-    total, there = config.steps * len(plan.tasks), len(plan.shards) - len(missing)
-
-    def build(number: int, tick: Callable[[float], None]) -> tuple[FinetuneRun, list[TaskFeatures]]:
-        features = [known(name) for name in plan.shards[number]]
-        seed = sub_seed(plan.seed, "finetune")
-        run = finetune(backbone, features, initial, config, seed, lambda step, steps: tick(step / steps))
-        return run, features if remember is not None else []
+    total, there = plan.finetune["steps"] * len(plan.tasks), len(plan.shards) - len(missing)
+    job = ShardJob(plan, backbone, known, read_safetensors(folder / INITIAL), cache is not None)
 
     def advance(share: float) -> None:
         if progress is not None:
             progress(round(total * (there + share * len(missing)) / len(plan.shards)), total)
 
-    for number, (run, features) in zip(missing, in_parallel(build, missing, advance), strict=True):
+    for number, (run, features) in zip(missing, engine.map(job, missing, advance), strict=True):
         write_shard(folder, number, run, plan.seed)
-        if remember is not None:
-            remember(features)
+        if cache is not None:
+            cache.keep(features)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Fine-tuning of one shard, by its number: a value that any worker can run.
+
+    Attributes:
+        features: labelled images of a task behind the stem, by its name.
+        initial: the shared initialisation.
+        keep: whether the tasks' features are a part of the result, for later stages.
+    """
+
+    plan: ZooPlan
+    backbone: Backbone
+    features: Callable[[str], TaskFeatures]
+    initial: Mapping[str, Tensor]
+    keep: bool = False
+
+    def __call__(self, number: int, tick: Callable[[float], None]) -> tuple[FinetuneRun, list[TaskFeatures]]:
+        """The checkpoints of one shard."""
+        features = [self.features(name) for name in self.plan.shards[number]]
+        config, seed = finetune_config(self.plan.finetune, PLAN), sub_seed(self.plan.seed, "finetune")
+        run = finetune(self.backbone, features, self.initial, config, seed, lambda step, steps: tick(step / steps))
+        return run, features if self.keep else []

@@ -69,23 +69,22 @@ class TaskFeatures:
 
 @dataclass(frozen=True)
 class ImageRows:
-    """What each labelled image of a task is for, as rows that :meth:`TaskFeatures.labelled` numbers.
+    """Row indices, as of :meth:`TaskFeatures.labelled`, of a task's training images and of its leak-free images.
 
     Attributes:
-        trained: what is learned from: the training images, and the validation images that no other task has.
-        unshared: what a task that is held out is judged by: images that no other task learns from, so that what was
-            trained without the task has never seen them, as it has not seen the images of an unseen task.
+        trained: the training images, and the validation images that no other task has.
+        leak_free: images for the evaluation of the task when it is held out: no other task learns from them, so a
+            model trained without the task has never seen them.
     """
 
     trained: Int[Tensor, " n"]
-    unshared: Int[Tensor, " m"]
+    leak_free: Int[Tensor, " m"]
 
     @classmethod
     def of(cls, tasks: Sequence[TaskFeatures]) -> tuple[ImageRows, ...]:
-        """Those of some tasks, one each.
+        """The rows of some tasks, which may share images.
 
-        Tasks may draw their images from common ones; their validation images are then left to judge by. A task that
-        has fewer than two unshared images is judged by its validation images, or by all where those are too few too.
+        A task of fewer than two leak_free images gets its validation images instead, or all where those are too few.
         """
         splits = [(set(task.keys[: len(task.train_labels)]), set(task.keys)) for task in tasks]
         learned = Counter(key for train, _ in splits for key in train)
@@ -96,8 +95,8 @@ class ImageRows:
             trained = [row for row in range(count) if row < first or not task.keys or held[task.keys[row]] == 1]
             own = [row for row, key in enumerate(task.keys) if learned[key] == int(key in train)]
             choices = (own if task.keys else range(count), range(first, count))
-            unshared = next((rows for rows in choices if len(rows) > 1), range(count))
-            found.append(cls(torch.tensor(trained), torch.tensor(unshared)))
+            leak_free = next((rows for rows in choices if len(rows) > 1), range(count))
+            found.append(cls(torch.tensor(trained), torch.tensor(leak_free)))
         return tuple(found)
 
 
@@ -107,7 +106,7 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
     Args:
         backbone: the frozen model.
         task: its training and validation splits are read.
-        least: how many training images are wanted. A batch may be larger: images then come in it several times.
+        least: fewest training images. A batch may be larger: images then come in it several times.
 
     Raises:
         DataError: too few training images, only one class, no validation images, or a label that the
@@ -128,12 +127,12 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
 
 
 def image_keys(images: Images) -> tuple[bytes, ...]:
-    """One a picture, equal for equal pictures."""
+    """One key an image, equal for equal images."""
     return tuple(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
 
 
 class FeatureCache:
-    """Features of tasks by name, each computed when first asked for and kept in memory."""
+    """Features of tasks by name, each computed once and kept in memory."""
 
     def __init__(self, backbone: Backbone, tasks: Sequence[Task], least: int = 2) -> None:
         self._backbone = backbone

@@ -108,7 +108,7 @@ def finetune(
             bad = [task.name for task, value in zip(tasks, loss, strict=True) if not bool(torch.isfinite(value))]
             raise TrainingError(
                 f"The loss of task {bad[0]!r} is not finite at step {step + 1}. Lower the learning rate "
-                f"(now {config.learning_rate:g}) or look at the task's images."
+                f"(now {config.learning_rate:g}) or check the task's images."
             )
         running.append(loss.detach())
         rate = learning_rate(config, step)

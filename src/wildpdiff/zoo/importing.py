@@ -19,10 +19,8 @@ from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.table_rows import GEOGRAPHIC, MISSING
-from wildpdiff.zoo.plan import PLAN, ZooPlan
-from wildpdiff.zoo.shards import INITIAL, write_index, write_rows
-from wildpdiff.zoo.store import Zoo
+from wildpdiff.tasks.tables import GEOGRAPHIC, MISSING
+from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_rows
 
 DESCRIPTIONS = "descriptions.json"
 CARD = "README.md"
@@ -175,7 +173,7 @@ def import_adapters(
         reports[name] = {
             "rank": max((entry.rank for entry in specs[name].modules.values()), default=0),
             "modules": len(specs[name].modules),
-            "lost_energy": found.lost,
+            "lost_energy": round(found.lost, 6),
             "sha256": tensors_hash(adapter.tensors),
         }
         return found.tensors

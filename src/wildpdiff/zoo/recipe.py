@@ -12,25 +12,28 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import content_hash, json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
+from wildpdiff.parallel import Tick, in_parallel
+from wildpdiff.records import decode, encode
+from wildpdiff.rng import sub_seed
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.recipe_search import (
-    POOLED_BATCH,
-    SEARCH_TASKS,
-    RecipeSearch,
-    RecipeTrial,
-    Scores,
-    of_length,
-    rounded,
-)
+from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
+
+SEARCH_TASKS = 8
+"""Seen tasks that whole runs are tried on."""
 
 COARSE_TASKS = 4
 """Of these, the tasks that short runs are tried on."""
@@ -43,6 +46,28 @@ SHORT = 4
 
 SHRINKAGES = (0.3, 1.0, 3.0)
 """Tried one after another, as long as each is better than the one before."""
+
+POOLED_BATCH = 4
+"""The multi-task adapter is trained on so many times the images a step, for twice the steps."""
+
+
+@dataclass(frozen=True)
+class RecipeTrial:
+    """One candidate, as measured on the validation images of the searched tasks.
+
+    Attributes:
+        learning_rate, steps, shrinkage: what distinguishes it; all else is as in the default.
+        tasks: how many tasks it was tried on.
+        loss: mean cross-entropy of the tasks' adapters; None where the fine-tuning diverged.
+        accuracy: their mean accuracy; None where it diverged.
+    """
+
+    learning_rate: float
+    steps: int
+    shrinkage: float
+    tasks: int
+    loss: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -82,36 +107,254 @@ class ChosenRecipe:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the configuration, which the zoo's plan holds for itself, as plain JSON values."""
-        return {
-            "tasks": list(self.tasks),
-            "trials": [asdict(trial) for trial in self.trials],
-            "accuracy": self.accuracy,
-            "pretrained": self.pretrained,
-            "multi_task": self.multi_task,
-            "remarks": list(self.remarks),
-        }
+        """Everything but the configuration, which the zoo's plan holds as ``finetune``, as plain JSON values."""
+        values = encode(self)
+        del values["config"]
+        return {**values, "remarks": list(self.remarks)}
 
     @classmethod
     def from_json(cls, finetuning: Mapping[str, Any], recipe: Mapping[str, Any], path: object) -> ChosenRecipe:
-        """The inverse of :meth:`to_json`; ``path`` is named in errors.
+        """The inverse of :meth:`to_json`; raises :class:`ArtifactError`, which names ``path``."""
+        values = {**recipe, "config": encode(finetune_config(finetuning, path))}
+        values.pop("remarks", None)
+        chosen: ChosenRecipe = decode(cls, values, f"{path}: recipe")
+        return chosen
+
+
+def finetune_config(values: Mapping[str, Any], path: object) -> FinetuneConfig:
+    """The fine-tuning in a zoo's plan; raises :class:`ArtifactError`, which names ``path``, where it is damaged."""
+    try:
+        known = {name: values[name] for name in FinetuneConfig.__dataclass_fields__}
+        config: FinetuneConfig = decode(FinetuneConfig, known, f"{path}: finetune")
+    except (KeyError, TrainingError) as error:
+        raise ArtifactError(f"The fine-tuning in {path} is damaged ({error}). Build the zoo again.") from error
+    return config
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Losses and accuracies of one candidate, one a task; losses are infinite where it diverged."""
+
+    config: FinetuneConfig
+    losses: Float[Tensor, " t"]
+    accuracies: Float[Tensor, " t"]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the tasks."""
+        return float(self.losses.mean())
+
+    def within_noise_of(self, best: Scores) -> bool:
+        """Whether it is worse than the best by no more than one standard error of their differences over tasks."""
+        if self is best:
+            return True
+        difference = self.losses - best.losses
+        if len(difference) < 2 or not bool(torch.isfinite(difference).all()):
+            return False
+        return float(difference.mean()) <= float(difference.std()) / math.sqrt(len(difference))
+
+
+def of_length(config: FinetuneConfig, steps: int) -> FinetuneConfig:
+    """The same with about so many steps: enough for its checkpoints, and a warm-up in proportion."""
+    steps = max(steps, (config.checkpoints - 1) * config.interval + 1)
+    return replace(config, steps=steps, warmup=round(config.warmup * steps / config.steps))
+
+
+def rounded(values: Float[Tensor, " t"]) -> float:
+    """Their mean, without the digits that differ between machines."""
+    return round(float(values.mean()), 4)
+
+
+class TrialMemory:
+    """Scores of finished candidates in a file, so that a search that is stopped loses the one in training alone."""
+
+    def __init__(self, path: Path | None, context: Sequence[Any]) -> None:
+        """Read the file, if there is one that is readable. ``context``: JSON values that decide the scores too."""
+        self._path, self._context = path, list(context)
+        self._known: dict[str, Any] = {}
+        if path is not None and path.is_file():
+            try:
+                found = read_json(path)
+            except ArtifactError:
+                found = None
+            self._known = found if isinstance(found, dict) else {}
+
+    def _key(self, config: FinetuneConfig, tasks: int) -> str:
+        return content_hash(json_bytes([*self._context, config.to_json(), tasks]))
+
+    def get(self, config: FinetuneConfig, tasks: int) -> Scores | None:
+        """The scores of a candidate on so many tasks; None where they are not there, or not as they were written."""
+        entry = self._known.get(self._key(config, tasks))
+        if not isinstance(entry, dict) or entry.get("hash") != content_hash(json_bytes(entry.get("scores"))):
+            return None
+        losses, accuracies = entry["scores"]
+        kept = [math.inf if loss is None else loss for loss in losses]
+        return Scores(config, torch.tensor(kept), torch.tensor(accuracies))
+
+    def put(self, config: FinetuneConfig, scores: Scores) -> None:
+        """Keep the scores of a candidate; raises :class:`ArtifactError` where the disk refuses."""
+        if self._path is None:
+            return
+        losses = [loss if math.isfinite(loss) else None for loss in scores.losses.tolist()]
+        kept = [losses, scores.accuracies.tolist()]
+        key = self._key(config, len(losses))
+        self._known[key] = {"scores": kept, "hash": content_hash(json_bytes(kept))}
+        write_file(self._path, json_bytes(self._known))
+
+
+@dataclass
+class RecipeSearch:
+    """A search of the recipe on a few seen tasks: candidates, independent ones side by side, and a record of them.
+
+    Attributes:
+        backbone: the frozen model.
+        tasks: features of the tasks to search on, see :func:`drawn_tasks`.
+        initial: the shared starting tensors.
+        seed: decides the order of images.
+        together: tasks in one vectorised pass.
+        memory: file of finished candidates of these tasks and this backbone, for a search that resumes.
+        progress: called with the optimiser steps × tasks done, never more than :func:`search_work`.
+        trials: the candidates so far.
+    """
+
+    backbone: Backbone
+    tasks: Sequence[TaskFeatures]
+    initial: Mapping[str, Tensor]
+    seed: int
+    together: int = 20
+    memory: Path | None = None
+    progress: Callable[[int], None] | None = None
+    trials: list[RecipeTrial] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        parts = ("train", "train_labels", "validation", "validation_labels")
+        data = [tensors_hash({part: getattr(task, part) for part in parts}) for task in self.tasks if self.memory]
+        self._known = TrialMemory(self.memory, [self.backbone.backbone_hash, self.seed, self.together, data])
+        self._done = 0
+
+    def choose(self, default: FinetuneConfig) -> ChosenRecipe:
+        """Choose learning rate, steps and shrinkage; all else is as in ``default``.
+
+        The default stays where it is within one standard error (over tasks, paired) of the best candidate's validation
+        loss; otherwise the shortest of the candidates within it is taken, and of these the one with the smallest loss.
 
         Raises:
-            ArtifactError: a key is missing, or a value of another kind.
+            DataError: there are no tasks.
+            TrainingError: every candidate diverged.
         """
-        try:
-            return cls(
-                FinetuneConfig(**{name: finetuning[name] for name in FinetuneConfig.__dataclass_fields__}),
-                tuple(map(str, recipe["tasks"])),
-                tuple(RecipeTrial(**trial) for trial in recipe["trials"]),
-                float(recipe["accuracy"]),
-                float(recipe["pretrained"]),
-                None if recipe["multi_task"] is None else float(recipe["multi_task"]),
+        if not self.tasks:
+            raise DataError(
+                "There are no seen tasks to choose a recipe on. Give some, or give the fine-tuning's settings."
             )
-        except (AttributeError, KeyError, TypeError, ValueError, TrainingError) as error:
-            raise ArtifactError(
-                f"The recipe in {path} is damaged ({type(error).__name__}: {error}). Remove the folder and build anew."
-            ) from error
+        short = replace(of_length(default, default.steps // SHORT), shrinkage=0.0)
+        coarse = self.run([replace(short, learning_rate=rate) for rate in RATES], COARSE_TASKS)
+        rate = _best(coarse).config.learning_rate
+        lower = RATES[max(0, RATES.index(rate) - 1)]
+        others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]
+        whole = self.run([default, *(replace(default, learning_rate=other, shrinkage=0.0) for other in others)])
+        plain = _best(whole).config
+        before = math.inf
+        for shrinkage in SHRINKAGES:
+            whole += self.run([replace(default, learning_rate=rate, shrinkage=shrinkage)])
+            if whole[-1].loss >= before:
+                break
+            before = whole[-1].loss
+        shorter = of_length(_best(whole).config, default.steps // 2)
+        if shorter.steps < default.steps:
+            whole += self.run([shorter])
+        chosen = _preferred(whole)
+        return ChosenRecipe(
+            chosen.config,
+            tuple(task.name for task in self.tasks),
+            tuple(self.trials),
+            rounded(chosen.accuracies),
+            rounded(self.scores(default, [self.initial] * len(self.tasks)).accuracies),
+            self.multi_task(plain),
+        )
+
+    def run(self, configs: Sequence[FinetuneConfig], most: int = SEARCH_TASKS) -> list[Scores]:
+        """Fine-tune the first tasks by each configuration; a divergence is a result and no error."""
+        tasks = self.tasks[:most]
+        work = [config.steps * len(tasks) for config in configs]
+        known = [self._known.get(config, len(tasks)) for config in configs]
+        missing = [config for config, scores in zip(configs, known, strict=True) if scores is None]
+        done, ahead = self._done, sum(work) - sum(config.steps * len(tasks) for config in missing)
+
+        def measure(config: FinetuneConfig, tick: Tick) -> Scores:
+            try:
+                return self.scores(config, self._finetuned(config, tasks, tick))
+            except TrainingError:
+                return Scores(config, torch.full((len(tasks),), math.inf), torch.zeros(len(tasks)))
+
+        def advance(share: float) -> None:
+            self._advance(done + ahead + round(share * (sum(work) - ahead)))
+
+        measured = iter(in_parallel(measure, missing, advance))
+        found = []
+        for config, scores in zip(configs, known, strict=True):
+            if scores is None:
+                scores = next(measured)
+                self._known.put(config, scores)
+            found.append(scores)
+            finite = math.isfinite(scores.loss)
+            means = (rounded(scores.losses), rounded(scores.accuracies)) if finite else (None, None)
+            self.trials.append(RecipeTrial(config.learning_rate, config.steps, config.shrinkage, len(tasks), *means))
+        self._advance(done + sum(work))
+        return found
+
+    def scores(self, config: FinetuneConfig, adapters: Sequence[Mapping[str, Tensor]]) -> Scores:
+        """Adapters on the validation images of the first tasks, one each."""
+        losses, accuracies = [], []
+        for task, tensors in zip(self.tasks, adapters, strict=False):
+            logits = self.backbone.predict(task.validation, tensors)
+            loss = float(cross_entropy(logits, task.validation_labels))
+            losses.append(loss if math.isfinite(loss) else math.inf)
+            accuracies.append(float((logits.argmax(1) == task.validation_labels).float().mean()))
+        return Scores(config, torch.tensor(losses), torch.tensor(accuracies))
+
+    def multi_task(self, config: FinetuneConfig) -> float | None:
+        """Mean accuracy of one adapter fine-tuned on the pooled training images of all tasks, without shrinkage."""
+        if len(self.tasks) < 2:
+            return None
+        judged = {key for task in self.tasks for key in task.keys[len(task.train_labels) :]}
+        kept = [
+            torch.tensor([not task.keys or task.keys[row] not in judged for row in range(len(task.train_labels))])
+            for task in self.tasks
+        ]
+        images = torch.cat([task.train[rows] for task, rows in zip(self.tasks, kept, strict=True)])
+        labels = torch.cat([task.train_labels[rows] for task, rows in zip(self.tasks, kept, strict=True)])
+        if not len(labels):
+            return None
+        pooled = TaskFeatures("pooled", images, labels, images[:1], labels[:1])
+        longer = replace(of_length(config, 2 * config.steps), batch=POOLED_BATCH * config.batch)
+        try:
+            (tensors,) = self._finetuned(longer, [pooled])
+        except TrainingError:
+            return None
+        self._advance(self._done + POOLED_BATCH * longer.steps)
+        return rounded(self.scores(longer, [tensors] * len(self.tasks)).accuracies)
+
+    def _finetuned(
+        self, config: FinetuneConfig, tasks: Sequence[TaskFeatures], tick: Tick = lambda share: None
+    ) -> list[dict[str, Tensor]]:
+        """For each task the mean of its run's checkpoints."""
+        found: list[dict[str, Tensor]] = []
+        for first in range(0, len(tasks), self.together):
+            group = tasks[first : first + self.together]
+            begun, part = first / len(tasks), len(group) / len(tasks)
+
+            def advance(step: int, steps: int, begun: float = begun, part: float = part) -> None:
+                tick(begun + part * step / steps)
+
+            run = finetune(self.backbone, group, self.initial, config, sub_seed(self.seed, "recipe"), advance)
+            means = {name: value.mean(1) for name, value in run.tensors.items()}
+            found += [{name: value[row] for name, value in means.items()} for row in range(len(group))]
+        return found
+
+    def _advance(self, done: int) -> None:
+        self._done = done
+        if self.progress is not None:
+            self.progress(done)
 
 
 def drawn_tasks(names: Iterable[str]) -> tuple[str, ...]:
@@ -121,79 +364,19 @@ def drawn_tasks(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def search_work(config: FinetuneConfig, tasks: int) -> int:
-    """Optimiser steps × tasks that a search takes at most, to tell progress by."""
+    """Optimiser steps × tasks that a search takes at most, as the total of its progress."""
     coarse = len(RATES) * of_length(config, config.steps // SHORT).steps * min(tasks, COARSE_TASKS)
     whole = (3 + len(SHRINKAGES)) * config.steps + of_length(config, config.steps // 2).steps
     return coarse + whole * tasks + 2 * POOLED_BATCH * config.steps
 
 
-def choose_recipe(
-    backbone: Backbone,
-    tasks: Sequence[TaskFeatures],
-    initial: Mapping[str, Tensor],
-    default: FinetuneConfig,
-    seed: int,
-    *,
-    together: int = 20,
-    memory: Path | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> ChosenRecipe:
-    """Choose learning rate, steps and shrinkage on a few seen tasks.
-
-    The default stays where it is within one standard error (over tasks, paired) of the best candidate's validation
-    loss; otherwise the shortest of the candidates within it is taken, and of these the one with the smallest loss.
-
-    Args:
-        backbone: the frozen model.
-        tasks: features of the tasks to search on, see :func:`drawn_tasks`.
-        initial: the shared starting tensors.
-        default: everything that is not searched, and the candidate that is preferred.
-        seed: decides the order of images.
-        together: tasks in one vectorised pass.
-        memory: file in which finished candidates are kept, for a call that goes on; of these tasks and this backbone.
-        progress: called with the optimiser steps × tasks done, never more than :func:`search_work`.
-
-    Raises:
-        DataError: there are no tasks.
-        TrainingError: every candidate diverged.
-    """
-    if not tasks:
-        raise DataError("There are no seen tasks to choose a recipe on. Give some, or give the fine-tuning's settings.")
-    search = RecipeSearch(backbone, tasks, initial, seed, together, memory, progress)
-    coarse = search.run([_coarse(default, rate) for rate in RATES], COARSE_TASKS)
-    rate = min(coarse, key=lambda scores: scores.loss).config.learning_rate
-    lower = RATES[max(0, RATES.index(rate) - 1)]
-    others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]
-    whole = search.run([default, *(replace(default, learning_rate=other, shrinkage=0.0) for other in others)])
-    plain = min(whole, key=lambda scores: scores.loss).config
-    before = math.inf
-    for shrinkage in SHRINKAGES:
-        whole += search.run([replace(default, learning_rate=rate, shrinkage=shrinkage)])
-        if whole[-1].loss >= before:
-            break
-        before = whole[-1].loss
-    best = min(whole, key=lambda scores: scores.loss)
-    shorter = of_length(best.config, default.steps // 2)
-    if shorter.steps < default.steps:
-        whole += search.run([shorter])
-    chosen = _preferred(whole)
-    return ChosenRecipe(
-        chosen.config,
-        tuple(task.name for task in tasks),
-        tuple(search.trials),
-        rounded(chosen.accuracies),
-        rounded(search.scores(default, [initial] * len(tasks)).accuracies),
-        search.multi_task(plain),
-    )
-
-
-def _coarse(default: FinetuneConfig, rate: float) -> FinetuneConfig:
-    return replace(of_length(default, default.steps // SHORT), learning_rate=rate, shrinkage=0.0)
+def _best(candidates: Sequence[Scores]) -> Scores:
+    return min(candidates, key=lambda scores: scores.loss)
 
 
 def _preferred(whole: Sequence[Scores]) -> Scores:
-    """The default, which comes first, where it is as good as any; otherwise the cheapest that is."""
-    best = min(whole, key=lambda scores: scores.loss)
+    """The first candidate, the default, where it is as good as any; otherwise the cheapest that is."""
+    best = _best(whole)
     if not math.isfinite(best.loss):
         raise TrainingError(
             "Fine-tuning diverged at every learning rate that was tried. Check the tasks' images, or give a learning "

@@ -18,13 +18,13 @@ from wildpdiff.zoo.features import TaskFeatures
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How every task is fine-tuned.
+    """Settings of fine-tuning, the same for every task.
 
     Attributes:
         steps: optimiser steps.
         batch: images a step and task.
-        optimizer: ``sgd`` with momentum 0.9, or ``adam``. Adam moves what the labels say little of as far as all else,
-            which makes the adapters of like tasks unlike; ``docs/log.md`` has the numbers.
+        optimizer: ``sgd`` with momentum 0.9, or ``adam``. Adam moves parameters that the labels hardly constrain as
+            far as all others, which makes the adapters of like tasks unlike; ``docs/log.md`` has the numbers.
         train_factor_a: train LoRA's A too. Left at the shared initialisation (LoRA-FA, Zhang et al. 2023), adapters
             differ in B alone: no GL(r) freedom is left, and differences and averages of adapters are those of ΔW.
         learning_rate: peak of the learning rate, after ``warmup`` steps; decays along a half cosine to
@@ -32,8 +32,8 @@ class FinetuneConfig:
         final_rate: what is left of the learning rate at the end; above zero, so that late checkpoints still differ.
         warmup: steps of linear warm-up.
         shrinkage: rate at which parameters are pulled to the shared initialisation (decoupled L2, Loshchilov &
-            Hutter 2019, towards the pretrained model and not to zero). It keeps directions that the labels do not
-            speak of where all tasks share them.
+            Hutter 2019, towards the pretrained model and not to zero). Directions that the labels do not constrain
+            stay shared by all tasks.
         checkpoints: how many checkpoints of a run are kept.
         interval: steps between them; the last one is the end of the run.
     """

@@ -29,14 +29,14 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wildbench.studies.scaling.run_scaling", stop)
 
 
-def asked(*words: str) -> Exception | None:
+def run(*words: str) -> Exception | None:
     error = CliRunner().invoke(APP, ["reproduce", "scaling", "--threads", "1", *words]).exception
     assert error is None or isinstance(error, Exception)
     return error
 
 
 def test_the_default_is_the_grid_of_the_documentation() -> None:
-    reached = asked()
+    reached = run()
     assert isinstance(reached, Reached)
     assert reached.config == ScalingConfig()
     assert reached.out == Path("runs/scaling")
@@ -47,7 +47,7 @@ def test_every_option_reaches_the_grid() -> None:
         "--tasks 3,8 --checkpoints 2 --drawn-from wide --seeds 1 --samples 2 --seed 6 --out elsewhere -o seen=40 "
         "-o train=50"
     )
-    reached = asked(*words.split())
+    reached = run(*words.split())
     assert isinstance(reached, Reached)
     assert reached.out == Path("elsewhere")
     expected = ScalingConfig(
@@ -63,20 +63,20 @@ def test_every_option_reaches_the_grid() -> None:
 
 
 def test_a_suite_of_tables_gets_no_option_of_the_simulated_one() -> None:
-    reached = asked("--suite", "images.csv")
+    reached = run("--suite", "images.csv")
     assert isinstance(reached, Reached)
     assert dict(reached.config.suite_options) == {}
 
 
 @pytest.mark.parametrize("text", ["5,x", "", "-5"])
 def test_numbers_that_are_none_are_refused(text: str) -> None:
-    error = asked("--tasks", text)
+    error = run("--tasks", text)
     assert isinstance(error, DataError)
     assert "give whole numbers separated by commas" in str(error)
 
 
 @pytest.mark.parametrize("text", ["broad", "", "wide,broad"])
 def test_draws_from_nowhere_are_refused(text: str) -> None:
-    error = asked("--drawn-from", text)
+    error = run("--drawn-from", text)
     assert isinstance(error, DataError)
     assert "give wide, narrow, or both" in str(error)

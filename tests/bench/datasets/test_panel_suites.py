@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refusals import refused
 from wildbench.datasets.panel import rotated_digits as digits_module
 from wildbench.datasets.panel import scanners as scanners_module
 from wildbench.datasets.panel.altered import divided, with_distractors
@@ -214,12 +215,12 @@ def test_the_strict_split_has_no_complement_and_no_neighbour_of_an_unseen_vector
     other, same = draw_vectors(loose)
     assert same == unseen
     assert set(other) & near, "random vectors have complements and neighbours among the seen ones"
-    with pytest.raises(DataError, match="vectors are left"):
+    with refused(DataError, "vectors"):
         draw_vectors(ClassSubsetsConfig(seen=800, unseen=80, strict=True))
 
 
 def test_ambiguous_digits_exchange_labels_by_a_coin_and_nothing_else() -> None:
-    config = replace(DIGITS, seen=24)
+    config = replace(DIGITS, seen=24, train=10, test=10, examples=1)
     plain, twofold = rotated_digits(config), rotated_digits(replace(config, ambiguous=True))
     exchanged = 0
     for one, two in zip(plain.tasks("seen"), twofold.tasks("seen"), strict=True):
@@ -267,18 +268,18 @@ def test_distractors_are_ten_numbers_next_to_what_was_there() -> None:
         np.testing.assert_array_equal(one.data("train").images, two.data("train").images)
     values = [task.description.metadata["distractor-0"] for task in suite.tasks("seen")]  # type: ignore[index]
     assert len(set(values)) == len(values)
-    with pytest.raises(DataError, match="'distractor-0' already"):
+    with refused(DataError, "distractor-0"):
         with_distractors(suite)
 
 
 def distractors(suite: Suite, group: Group) -> np.ndarray:
     """The distractors of the tasks of a group, a row a task."""
-    told = [task.description.metadata or {} for task in suite.tasks(group)]
-    return np.array([[float(entry[f"distractor-{number}"]) for number in range(10)] for entry in told])  # type: ignore[arg-type]
+    metadata = [task.description.metadata or {} for task in suite.tasks(group)]
+    return np.array([[float(entry[f"distractor-{number}"]) for number in range(10)] for entry in metadata])  # type: ignore[arg-type]
 
 
 def test_distractors_are_made_of_name_and_seed_and_know_nothing_of_the_task() -> None:
-    many = replace(DIGITS, seen=60)
+    many = replace(DIGITS, seen=60, examples=1)
     suite = with_distractors(rotated_digits(many))
     values = distractors(suite, "seen")
     angles = np.array([float(task.description.metadata["angle"]) for task in suite.tasks("seen")])  # type: ignore[index, arg-type]
@@ -298,22 +299,22 @@ def test_tasks_divided_anew_change_their_group_alone() -> None:
     suite = divided(plain, "divided", ["seen-001"])
     assert [task.name for task in suite.tasks("unseen")] == ["seen-001"]
     assert [task.name for task in suite.tasks("seen")] == ["seen-000", "seen-002", "seen-003"]
-    with pytest.raises(DataError, match="'seen-009'"):
+    with refused(DataError, "seen-009"):
         divided(plain, "divided", ["seen-009"])
-    with pytest.raises(DataError, match="Name fewer"):
+    with refused(DataError, "seen"):
         divided(plain, "divided", [task.name for task in plain.tasks("seen")])
 
 
 def test_too_many_images_and_files_that_are_not_there_are_refused(cifar: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no array"):
+    with refused(DataError, "array"):
         handwriting(cifar, WRITERS)
-    with pytest.raises(DataError, match="There is no file"):
+    with refused(DataError, tmp_path / "none.npz"):
         handwriting(tmp_path / "none.npz", WRITERS)
     (tmp_path / "bad.npz").write_text("no")
-    with pytest.raises(DataError, match="cannot be read"):
+    with refused(DataError, tmp_path / "bad.npz"):
         scanners(tmp_path / "bad.npz", SCANNERS)
     task = rotated_digits(replace(DIGITS, test=5000)).tasks("seen")[0]
-    with pytest.raises(DataError, match="5000 images"):
+    with refused(DataError, 5000):
         task.data("test")
 
 

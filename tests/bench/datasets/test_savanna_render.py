@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wildbench.datasets.savanna import SavannaConfig, SavannaSuite, world
-from wildbench.datasets.savanna.animals import IS_BIRD, place_animals
+from wildbench.datasets.savanna.animals import IS_BIRD, position_animals
 from wildbench.datasets.savanna.bodies import body_parts, part_roles
 from wildbench.datasets.savanna.frames import Frames, draw_frames
 from wildbench.datasets.savanna.locations import Location, ShiftStrengths, draw_location
@@ -22,7 +22,7 @@ from wildpdiff.rng import numpy_generator
 FULL = ShiftStrengths(1.0, 1.0, 1.0)
 
 
-def place(index: int = 0) -> Location:
+def location_at(index: int = 0) -> Location:
     return draw_location(0, "seen", index, FULL)
 
 
@@ -52,7 +52,7 @@ def test_capsules_equal_the_textbook_formula() -> None:
 
 @pytest.mark.parametrize("size", [40, 56])
 def test_a_batch_equals_one_picture_after_the_other(size: int) -> None:
-    location = place(2)
+    location = location_at(2)
     scene = draw_scene(location, size)
     labels = np.tile(np.arange(17), 4)
     frames = draw_frames(location, numpy_generator(0, "batch"), len(labels), labels, np.arange(len(labels)) % 3 == 0)
@@ -72,7 +72,7 @@ def test_an_animal_changes_only_pixels_near_its_capsules() -> None:
     changed = np.abs(with_animal - render(location, scene, blank_twin(frames), size)).max(axis=-1) > 0
     for bird in (False, True):
         index = np.flatnonzero(IS_BIRD[labels] == bird)
-        parts = place_animals(location, frames.take(index), size).parts
+        parts = position_animals(location, frames.take(index), size).parts
         for own, i in zip(parts, index, strict=True):
             visible = [tuple(map(float, part)) for part in own if part[4] > 0]
             for row, column in np.argwhere(changed[i]):
@@ -81,7 +81,7 @@ def test_an_animal_changes_only_pixels_near_its_capsules() -> None:
 
 def test_blank_frames_lack_animals() -> None:
     """Blank frames differ from the scene by light and noise alone; near animals in the open stand out."""
-    location = place(4)
+    location = location_at(4)
     scene = draw_scene(location, 40)
     labels = np.concatenate([np.full(40, world.BLANK), np.tile(np.arange(16), 3)])
     frames = draw_frames(location, numpy_generator(0, "blank"), 88, labels, np.zeros(88, dtype=bool))
@@ -94,7 +94,7 @@ def test_blank_frames_lack_animals() -> None:
 
 
 def test_infrared_frames_are_gray_and_day_frames_are_not() -> None:
-    location = place(3)
+    location = location_at(3)
     night = np.arange(40) % 2 == 0
     frames = draw_frames(location, numpy_generator(0, "night"), 40, None, night)
     images = render(location, draw_scene(location, 40), frames, 40).astype(int)
@@ -103,7 +103,7 @@ def test_infrared_frames_are_gray_and_day_frames_are_not() -> None:
 
 
 def test_the_cast_shifts_red_against_blue() -> None:
-    location = place(5)
+    location = location_at(5)
     scene, frames = (
         draw_scene(location, 40),
         draw_frames(location, numpy_generator(0, "cast"), 40, None, np.zeros(40, bool)),
@@ -118,7 +118,7 @@ def test_the_cast_shifts_red_against_blue() -> None:
 
 def test_a_location_without_light_shift_keeps_the_light_pairs_apart() -> None:
     """Under one cast the mean colours of a light pair's coats differ, by day and in infrared."""
-    location = replace(place(6), cast=np.zeros(2))
+    location = replace(location_at(6), cast=np.zeros(2))
     scene = draw_scene(location, 40)
     for first, second in world.LIGHT_PAIRS:
         for infrared in (False, True):
@@ -135,7 +135,7 @@ def test_a_location_without_light_shift_keeps_the_light_pairs_apart() -> None:
 
 
 def test_the_scene_is_the_same_at_every_size() -> None:
-    location = place(7)
+    location = location_at(7)
     large = draw_scene(location, 80).day.back[1].reshape(3, 40, 2, 40, 2).mean(axis=(2, 4))
     small = draw_scene(location, 40).day.back[1]
     assert np.abs(large - small).mean() < 0.03
@@ -161,7 +161,7 @@ def test_every_part_has_a_role_and_the_head_follows_the_bow(bird: bool) -> None:
 
 
 def test_rendering_is_fast_enough() -> None:
-    """2,000 pictures a second on a free core; a fifth of it is asked for here, where other work may run beside."""
+    """2,000 pictures a second on a free core; a fifth is required here, since other work may run at the same time."""
     task = SavannaSuite(SavannaConfig(seen=2)).tasks("seen")[1]
     task.data("validation")
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""The shift of the locations: what tells it, how strong it is, and that it looks like real networks' statistics."""
+"""The shift of the locations: its causes, its strength, and its likeness to the statistics of real networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FULL = ShiftStrengths(1.0, 1.0, 1.0)
 
 
 @pytest.fixture(scope="module")
-def places() -> list[Location]:
+def locations() -> list[Location]:
     return [draw_location(0, "seen", i, FULL) for i in range(300)]
 
 
@@ -50,46 +50,46 @@ def test_each_part_of_the_shift_has_its_own_knob() -> None:
         assert not np.allclose(location.prior, flat.prior)
 
 
-def test_statistics_of_a_site_are_like_the_real_ones(places: list[Location]) -> None:
+def test_statistics_of_a_site_are_like_the_real_ones(locations: list[Location]) -> None:
     rng = np.random.default_rng(0)
-    counts = np.array([rng.multinomial(160, place.prior) for place in places])
+    counts = np.array([rng.multinomial(160, location.prior) for location in locations])
     shares = counts / counts.sum(axis=1, keepdims=True)
     entropy = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1)
     animals = counts[:, : world.BLANK]
     top = animals.max(axis=1) / animals.sum(axis=1)
-    blank = np.array([place.prior[world.BLANK] for place in places])
+    blank = np.array([location.prior[world.BLANK] for location in locations])
     assert 8 <= np.median((counts > 0).sum(axis=1)) <= 13
     assert 4.5 <= np.median(np.exp(entropy)) <= 7.0
     assert 0.40 <= np.median(top) <= 0.60
     assert 0.12 <= np.median(blank) <= 0.20
     assert world.BLANK_RANGE[0] <= blank.min()
     assert blank.max() <= world.BLANK_RANGE[1]
-    assert 0.22 <= np.mean([place.night_share for place in places]) <= 0.36
+    assert 0.22 <= np.mean([location.night_share for location in locations]) <= 0.36
 
 
-def test_every_species_lives_somewhere(places: list[Location]) -> None:
-    best = np.array([place.prior for place in places]).max(axis=0)
+def test_every_species_lives_somewhere(locations: list[Location]) -> None:
+    best = np.array([location.prior for location in locations]).max(axis=0)
     assert best.min() > 0.02
 
 
-def test_metadata_tell_nothing_of_the_light_nor_of_the_scene(places: list[Location]) -> None:
+def test_metadata_are_independent_of_the_light_and_of_the_scene(locations: list[Location]) -> None:
     numbers = np.array(
         [
-            [place.latitude, place.longitude, place.elevation, place.canopy_cover, place.camera_height]
-            + [place.habitat == habitat for habitat in range(5)]
-            + [place.camera_model == model for model in range(4)]
-            for place in places
+            [location.latitude, location.longitude, location.elevation, location.canopy_cover, location.camera_height]
+            + [location.habitat == habitat for habitat in range(5)]
+            + [location.camera_model == model for model in range(4)]
+            for location in locations
         ],
         dtype=float,
     )
-    hidden = np.array([[*place.cast, place.lushness, place.stones] for place in places])
+    hidden = np.array([[*location.cast, location.lushness, location.stones] for location in locations])
     correlation = np.corrcoef(numbers.T, hidden.T)[: numbers.shape[1], numbers.shape[1] :]
     # 56 correlations of 300 independent draws: the largest is expected near 0.15.
     assert np.abs(correlation).max() < 0.2
 
 
-def test_clines_run_both_ways_and_few_sites_lie_on_the_border(places: list[Location]) -> None:
-    cline = np.array([place.cline for place in places])
+def test_clines_run_both_ways_and_few_sites_lie_on_the_border(locations: list[Location]) -> None:
+    cline = np.array([location.cline for location in locations])
     share = (cline > 0).mean(axis=0)
     assert share.min() > 0.35
     assert share.max() < 0.65
@@ -97,21 +97,21 @@ def test_clines_run_both_ways_and_few_sites_lie_on_the_border(places: list[Locat
 
 
 @pytest.mark.parametrize("pair", range(4))
-def test_a_cline_swaps_the_coats_of_its_pair(places: list[Location], pair: int) -> None:
+def test_a_cline_swaps_the_coats_of_its_pair(locations: list[Location], pair: int) -> None:
     first, second = world.CLINE_PAIRS[pair]
     labels = np.repeat([first, second], 200)
     means = []
-    for place in (max(places, key=lambda p: p.cline[pair]), min(places, key=lambda p: p.cline[pair])):
-        coat = draw_frames(place, numpy_generator(0, "coats"), 400, labels).coat
+    for location in (max(locations, key=lambda p: p.cline[pair]), min(locations, key=lambda p: p.cline[pair])):
+        coat = draw_frames(location, numpy_generator(0, "coats"), 400, labels).coat
         means.append((coat[:200].mean(), coat[200:].mean()))
     (here_first, here_second), (there_first, there_second) = means
     assert here_first > 0.8 > -0.8 > here_second
     assert there_first < -0.8 < 0.8 < there_second
 
 
-def test_a_light_pairs_coats_overlap_under_other_casts(places: list[Location]) -> None:
+def test_a_light_pairs_coats_overlap_under_other_casts(locations: list[Location]) -> None:
     """Coat plus cast, the light that reaches the sensor: one species here is as the other one there."""
-    casts = np.array([place.cast for place in places])
+    casts = np.array([location.cast for location in locations])
     for axis in range(2):
         light = casts[:, axis]
         first_in_the_dark = world.LIGHT_COAT + light[light < 0].mean()

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from refusals import refused
 from toys import ToySuite
 from wildbench.interpolation.interpolation import (
-    PLACES,
+    POSITIONS,
     TaskPair,
     choose_pairs,
     description_similarity,
@@ -27,7 +28,7 @@ def distances(count: int) -> torch.Tensor:
 def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
     similarity = distances(40)
     pairs = choose_pairs(similarity, range(40), 4, 5, seed=1)
-    places = [place for pair in pairs for place in (pair.first, pair.second)]
+    places = [index for pair in pairs for index in (pair.first, pair.second)]
     assert len(places) == len(set(places)) == 26
     by_group = {
         group: [pair.similarity for pair in pairs if pair.group == group] for group in ("high", "middle", "low")
@@ -41,15 +42,15 @@ def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
 
 def test_only_eligible_tasks_are_paired_and_too_few_are_refused() -> None:
     pairs = choose_pairs(distances(40), range(0, 40, 2), 3, 3, seed=1)
-    assert {place % 2 for pair in pairs for place in (pair.first, pair.second)} == {0}
-    with pytest.raises(DataError, match=r"12 pairs of different tasks need 24 tasks .* there are 20"):
+    assert {index % 2 for pair in pairs for index in (pair.first, pair.second)} == {0}
+    with refused(DataError, 12, 24, 20):
         choose_pairs(distances(40), range(0, 40, 2), 4, 4, seed=1)
 
 
 def test_similarity_is_one_to_itself_and_falls_with_the_level(toy_fit: FittedGenerator) -> None:
     generator = toy_fit.generator
-    told = [task.description for task in ToySuite().tasks("seen")]
-    embeddings = torch.stack([generator.conditions.encode(entry).values for entry in told])
+    descriptions = [task.description for task in ToySuite().tasks("seen")]
+    embeddings = torch.stack([generator.conditions.encode(entry).values for entry in descriptions])
     similarity = description_similarity(generator, embeddings)
     torch.testing.assert_close(similarity.diagonal(), torch.ones(5))
     torch.testing.assert_close(similarity, similarity.T)
@@ -65,7 +66,7 @@ def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, t
     assert [path.way for path in found.paths] == ["conditions", "latents", "adapters"] * 2
     finals = toy_zoo.task_adapters()
     for path in found.paths:
-        assert path.places == PLACES
+        assert path.places == POSITIONS
         if path.way == "adapters":
             for name, end, line in ((path.first, 0, path.first_accuracy), (path.second, -1, path.second_accuracy)):
                 assert line[end] == accuracies(toy_backbone, tests[name], [finals[name]])[0]
@@ -73,7 +74,7 @@ def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, t
         assert set(pair.alignment) == set(found.alignments) == {"connectivity", "cosine", "principal angles"}
         assert pair.finetuned[0] == accuracies(toy_backbone, tests[pair.first], [finals[pair.first]])[0]
     assert found.pairs[0].condition_distance == pytest.approx(0.1)
-    # Half-way to a place that is alike, more of both remains than half-way to one that is not.
+    # Half-way to a index that is alike, more of both remains than half-way to one that is not.
     assert found.pairs[0].alignment["cosine"] > found.pairs[1].alignment["cosine"]
     again = interpolate([toy_fit.generator], seen, tests, pairs, samples=2, seed=0)
     assert again == found
@@ -96,5 +97,5 @@ def test_gainful_tasks_are_those_that_fine_tuning_helps(
         )
         gains.append(after - before)
     cut = float(np.median(gains))
-    assert gainful_tasks(seen, cut) == tuple(place for place, gain in enumerate(gains) if gain >= cut)
+    assert gainful_tasks(seen, cut) == tuple(index for index, gain in enumerate(gains) if gain >= cut)
     assert gainful_tasks(seen, 2.0) == ()

@@ -10,7 +10,7 @@ import pytest
 from wildbench.interpolation.interpolation_summary import SIMILARITY, kept_curve, midpoint_kept, ways_of
 from wildbench.study_sections import Interpolation, InterpolationPair, InterpolationPath
 
-PLACES = (0.0, 0.5, 1.0)
+POSITIONS = (0.0, 0.5, 1.0)
 
 
 def pair(number: int, middle: tuple[float, float], **other: Any) -> tuple[InterpolationPair, InterpolationPath]:
@@ -25,7 +25,7 @@ def pair(number: int, middle: tuple[float, float], **other: Any) -> tuple[Interp
     }
     names = (f"a{number}", f"b{number}")
     first, second = (0.8, middle[0], 0.6), (0.7, middle[1], 0.8)
-    return InterpolationPair(*names, **values), InterpolationPath(*names, "latents", PLACES, first, second)
+    return InterpolationPair(*names, **values), InterpolationPath(*names, "latents", POSITIONS, first, second)
 
 
 def section(*entries: tuple[InterpolationPair, InterpolationPath]) -> Interpolation:
@@ -81,7 +81,7 @@ def test_a_missing_alignment_number_is_left_out() -> None:
 def test_a_curve_starts_at_the_task_itself_for_both_tasks() -> None:
     curve = kept_curve(section(pair(0, (0.7, 0.75)), pair(1, (0.7, 0.75))), "latents", "high")
     assert curve is not None
-    assert curve.places == PLACES
+    assert curve.positions == POSITIONS
     assert [gain.value for gain in curve.gains] == pytest.approx([1.0, 0.5, 0.0])
 
 

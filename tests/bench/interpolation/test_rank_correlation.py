@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from refusals import refused
 from wildbench.interpolation.rank_correlation import spearman
 from wildpdiff.errors import DataError
 
@@ -50,5 +51,5 @@ def test_it_is_undefined_for_few_pairs_and_for_a_side_that_does_not_vary() -> No
 
 
 def test_what_was_not_measured_is_refused() -> None:
-    with pytest.raises(DataError, match="finite"):
+    with refused(DataError):
         spearman(np.array([0.0, 1.0, np.nan, 2.0]), np.arange(4.0))

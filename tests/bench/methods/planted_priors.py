@@ -1,4 +1,4 @@
-"""Tasks whose images tell nothing and whose frequencies of classes are told by one number of the metadata."""
+"""Tasks with uninformative images, whose label frequencies follow one number of the metadata."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ UNSEEN = tuple(PriorTask(f"unseen-{number}", level) for number, level in enumera
 
 
 def planted(folder: Path, lora: LoraSpec = toys.LORA, tasks: int = 12) -> SeenTasks:
-    """The seen tasks of the planted world, fine-tuned."""
+    """The seen tasks of the planted tasks, fine-tuned."""
     backbone = toys.backbone(lora=lora)
     seen = [PriorTask(f"seen-{number}", float(level)) for number, level in enumerate(np.linspace(-1, 1, tasks))]
     data = FeatureCache(backbone, seen, FINETUNE.batch)
     zoo = build_zoo(folder, backbone, seen, "planted", FINETUNE, features=data)
-    told = [task.description for task in seen]
-    encoder = fit_fusion(told, toys.SCHEMA, backbone.image_features, components=2)
-    return SeenTasks(backbone, zoo, told, encoder, {}, data, seed=0)
+    descriptions = [task.description for task in seen]
+    encoder = fit_fusion(descriptions, toys.SCHEMA, backbone.image_features, components=2)
+    return SeenTasks(backbone, zoo, descriptions, encoder, {}, data, seed=0)
 
 
 def with_seed(seen: SeenTasks, seed: int) -> SeenTasks:
@@ -62,7 +62,7 @@ def with_seed(seen: SeenTasks, seed: int) -> SeenTasks:
 
 
 def accuracy(seen: SeenTasks, source: Source) -> float:
-    """Mean accuracy on the unseen tasks, which are told by their metadata and backgrounds."""
+    """Mean accuracy on the unseen tasks, described by their metadata and backgrounds."""
     scores = []
     for task in UNSEEN:
         scores += accuracies(seen.backbone, test_set(seen.backbone, task), source.sample(task.description, 1, 0))

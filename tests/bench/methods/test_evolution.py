@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import toys
+from refusals import refused
 from wildbench.methods.evolution import EvolutionConfig, EvolutionSource, SearchSpace, evolve, latent_space, raw_space
 from wildbench.methods.few_labels import few_labels
 from wildpdiff.autoencoder.pca import PCAAutoencoder
@@ -50,15 +51,15 @@ def quadratic(diagonal: bool) -> SearchSpace:
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_it_finds_the_minimum_of_a_bowl(diagonal: bool) -> None:
     center = torch.tensor([0.2, -1.9, 0.0, 2.0])
-    config = EvolutionConfig(generations=50, population=12, step=0.5)
+    config = EvolutionConfig(generations=40, population=12, step=0.5)
     found = evolve(quadratic(diagonal), bowl(center), config, numpy_generator(0, "bowl"))
     torch.testing.assert_close(found.point, center, rtol=0.0, atol=0.02)
-    assert len(found.best) == 51
+    assert len(found.best) == 41
     assert float(found.best[0]) == pytest.approx(float((quadratic(diagonal).start - center).square().sum()))
     assert float(found.best[-1]) < 1e-2 * float(found.best[0])
 
 
-def test_the_first_population_spreads_as_the_space_says() -> None:
+def test_the_first_population_has_the_spread_of_the_space() -> None:
     drawn: list[Tensor] = []
 
     def keep(points: Tensor) -> Tensor:
@@ -97,13 +98,13 @@ def test_it_seeds_nothing_globally_prints_nothing_and_writes_nothing(
 
 
 def test_a_loss_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(TrainingError, match=r"not finite in generation 1"):
+    with refused(TrainingError, 1):
         evolve(quadratic(False), lambda points: points.sum(1) * torch.nan, CONFIG, numpy_generator(0, "nan"))
 
 
 @pytest.mark.parametrize("change", [{"generations": 0}, {"population": 3}, {"step": 0.0}])
 def test_a_budget_of_nothing_is_refused(change: dict[str, float]) -> None:
-    with pytest.raises(TrainingError, match=r"at least 1 generation of 4"):
+    with refused(TrainingError, *(f"{value:g}" for value in change.values())):
         EvolutionConfig(**change)  # type: ignore[arg-type]
 
 
@@ -139,14 +140,15 @@ def test_raw_search_leaves_factor_a(spaces: dict[str, SearchSpace], toy_zoo: Zoo
 
 
 def test_raw_search_needs_a_spread(toy_zoo: Zoo) -> None:
-    with pytest.raises(DataError, match=r"no spread to search in"):
+    with refused(DataError):
         raw_space(toy_zoo.initial, SeenAdapters.of([toy_zoo.initial] * 2))
 
 
 def test_seeds_decide(spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache) -> None:
-    told = Description(task_id=NAMES[0])
+    description = Description(task_id=NAMES[0])
     one, same, other = (
-        EvolutionSource(spaces["raw"], data, toy_backbone, 2, CONFIG, seed).sample(told, 1, 0)[0] for seed in (0, 0, 1)
+        EvolutionSource(spaces["raw"], data, toy_backbone, 2, CONFIG, seed).sample(description, 1, 0)[0]
+        for seed in (0, 0, 1)
     )
     assert one.distance(same) == 0.0
     assert one.distance(other) > 0.0
@@ -168,7 +170,7 @@ def test_names_budget_and_labels_are_on_record(
 def test_it_refuses_no_labels_and_unknown_tasks(
     spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache
 ) -> None:
-    with pytest.raises(DataError, match=r"at least 1"):
+    with refused(DataError, 0):
         EvolutionSource(spaces["raw"], data, toy_backbone, 0, CONFIG)
-    with pytest.raises(DescriptionError, match=r"no labelled images of task 'nowhere'"):
+    with refused(DescriptionError, "nowhere"):
         EvolutionSource(spaces["raw"], data, toy_backbone, 2, CONFIG).sample(Description(task_id="nowhere"), 1, 0)

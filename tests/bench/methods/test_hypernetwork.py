@@ -6,18 +6,19 @@ import pytest
 import torch
 from planted_priors import UNSEEN, accuracy, planted, with_seed
 
+from refusals import refused
 from wildbench.methods.hypernetwork import HypernetworkConfig, HypernetworkLoss, HypernetworkSource
 from wildpdiff.artifact import safetensors_bytes
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.errors import DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
 
 LOSSES: tuple[HypernetworkLoss, ...] = ("reconstruction", "task")
-TRAINING = NetworkTraining(steps=40, tasks=6, warmup=5, look_every=8, averaging=0.9)
+TRAINING = NetworkTraining(steps=40, tasks=6, warmup=5, evaluate_every=8, averaging=0.9)
 CONFIG = HypernetworkConfig(TRAINING, directions=4, hidden=16, learning_rate=1e-2, images=8)
-SHORT = replace(CONFIG, training=replace(TRAINING, steps=4, look_every=2))
+SHORT = replace(CONFIG, training=replace(TRAINING, steps=4, evaluate_every=2))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def tensors_of(source: HypernetworkSource, description: Description = UNSEEN[0].
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_it_learns_what_the_description_tells(
+def test_it_learns_from_the_description(
     seen: SeenTasks, trained: dict[HypernetworkLoss, HypernetworkSource], loss: HypernetworkLoss
 ) -> None:
     source = trained[loss]
@@ -82,20 +83,20 @@ def test_one_part_is_enough(
 def test_an_empty_description_is_refused(
     trained: dict[HypernetworkLoss, HypernetworkSource], loss: HypernetworkLoss
 ) -> None:
-    with pytest.raises(DescriptionError, match=r"The description has nothing; .* Give at least one"):
+    with refused(DescriptionError):
         trained[loss].sample(Description(), 1, 0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_seed_decides_the_bytes(seen: SeenTasks, loss: HypernetworkLoss) -> None:
-    fixed = replace(SHORT, training=replace(SHORT.training, steps=6, look_every=6))
+    fixed = replace(SHORT, training=replace(SHORT.training, steps=6, evaluate_every=6))
     first, again, other = (tensors_of(HypernetworkSource(with_seed(seen, s), loss, fixed)) for s in (0, 0, 1))
     assert safetensors_bytes(first) == safetensors_bytes(again) != safetensors_bytes(other)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_diverging_rate_is_named(seen: SeenTasks, loss: HypernetworkLoss) -> None:
-    with pytest.raises(TrainingError, match=r"hypernetwork, .* diverged at step \d+"):
+    with refused(TrainingError, "hypernetwork"):
         HypernetworkSource(seen, loss, replace(CONFIG, learning_rate=1e25))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted_priors import UNSEEN, accuracy, planted, with_seed
 
+from refusals import refused
 from wildbench.methods.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
@@ -17,9 +18,9 @@ from wildpdiff.errors import DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
 
-TRAINING = NetworkTraining(steps=60, tasks=6, warmup=5, look_every=10, averaging=0.9)
+TRAINING = NetworkTraining(steps=60, tasks=6, warmup=5, evaluate_every=10, averaging=0.9)
 CONFIG = MultiTaskConfig(TRAINING, images=8, learning_rate=5e-3, offset_rate=2e-2)
-SHORT = replace(CONFIG, training=replace(TRAINING, steps=4, look_every=2))
+SHORT = replace(CONFIG, training=replace(TRAINING, steps=4, evaluate_every=2))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> SeenTasks:
 
 
 @pytest.fixture(scope="module")
-def told(seen: SeenTasks) -> MultiTaskSource:
+def described(seen: SeenTasks) -> MultiTaskSource:
     return MultiTaskSource(seen, True, CONFIG)
 
 
@@ -36,21 +37,21 @@ def tensors_of(source: MultiTaskSource, description: Description = UNSEEN[0].des
     return dict(source.sample(description, 1, 0)[0].tensors)
 
 
-def test_a_description_that_tells_the_prior_helps_and_training_lowers_the_loss(
-    seen: SeenTasks, told: MultiTaskSource
+def test_a_description_with_the_prior_helps_and_training_lowers_the_loss(
+    seen: SeenTasks, described: MultiTaskSource
 ) -> None:
     without = MultiTaskSource(seen, False, CONFIG)
-    assert accuracy(seen, told) > 0.8
+    assert accuracy(seen, described) > 0.8
     assert accuracy(seen, without) < 0.65
-    losses, looks = told.fit.losses, told.fit.held_out_losses
+    losses, looks = described.fit.losses, described.fit.held_out_losses
     assert losses[-10:].mean() < 0.8 * losses[:5].mean()
-    assert told.fit.steps > 0
+    assert described.fit.steps > 0
     assert looks.min() < 0.8 * looks[0]
-    assert told.fit.steps == TRAINING.evaluation_steps[int(looks.argmin())]
+    assert described.fit.steps == TRAINING.evaluation_steps[int(looks.argmin())]
 
 
-def test_the_description_moves_the_classifier_bias_alone(seen: SeenTasks, told: MultiTaskSource) -> None:
-    low, high = (tensors_of(told, task.description) for task in (UNSEEN[0], UNSEEN[-1]))
+def test_the_description_moves_the_classifier_bias_alone(seen: SeenTasks, described: MultiTaskSource) -> None:
+    low, high = (tensors_of(described, task.description) for task in (UNSEEN[0], UNSEEN[-1]))
     assert [name for name in low if not torch.equal(low[name], high[name])] == ["base_model.model.classifier.bias"]
     initial = seen.zoo.initial.tensors
     assert any(not torch.equal(low[name], initial[name]) for name in low if ".lora_B." in name)
@@ -63,18 +64,18 @@ def test_without_the_description_every_task_has_the_same_adapter(seen: SeenTasks
 
 
 @pytest.mark.parametrize("part", ["metadata", "backgrounds"])
-def test_one_part_is_enough(told: MultiTaskSource, part: str) -> None:
+def test_one_part_is_enough(described: MultiTaskSource, part: str) -> None:
     biases = []
     for task in (UNSEEN[0], UNSEEN[-1]):
         description = Description(**{part: getattr(task.description, part)})
-        biases.append(tensors_of(told, description)["base_model.model.classifier.bias"])
+        biases.append(tensors_of(described, description)["base_model.model.classifier.bias"])
     # Class 1 is rarer in the first of the two tasks.
     assert (biases[0][1] - biases[0][0]) < (biases[1][1] - biases[1][0])
 
 
-def test_an_empty_description_is_refused_where_it_is_read(told: MultiTaskSource) -> None:
-    with pytest.raises(DescriptionError, match=r"The description has nothing; .* Give at least one"):
-        told.sample(Description(), 1, 0)
+def test_an_empty_description_is_refused_where_it_is_read(described: MultiTaskSource) -> None:
+    with refused(DescriptionError):
+        described.sample(Description(), 1, 0)
 
 
 @pytest.mark.parametrize("reads", [False, True])
@@ -93,29 +94,29 @@ def test_factor_a_can_be_left_at_its_initialisation(seen: SeenTasks) -> None:
 
 
 def test_a_diverging_rate_is_named(seen: SeenTasks) -> None:
-    with pytest.raises(TrainingError, match=r"multi-task adapter diverged at step \d+"):
+    with refused(TrainingError, "multi-task adapter"):
         MultiTaskSource(seen, False, replace(CONFIG, learning_rate=1e25))
 
 
 def test_a_classifier_without_bias_cannot_read_a_description(tmp_path: Path) -> None:
     bare = planted(tmp_path / "zoo", LoraSpec(2, 3.0, ("conv1", "body")), tasks=2)
-    with pytest.raises(TrainingError, match="no classifier with a bias for its 3 classes"):
+    with refused(TrainingError, 3):
         MultiTaskSource(bare, True, SHORT)
     MultiTaskSource(bare, False, SHORT)
 
 
 def test_a_training_of_no_updates_is_refused() -> None:
-    with pytest.raises(TrainingError, match="at least 1"):
+    with refused(TrainingError, 0):
         NetworkTraining(steps=0)
 
 
 def test_a_task_without_training_images_is_refused() -> None:
     none, labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(DataError, match="Task 'bare' has no training images"):
+    with refused(DataError, "bare"):
         TaskImages((TaskFeatures("bare", none, labels, none, labels),), 0)
 
 
-def test_a_held_out_task_is_always_looked_at_through_the_same_images(seen: SeenTasks) -> None:
+def test_a_held_out_task_is_always_evaluated_on_the_same_images(seen: SeenTasks) -> None:
     images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), 0)
     tasks = torch.tensor([3, 1])
     first, again = images.fixed(tasks, 4), images.fixed(tasks, 4)
@@ -124,5 +125,5 @@ def test_a_held_out_task_is_always_looked_at_through_the_same_images(seen: SeenT
         for image, label in zip(first.inputs[row], first.labels[row], strict=True):
             own = images.tasks[task]
             inputs = torch.cat([own.train, own.validation])
-            places = (inputs == image).flatten(1).all(1).nonzero()[:, 0]
-            assert torch.cat([own.train_labels, own.validation_labels])[places[0]] == label
+            rows = (inputs == image).flatten(1).all(1).nonzero()[:, 0]
+            assert torch.cat([own.train_labels, own.validation_labels])[rows[0]] == label

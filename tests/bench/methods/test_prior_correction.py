@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from refusals import refused
 from wildbench.methods.prior_correction import (
     PSEUDO_COUNTS,
     PredictedPriorSource,
@@ -23,22 +24,20 @@ from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.kernel import fit_kernel_mean
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.disk import write_file
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.plan import ZooPlan
-from wildpdiff.zoo.shards import INITIAL
-from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.store import INITIAL, Zoo, ZooPlan
 
 SCHEMA = MetadataSchema((MetadataField("x", "number"),))
 CLASSES = ("dark", "grey", "bright")
 GREYS = np.array([90.0, 128.0, 166.0])
 NOISE = 28.0
-PLACES = np.linspace(-1.0, 1.0, 24)
+SITES = np.linspace(-1.0, 1.0, 24)
 
 
 def prior_at(x: float) -> npt.NDArray[np.float64]:
@@ -47,7 +46,7 @@ def prior_at(x: float) -> npt.NDArray[np.float64]:
     return np.asarray(raw / raw.sum())
 
 
-POOLED = np.mean([prior_at(x) for x in PLACES], axis=0)
+POOLED = np.mean([prior_at(x) for x in SITES], axis=0)
 
 
 def pictures(labels: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -82,16 +81,16 @@ def backbone_with(saved: tuple[str, ...]) -> Backbone:
 
 
 def seen_tasks(folder: Path, saved: tuple[str, ...] = ("classifier",)) -> SeenTasks:
-    """Places that differ in their label frequencies and in nothing else."""
+    """Sites that differ in their label frequencies and in nothing else."""
     backbone = backbone_with(saved)
-    names = tuple(f"t{number}" for number in range(len(PLACES)))
+    names = tuple(f"t{number}" for number in range(len(SITES)))
     parameters = backbone.module.named_parameters()
     initial = {f"{PEFT_PREFIX}{name}": value.detach().clone() for name, value in parameters if saved}
     write_file(folder / INITIAL, safetensors_bytes(initial))
     zoo = Zoo(folder, ZooPlan(backbone.adapter_config, "planted", names, 20, {}, 0), pa.table({}))
-    descriptions = [Description(metadata={"x": float(x)}) for x in PLACES]
+    descriptions = [Description(metadata={"x": float(x)}) for x in SITES]
     known = {}
-    for name, x in zip(names, PLACES, strict=True):
+    for name, x in zip(names, SITES, strict=True):
         rng = numpy_generator(0, "planted priors", name)
         train, held_out = labels_at(x, 120, rng), labels_at(x, 60, rng)
         stems = [backbone.stem(pictures(labels, rng)) for labels in (train, held_out)]
@@ -142,7 +141,7 @@ def test_the_bias_is_found_and_its_absence_refused(seen: SeenTasks, tmp_path: Pa
     assert classifier_bias(seen.zoo.initial) == f"{PEFT_PREFIX}classifier.bias"
     bare = seen_tasks(tmp_path / "zoo", saved=())
     for source in (PredictedPriorSource, UnlabelledPriorSource):
-        with pytest.raises(AdapterMismatchError, match=r"'bayes' hold no classifier bias .* saved whole: none"):
+        with refused(AdapterMismatchError, "bayes"):
             source(bare)
 
 
@@ -150,7 +149,7 @@ def test_the_bias_is_found_and_its_absence_refused(seen: SeenTasks, tmp_path: Pa
 
 
 def posteriors(prior: npt.NDArray[np.float64], n: int, seed: int = 0) -> Tensor:
-    """What a right classifier, trained under the pooled frequencies, says of pictures with other frequencies."""
+    """Predictions of a right classifier, trained under the pooled frequencies, on pictures with other frequencies."""
     rng = numpy_generator(seed, "posteriors")
     labels = rng.choice(3, n, p=prior)
     grey = GREYS[labels] + NOISE * rng.normal(size=n)
@@ -214,14 +213,14 @@ def test_an_absent_class_is_made_impossible_and_stays_finite() -> None:
 
 
 def test_the_adapter_shifts_the_logits_and_nothing_else(seen: SeenTasks, estimated: UnlabelledPriorSource) -> None:
-    asked = described(0.7)
-    adapter = estimated.sample(asked, 1, 0)[0]
+    query = described(0.7)
+    adapter = estimated.sample(query, 1, 0)[0]
     seen.backbone.check(adapter)
-    assert asked.examples is not None
-    features = seen.backbone.stem(asked.examples)
+    assert query.examples is not None
+    features = seen.backbone.stem(query.examples)
     shift = seen.backbone.predict(features, adapter.tensors) - seen.backbone.predict(features)
     pooled = label_priors([seen.data(name).train_labels for name in seen.zoo.tasks], 3).pooled
-    assert torch.allclose(shift, (estimated.log_prior(asked) - pooled).expand_as(shift), atol=1e-4)
+    assert torch.allclose(shift, (estimated.log_prior(query) - pooled).expand_as(shift), atol=1e-4)
     assert float(shift.abs().max()) > 0.5
 
 
@@ -229,13 +228,13 @@ def test_the_adapter_shifts_the_logits_and_nothing_else(seen: SeenTasks, estimat
 def test_both_priors_are_near_the_truth_and_help_where_only_labels_shift(
     seen: SeenTasks, predicted: PredictedPriorSource, estimated: UnlabelledPriorSource, x: float
 ) -> None:
-    asked, floor = described(x), accuracy(seen.backbone, seen.zoo.initial, x)
+    query, floor = described(x), accuracy(seen.backbone, seen.zoo.initial, x)
     for source in (predicted, estimated):
-        assert source.log_prior(asked).exp().numpy() == pytest.approx(prior_at(x), abs=0.1)
-        assert accuracy(seen.backbone, source.sample(asked, 1, 0)[0], x) > floor + 0.04
+        assert source.log_prior(query).exp().numpy() == pytest.approx(prior_at(x), abs=0.1)
+        assert accuracy(seen.backbone, source.sample(query, 1, 0)[0], x) > floor + 0.04
 
 
-def test_strength_and_smoothing_suit_a_world_where_bayes_rule_holds(
+def test_strength_and_smoothing_suit_tasks_where_bayes_rule_holds(
     predicted: PredictedPriorSource, estimated: UnlabelledPriorSource
 ) -> None:
     assert 0.5 <= predicted.strength <= 1.6
@@ -244,22 +243,22 @@ def test_strength_and_smoothing_suit_a_world_where_bayes_rule_holds(
     assert predicted.mean.relative_error < 0.2
 
 
-def test_descriptions_that_tell_nothing_of_labels_hardly_move_the_logits(seen: SeenTasks) -> None:
-    order = numpy_generator(3, "shuffled").permutation(len(PLACES))
-    descriptions = [seen.descriptions[int(place)] for place in order]
+def test_descriptions_independent_of_labels_hardly_move_the_logits(seen: SeenTasks) -> None:
+    order = numpy_generator(3, "shuffled").permutation(len(SITES))
+    descriptions = [seen.descriptions[int(row)] for row in order]
     shuffled = replace(seen, descriptions=descriptions)
     source = PredictedPriorSource(shuffled)
     right = PredictedPriorSource(seen)
-    asked = described(0.9)
+    query = described(0.9)
     pooled = torch.from_numpy(POOLED).log().float()
-    away = [float((entry.strength * (entry.log_prior(asked) - pooled)).norm()) for entry in (source, right)]
+    away = [float((entry.strength * (entry.log_prior(query) - pooled)).norm()) for entry in (source, right)]
     assert away[0] < 0.35 * away[1]
 
 
 def test_leave_one_out_equals_regression_without_the_task(seen: SeenTasks) -> None:
     targets = label_priors([seen.data(name).train_labels for name in seen.zoo.tasks], 3).tasks
     mean = fit_kernel_mean(seen.encoder, seen.embeddings, targets)
-    kernel, values = mean.kernel(mean.seen).double().numpy(), targets.double().numpy()
+    kernel, values = mean.kernel_between(mean.seen, mean.seen).double().numpy(), targets.double().numpy()
     found = mean.leave_one_out().numpy()
     assert mean.terms
     for i in (0, 7, 23):
@@ -278,7 +277,7 @@ def test_a_lone_task_has_only_itself(seen: SeenTasks) -> None:
 
 
 def test_em_needs_images(estimated: UnlabelledPriorSource) -> None:
-    with pytest.raises(DescriptionError, match=r"has metadata; .* reads examples\. Give at least one"):
+    with refused(DescriptionError, "metadata", "examples"):
         estimated.sample(Description(metadata={"x": 0.1}), 1, 0)
-    with pytest.raises(DescriptionError, match=r"examples is empty\. Give at least one image"):
+    with refused(DescriptionError, "examples"):
         estimated.sample(Description(examples=np.zeros((0, 4, 4, 3), np.uint8)), 1, 0)

@@ -1,27 +1,28 @@
-"""A source refined on few labels: which labels it sees, and what it tells."""
+"""A source refined on few labels: its labels, and its provenance."""
 
 import pytest
 
 import toys
+from refusals import refused
 from wildbench.methods.few_labels import few_labels
 from wildbench.methods.refined import RefinedSource
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import LabelledData
-from wildpdiff.baselines.mean import MeanSource
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.errors import DataError, DescriptionError
-from wildpdiff.posterior.most_probable import PosteriorConfig
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.runs import RefineConfig
-from wildpdiff.refine.starts import StartingPoints
+from wildpdiff.refine.starts import Starts
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 FREE = FinetuneConfig(steps=10, batch=8, warmup=5, checkpoints=1, interval=1)
-SHORT = RefineConfig(posterior=PosteriorConfig(steps=10, batch=8), free=FREE)
+SHORT = RefineConfig(posterior=MapConfig(steps=10, batch=8), free=FREE)
 NAMES = [task.name for task in toys.ToySuite().tasks("seen")]
 
 
@@ -34,7 +35,7 @@ def source(data: LabelledData, backbone: Backbone, zoo: Zoo, k: int = 3, unlabel
     seen = SeenAdapters.of(list(zoo.task_adapters().values()))
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors - seen.vectors.mean(0), "spread of the seen tasks")
     inner = MeanSource(list(zoo.task_adapters().values()))
-    points = StartingPoints(backbone, prior, ())
+    points = Starts(backbone, prior, ())
     return RefinedSource(inner, points, data, k, config=SHORT, unlabelled=unlabelled)
 
 
@@ -42,11 +43,11 @@ def test_name_and_provenance(data: FeatureCache, toy_backbone: Backbone, toy_zoo
     refined = source(data, toy_backbone, toy_zoo)
     assert refined.name == "mean adapter, refined on 3 labels a class"
     assert source(data, toy_backbone, toy_zoo, 1).name == "mean adapter, refined on 1 label a class"
-    told = refined.sample(Description(task_id=NAMES[1]), 1, seed=6)[0].provenance
-    assert (told["source"], told["task"], told["seed"]) == (refined.name, NAMES[1], 6)
+    provenance = refined.sample(Description(task_id=NAMES[1]), 1, seed=6)[0].provenance
+    assert (provenance["source"], provenance["task"], provenance["seed"]) == (refined.name, NAMES[1], 6)
     few = len(few_labels(data(NAMES[1]), 3, 0).train_labels)
-    assert (told["labels"], told["labels_per_class"], told["unlabelled_images"]) == (few, 3, 48)
-    assert told["refined_from"]["source"] == "mean adapter"
+    assert (provenance["labels"], provenance["labels_per_class"], provenance["unlabelled_images"]) == (few, 3, 48)
+    assert provenance["refined_from"]["source"] == "mean adapter"
 
 
 def test_prepared_together_or_alone(data: FeatureCache, toy_backbone: Backbone, toy_zoo: Zoo) -> None:
@@ -71,11 +72,15 @@ class Random:
 
 
 def test_samples_of_a_random_source_are_further_starts(data: FeatureCache, toy_backbone: Backbone) -> None:
-    points = StartingPoints.without_generator(toy_backbone)
+    points = Starts.without_generator(toy_backbone)
     refined = RefinedSource(Random(toy_backbone), points, data, 3, config=SHORT, further=Random(toy_backbone))
-    told = refined.sample(Description(task_id=NAMES[0]), 1, 0)[0].provenance
-    assert set(told["start_losses"]) == {"generated", "pretrained", *(f"sample {number}" for number in range(1, 9))}
-    assert told["start_losses"]["sample 1"] == told["start_losses"]["generated"]
+    provenance = refined.sample(Description(task_id=NAMES[0]), 1, 0)[0].provenance
+    assert set(provenance["start_losses"]) == {
+        "generated",
+        "pretrained",
+        *(f"sample {number}" for number in range(1, 9)),
+    }
+    assert provenance["start_losses"]["sample 1"] == provenance["start_losses"]["generated"]
 
 
 def test_no_image_but_the_few_is_read(data: FeatureCache, toy_backbone: Backbone, toy_zoo: Zoo) -> None:
@@ -100,9 +105,9 @@ def test_no_image_but_the_few_is_read(data: FeatureCache, toy_backbone: Backbone
 
 
 def test_refusals(data: FeatureCache, toy_backbone: Backbone, toy_zoo: Zoo) -> None:
-    with pytest.raises(DataError, match="0 labels a class were asked for"):
+    with refused(DataError, 0):
         source(data, toy_backbone, toy_zoo, 0)
-    with pytest.raises(DescriptionError, match="no labelled images of task 'elsewhere'"):
+    with refused(DescriptionError, "elsewhere"):
         source(data, toy_backbone, toy_zoo).sample(Description(task_id="elsewhere"), 1, 0)
-    with pytest.raises(DescriptionError, match="The description has nothing"):
+    with refused(DescriptionError):
         source(data, toy_backbone, toy_zoo).sample(Description(), 1, 0)

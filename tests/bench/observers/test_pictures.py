@@ -12,7 +12,7 @@ import toys
 from wildbench.observers.pictures import PictureObserver
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.evaluate.run import Entrant, Scored
+from wildpdiff.evaluate.run import Method, Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.tasks.description import Description
 
@@ -38,12 +38,12 @@ def shown(
     logits = torch.nn.functional.one_hot(torch.tensor(answers), 3).float()
     test = TestSet(task, Description(), torch.zeros(8, 1), LABELS)
     adapters = [toys.random_adapter(backbone, 0)] * len(answers)
-    return Scored(split, Entrant(Named(source), condition), test, adapters, logits)  # type: ignore[arg-type]
+    return Scored(split, Method(Named(source), condition), test, adapters, logits)  # type: ignore[arg-type]
 
 
 def right_on(count: int) -> list[int]:
     """Answers that are right on the first images and wrong on the rest."""
-    return [int(label) if place < count else (int(label) + 1) % 3 for place, label in enumerate(LABELS)]
+    return [int(label) if index < count else (int(label) + 1) % 3 for index, label in enumerate(LABELS)]
 
 
 def observed(backbone: Backbone, rights: dict[str, int], each: int = 6, split: str = "unseen") -> PictureObserver:

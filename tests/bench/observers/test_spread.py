@@ -12,7 +12,7 @@ from wildbench.observers.spread import SpreadObserver, relative_spread
 from wildbench.sections import ParameterSpread
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.evaluate.run import Entrant, evaluate
+from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import TestSet, accuracies, test_set
 from wildpdiff.tasks.description import Description
 
@@ -51,23 +51,23 @@ def slow_spread(vectors: Sequence[np.ndarray], origin: np.ndarray) -> float:
 
 
 def watched(
-    backbone: Backbone, tests: list[TestSet], entrants: Sequence[Entrant], samples: int
+    backbone: Backbone, tests: list[TestSet], methods: Sequence[Method], samples: int
 ) -> tuple[ParameterSpread, ...]:
     observer = SpreadObserver(toys.random_adapter(backbone, 0))
-    evaluate("toy", {"unseen": tests}, backbone, entrants, samples=samples, observers=[observer])
+    evaluate("toy", {"unseen": tests}, backbone, methods, samples=samples, observers=[observer])
     return observer.result()
 
 
 def test_every_number_is_that_of_a_slow_calculation(toy_backbone: Backbone, tests: list[TestSet]) -> None:
-    entrants = [Entrant(Varying(toy_backbone, seed), "own", seed) for seed in (1, 2, 3)]
+    methods = [Method(Varying(toy_backbone, seed), "own", seed) for seed in (1, 2, 3)]
     given: dict[tuple[str, int], list[Adapter]] = {}
 
     class Keeper:
         def observe(self, scored) -> None:  # type: ignore[no-untyped-def]
-            given[scored.test.task, scored.entrant.generator_seed] = list(scored.adapters)
+            given[scored.test.task, scored.method.generator_seed] = list(scored.adapters)
 
     observer = SpreadObserver(toys.random_adapter(toy_backbone, 0))
-    evaluate("toy", {"unseen": tests}, toy_backbone, entrants, samples=4, observers=[observer, Keeper()])
+    evaluate("toy", {"unseen": tests}, toy_backbone, methods, samples=4, observers=[observer, Keeper()])
     (found,) = observer.result()
     origin = flat(toys.random_adapter(toy_backbone, 0))
     vectors = {key: [flat(adapter) for adapter in adapters] for key, adapters in given.items()}
@@ -83,19 +83,19 @@ def test_every_number_is_that_of_a_slow_calculation(toy_backbone: Backbone, test
 
 
 def test_one_sample_and_one_seed_have_no_spread(toy_backbone: Backbone, tests: list[TestSet]) -> None:
-    (found,) = watched(toy_backbone, tests, [Entrant(Varying(toy_backbone, 1))], samples=1)
+    (found,) = watched(toy_backbone, tests, [Method(Varying(toy_backbone, 1))], samples=1)
     assert (found.over_samples, found.over_seeds) == (None, None)
     assert (found.accuracy_over_samples, found.accuracy_over_seeds) == (None, None)
-    (several,) = watched(toy_backbone, tests, [Entrant(Varying(toy_backbone, 1))], samples=3)
+    (several,) = watched(toy_backbone, tests, [Method(Varying(toy_backbone, 1))], samples=3)
     assert several.over_samples is not None
     assert several.over_seeds is None
 
 
 def test_only_own_descriptions_of_sources_that_vary_are_watched(toy_backbone: Backbone, tests: list[TestSet]) -> None:
     fixed = Varying(toy_backbone, 1, name="fixed", stochastic=False)
-    trained = [Entrant(Varying(toy_backbone, s, name="trained", stochastic=False), "own", s) for s in (1, 2)]
-    entrants = [Entrant(fixed), Entrant(Varying(toy_backbone, 1), "shuffled"), *trained]
-    (found,) = watched(toy_backbone, tests, entrants, samples=2)
+    trained = [Method(Varying(toy_backbone, s, name="trained", stochastic=False), "own", s) for s in (1, 2)]
+    methods = [Method(fixed), Method(Varying(toy_backbone, 1), "shuffled"), *trained]
+    (found,) = watched(toy_backbone, tests, methods, samples=2)
     assert found.source == "trained"
     assert found.over_samples is None
     assert found.over_seeds is not None

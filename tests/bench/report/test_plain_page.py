@@ -1,4 +1,4 @@
-"""A plain page says the same as Markdown and as HTML, and nothing in a text becomes markup."""
+"""A plain page has the same content as Markdown and as HTML; nothing in a text becomes markup."""
 
 from wildbench.report.plain_page import PlainPage, PlainSection, PlainTable, page_html, page_markdown
 

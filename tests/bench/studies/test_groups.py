@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import toys
+from refusals import refused
 from wildbench.studies.grid import FittedSources, StudyInputs, fit_sources
 from wildbench.studies.groups import HeldOutGroups, add_groups, group_kinds, held_out_groups, task_groups
 from wildpdiff.backbones.backbone import Backbone
@@ -27,12 +28,12 @@ SCHEMA = MetadataSchema(
     )
 )
 HABITATS = ("forest", "grass", "forest", "grass", "forest", "grass", "grass", "river", None)
-"""Of the nine seen places: three, four and one; the last one's is not known."""
+"""Of the nine seen sites: three, four and one; the last one's is not known."""
 SOURCES = {"mean adapter", "nearest task", "kernel ridge regression", "additive kernel regression"}
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """A toy task with a habitat and coordinates."""
 
     toy: toys.ToyTask
@@ -51,36 +52,36 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Nine seen places on a grid of three by three."""
+class Sites:
+    """Nine seen sites on a grid of three by three."""
 
-    name: str = "places"
+    name: str = "sites"
     classes: tuple[str, ...] = toys.CLASSES
     image_size: int = toys.SIZE
     metadata_schema: MetadataSchema = SCHEMA
-    fingerprint: str = "places-1"
+    fingerprint: str = "sites-1"
 
-    def tasks(self, group: Group) -> tuple[Place, ...]:
+    def tasks(self, group: Group) -> tuple[Site, ...]:
         found = []
         for i, habitat in enumerate(HABITATS if group == "seen" else ()):
             level = 50.0 + 17 * i
             known = {} if habitat is None else {"habitat": habitat}
-            place = {"latitude": float(i // 3), "longitude": float(i % 3)}
-            found.append(Place(toys.ToyTask(f"seen-{i}", level), {"level": level, **known, **place}))
+            coordinates = {"latitude": float(i // 3), "longitude": float(i % 3)}
+            found.append(Site(toys.ToyTask(f"seen-{i}", level), {"level": level, **known, **coordinates}))
         return tuple(found)
 
 
-SUITE = Places()
+SUITE = Sites()
 
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
-    folder: Path = tmp_path_factory.mktemp("places") / "zoo"
+    folder: Path = tmp_path_factory.mktemp("sites") / "zoo"
     return build_zoo(folder, toy_backbone, SUITE.tasks("seen"), SUITE.fingerprint, toys.FINETUNE, per_shard=9)
 
 
-class Asked:
-    """Labelled images of the seen places, and who asked for which."""
+class Requested:
+    """Labelled images of the seen sites, and the requests for them."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._cache = FeatureCache(backbone, SUITE.tasks("seen"), toys.FINETUNE.batch)
@@ -94,7 +95,7 @@ class Asked:
 def inputs(zoo: Zoo, backbone: Backbone) -> StudyInputs:
     config = toys.generator_config()
     config = replace(config, diffusion=replace(config.diffusion, steps=20), task_loss=TaskLossConfig(steps=3, images=8))
-    return StudyInputs(SUITE, backbone, zoo, Asked(backbone), config)
+    return StudyInputs(SUITE, backbone, zoo, Requested(backbone), config)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def found(study: StudyInputs) -> HeldOutGroups:
     return held_out_groups(study, "habitat", generator_seeds=(0, 7), most_tasks=3, samples=2, seed=5)
 
 
-def places(*numbers: int) -> set[str]:
+def sites(*numbers: int) -> set[str]:
     return {f"seen-{number}" for number in numbers}
 
 
@@ -116,31 +117,31 @@ def test_tasks_are_grouped_by_categories_and_by_quarters_of_the_map() -> None:
     assert group_kinds(toys.SCHEMA) == ()
     habitats = task_groups(SUITE.tasks("seen"), SCHEMA, "habitat")
     assert {group.value: set(group.tasks) for group in habitats} == {
-        "forest": places(0, 2, 4),
-        "grass": places(1, 3, 5, 6),
-        "river": places(7),
+        "forest": sites(0, 2, 4),
+        "grass": sites(1, 3, 5, 6),
+        "river": sites(7),
     }
     regions = task_groups(SUITE.tasks("seen"), SCHEMA, "region")
     # Latitudes 0, 1, 2 are cut behind the median 1, and so are longitudes.
     assert {group.value: set(group.tasks) for group in regions} == {
-        "south-west": places(0, 1, 3, 4),
-        "south-east": places(2, 5),
-        "north-west": places(6, 7),
-        "north-east": places(8),
+        "south-west": sites(0, 1, 3, 4),
+        "south-east": sites(2, 5),
+        "north-west": sites(6, 7),
+        "north-east": sites(8),
     }
 
 
 def test_what_tasks_do_not_have_they_cannot_be_grouped_by() -> None:
     for kind in ("level", "colour"):
-        with pytest.raises(DataError, match=rf"cannot be grouped by '{kind}'; this suite has habitat, region"):
+        with refused(DataError, kind, "habitat", "region"):
             task_groups(SUITE.tasks("seen"), SCHEMA, kind)
 
 
 def test_every_source_is_scored_on_every_held_out_task(found: HeldOutGroups) -> None:
     assert {row.split for row in found.rows} == {"held-out habitat"}
     scored = {row.task for row in found.rows}
-    assert scored >= places(0, 2, 4)
-    assert len(scored & places(1, 3, 5, 6)) == 3  # most_tasks
+    assert scored >= sites(0, 2, 4)
+    assert len(scored & sites(1, 3, 5, 6)) == 3  # most_tasks
     assert len(scored) == 6
     for task in scored:
         counted: dict[tuple[str, int | None], int] = {}
@@ -152,7 +153,7 @@ def test_every_source_is_scored_on_every_held_out_task(found: HeldOutGroups) -> 
         assert counted == {**alone, ("generated", 0): 1, ("generated", 7): 1}
 
 
-def test_what_was_left_out_is_said(found: HeldOutGroups) -> None:
+def test_what_was_left_out_is_noted(found: HeldOutGroups) -> None:
     assert found.notes == (
         "held-out habitat, river: left out, because it has 1 tasks.",
         "held-out habitat, grass: 3 of its 4 tasks are scored.",
@@ -165,7 +166,7 @@ def test_the_held_out_group_takes_no_part_in_any_fit(
     fitted: list[set[str]] = []
 
     def watched(inputs: StudyInputs, part: Zoo, seeds: Sequence[int]) -> FittedSources:
-        assert isinstance(inputs.data, Asked)
+        assert isinstance(inputs.data, Requested)
         inputs.data.names.clear()
         result = fit_sources(inputs, part, seeds)
         assert set(part.column("task")) == set(part.tasks) == set(inputs.data.names)
@@ -174,7 +175,7 @@ def test_the_held_out_group_takes_no_part_in_any_fit(
 
     monkeypatch.setattr("wildbench.studies.groups.fit_sources", watched)
     held_out_groups(inputs(zoo, toy_backbone), "region", most_tasks=1, samples=1)
-    assert fitted == [places(2, 5, 6, 7, 8)]  # the other quarters have fewer than three places
+    assert fitted == [sites(2, 5, 6, 7, 8)]  # the other quarters have fewer than three sites
 
 
 def test_labels_help_on_held_out_tasks_too(found: HeldOutGroups) -> None:
@@ -191,7 +192,7 @@ def test_costs_are_known_for_every_source(found: HeldOutGroups) -> None:
 
 
 def empty_results() -> Results:
-    suite = SuiteInfo("places", 3, SUITE.fingerprint, 9, 0, {})
+    suite = SuiteInfo("sites", 3, SUITE.fingerprint, 9, 0, {})
     return Results(provenance("a test", 0), suite, BackboneInfo("toy", "0", 1, 1), None, None, (), ())
 
 
@@ -206,24 +207,24 @@ def test_the_rows_are_added_to_results(found: HeldOutGroups) -> None:
     assert lines["generated"].training_seconds == pytest.approx(found.training["generated"])
     assert lines["pretrained"].seconds_per_adapter is None
     assert lines["kernel ridge regression"].recovered_gain is not None
-    with pytest.raises(DataError, match="already have rows of the split 'held-out habitat'"):
+    with refused(DataError, "held-out habitat"):
         add_groups(results, found)
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "sentence"),
+    ("kind", "changes", "values"),
     [
-        ("habitat", {"most_tasks": 0}, "0 tasks of each group are to be scored"),
-        ("habitat", {"generator_seeds": ()}, "no generator seed"),
-        ("camera", {}, "cannot be grouped by 'camera'"),
+        ("habitat", {"most_tasks": 0}, (0,)),
+        ("habitat", {"generator_seeds": ()}, ()),
+        ("camera", {}, ("camera",)),
     ],
 )
-def test_what_cannot_be_done_is_refused(study: StudyInputs, kind: str, changes: dict, sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
+def test_what_cannot_be_done_is_refused(study: StudyInputs, kind: str, changes: dict, values: tuple) -> None:
+    with refused(DataError, *values):
         held_out_groups(study, kind, **changes)
 
 
 def test_groups_that_are_all_too_small_are_refused(study: StudyInputs) -> None:
-    few = replace(study, zoo=study.zoo.only(sorted(places(1, 2, 4, 7, 8))))
-    with pytest.raises(DataError, match="No habitat can be held out: each has fewer than 3 of the 5 seen tasks"):
+    few = replace(study, zoo=study.zoo.only(sorted(sites(1, 2, 4, 7, 8))))
+    with refused(DataError, "habitat", 3, 5):
         held_out_groups(few, "habitat")

@@ -1,4 +1,4 @@
-"""The panel on worlds of seconds: what is kept, what is skipped, what the page says."""
+"""The panel on benchmarks of seconds: what is kept, what is skipped, what is on the page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from refusals import refused
 from wildbench.datasets.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.studies import panel, panel_run
-from wildbench.studies.panel import WORLDS, PanelWorld, _small_cnn, find_world, open_world
+from wildbench.studies.panel import BENCHMARKS, Benchmark, _small_cnn, find_benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, panel_row, write_page
 from wildbench.studies.panel_run import PanelConfig, run_panel
 from wildpdiff import pipeline
@@ -24,8 +25,8 @@ from wildpdiff.cli.main import app
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.results import ResultRow, Results, read_results
-from wildpdiff.evaluate.roster import baseline_names
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.fit import GeneratorConfig
@@ -63,8 +64,8 @@ def tiny_suite(data: Path, folder: Path, seed: int) -> Suite:
     return rotated_digits(replace(SIZES, seed=seed))
 
 
-TINY = PanelWorld("tiny", tiny_suite, FINETUNE, _small_cnn(1, 4))
-ABSENT = PanelWorld("absent", tiny_suite, FINETUNE, _small_cnn(1, 4), ("cifar10_subset.npz",))
+TINY = Benchmark("tiny", tiny_suite, FINETUNE, _small_cnn(1, 4))
+ABSENT = Benchmark("absent", tiny_suite, FINETUNE, _small_cnn(1, 4), ("cifar10_subset.npz",))
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +78,9 @@ def page(out: Path, tmp_path_factory: pytest.TempPathFactory) -> PanelPage:
     return run_panel(CONFIG, [TINY, ABSENT], tmp_path_factory.mktemp("data"), out, command="panel")
 
 
-def test_a_world_has_every_method_and_the_classifier_alone(page: PanelPage, out: Path) -> None:
+def test_a_benchmark_has_every_method_and_the_classifier_alone(page: PanelPage, out: Path) -> None:
     (row,) = page.rows
-    assert row.world == "tiny"
+    assert row.benchmark == "tiny"
     assert row.tasks == 3
     always = [method.label for method in CONFIG.methods if not method.label.startswith(("one sample", "best of"))]
     assert [label for label in row.accuracy if label in always] == always
@@ -88,7 +89,7 @@ def test_a_world_has_every_method_and_the_classifier_alone(page: PanelPage, out:
     assert (out / "tiny" / "report.html").is_file()
 
 
-def test_a_world_without_its_data_is_skipped_with_a_remark(page: PanelPage, out: Path) -> None:
+def test_a_benchmark_without_its_data_is_skipped_with_a_remark(page: PanelPage, out: Path) -> None:
     (remark,) = page.remarks
     assert "absent" in remark
     assert "cifar10_subset.npz" in remark
@@ -103,15 +104,16 @@ def test_called_again_nothing_is_measured_anew(page: PanelPage, out: Path, monke
     assert (
         again.markdown.read_text().replace(page.remarks[0], "").split() == before.replace(page.remarks[0], "").split()
     )
-    with pytest.raises(ArtifactError, match="another seed"):
+    with refused(ArtifactError, "seed"):
         run_panel(replace(CONFIG, seed=5), [TINY], None, out, command="panel")
 
 
-def test_a_world_interrupted_in_its_evaluation_ends_with_the_same_numbers(
+def test_a_benchmark_interrupted_in_its_evaluation_ends_with_the_same_numbers(
     page: PanelPage, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(out, tmp_path / "out")
     (tmp_path / "out" / "tiny" / "results.json").unlink()
+    monkeypatch.setattr(panel_run, "write_report", lambda *_: None)  # drawing has tests of its own
     monkeypatch.setattr(pipeline, "fit_generator", lambda *_, **__: pytest.fail("fitted again"))
     monkeypatch.setattr(panel, "pretrain_small_cnn", lambda *_, **__: pytest.fail("pretrained again"))
     resumed = run_panel(CONFIG, [TINY], None, tmp_path / "out", command="panel")
@@ -143,7 +145,7 @@ def made_results(base: Results) -> Results:
     return replace(base, rows=tuple(rows), trust=TrustSection(tuple(trust)))
 
 
-def test_a_row_says_what_its_results_say(page: PanelPage, out: Path, tmp_path: Path) -> None:
+def test_a_row_agrees_with_its_results(page: PanelPage, out: Path, tmp_path: Path) -> None:
     base = read_results(out / "tiny" / "results.json")
     results = made_results(base)
     row = panel_row("made", results)
@@ -164,7 +166,7 @@ def test_a_row_says_what_its_results_say(page: PanelPage, out: Path, tmp_path: P
     foretold = f"{base.generator.cross_validation.delivered.accuracy:.1f}"
     assert cells[3:10] == ["50.0", "60.0 (nearest task)", "60.0", foretold, "70.0", "50.0", "85.0"]
     assert cells[11:15] == ["50", "0", "50", "50"]
-    assert "LoRA adds 3 points or more to the classifier alone in 1 of 1 worlds: made." in text
+    assert "LoRA adds 3 points or more to the classifier alone in 1 of 1 benchmarks: made." in text
     assert "left: skipped." in text
     without = panel_row("made", replace(results, trust=None))
     assert without.with_trust is None
@@ -177,19 +179,19 @@ def test_every_trained_method_that_the_table_names_can_be_evaluated() -> None:
     assert {method.source for method in METHODS} - later <= known
 
 
-def test_every_world_has_a_name_of_its_own_and_is_found_by_it() -> None:
-    names = [world.name for world in WORLDS]
+def test_every_benchmark_has_a_name_of_its_own_and_is_found_by_it() -> None:
+    names = [benchmark.name for benchmark in BENCHMARKS]
     assert len(set(names)) == len(names)
-    assert find_world("scanners").files == ("pneumoniamnist.npz",)
-    with pytest.raises(DataError, match="no world 'mars'"):
-        find_world("mars")
-    with pytest.raises(DataError, match=r"pneumoniamnist\.npz"):
-        open_world("scanners", None, "nowhere")
+    assert find_benchmark("scanners").files == ("pneumoniamnist.npz",)
+    with refused(DataError, "mars"):
+        find_benchmark("mars")
+    with refused(DataError, "scanners", "pneumoniamnist.npz"):
+        open_benchmark("scanners", None, "nowhere")
 
 
-def test_a_worlds_backbone_is_kept_and_read_again(tmp_path: Path) -> None:
-    first = open_world(TINY, None, tmp_path)
-    second = open_world(TINY, None, tmp_path)
+def test_a_benchmarks_backbone_is_kept_and_read_again(tmp_path: Path) -> None:
+    first = open_benchmark(TINY, None, tmp_path)
+    second = open_benchmark(TINY, None, tmp_path)
     assert first.backbone.backbone_hash == second.backbone.backbone_hash
     images = first.suite.tasks("unseen")[0].data("test").images
     np.testing.assert_array_equal(
@@ -198,22 +200,22 @@ def test_a_worlds_backbone_is_kept_and_read_again(tmp_path: Path) -> None:
     )
 
 
-def test_the_command_skips_worlds_without_data_and_refuses_unknown_ones(tmp_path: Path) -> None:
-    arguments = ["reproduce", "panel", "--out", str(tmp_path / "out"), "--worlds", "scanners,handwriting", "--json"]
+def test_the_command_skips_benchmarks_without_data_and_refuses_unknown_ones(tmp_path: Path) -> None:
+    arguments = ["reproduce", "panel", "--out", str(tmp_path / "out"), "--benchmarks", "scanners,handwriting", "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert told["rows"] == []
-    assert [remark.split(":")[0] for remark in told["remarks"]] == ["scanners", "handwriting"]
+    printed = json.loads(result.stdout)
+    assert printed["rows"] == []
+    assert [remark.split(":")[0] for remark in printed["remarks"]] == ["scanners", "handwriting"]
     assert "pneumoniamnist.npz" in (tmp_path / "out" / "panel.html").read_text()
-    refused = CliRunner().invoke(app, ["reproduce", "panel", "--worlds", "mars", "--out", str(tmp_path / "mars")])
+    refused = CliRunner().invoke(app, ["reproduce", "panel", "--benchmarks", "mars", "--out", str(tmp_path / "mars")])
     assert isinstance(refused.exception, DataError)
 
 
 @pytest.mark.parametrize("name", ["rotated-digits", "savanna"])
-def test_two_worlds_come_with_ten_irrelevant_columns_and_the_same_backbone(name: str, tmp_path: Path) -> None:
-    control = find_world(f"{name}-distractors")
-    plain = find_world("savanna-both" if name == "savanna" else name)
+def test_two_benchmarks_come_with_ten_irrelevant_columns_and_the_same_backbone(name: str, tmp_path: Path) -> None:
+    control = find_benchmark(f"{name}-distractors")
+    plain = find_benchmark("savanna-both" if name == "savanna" else name)
     assert control.finetune == plain.finetune
     with_columns, without = control.suite(tmp_path, tmp_path, 0), plain.suite(tmp_path, tmp_path, 0)
     added = set(with_columns.metadata_schema.names) - set(without.metadata_schema.names)

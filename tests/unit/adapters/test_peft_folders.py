@@ -1,6 +1,7 @@
 """Fourteen configurations of PEFT: loaded, saved and opened by PEFT they give the same logits, as do our branches."""
 
 import copy
+import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, in_common
 from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.backbones.lora import run_adapted, with_branches
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
@@ -201,6 +203,23 @@ def test_branches_vectorise_over_adapters(name: str, tmp_path: Path) -> None:
     for entry in spec.modules:
         layer, original = branches.get_submodule(entry), module.get_submodule(entry)
         assert layer.frozen is original.weight, "the pretrained weights are shared, not copied"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_the_common_layout_it_is_the_same_adapter_to_peft(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    module, inputs = base_of(case)
+    expected = logits_of(trained(module, LoraConfig(**case.settings), tmp_path / "theirs")(**inputs))
+    adapter = Adapter.load(tmp_path / "theirs")
+    fewer = dict(list(adapter.spec.modules.items())[:1])
+    common = common_spec({"it": adapter.spec, "other": dataclasses.replace(adapter.spec, modules=fewer)}, rank=6)
+    converted = in_common(adapter.spec, adapter.tensors, common)
+    assert {key: tuple(value.shape) for key, value in converted.tensors.items()} == common.shapes
+    assert converted.lost < 1e-6
+    turned = aligned(converted.tensors, alignment_reference({k: v[None] for k, v in converted.tensors.items()}))
+    Adapter(turned, AdapterConfig.of(common)).save(tmp_path / "ours")
+    again = PeftModel.from_pretrained(copy.deepcopy(module), str(tmp_path / "ours")).eval()
+    assert torch.allclose(logits_of(again(**inputs)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from refusals import refused
 from wildpdiff.autoencoder.fit import AutoencoderConfig, fit_autoencoder, restore_autoencoder
-from wildpdiff.autoencoder.training import flush_denormals, seeded, warmup_cosine
 from wildpdiff.errors import ArtifactError, TrainingError
 
 
@@ -22,7 +22,6 @@ SETTINGS = {
     "pca": ("pca", AutoencoderConfig(latent_size=3)),
     "linear": ("vae", AutoencoderConfig(latent_size=3, hidden=0, steps=60)),
     "flat": ("vae", AutoencoderConfig(latent_size=3, hidden=64, steps=400, learning_rate=3e-3, latent_noise=0.02)),
-    "convolutional": ("vae", AutoencoderConfig(latent_size=3, convolutional=True, steps=12, batch=16)),
 }
 
 
@@ -57,11 +56,6 @@ def test_the_residual_code_beats_principal_components_on_curved_data() -> None:
     assert fitted.losses[-20:].mean() < fitted.losses[:20].mean()
 
 
-def test_the_convolutional_form_learns() -> None:
-    fitted = fit_autoencoder("vae", curved(), SETTINGS["convolutional"][1], 0)
-    assert fitted.losses[-3:].mean() < fitted.losses[:3].mean()
-
-
 def test_fit_is_a_function_of_its_arguments() -> None:
     x, config = curved(), AutoencoderConfig(latent_size=3, hidden=8, steps=10)
     state = torch.random.get_rng_state()
@@ -73,72 +67,30 @@ def test_fit_is_a_function_of_its_arguments() -> None:
         assert torch.equal(tensor, same.model.state_dict()[name])
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    config = AutoencoderConfig(latent_size=2, hidden=0, steps=3)
-    fit_autoencoder("vae", curved(), config, 0, lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-
-
 def test_a_diverging_loss_stops_the_training_and_names_the_step() -> None:
     # The noise overflows float32 when squared, so the first loss is infinite.
     config = AutoencoderConfig(latent_size=2, hidden=0, steps=5, input_noise=1e30)
-    with pytest.raises(TrainingError, match=r"autoencoder diverged at step 0 .*learning rate"):
+    with refused(TrainingError, "autoencoder", "step 1"):
         fit_autoencoder("vae", curved(), config, 0)
 
 
 @pytest.mark.parametrize(
-    ("vectors", "config", "words"),
+    ("vectors", "config", "value"),
     [
-        (torch.ones(5, 4), AutoencoderConfig(), "all equal"),
-        (torch.ones(1, 4), AutoencoderConfig(), "at least 2"),
+        (torch.ones(5, 4), AutoencoderConfig(), 5),
+        (torch.ones(1, 4), AutoencoderConfig(), 1),
         (torch.full((3, 4), float("nan")), AutoencoderConfig(), "NaN"),
-        (torch.eye(4), AutoencoderConfig(latent_size=0), "at least 1"),
-        (torch.eye(4), AutoencoderConfig(explained_variance=1.5), "explained variance"),
+        (torch.eye(4), AutoencoderConfig(latent_size=0), 0),
     ],
 )
-def test_unusable_input_is_refused(vectors: Tensor, config: AutoencoderConfig, words: str) -> None:
-    with pytest.raises(TrainingError, match=words):
+def test_unusable_input_is_refused(vectors: Tensor, config: AutoencoderConfig, value: object) -> None:
+    with refused(TrainingError, value):
         fit_autoencoder("pca", vectors, config, 0)
 
 
 def test_an_unreadable_stored_model_is_refused() -> None:
     fitted = fit_autoencoder("pca", curved(), AutoencoderConfig(latent_size=3), 0)
-    with pytest.raises(ArtifactError, match="'cube'"):
+    with refused(ArtifactError, "cube"):
         restore_autoencoder({"kind": "cube"}, {})
-    with pytest.raises(ArtifactError, match="pca"):
+    with refused(ArtifactError, "pca"):
         restore_autoencoder(fitted.model.config | {"latent_size": 4}, fitted.model.state_dict())
-
-
-def test_warmup_cosine_rises_and_falls() -> None:
-    rates = [warmup_cosine(step, 100, 10) for step in range(100)]
-    assert rates[:11] == sorted(rates[:11])
-    assert max(rates) == rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] < 0.001
-
-
-def test_denormals_are_flushed_inside_the_block_only() -> None:
-    def survives() -> bool:
-        return float(torch.full((1,), 1e-40).mul(1.0).mul(1e20)) > 0.0
-
-    assert survives()
-    with flush_denormals():
-        flushed = not survives()
-        with flush_denormals():
-            pass
-        still = not survives()
-    assert survives()
-    if not torch.set_flush_denormal(False):
-        pytest.skip("this processor cannot flush denormal numbers")
-    assert flushed
-    assert still
-
-
-def test_seeded_gives_the_global_generator_back() -> None:
-    before = torch.random.get_rng_state()
-    with seeded(5):
-        one = torch.rand(3)
-    with seeded(5):
-        assert torch.equal(torch.rand(3), one)
-    assert torch.equal(torch.random.get_rng_state(), before)

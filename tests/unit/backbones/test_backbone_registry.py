@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import toys
+from refusals import refused
 from wildpdiff.backbones import registry
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.registry import is_bundled, load_backbone, save_backbone
@@ -43,13 +44,13 @@ def test_a_name_is_bundled_only_with_its_weights(tmp_path: Path, monkeypatch: py
 
 
 def test_a_module_of_ones_own_cannot_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"A ToyNetwork cannot be rebuilt from its weights alone; known are"):
+    with refused(ArtifactError, "ToyNetwork", "SavannaCNN"):
         save_backbone(toys.backbone(), tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ArtifactError, match=r"'lion-net' is neither a bundled backbone \(savanna-cnn\) nor the folder"):
+    with refused(ArtifactError, "'lion-net'", "savanna-cnn"):
         load_backbone("lion-net")
 
 
@@ -58,5 +59,5 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.
     save_backbone(toys.backbone(), tmp_path / "b")
     assert json.loads((tmp_path / "b" / "manifest.json").read_bytes())["config"]["architecture"] == "ToyNetwork"
     monkeypatch.undo()
-    with pytest.raises(ArtifactError, match=r"unknown architecture 'ToyNetwork'\. Update wildpdiff"):
+    with refused(ArtifactError, tmp_path / "b", "'ToyNetwork'"):
         load_backbone(tmp_path / "b")

@@ -6,7 +6,7 @@ import torch
 
 import toys
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
-from wildpdiff.backbones.feature_memory import FeatureMemory
+from wildpdiff.backbones.image_features import FeatureMemory
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_longest_unused_makes_room() -> None:
     memory = FeatureMemory(most_bytes=2 * 12)  # two sets of one image, three floats each
     computed: list[int] = []
 
-    def ask(seed: int) -> None:
+    def request(seed: int) -> None:
         def compute(images: np.ndarray) -> torch.Tensor:
             computed.append(seed)
             return features(images)
@@ -78,7 +78,7 @@ def test_the_longest_unused_makes_room() -> None:
         assert torch.equal(memory(toys.random_images(1, seed), compute), features(toys.random_images(1, seed)))
 
     for seed in (0, 1, 0, 2, 0, 1):
-        ask(seed)
+        request(seed)
     assert computed == [0, 1, 2, 1]
     assert len(memory) == 2
 

@@ -1,9 +1,9 @@
 from itertools import pairwise
 
-import pytest
 import torch
 
 import toys
+from refusals import refused
 from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.errors import DataError, TrainingError
 
@@ -48,15 +48,15 @@ def test_fewer_images_than_a_batch_still_train() -> None:
 
 
 def test_no_tasks_are_refused() -> None:
-    with pytest.raises(DataError, match="The suite has no pretraining tasks"):
+    with refused(DataError, "pretraining tasks"):
         train(tasks=[])
 
 
 def test_a_class_without_an_image_is_refused() -> None:
-    with pytest.raises(DataError, match="no image of class 3"):
+    with refused(DataError, "class 3"):
         train(classes=(*toys.CLASSES, "leopard"))
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
-    with pytest.raises(TrainingError, match="The pretraining loss is not finite in epoch"):
+    with refused(TrainingError, "backbone", "step"):
         train(learning_rate=1e30)

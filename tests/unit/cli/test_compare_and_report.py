@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from refusals import refused
 from wildbench.sections import ParameterSpread
 from wildpdiff.cli.compare import compare
 from wildpdiff.cli.report import report
@@ -51,33 +52,33 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_comparison_is_paired_and_counts_tasks(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(path, "generated", "Kernel Ridge", None, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["a"], told["b"], told["split"]) == ("generated", "kernel ridge regression", "unseen")
-    assert told["difference"] == pytest.approx(0.0)
-    assert (told["wins"], told["losses"], told["ties"], told["tasks"]) == (1, 1, 1, 3)
-    assert told["interval"][0] < 0 < told["interval"][1]
-    assert told["accuracy_a"] == pytest.approx(2 / 3)
-    assert told["decided"] is False
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"], found["b"], found["split"]) == ("generated", "kernel ridge regression", "unseen")
+    assert found["difference"] == pytest.approx(0.0)
+    assert (found["wins"], found["losses"], found["ties"], found["tasks"]) == (1, 1, 1, 3)
+    assert found["interval"][0] < 0 < found["interval"][1]
+    assert found["accuracy_a"] == pytest.approx(2 / 3)
+    assert found["decided"] is False
 
 
 def test_a_comparison_in_words_and_on_another_split(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(path, "kernel ridge regression", "pretrained", "seen")
-    told = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
-    assert "4 seen tasks: kernel ridge regression 72.5 %, pretrained 67.5 %" in told
-    assert "better on 1, worse on 0, equal on 3" in told
+    found = capsys.readouterr().out.replace("\N{NO-BREAK SPACE}", " ")
+    assert "4 seen tasks: kernel ridge regression 72.5 %, pretrained 67.5 %" in found
+    assert "better on 1, worse on 0, equal on 3" in found
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "split", "sentence"),
+    ("a", "b", "split", "values"),
     [
-        ("hypernetwork", "generated", None, "no source 'hypernetwork' on the unseen tasks; there are: pretrained"),
-        ("kernel", "generated", None, "start of several sources: kernel ridge regression, kernel smoother"),
-        ("generated", "gener", None, "Give two sources"),
-        ("generated", "pretrained", "held-out habitat", "no split 'held-out habitat'; it has unseen, seen"),
+        ("hypernetwork", "generated", None, ["'hypernetwork'", "unseen", "pretrained"]),
+        ("kernel", "generated", None, ["'kernel'", "kernel ridge regression", "kernel smoother"]),
+        ("generated", "gener", None, ["'generated'"]),
+        ("generated", "pretrained", "held-out habitat", ["'held-out habitat'", "unseen, seen"]),
     ],
 )
-def test_what_cannot_be_compared_is_refused(a: str, b: str, split: str | None, sentence: str, path: Path) -> None:
-    with pytest.raises(DataError, match=sentence):
+def test_what_cannot_be_compared_is_refused(a: str, b: str, split: str | None, values: list[str], path: Path) -> None:
+    with refused(DataError, *values):
         compare(path, a, b, split)
 
 
@@ -89,11 +90,11 @@ def test_a_report_of_two_files_takes_what_the_first_lacks(path: Path, capsys: py
     page = Path(json.loads(capsys.readouterr().out)["report"])
     assert page.parent == path.parent / "page"
     text = page.read_text()
-    assert "How much generated adapters vary" in text
+    assert "Spread of generated adapters" in text
     assert "Spread: measured by wildpdiff evaluate" in text
     foreign = replace(make(), sections={"spread": spread}, suite=replace(make().suite, fingerprint="e" * 64))
     write_results(further, foreign)
-    with pytest.raises(ArtifactError, match="another suite"):
+    with refused(ArtifactError, further):
         report([path, further], path.parent / "page")
 
 

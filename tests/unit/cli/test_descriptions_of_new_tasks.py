@@ -1,10 +1,11 @@
-"""What ``wildpdiff generate`` says of values that no seen task has."""
+"""Values of a description that no seen task has."""
 
 from dataclasses import replace
 
 import pytest
 
 import toys
+from refusals import refused
 from wildpdiff.cli.description import build_description
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DescriptionError
@@ -28,10 +29,13 @@ def generator(toy_fit: FittedGenerator) -> Generator:
 def test_unknown_categories_are_left_out_with_a_warning(
     generator: Generator, capsys: pytest.CaptureFixture[str], lamp: str, hint: str
 ) -> None:
-    told = build_description({"metadata": {"level": "2", "lamp": lamp}}, generator)
-    assert told.metadata == {"level": 2.0, "lamp": lamp}  # as given: the provenance keeps it
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", f"Warning: lamp {lamp!r} was in no seen task and is left out; {hint}\n")
+    described = build_description({"metadata": {"level": "2", "lamp": lamp}}, generator)
+    assert described.metadata == {"level": 2.0, "lamp": lamp}  # as given: the provenance keeps it
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Warning: ")
+    assert repr(lamp) in captured.err
+    assert hint in captured.err
 
 
 def test_known_values_pass_in_silence(generator: Generator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,16 +44,16 @@ def test_known_values_pass_in_silence(generator: Generator, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("metadata", "sentence"),
+    ("metadata", "values"),
     [
-        ({"lamp": "green"}, "lamp 'green' was in no seen task .* Give at least one value that a seen task had"),
-        ({"lamb": "red"}, "Unknown metadata key 'lamb'"),
-        ({"level": "high"}, "a number is needed"),
+        ({"lamp": "green"}, ["lamp", "'green'"]),
+        ({"lamb": "red"}, ["'lamb'"]),
+        ({"level": "high"}, ["'level'", "'high'"]),
     ],
 )
 def test_what_leaves_nothing_to_read_or_is_a_slip_is_refused(
-    generator: Generator, capsys: pytest.CaptureFixture[str], metadata: dict[str, str], sentence: str
+    generator: Generator, capsys: pytest.CaptureFixture[str], metadata: dict[str, str], values: list[str]
 ) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+    with refused(DescriptionError, *values):
         build_description({"metadata": metadata}, generator)
     assert capsys.readouterr().err == ""

@@ -35,7 +35,7 @@ def test_what_an_earlier_call_left_does_not_count_as_speed() -> None:
     assert left(85, 100) == pytest.approx(30.0)
 
 
-def test_nothing_is_said_before_anything_moves() -> None:
+def test_there_is_no_estimate_before_anything_moves() -> None:
     clock = Clock()
     left = TimeLeft(clock)
     left(3, 10)
@@ -54,10 +54,10 @@ def test_the_slow_first_steps_of_a_stage_give_no_estimate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "5 s"), (38.0, "40 s"), (58.0, "1 min"), (170.0, "3 min"), (7800.0, "2 h 10 min")]
+    ("seconds", "text"), [(0.2, "5 s"), (38.0, "40 s"), (58.0, "1 min"), (170.0, "3 min"), (7800.0, "2 h 10 min")]
 )
-def test_durations_are_round(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_durations_are_round(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_in_a_pipe_there_is_a_line_at_the_start_and_later_ones_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A small world whose answers are known: labels are drawn by adapters that are a smooth function of two numbers."""
+"""A small problem with a known solution: labels are drawn by adapters that are a smooth function of two numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.choice import Estimators
-from wildpdiff.conditional_mean.correction import Basis, Correction, Member
-from wildpdiff.conditional_mean.kernel_fit import fit_kernel_mean
+from wildpdiff.conditional_mean.correction import Basis, EnsembleMember, HypernetworkEnsemble
+from wildpdiff.conditional_mean.kernel import fit_kernel_mean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
 from wildpdiff.conditional_mean.task_images import TaskImages
@@ -29,7 +29,7 @@ CLASSIFIER = ("base_model.model.classifier.weight", "base_model.model.classifier
 
 @dataclass(frozen=True)
 class Planted:
-    """The seen tasks and what is true of them.
+    """The seen tasks and the truth of them.
 
     Attributes:
         backbone: the toy one.
@@ -62,16 +62,16 @@ class Planted:
         simple = fit_simple_estimators(self.encoder.sizes, self.start, self.embeddings, targets)
         count = len(targets)
         if networks is None:
-            correction = Correction((), {}, torch.full((count,), -1), torch.zeros(0), ())
+            correction = HypernetworkEnsemble((), {}, torch.full((count,), -1), torch.zeros(0))
         else:
             size = self.embeddings.shape[1]
             network = DescriptionNetwork(
                 torch.zeros(1, self.codec.size), torch.ones(self.codec.size) > 0, torch.ones(2, size) > 0
             )
-            members = tuple(Member(network, basis, part) for part in range(parts) for basis in networks)
+            members = tuple(EnsembleMember(network, basis, part) for part in range(parts) for basis in networks)
             fold = folds(self.names, parts, 0, "planted")
-            correction = Correction(members, networks, fold, torch.zeros(0), (0,) * len(members))
-        return Estimators(self.backbone, self.codec, kernel, simple, correction)
+            correction = HypernetworkEnsemble(members, networks, fold, torch.zeros(0))
+        return Estimators(kernel, simple, correction)
 
     def relabelled(self, tasks: Tensor, seed: int) -> TaskImages:
         """The same images, those of some tasks with their labels permuted."""
@@ -88,16 +88,16 @@ class Planted:
 
 
 def planted(backbone: Backbone, count: int, seed: int = 0) -> Planted:
-    """So many tasks at random places."""
+    """So many tasks at random points."""
     draws = torch.Generator().manual_seed(seed)
-    places = 2 * torch.rand(count, 2, generator=draws) - 1
-    told = [Description(metadata=dict(zip(SCHEMA.names, row.tolist(), strict=True))) for row in places]
-    encoder = fit_fusion(told, SCHEMA, lambda images: torch.zeros(len(images), 1), ("metadata",))
+    points = 2 * torch.rand(count, 2, generator=draws) - 1
+    described = [Description(metadata=dict(zip(SCHEMA.names, row.tolist(), strict=True))) for row in points]
+    encoder = fit_fusion(described, SCHEMA, lambda images: torch.zeros(len(images), 1), ("metadata",))
     inputs = 4 * torch.randn(count, IMAGES, 4, 1, 1, generator=draws).expand(-1, -1, -1, 4, 4)
     with torch.no_grad():
         center = backbone.module.embed(inputs.flatten(0, 1)).mean(0)  # type: ignore[operator]
     axes = 25 * torch.randn(2, len(toys.CLASSES), 5, generator=draws)
-    weights = torch.einsum("tp,pcf->tcf", places, axes)
+    weights = torch.einsum("tp,pcf->tcf", points, axes)
     layout = Layout.of({name: torch.zeros(shape) for name, shape in backbone.shapes.items()})
     raw = []
     for weight in weights:
@@ -116,5 +116,5 @@ def planted(backbone: Backbone, count: int, seed: int = 0) -> Planted:
             TaskFeatures(f"task-{row}", inputs[row, :half], labels[:half], inputs[row, half:], labels[half:])
         )
     start = codec.encode(torch.zeros(1, layout.size))[0]
-    return Planted(backbone, codec, encoder, torch.stack([encoder.encode(entry).values for entry in told]), true, start,
-                   TaskImages(tuple(features), 0))  # fmt: skip
+    embeddings = torch.stack([encoder.encode(entry).values for entry in described])
+    return Planted(backbone, codec, encoder, embeddings, true, start, TaskImages(tuple(features), 0))

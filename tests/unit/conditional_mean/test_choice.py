@@ -1,4 +1,4 @@
-"""What the conditional mean is made of, in a small world whose answers are known."""
+"""Choice of the conditional mean in a small problem with a known solution."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean import choice
-from wildpdiff.conditional_mean.choice import BLEND_FOLDS, cross_validated, without_images
+from wildpdiff.conditional_mean.choice import (
+    BLEND_FOLDS,
+    HeldOutScores,
+    Scorer,
+    cross_validated,
+    without_images,
+)
 from wildpdiff.conditional_mean.correction import Basis
-from wildpdiff.conditional_mean.cross_validation import HeldOutScores, score_held_out
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
 from wildpdiff.conditional_mean.score_table import DELIVERED, CrossValidation
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SIMPLE
@@ -21,7 +26,7 @@ from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import folds
 
 COUNT = 24
-LOOKED_AT = 32
+EVALUATION_IMAGES = 32
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,9 @@ def chosen(
     images: TaskImages | None = None,
 ) -> tuple[ConditionalMean, CrossValidation]:
     estimators = world.estimators(networks, own=own)
-    return cross_validated(estimators, world.names, images or world.images, None, LOOKED_AT)
+    return cross_validated(
+        estimators, Scorer(world.backbone, world.codec, images or world.images), None, EVALUATION_IMAGES
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -65,7 +72,7 @@ def test_where_own_adapters_are_noise_networks_count_alone_and_seen_tasks_stay_w
     assert table.row(ADDITIVE).low > 20  # type: ignore[union-attr]
 
 
-def test_where_descriptions_say_nothing_seen_tasks_go_all_the_way_to_their_own_adapters(world: Planted) -> None:
+def test_without_information_in_descriptions_seen_tasks_get_their_own_adapters(world: Planted) -> None:
     order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(4))
     mean, table = chosen(replace(world, embeddings=world.embeddings[order]))
     assert mean.anchor == 1.0
@@ -92,13 +99,13 @@ def test_networks_of_one_basis_alone_can_be_blended(world: Planted) -> None:
     assert table.row(RESIDUAL) is None
 
 
-def test_a_fold_has_no_say_in_what_it_is_predicted_with(world: Planted) -> None:
+def test_labels_of_a_fold_do_not_affect_its_own_predictions(world: Planted) -> None:
     before, table = chosen(world)
     estimates = world.estimators().held_out()
     stacked = torch.stack(list(estimates.values()))
     fold = folds(world.names, BLEND_FOLDS, world.images.seed, "blend")
     elsewhere = []
-    for part in range(len(before.fold_blends)):
+    for part in range(2):
         rows = fold == part
         assert torch.equal(before.held_out[rows], before.fold_blends[part](stacked[:, rows]))
         after, changed = chosen(world, images=world.relabelled(rows, part))
@@ -113,7 +120,7 @@ def test_the_table_is_of_what_is_held_out(world: Planted) -> None:
     mean, table = chosen(world)
     assert [row.method for row in table.rows] == [*SIMPLE, ADDITIVE, DELIVERED]
     for name, vectors in {**world.estimators().held_out(), DELIVERED: mean.held_out}.items():
-        row, scores = table.row(name), score_held_out(world.backbone, world.codec, vectors, world.images)
+        row, scores = table.row(name), Scorer(world.backbone, world.codec, world.images).scores(vectors)
         assert row is not None
         assert row.accuracy == pytest.approx(100 * float(scores.accuracy.double().mean()))
         assert row.loss == pytest.approx(float(scores.loss.double().mean()))
@@ -138,7 +145,7 @@ def test_without_images_additive_regression_is_all(world: Planted) -> None:
     mean = without_images(world.estimators())
     assert mean.blend.used == {ADDITIVE: 1.0}
     assert torch.equal(mean.held_out, mean.kernel.leave_one_out())
-    assert torch.equal(mean.smooth(mean.seen), mean.kernel.smooth(mean.seen))
+    assert torch.equal(mean.predict(mean.seen), mean.kernel.predict(mean.seen))
 
 
 def test_it_is_restored_with_its_blends(world: Planted) -> None:

@@ -1,4 +1,4 @@
-"""The table of a generator on seen tasks: what is scored, on which images, and what is said of it."""
+"""Cross-validation table of a generator: scores, images, wording."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.conditional_mean.cross_validation import (
+from wildpdiff.conditional_mean.choice import (
     MOST_IMAGES,
     TEMPERATURES,
     HeldOutScores,
-    score_held_out,
+    Scorer,
     tabulate,
-    tempered_losses,
 )
 from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation
 from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.records import decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_leads_are_means_over_tasks_of_paired_differences_with_student_intervals
     assert (found.tasks, found.images) == (40, 20)
 
 
-def test_one_task_alone_says_nothing_of_the_lead() -> None:
+def test_the_lead_on_one_task_is_unknown() -> None:
     row = table(1).row("pretrained")
     assert row is not None
     assert (row.low, row.high) == (-100.0, 100.0)
@@ -80,19 +80,19 @@ def test_the_verdict_names_both_and_calls_few_tasks_few() -> None:
 
 def test_the_table_survives_json() -> None:
     found = table(7, {"pretrained": 0.25, "mean adapter": 0.75})
-    assert CrossValidation.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert decode(CrossValidation, json.loads(json.dumps(encode(found))), "table") == found
 
 
 def test_scores_are_those_of_each_task_s_own_adapter_on_its_own_images(world: Planted) -> None:
     tasks = [4, 1]
-    found = score_held_out(world.backbone, world.codec, world.true, world.images, tasks)
+    found = Scorer(world.backbone, world.codec, world.images).scores(world.true, tasks)
     tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
-    for place, number in enumerate(tasks):
+    for index, number in enumerate(tasks):
         own = world.images.tasks[number]
         inputs, labels = torch.cat([own.train, own.validation]), torch.cat([own.train_labels, own.validation_labels])
         logits = world.backbone.logits(inputs, {name: value[number] for name, value in tensors.items()})
-        assert float(found.loss[place]) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
-        assert float(found.accuracy[place]) == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+        assert float(found.loss[index]) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
+        assert float(found.accuracy[index]) == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     assert found.images == IMAGES < MOST_IMAGES
 
 
@@ -108,37 +108,37 @@ def shared(world: Planted) -> TaskImages:
 
 def test_images_that_other_tasks_learn_from_are_not_scored(world: Planted) -> None:
     every = torch.arange(len(world.true))
-    own = score_held_out(world.backbone, world.codec, world.true, world.images, validation=True)
-    found = score_held_out(world.backbone, world.codec, world.true, shared(world))
+    own = Scorer(world.backbone, world.codec, world.images).scores(world.true, validation=True)
+    found = Scorer(world.backbone, world.codec, shared(world)).scores(world.true)
     torch.testing.assert_close(found.loss, own.loss)
     assert torch.equal(found.accuracy, own.accuracy)
     assert found.images == IMAGES // 2
-    tempered = tempered_losses(world.backbone, world.codec, world.true, shared(world), every, IMAGES // 2)
+    tempered = Scorer(world.backbone, world.codec, shared(world)).tempered_losses(world.true, every, IMAGES // 2)
     torch.testing.assert_close(tempered[TEMPERATURES.index(1.0)], own.loss)
     # Without keys the same images count as each task's own, and their wrong labels are read.
     unkeyed = TaskImages(tuple(replace(task, keys=()) for task in shared(world).tasks), 0)
-    wrong = score_held_out(world.backbone, world.codec, world.true, unkeyed)
+    wrong = Scorer(world.backbone, world.codec, unkeyed).scores(world.true)
     assert float(wrong.accuracy.mean()) < float(own.accuracy.mean()) - 0.2
 
 
 def test_validation_images_alone_are_scored_where_wanted(world: Planted) -> None:
     wrong = tuple(replace(task, train_labels=(task.train_labels + 1) % 3) for task in world.images.tasks)
     images = TaskImages(wrong, 0)
-    late = score_held_out(world.backbone, world.codec, world.true, images, validation=True)
-    right = score_held_out(world.backbone, world.codec, world.true, world.images, validation=True)
+    late = Scorer(world.backbone, world.codec, images).scores(world.true, validation=True)
+    right = Scorer(world.backbone, world.codec, world.images).scores(world.true, validation=True)
     assert torch.equal(late.accuracy, right.accuracy)
-    assert float(score_held_out(world.backbone, world.codec, world.true, images).accuracy.mean()) < 0.7
+    assert float(Scorer(world.backbone, world.codec, images).scores(world.true).accuracy.mean()) < 0.7
 
 
 def test_losses_are_compared_at_several_temperatures_of_the_same_logits(world: Planted) -> None:
     tasks = torch.tensor([3, 0])
-    found = tempered_losses(world.backbone, world.codec, world.true, world.images, tasks, 10)
+    found = Scorer(world.backbone, world.codec, world.images).tempered_losses(world.true, tasks, 10)
     assert found.shape == (len(TEMPERATURES), 2)
-    assert torch.equal(found, tempered_losses(world.backbone, world.codec, world.true, world.images, tasks, 10))
+    assert torch.equal(found, Scorer(world.backbone, world.codec, world.images).tempered_losses(world.true, tasks, 10))
     batch = world.images.fixed(tasks, 10)
     tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
-    for place, number in enumerate(tasks.tolist()):
-        logits = world.backbone.logits(batch.inputs[place], {name: value[number] for name, value in tensors.items()})
+    for index, number in enumerate(tasks.tolist()):
+        logits = world.backbone.logits(batch.inputs[index], {name: value[number] for name, value in tensors.items()})
         for row, temperature in enumerate(TEMPERATURES):
-            expected = cross_entropy(logits / temperature, batch.labels[place])
-            assert float(found[row, place]) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+            expected = cross_entropy(logits / temperature, batch.labels[index])
+            assert float(found[row, index]) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)

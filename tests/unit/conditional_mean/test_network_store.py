@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from wildpdiff.conditional_mean.network_store import NetworkStore
-from wildpdiff.conditional_mean.training import NetworkTraining, fit_ensemble
+from refusals import refused
+from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble
 from wildpdiff.errors import TrainingError
 
 NAMES = tuple(f"task-{number}" for number in range(12))
-CONFIG = NetworkTraining(steps=8, tasks=4, look_every=2, patience=4)
+CONFIG = NetworkTraining(steps=8, tasks=4, evaluate_every=2, patience=4)
 
 
 class Noisy:
@@ -44,7 +44,7 @@ class Noisy:
 
 
 def fitted(problem: Noisy, store: NetworkStore | None) -> list[dict[str, Tensor]]:
-    found = fit_ensemble([problem, problem], NAMES, 3, CONFIG, 0, "noisy", store=store)  # type: ignore[list-item]
+    found = fit_ensemble([problem, problem], NAMES, CONFIG, parts=3, seed=0, what="noisy", store=store)  # type: ignore[list-item]
     states = [dict(network.state_dict()) for network in found.networks]
     assert not any(p.requires_grad or network.training for network in found.networks for p in network.parameters())
     return [*states, {"losses": found.losses, "fold": found.fold, "steps": torch.tensor(found.steps)}]
@@ -57,7 +57,7 @@ def alike(left: list[dict[str, Tensor]], right: list[dict[str, Tensor]]) -> bool
 def test_a_stopped_ensemble_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     calm = fitted(Noisy(), None)
     store = NetworkStore(tmp_path / "networks", "key")
-    with pytest.raises(TrainingError, match="killed"):
+    with refused(TrainingError, "killed"):
         fitted(Noisy(calls=20), store)
     assert len(list(store.folder.iterdir())) == 2
     rest = Noisy()
@@ -110,11 +110,11 @@ def test_the_key_is_a_hash_of_tensors_and_settings(change: str, tmp_path: Path) 
 
 
 def test_progress_runs_evenly_to_its_end_though_trainings_are_stopped_early() -> None:
-    told: list[tuple[int, int]] = []
-    config = NetworkTraining(steps=1000, tasks=4, look_every=2, patience=3)
-    fit_ensemble([Noisy()], NAMES, 3, config, 0, "noisy", progress=lambda *counts: told.append(counts))  # type: ignore
-    done = [entry[0] for entry in told]
-    assert {entry[1] for entry in told} == {3 * config.steps}
+    calls: list[tuple[int, int]] = []
+    config = NetworkTraining(steps=1000, tasks=4, evaluate_every=2, patience=3)
+    fit_ensemble([Noisy()], NAMES, config, parts=3, seed=0, what="noisy", progress=lambda *counts: calls.append(counts))  # type: ignore
+    done = [entry[0] for entry in calls]
+    assert {entry[1] for entry in calls} == {3 * config.steps}
     assert done == sorted(done)
     assert done[-1] == 3 * config.steps
     assert len(done) < 600

@@ -71,8 +71,7 @@ def test_few_tasks_have_predictions_too(count: int) -> None:
         assert few.leave_one_out()[name].shape == (count, 3)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.6])
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize(("share", "seed"), [(1.0, 0), (0.6, 2)])
 def test_the_kernel_is_the_one_of_those_tried_with_the_lowest_leave_one_out_error(share: float, seed: int) -> None:
     # With many parts missing, distances are of different parts and the kernel has negative eigenvalues.
     draws = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from refusals import refused
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.conditions.base import ConditionEncoder
 from wildpdiff.conditions.fusion import ENCODERS, FusionEncoder, fit_fusion
@@ -55,15 +56,15 @@ def test_null_is_a_description_of_nothing(encoder: FusionEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("description", "sentence"),
+    ("description", "named"),
     [
-        (Description(), "The description has nothing; this generator reads metadata, backgrounds, task_id"),
-        (Description(text="a river"), "The description has text; this generator reads"),
-        (Description(metadata={}), "metadata is empty. Give at least one value"),
+        (Description(), "metadata, backgrounds, task_id"),
+        (Description(text="a river"), "text"),
+        (Description(metadata={}), "metadata"),
     ],
 )
-def test_nothing_readable_is_refused(encoder: FusionEncoder, description: Description, sentence: str) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+def test_nothing_readable_is_refused(encoder: FusionEncoder, description: Description, named: str) -> None:
+    with refused(DescriptionError, named):
         encoder.encode(description)
 
 
@@ -74,7 +75,7 @@ def test_restored_from_bytes_it_encodes_the_same(encoder: FusionEncoder) -> None
 
 
 def test_unknown_kind_is_refused(encoder: FusionEncoder) -> None:
-    with pytest.raises(DescriptionError, match="encoder of kind 'smell'"):
+    with refused(DescriptionError, "'smell'", "images"):
         FusionEncoder.from_state({"encoders": [{"kind": "smell", "config": {}}]}, {}, featurise)
 
 
@@ -89,22 +90,21 @@ def test_every_encoder_satisfies_the_seam(encoder: FusionEncoder) -> None:
 def test_only_parts_of_two_or_more_seen_tasks_are_read() -> None:
     seen = [Description(metadata={"x": 1.0}), Description(metadata={"x": 2.0}), describe(3)]
     assert fit_fusion(seen, SCHEMA, featurise).parts == ("metadata",)
-    with pytest.raises(DescriptionError, match="No part of backgrounds is present in two or more of the 3"):
+    with refused(DescriptionError, "backgrounds", 3):
         fit_fusion(seen, SCHEMA, featurise, ("backgrounds",))
-    with pytest.raises(DescriptionError, match="No part of text is present in two or more of the 3"):
+    with refused(DescriptionError, "text", 3):
         fit_fusion(seen, SCHEMA, featurise, ("text",))
-    with pytest.raises(
-        DescriptionError, match="cannot read the part 'smell'; it reads metadata, backgrounds, examples"
-    ):
+    with refused(DescriptionError, "'smell'", "metadata, backgrounds, examples"):
         fit_fusion(seen, SCHEMA, featurise, ("smell",))
 
 
-def test_unknown_values_are_told_and_left_out(encoder: FusionEncoder) -> None:
-    told = encoder.unknown(Description(metadata={"x": 1.0, "kind": "c"}, backgrounds=SEEN[0].backgrounds))
-    assert told == ("kind 'c' was in no seen task and is left out; seen are a, b.",)
+def test_unknown_values_are_reported_and_left_out(encoder: FusionEncoder) -> None:
+    (unknown,) = encoder.unknown(Description(metadata={"x": 1.0, "kind": "c"}, backgrounds=SEEN[0].backgrounds))
+    assert "kind 'c'" in unknown
+    assert "a, b" in unknown
     assert encoder.unknown(SEEN[0]) == ()
     alone = Description(metadata={"kind": "c"})
-    with pytest.raises(DescriptionError, match=r"seen are a, b\. Give at least one value that a seen task had"):
+    with refused(DescriptionError, "'c'", "a, b"):
         encoder.encode(alone)
-    beside = encoder.encode(Description(metadata={"kind": "c"}, task_id="t1")).values
-    assert torch.equal(beside, encoder.encode(Description(task_id="t1")).values)
+    known = encoder.encode(Description(metadata={"kind": "c"}, task_id="t1")).values
+    assert torch.equal(known, encoder.encode(Description(task_id="t1")).values)

@@ -52,7 +52,7 @@ def test_same_generator_state_same_bytes(encoder: FusionEncoder) -> None:
     assert torch.equal(draws[0], draws[1])
 
 
-def test_parts_are_dropped_as_often_as_asked_but_never_all(encoder: FusionEncoder) -> None:
+def test_parts_are_dropped_at_the_given_rate_but_never_all(encoder: FusionEncoder) -> None:
     flags = encoder.sampler(SEEN, drop_part=0.4, drop_all=0.0)(INDICES, torch_generator(0))[:, -2:]
     assert bool((flags.sum(1) >= 1).all())
     both = flags[(INDICES != 4) & (INDICES != 5)]
@@ -63,7 +63,7 @@ def test_parts_are_dropped_as_often_as_asked_but_never_all(encoder: FusionEncode
     assert flags[INDICES == 5].unique(dim=0).tolist() == [[1.0, 0.0]]
 
 
-def test_everything_is_dropped_as_often_as_asked(encoder: FusionEncoder) -> None:
+def test_everything_is_dropped_at_the_given_rate(encoder: FusionEncoder) -> None:
     drawn = encoder.sampler(SEEN, drop_part=0.0, drop_all=0.25)(INDICES, torch_generator(0))
     nothing = (drawn == encoder.null).all(1)
     assert float(nothing.float().mean()) == pytest.approx(0.25, abs=0.03)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from refusals import refused
 from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
 from wildpdiff.conditions.sampling import ImageSubsets
@@ -93,13 +94,13 @@ def test_fit_from_known_features_is_the_same() -> None:
 
 
 def test_one_task_with_images_is_too_few() -> None:
-    with pytest.raises(DescriptionError, match="Only 1 of the descriptions has backgrounds; at least two"):
+    with refused(DescriptionError, 1, "backgrounds"):
         ImageSetEncoder.fit([SEEN[0], Description(text="x")], "backgrounds", featurise)
 
 
 def test_restoring_needs_the_featuriser() -> None:
     encoder = ImageSetEncoder.fit(SEEN, "backgrounds", featurise)
-    with pytest.raises(DescriptionError, match="Give the backbone"):
+    with refused(DescriptionError, "backgrounds"):
         ImageSetEncoder.from_state(encoder.config, encoder.tensors)
 
 
@@ -135,7 +136,7 @@ def test_one_number_weighs_as_much_as_twelve() -> None:
 
 def test_features_of_another_length_than_the_blocks_are_refused() -> None:
     known = ImageFeatures.of(SEEN, "backgrounds", featurise)
-    with pytest.raises(DescriptionError, match="25 long; those of 'pixels and brightness' are 13 long"):
+    with refused(DescriptionError, 25, 13, "pixels and brightness"):
         ImageSetEncoder.fit(SEEN, "backgrounds", Blocks(), features=known)
 
 
@@ -144,7 +145,7 @@ def test_its_state_keeps_factors_and_asks_for_the_same_featuriser() -> None:
     again = ImageSetEncoder.from_state(encoder.config, encoder.tensors, Blocks())
     assert again.groups == encoder.groups
     assert torch.equal(again.encode(SEEN[0]).values, encoder.encode(SEEN[0]).values)
-    with pytest.raises(DescriptionError, match="'pixels and brightness'; those of 'another function' were given"):
+    with refused(DescriptionError, "pixels and brightness", "another function"):
         ImageSetEncoder.from_state(encoder.config, encoder.tensors, featurise)
 
 
@@ -161,8 +162,8 @@ def test_features_that_are_not_known_of_a_task_count_as_average_also_in_random_s
     values = torch.randn(6, 4, 3, generator=draws)
     values[2, :, 0] = torch.nan
     known = ImageFeatures(values, torch.ones(6, 4, dtype=torch.bool))
-    told = [Description(backgrounds=np.zeros((4, 2, 2, 3), np.uint8)) for _ in range(6)]
-    encoder = ImageSetEncoder.fit(told, "backgrounds", lambda images: values[0], components=3, features=known)
+    descriptions = [Description(backgrounds=np.zeros((4, 2, 2, 3), np.uint8)) for _ in range(6)]
+    encoder = ImageSetEncoder.fit(descriptions, "backgrounds", lambda images: values[0], components=3, features=known)
     found = encoder.encode_features(known.row(2))
     filled = values[2].clone()
     filled[:, 0] = encoder.center[0]

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from refusals import refused
 from wildpdiff.conditions.metadata import MetadataEncoder
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -15,7 +16,7 @@ SCHEMA = MetadataSchema(
         MetadataField("habitat", "category", categories=("grass", "woodland", "river")),
     )
 )
-PLACES = MetadataSchema(
+SITES = MetadataSchema(
     (
         MetadataField("latitude", "number", "degrees", geographic="latitude"),
         MetadataField("longitude", "number", "degrees", geographic="longitude"),
@@ -72,11 +73,11 @@ def test_cyclic_values_meet_at_the_seam() -> None:
     assert math.dist(before, after) < 0.02
 
 
-def test_places_keep_their_proportions_on_the_ground() -> None:
+def test_sites_keep_their_proportions_on_the_ground() -> None:
     # At 60 degrees north a degree of longitude is half as long as one of latitude.
     corners = [(59.0, 20.0), (61.0, 20.0), (60.0, 18.0), (60.0, 22.0)]
     seen = [Description(metadata={"latitude": lat, "longitude": lon}) for lat, lon in corners]
-    encoder = MetadataEncoder.fit(seen, PLACES)
+    encoder = MetadataEncoder.fit(seen, SITES)
     center = values(encoder, latitude=60.0, longitude=20.0)
     north = math.dist(center, values(encoder, latitude=60.1, longitude=20.0))
     east = math.dist(center, values(encoder, latitude=60.0, longitude=20.2))
@@ -86,33 +87,30 @@ def test_places_keep_their_proportions_on_the_ground() -> None:
 
 def test_longitudes_across_the_date_line_are_neighbours() -> None:
     seen = [Description(metadata={"latitude": 0.0, "longitude": lon}) for lon in (179.0, 179.5, -179.5, -179.0)]
-    encoder = MetadataEncoder.fit(seen, PLACES)
+    encoder = MetadataEncoder.fit(seen, SITES)
     west, east = values(encoder, longitude=179.5), values(encoder, longitude=-179.5)
     assert west[1] == pytest.approx(-east[1], abs=1e-5)  # columns: north, east, toward the seen mean
     assert 0.5 < math.dist(west, east) < 2.0
 
 
 @pytest.mark.parametrize(
-    ("metadata", "sentence"),
-    [
-        ({"altitude": 3.0}, "Unknown metadata key 'altitude'; known keys are elevation, heading, habitat"),
-        ({"elevation": float("nan")}, "a finite number is needed"),
-    ],
+    ("metadata", "named"),
+    [({"altitude": 3.0}, "elevation, heading, habitat"), ({"elevation": float("nan")}, "nan")],
 )
-def test_bad_metadata_is_refused(metadata: dict[str, float | str], sentence: str) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+def test_bad_metadata_is_refused(metadata: dict[str, float | str], named: str) -> None:
+    with refused(DescriptionError, *metadata, named):
         MetadataEncoder.fit(SEEN, SCHEMA).encode(Description(metadata=metadata))
 
 
 def test_cyclic_field_without_period_is_refused() -> None:
     schema = MetadataSchema((MetadataField("hour", "cyclic"),))
     encoder = MetadataEncoder.fit([Description(metadata={"hour": 3.0})], schema)
-    with pytest.raises(DescriptionError, match="'hour' is cyclic and has no period"):
+    with refused(DescriptionError, "'hour'"):
         values(encoder, hour=3.0)
 
 
-def test_coordinates_of_a_place_are_factors_together_and_one_by_one() -> None:
-    schema = MetadataSchema((*SCHEMA.fields, *PLACES.fields))
+def test_coordinates_of_a_site_are_factors_together_and_one_by_one() -> None:
+    schema = MetadataSchema((*SCHEMA.fields, *SITES.fields))
     seen = [
         Description(metadata={"elevation": 1.0, "latitude": lat, "longitude": lon, "habitat": "grass"})
         for lat, lon in ((1.0, 2.0), (3.0, 4.0), (2.0, 0.0))
@@ -127,11 +125,11 @@ def test_coordinates_of_a_place_are_factors_together_and_one_by_one() -> None:
     assert only[-5:] == [0.0, 0.0, 0.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("field", PLACES.fields)
+@pytest.mark.parametrize("field", SITES.fields)
 def test_a_lone_coordinate_is_a_number(field: MetadataField) -> None:
     seen = [Description(metadata={field.name: value}) for value in (10.0, 20.0, 30.0)]
     encoder = MetadataEncoder.fit(seen, MetadataSchema((field,)))
-    assert encoder.place is None
+    assert encoder.site is None
     assert values(encoder, **{field.name: 30.0}) == pytest.approx([math.sqrt(1.5), 1.0])
 
 
@@ -143,40 +141,42 @@ def test_a_category_of_no_seen_task_is_as_if_it_were_missing(habitat: str) -> No
     far = [math.dist(values(encoder, habitat=habitat), values(encoder, habitat=known)) for known in ("grass", "river")]
     assert far[0] == far[1] > 0
     assert not encoder.encode(Description(metadata={"habitat": habitat})).present
-    told = encoder.unknown(Description(metadata={"elevation": 1000.0, "habitat": habitat}))
-    assert told == (f"habitat {habitat!r} was in no seen task and is left out; seen are grass, river.",)
+    (unknown,) = encoder.unknown(Description(metadata={"elevation": 1000.0, "habitat": habitat}))
+    assert f"habitat {habitat!r}" in unknown
+    assert "grass, river" in unknown
 
 
 @pytest.mark.parametrize("habitat", ["gras", "Grass", "RIVR"])
 def test_a_slip_of_the_pen_gets_the_nearest_name(habitat: str) -> None:
-    (told,) = MetadataEncoder.fit(SEEN, SCHEMA).unknown(Description(metadata={"habitat": habitat}))
+    (unknown,) = MetadataEncoder.fit(SEEN, SCHEMA).unknown(Description(metadata={"habitat": habitat}))
     nearest = "river" if habitat == "RIVR" else "grass"
-    assert told == f"habitat {habitat!r} was in no seen task and is left out; did you mean {nearest!r}?"
+    assert f"habitat {habitat!r}" in unknown
+    assert repr(nearest) in unknown
 
 
-def test_known_values_are_not_told() -> None:
+def test_known_values_are_not_reported() -> None:
     encoder = MetadataEncoder.fit(SEEN, SCHEMA)
     assert encoder.unknown(Description(metadata={"habitat": "river", "elevation": 5.0})) == ()
     assert encoder.unknown(Description(text="a river")) == ()
 
 
 def test_its_state_restores_it() -> None:
-    schema = MetadataSchema((*SCHEMA.fields, *PLACES.fields))
+    schema = MetadataSchema((*SCHEMA.fields, *SITES.fields))
     seen = [
         Description(metadata={"latitude": 1.0 + n, "longitude": 2.0 * n, "habitat": "grass", "heading": 10.0 * n})
         for n in range(4)
     ]
     encoder = MetadataEncoder.fit(seen, schema)
     again = MetadataEncoder.from_state(json.loads(json.dumps(encoder.config)), encoder.tensors)
-    asked = Description(metadata={"latitude": 3.0, "longitude": 3.0, "habitat": "woodland", "heading": 5.0})
-    assert torch.equal(again.encode(asked).values, encoder.encode(asked).values)
-    assert again.unknown(asked) == encoder.unknown(asked) != ()
+    query = Description(metadata={"latitude": 3.0, "longitude": 3.0, "habitat": "woodland", "heading": 5.0})
+    assert torch.equal(again.encode(query).values, encoder.encode(query).values)
+    assert again.unknown(query) == encoder.unknown(query) != ()
     assert again.kind == "metadata-2"
 
 
 def test_a_state_of_the_first_version_still_means_what_it_meant() -> None:
-    """Places on a plane, one column each, and every category that the schema lists is known."""
-    schema = MetadataSchema((*PLACES.fields, SCHEMA.fields[2]))
+    """Sites on a plane, one column each, and every category that the schema lists is known."""
+    schema = MetadataSchema((*SITES.fields, SCHEMA.fields[2]))
     tensors = {
         "mean": torch.tensor([60.0, 179.0, 0.0], dtype=torch.float64),
         "scale": torch.tensor([2.0, 4.0, 1.0], dtype=torch.float64),

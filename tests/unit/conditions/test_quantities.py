@@ -1,6 +1,6 @@
 import pytest
 
-from wildpdiff.conditions.quantities import frequent_quantities, quantities, without_numbers
+from wildpdiff.conditions.text import frequent_quantities, quantities, without_numbers
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from wildpdiff.conditions.quantities import frequent_quantities, quantities, wit
         ("", {}),
     ],
 )
-def test_numbers_are_told_apart_by_the_words_after_them(text: str, expected: dict[str, float]) -> None:
+def test_numbers_are_identified_by_the_words_after_them(text: str, expected: dict[str, float]) -> None:
     assert quantities(text) == expected
 
 

@@ -20,7 +20,7 @@ def share_of_the_small_block(fitted: Reduction, values: torch.Tensor) -> float:
     return float((inside @ fitted.directions).square().sum() / whole)
 
 
-def test_every_block_has_the_same_say() -> None:
+def test_every_block_has_the_same_weight() -> None:
     values = vectors()
     one = Reduction.fit(values, components=8, whiten=False)
     two = Reduction.fit(values, components=8, whiten=False, blocks=[40, 2])

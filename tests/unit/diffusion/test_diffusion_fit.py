@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from refusals import refused
 from wildpdiff.diffusion.fit import DiffusionConfig, FittedDiffusion, fit_diffusion
 from wildpdiff.diffusion.samplers import ddim, dpm_solver_2m, standard_noise
 from wildpdiff.errors import TrainingError
@@ -64,9 +65,9 @@ def same_weights(one: FittedDiffusion, other: FittedDiffusion) -> bool:
 
 @pytest.mark.parametrize("network", ["residual", "unet"])
 def test_fit_is_a_function_of_its_arguments_to_the_byte(network: str) -> None:
-    config = replace(QUICK, network=network, dropout=0.1, condition_noise=0.1, latent_noise=0.1)
+    config = replace(QUICK, network=network, dropout=0.1)
     state = torch.random.get_rng_state()
-    one, same, other = (fit_diffusion(mixture(), conditions, config, seed) for seed in (1, 1, 2))
+    one, same, other = (fit_diffusion(mixture(), conditions, config, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(one.losses, same.losses)
     assert same_weights(one, same)
@@ -78,13 +79,14 @@ def test_a_condition_sampler_may_draw_without_moving_the_other_draws() -> None:
         torch.rand(7, generator=generator)
         return conditions(index, generator)
 
-    assert same_weights(fit_diffusion(mixture(), conditions, QUICK, 1), fit_diffusion(mixture(), drawing, QUICK, 1))
+    assert same_weights(
+        fit_diffusion(mixture(), conditions, QUICK, seed=1), fit_diffusion(mixture(), drawing, QUICK, seed=1)
+    )
 
 
-@pytest.mark.parametrize("option", ["dropout", "condition_noise", "latent_noise"])
-def test_every_regularisation_changes_the_training(option: str) -> None:
-    plain = fit_diffusion(mixture(), conditions, QUICK, 0)
-    changed = fit_diffusion(mixture(), conditions, replace(QUICK, **{option: 0.3}), 0)
+def test_dropout_changes_the_training() -> None:
+    plain = fit_diffusion(mixture(), conditions, QUICK, seed=0)
+    changed = fit_diffusion(mixture(), conditions, replace(QUICK, dropout=0.3), seed=0)
     assert not torch.equal(plain.losses[2:], changed.losses[2:])
 
 
@@ -96,32 +98,35 @@ def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_step() -> 
         calls += 1
         return CODES[index % 3] * (math.nan if calls > 5 else 1.0)
 
-    # The first call only asks for the width, so the sixth is the update number 4, counted from 0.
-    with pytest.raises(TrainingError, match=r"denoiser diverged at step 4 .*learning rate"):
-        fit_diffusion(mixture(), failing, QUICK, 0)
+    # The first call is for the width, so the sixth is the fifth update.
+    with refused(TrainingError, "denoiser", "step 5"):
+        fit_diffusion(mixture(), failing, QUICK, seed=0)
 
 
 @pytest.mark.parametrize("latents", [torch.zeros(0, 4), torch.full((3, 4), math.nan)])
 def test_unusable_latents_are_refused(latents: Tensor) -> None:
-    with pytest.raises(TrainingError, match="training latents"):
-        fit_diffusion(latents, conditions, QUICK, 0)
+    with refused(TrainingError, len(latents)):
+        fit_diffusion(latents, conditions, QUICK, seed=0)
 
 
-def test_progress_is_told_and_the_model_is_ready_for_use() -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_is_reported_and_the_model_is_ready_for_use() -> None:
+    calls: list[tuple[int, int]] = []
     fitted = fit_diffusion(
-        mixture(), conditions, replace(QUICK, dropout=0.5), 0, lambda done, total: told.append((done, total))
+        mixture(),
+        conditions,
+        replace(QUICK, dropout=0.5),
+        seed=0,
+        progress=lambda done, total: calls.append((done, total)),
     )
-    assert told == [(step, 12) for step in range(1, 13)]
+    assert calls == [(step, 12) for step in range(1, 13)]
     assert fitted.losses.shape == (12,)
-    assert fitted.seconds > 0
     noise, cond = torch.ones(3, 4), CODES
     ends = [ddim(fitted.model, fitted.schedule, noise, cond, 5, torch.Generator()) for _ in range(2)]
     assert torch.equal(ends[0], ends[1])
 
 
 def test_the_weights_returned_are_the_moving_average() -> None:
-    last = fit_diffusion(mixture(), conditions, replace(QUICK, ema_decay=0.0), 0)
-    averaged = fit_diffusion(mixture(), conditions, QUICK, 0)
+    last = fit_diffusion(mixture(), conditions, replace(QUICK, ema_decay=0.0), seed=0)
+    averaged = fit_diffusion(mixture(), conditions, QUICK, seed=0)
     assert torch.equal(last.losses, averaged.losses)
     assert not same_weights(last, averaged)

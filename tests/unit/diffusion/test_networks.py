@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from refusals import refused
 from wildpdiff.diffusion.denoiser import Denoiser
 from wildpdiff.diffusion.networks import NETWORKS, build_denoiser, restore_denoiser
 from wildpdiff.errors import ArtifactError
@@ -69,9 +70,9 @@ def test_width_and_depth_override_the_size() -> None:
 
 
 def test_unreadable_configurations_are_refused() -> None:
-    with pytest.raises(ArtifactError, match="'transformer'"):
+    with refused(ArtifactError, "transformer"):
         build_denoiser(config("transformer"))
-    with pytest.raises(ArtifactError, match="colour"):
+    with refused(ArtifactError, "colour"):
         build_denoiser(config("unet", colour=3))
-    with pytest.raises(ArtifactError, match="weights"):
+    with refused(ArtifactError, "weights"):
         restore_denoiser(config("residual"), woken("unet").state_dict())

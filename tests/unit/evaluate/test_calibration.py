@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 import toys
+from refusals import refused
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.calibration import CalibrationObserver
-from wildpdiff.evaluate.run import Entrant, Scored
+from wildpdiff.evaluate.run import Method, Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.evaluate.sections import CalibrationBin
 from wildpdiff.rng import torch_generator
@@ -22,7 +23,7 @@ from wildpdiff.tasks.description import Description
 def scored(logits: Tensor, labels: Tensor, backbone: Backbone, split: str = "unseen") -> Scored:
     adapter = toys.random_adapter(backbone, 0)
     test = TestSet("somewhere", Description(), torch.zeros(len(labels), 1), labels)
-    return Scored(split, Entrant(PretrainedSource(adapter), "none"), test, [adapter] * len(logits), logits)
+    return Scored(split, Method(PretrainedSource(adapter), "none"), test, [adapter] * len(logits), logits)
 
 
 def random_scored(backbone: Backbone, seed: int, scale: float, split: str = "unseen") -> Scored:
@@ -42,13 +43,13 @@ def slow(parts: list[Scored], bins: int) -> tuple[list[CalibrationBin], float, f
                 probabilities = [math.exp(value) / total for value in row]
                 losses.append(-math.log(probabilities[label]))
                 confidence = max(probabilities)
-                place = next(m for m in range(bins) if confidence <= (m + 1) / bins + 1e-15)
-                held.setdefault(place, []).append((confidence, probabilities.index(confidence) == label))
+                index = next(m for m in range(bins) if confidence <= (m + 1) / bins + 1e-15)
+                held.setdefault(index, []).append((confidence, probabilities.index(confidence) == label))
     found = [
         CalibrationBin(
-            len(held[place]), float(np.mean([c for c, _ in held[place]])), float(np.mean([r for _, r in held[place]]))
+            len(held[index]), float(np.mean([c for c, _ in held[index]])), float(np.mean([r for _, r in held[index]]))
         )
-        for place in sorted(held)
+        for index in sorted(held)
     ]
     error = sum(entry.count * abs(entry.accuracy - entry.confidence) for entry in found) / len(losses)
     return found, error, float(np.mean(losses))
@@ -104,5 +105,5 @@ def test_splits_are_kept_apart_in_the_order_of_observation(toy_backbone: Backbon
 
 
 def test_there_must_be_a_bin() -> None:
-    with pytest.raises(DataError, match="0 bins were asked for"):
+    with refused(DataError, 0):
         CalibrationObserver(0)

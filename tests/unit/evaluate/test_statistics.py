@@ -6,6 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from refusals import refused
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.statistics import mean_interval, paired_difference, recovered_gain
 
@@ -67,11 +68,10 @@ def test_the_interval_of_the_gain_covers_the_true_gain() -> None:
 
 
 @pytest.mark.parametrize("finetuned", [np.array([0.7, 0.8]), np.array([0.6, 0.8]), np.array([0.7005, 0.8005])])
-def test_no_headroom_means_no_gain_and_says_so(finetuned: np.ndarray) -> None:
+def test_no_headroom_means_no_gain(finetuned: np.ndarray) -> None:
     gain = recovered_gain(np.array([0.8, 0.9]), np.array([0.7, 0.8]), finetuned)
     assert gain.value is None
     assert gain.interval is None
-    assert "no gain to recover" in (gain.reason or "")
 
 
 def test_an_uncertain_headroom_keeps_the_value_and_refuses_the_interval() -> None:
@@ -80,7 +80,6 @@ def test_an_uncertain_headroom_keeps_the_value_and_refuses_the_interval() -> Non
     gain = recovered_gain(np.full(6, 0.71), pretrained, finetuned)
     assert gain.value == pytest.approx(0.06 / 0.09)
     assert gain.interval is None
-    assert "no finite interval" in (gain.reason or "")
 
 
 def test_rare_resamples_without_headroom_leave_a_finite_interval() -> None:
@@ -89,7 +88,6 @@ def test_rare_resamples_without_headroom_leave_a_finite_interval() -> None:
     # Mean headroom .02 with a standard error of about .008: near 0.6 % of the resamples have none.
     finetuned = pretrained + 0.0205 + np.linspace(-0.045, 0.045, 12)
     gain = recovered_gain(pretrained + random.normal(0.01, 0.01, 12), pretrained, finetuned)
-    assert gain.reason is None
     assert gain.interval is not None
     assert np.isfinite(gain.interval).all()
 
@@ -99,7 +97,6 @@ def test_one_task_has_a_value_and_no_interval() -> None:
     gain = recovered_gain(np.array([0.75]), np.array([0.7]), np.array([0.8]))
     assert gain.value == pytest.approx(0.5)
     assert gain.interval is None
-    assert gain.reason is not None
 
 
 def test_a_difference_counts_wins_and_knows_when_it_is_decided() -> None:
@@ -118,14 +115,14 @@ def test_different_tasks_are_not_paired_where_shapes_are_not_checked() -> None:
     # The tests' own check of shapes would refuse first; users run without it.
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        with pytest.raises(DataError, match="cannot be paired"):
+        with refused(DataError, [1, 2]):
             paired_difference(np.array([0.5]), np.array([0.5, 0.6]))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_unusable_input_is_refused_in_one_sentence() -> None:
-    with pytest.raises(DataError, match="no task"):
+    with refused(DataError):
         mean_interval(np.array([], dtype=float))
-    with pytest.raises(DataError, match="not a finite number"):
+    with refused(DataError):
         mean_interval(np.array([0.5, np.nan]))

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import toys
+from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.pretrained import PretrainedSource
+from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow
-from wildpdiff.evaluate.run import Entrant, Scored, evaluate
+from wildpdiff.evaluate.run import Method, Scored, evaluate
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.evaluate.trust_points import contradiction
@@ -41,14 +42,14 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
     initial = toy_zoo.initial
     layout = Layout.of(initial.tensors)
     vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in toy_zoo.task_adapters().values()])
-    told = [task.description for task in toys.ToySuite().tasks("seen")]
+    descriptions = [task.description for task in toys.ToySuite().tasks("seen")]
     rows = [
-        HeldOutGain(f"t{place}", f"f{place % 4}", False, False, {"move": place / 10}, place / 100 - 0.05, 60)
-        for place in range(20)
+        HeldOutGain(f"t{index}", f"f{index % 4}", False, False, {"move": index / 10}, index / 100 - 0.05, 60)
+        for index in range(20)
     ]
     return TrustModel(
         backbone=toy_backbone,
-        space=DescriptionSpace.fit(told, toys.SCHEMA, toy_backbone.image_features, vectors),
+        space=DescriptionSpace.fit(descriptions, toys.SCHEMA, toy_backbone.image_features, vectors),
         adapters=AdapterSpace.fit(layout, layout.flatten(initial.tensors), vectors),
         prior=torch.full((3,), 1 / 3),
         predictors=dict.fromkeys(BASES, fit_gain_predictor(rows)),
@@ -59,27 +60,27 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
 
 @dataclass
 class Recorder:
-    """Another source, and what it was asked and gave."""
+    """Another source, and its requests and samples."""
 
     source: Source
     name: str = "generated"
     stochastic: bool = True
-    asked: list[Description] = field(default_factory=list)
+    requests: list[Description] = field(default_factory=list)
     given: dict[str, list[Adapter]] = field(default_factory=dict)
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         found = self.source.sample(description, n, seed)
-        self.asked.append(description)
+        self.requests.append(description)
         self.given[str(description.task_id)] = found
         return found
 
 
 @dataclass
 class Watched:
-    """A task that tells which of its splits were looked at."""
+    """A task that records which of its splits were read."""
 
     task: toys.ToyTask
-    looked: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -90,7 +91,7 @@ class Watched:
         return self.task.description
 
     def data(self, split: SplitName) -> LabelledImages:
-        self.looked.append(split)
+        self.read.append(split)
         return self.task.data(split)
 
 
@@ -101,7 +102,7 @@ class Kept:
     adapters: dict[str, Sequence[Adapter]] = field(default_factory=dict)
 
     def observe(self, scored: Scored) -> None:
-        if scored.entrant.source.name == "generated":
+        if scored.method.source.name == "generated":
             self.adapters[scored.test.task] = scored.adapters
 
 
@@ -109,10 +110,10 @@ class Kept:
 def scored(
     toy_latents_fit: FittedGenerator, toy_zoo: Zoo, toy_backbone: Backbone
 ) -> tuple[Kept, tuple[ResultRow, ...]]:
-    entrants = [Entrant(PretrainedSource(toy_zoo.initial), "none"), Entrant(toy_latents_fit.generator, "own", 7)]
+    methods = [Method(PretrainedSource(toy_zoo.initial), "none"), Method(toy_latents_fit.generator, "own", 7)]
     kept = Kept()
     tests = {"unseen": [test_set(toy_backbone, task) for task in UNSEEN]}
-    found = evaluate("toy", tests, toy_backbone, entrants, samples=3, seed=5, observers=[kept])
+    found = evaluate("toy", tests, toy_backbone, methods, samples=3, seed=5, observers=[kept])
     return kept, found.rows
 
 
@@ -139,20 +140,20 @@ def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
     assert contradiction(points) is None
     for point, task in zip(points, UNSEEN, strict=True):
         report = model.assess(recorder.given[task.name], task.description)
-        said = (report.trust, report.gain, report.low, report.high, report.min_trust, report.use_generated)
-        assert (point.trust, point.predicted, point.low, point.high, point.min_trust, point.used) == said
+        expected = (report.trust, report.gain, report.low, report.high, report.min_trust, report.use_generated)
+        assert (point.trust, point.predicted, point.low, point.high, point.min_trust, point.used) == expected
 
 
-def test_no_test_image_is_looked_at_and_no_label_decides(model: TrustModel, toy_fit: FittedGenerator) -> None:
+def test_no_test_image_is_read_and_no_label_decides(model: TrustModel, toy_fit: FittedGenerator) -> None:
     tasks = [Watched(task) for task in UNSEEN]
     gains = {task.name: 3.0 for task in tasks}
     first = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS)
-    assert all(task.looked == [] for task in tasks)
+    assert all(task.read == [] for task in tasks)
     assert {point.basis for point in first} == {"backgrounds"}
     other = assess_tasks(model, toy_fit.generator, tasks, dict.fromkeys(gains, -9.0), **SETTINGS)
     assert [replace(point, gain=3.0) for point in other] == first
     shown = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS, images=FreshImages(frozenset()))
-    assert all(task.looked == ["train"] for task in tasks)
+    assert all(task.read == ["train"] for task in tasks)
     assert {point.basis for point in shown} == {"examples"}
 
 
@@ -176,8 +177,8 @@ class Pooled:
 POOL = toys.random_images(30)
 
 
-def places(images: Images) -> list[int]:
-    return [next(place for place, other in enumerate(POOL) if np.array_equal(image, other)) for image in images]
+def pool_rows(images: Images) -> list[int]:
+    return [next(index for index, other in enumerate(POOL) if np.array_equal(image, other)) for image in images]
 
 
 def test_trust_is_put_to_the_test_on_images_that_no_seen_task_learned_from(toy_backbone: Backbone) -> None:
@@ -185,20 +186,20 @@ def test_trust_is_put_to_the_test_on_images_that_no_seen_task_learned_from(toy_b
     fresh = FreshImages.of(seen)
     found = fresh(Pooled("unseen", 10, (3, 25, 19, 25)))
     assert found is not None
-    assert places(found) == [18, 19, 20, 21, 25]
+    assert pool_rows(found) == [18, 19, 20, 21, 25]
     assert fresh(Pooled("known", 4)) is None
     images = fresh(Pooled("new", 18))
     assert images is not None
-    assert places(images) == [*range(18, 28), 28, 29], (
+    assert pool_rows(images) == [*range(18, 28), 28, 29], (
         "both seen tasks are validated by them, so neither learns from them"
     )
 
 
 def test_a_task_without_a_measured_gain_is_refused(model: TrustModel, toy_fit: FittedGenerator) -> None:
-    with pytest.raises(DataError, match=f"{UNSEEN[1].name!r} has no measured gain"):
+    with refused(DataError, UNSEEN[1].name):
         assess_tasks(model, toy_fit.generator, UNSEEN, {UNSEEN[0].name: 1.0}, **SETTINGS)
 
 
 def test_gains_of_a_generator_that_was_not_scored_are_refused(scored: tuple[Kept, tuple[ResultRow, ...]]) -> None:
-    with pytest.raises(DataError, match="of seed 8"):
+    with refused(DataError, "unseen", 8):
         measured_gains(scored[1], "unseen", 8)

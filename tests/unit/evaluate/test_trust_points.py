@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from refusals import refused
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.statistics import area_under_curve
 from wildpdiff.evaluate.trust_points import (
@@ -58,20 +59,20 @@ def test_a_task_counts_once_however_many_generators_it_has() -> None:
     assert mixed.gain_with.interval is None, "one task gives no interval over tasks"
 
 
-def test_worlds_are_told_apart_even_where_their_tasks_have_the_same_names() -> None:
-    other = [replace(point, world="nothing told", gain=-point.gain) for point in FIVE]
+def test_variants_are_distinct_even_where_their_tasks_have_the_same_names() -> None:
+    other = [replace(point, world="uninformative", gain=-point.gain) for point in FIVE]
     points = [*FIVE, *other]
-    assert worlds_of(points) == ("both", "nothing told")
+    assert worlds_of(points) == ("both", "uninformative")
     assert summarise_trust(points).tasks == 10
     by_world = summarise_worlds(points)
     assert by_world["both"] == summarise_trust(FIVE)
-    assert by_world["nothing told"].gain_without.value == pytest.approx(-by_world["both"].gain_without.value)
+    assert by_world["uninformative"].gain_without.value == pytest.approx(-by_world["both"].gain_without.value)
 
 
 def test_no_area_where_only_one_thing_happened_and_no_summary_of_nothing() -> None:
     assert summarise_trust([GOOD, SMALL]).auroc is None
     assert summarise_trust([RIGHTLY_KEPT, WRONGLY_USED]).auroc is None
-    with pytest.raises(DataError, match="no assessed task"):
+    with refused(DataError):
         summarise_trust([])
 
 
@@ -92,9 +93,9 @@ def test_thresholds_lead_from_all_used_to_none_used() -> None:
     [
         ({"trust": 1.2}, "trust is 1.2"),
         ({"min_trust": -0.1}, "min_trust is -0.1"),
-        ({"low": 10.0}, "low must not be above high"),
+        ({"low": 10.0}, "10.0 to 9.0"),
         ({"used": False}, "used is False"),
-        ({"task": "b"}, "'b' a second time"),
+        ({"task": "b"}, "'b'"),
     ],
 )
 def test_a_contradiction_is_found(change: dict[str, object], words: str) -> None:
@@ -130,14 +131,14 @@ def test_interval_of_the_area_holds_the_truth_as_often_as_it_says() -> None:
     """Scores of positives and negatives a standard deviation apart: the true area is Phi(1 / sqrt 2) = 0.760."""
     random = np.random.default_rng(0)
     covered = 0
-    for draw in range(60):
+    for draw in range(30):
         positive = random.random(80) < 0.6
         scores = random.normal(positive.astype(float), 1.0)
         found = area_under_curve(scores, positive, np.arange(80), seed=draw)
         assert found is not None
         assert found.interval is not None
         covered += found.interval[0] <= 0.7602 <= found.interval[1]
-    assert 51 <= covered <= 60
+    assert 25 <= covered <= 30
 
 
 def test_no_interval_where_resamples_lose_all_of_one_kind() -> None:

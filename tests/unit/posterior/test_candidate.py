@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wildpdiff.posterior.candidate import accuracy_by_labels
+from wildpdiff.posterior.fit import accuracy_by_labels
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5, 8, 20])

@@ -22,7 +22,7 @@ def view(index: Tensor, draws: torch.Generator) -> Tensor:
 
 @pytest.fixture(scope="module")
 def densities() -> dict[str, CodeDensity]:
-    return {name: fit_density(name, EMBEDDINGS, CODES, view, CONFIG, 0) for name in DENSITIES}
+    return {name: fit_density(name, EMBEDDINGS, CODES, sampler=view, config=CONFIG, seed=0) for name in DENSITIES}
 
 
 def sampled(density: CodeDensity, at: float, count: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""The posterior of a world whose tasks need two answers, and of one whose descriptions tell everything."""
+"""Posteriors of a problem whose tasks need two answers, and of one whose descriptions determine everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from two_answers import COUNT, KINDS, TASKS, TwoAnswers, config
 
 import toys
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.conditional_mean.fit import SeenMaterial
+from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.network import factor_reads
 from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditional_mean.training import NetworkTraining, train_network
@@ -21,21 +21,24 @@ from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.posterior import fit as posterior_fit
 from wildpdiff.posterior.decoder import CodeProblem
-from wildpdiff.posterior.fit import PosteriorFitConfig, fit_posterior
+from wildpdiff.posterior.fit import Candidate, PosteriorFitConfig, fit_posterior, spectral_codes, task_relations
 from wildpdiff.posterior.posterior import Posterior
-from wildpdiff.posterior.relations import spectral_codes, task_relations
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
+from wildpdiff.zoo.training_set import TrainingSet
 
 UNSEEN = Description(metadata={"level": 110.5})
 
 
 @dataclass(frozen=True)
 class World:
+    """``choice`` are the arguments of the choice of the generator's posterior: its seen tasks, estimate, candidates."""
+
     generator: Generator
-    material: SeenMaterial
+    encoded: EncodedTasks
     images: TaskImages
+    choice: tuple[Any, Candidate, list[Candidate]]
 
     @property
     def posterior(self) -> Posterior:
@@ -44,18 +47,28 @@ class World:
 
     @property
     def own(self) -> Tensor:
-        return self.material.of_tasks()
+        return self.encoded.of_tasks()
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> World:
     folder = tmp_path_factory.mktemp("two-answers") / "zoo"
     zoo = build_zoo(folder, toy_backbone, TASKS, "two-answers", toys.FINETUNE, per_shard=COUNT)
-    told = {task.name: task.description for task in TASKS}
     features = FeatureCache(toy_backbone, TASKS, 8)
-    generator = fit_generator(zoo, told, toys.SCHEMA, toy_backbone, config(), features=features).generator
-    material = SeenMaterial.of(zoo, told, toys.SCHEMA, toy_backbone, config().reading)
-    return World(generator, material, TaskImages(tuple(features(task.name) for task in TASKS), 0))
+    described = {task.name: task.description for task in TASKS}
+    training_set = TrainingSet(zoo, described, toys.SCHEMA, toy_backbone, features)
+    choices: list[tuple[Any, Candidate, list[Candidate]]] = []
+
+    def choose(*given: Any) -> Posterior:
+        choices.append(given)
+        return chosen(*given)
+
+    chosen = posterior_fit._chosen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(posterior_fit, "_chosen", choose)
+        generator = fit_generator(training_set, config()).generator
+    encoded = EncodedTasks.of(training_set, config())
+    return World(generator, encoded, TaskImages(tuple(features(task.name) for task in TASKS), 0), choices[0])
 
 
 def agreement(signs: Tensor) -> float:
@@ -75,10 +88,8 @@ def accuracies(backbone: Backbone, tensors: dict[str, Tensor], level: float = 11
     return found[0], found[1]
 
 
-def test_the_sign_of_the_first_code_tells_kinds_that_descriptions_do_not(world: World) -> None:
-    relations = task_relations(
-        world.material.backbone, world.material.codec, world.own, world.material.embeddings, world.images
-    )
+def test_the_sign_of_the_first_code_separates_kinds_that_descriptions_do_not(world: World) -> None:
+    relations = task_relations(world.encoded, world.own, world.encoded.embeddings, world.images)
     assert torch.equal(relations, relations.T)
     assert bool((relations.diagonal() == 0).all())
     codes = spectral_codes(relations, torch.arange(COUNT))
@@ -92,55 +103,39 @@ def test_the_sign_of_the_first_code_tells_kinds_that_descriptions_do_not(world: 
 
 
 def test_a_network_of_description_and_code_learns_both_answers(world: World) -> None:
-    material, encoder = world.material, world.material.conditions
-    relations = task_relations(material.backbone, material.codec, world.own, material.embeddings, world.images)
+    encoded, encoder = world.encoded, world.encoded.conditions
+    relations = task_relations(encoded, world.own, encoded.embeddings, world.images)
     codes = spectral_codes(relations, torch.arange(COUNT))
-    problem = CodeProblem(
-        material.backbone,
-        material.codec,
-        world.images,
-        material.sampler,
-        world.own,
-        material.moved,
-        factor_reads(encoder.groups, encoder.parts, encoder.size, 16),
-        codes,
-        config().posterior.codes,
+    reads = factor_reads(encoder.groups, encoder.parts, encoder.size, 16)
+    problem = CodeProblem(encoded, world.images, torch.arange(COUNT), world.own, reads, codes, config().posterior.codes)
+    network = train_network(
+        problem, list(range(COUNT)), NetworkTraining(steps=120, averaging=0.98), seed=0, what="a test"
     )
-    network = train_network(problem, list(range(COUNT)), NetworkTraining(steps=120, averaging=0.98), 0, "a test")
     assert agreement(network.codes[:, 0]) > 0.9
     embedding = encoder.encode(UNSEEN).values.expand(COUNT, -1)
     first, second = accuracies(
-        material.backbone, material.codec.layout.unflatten(material.codec.decode(network(embedding, network.codes)))
+        encoded.backbone, encoded.codec.layout.unflatten(encoded.codec.decode(network(embedding, network.codes)))
     )
     own = torch.where(torch.tensor(KINDS), second, first)
     other = torch.where(torch.tensor(KINDS), first, second)
     assert float(own.mean()) > float(other.mean()) + 0.3
     again = type(network).restore(dict(network.state_dict()))
     assert torch.equal(again(embedding, network.codes), network(embedding, network.codes))
-    assert bool((network(embedding, network.codes)[:, ~material.moved] == 0).all())
+    assert bool((network(embedding, network.codes)[:, ~encoded.moved] == 0).all())
 
 
 def test_where_two_answers_are_needed_samples_explain_labels_better_than_the_estimate(world: World) -> None:
     chosen, estimate = world.posterior.scores[0], world.posterior.estimate
     assert chosen.likelihood > estimate.likelihood + 0.5
     assert chosen.best_of_8 > estimate.best_of_8 + 10
-    assert world.posterior.reason.startswith("Samples explain the labels of held-out tasks better")
     assert {score.decoder for score in world.posterior.scores} == {"shift", "network"}
     assert estimate.best_of_8 == pytest.approx(estimate.one_sample, abs=3), "of one adapter nothing can be chosen"
 
 
-def test_a_posterior_with_a_network_is_saved_and_restored_to_the_same_samples(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def networks_alone(seen: Any, estimate: Any, candidates: list[Any]) -> Posterior:
-        return choose(seen, estimate, [entry for entry in candidates if entry.score.decoder == "network"])
-
-    choose = posterior_fit._chosen
-    monkeypatch.setattr(posterior_fit, "_chosen", networks_alone)
-    mean = world.generator.mean
-    assert mean is not None
-    found = fit_posterior(world.material, mean, world.images, config().posterior, 0)
-    assert found is not None
+def test_a_posterior_with_a_network_is_saved_and_restored_to_the_same_samples(world: World, tmp_path: Path) -> None:
+    seen, estimate, candidates = world.choice
+    networks = [entry for entry in candidates if entry.score.decoder == "network"]
+    found = posterior_fit._chosen(seen, estimate, networks)
     assert found.scores[0].decoder == "network"
     generator = replace(world.generator, posterior=found).with_sampling(draw="posterior")
     again = Generator.from_pretrained(generator.save_pretrained(tmp_path / "generator"), generator.backbone)
@@ -159,7 +154,7 @@ def test_samples_of_an_unseen_task_fall_on_both_answers(world: World, toy_backbo
     assert float(first.max()) + float(second.max()) > sum(alone) + 0.3
 
 
-def test_where_descriptions_tell_everything_a_sample_costs_little(
+def test_where_descriptions_determine_everything_a_sample_costs_little(
     toy_posterior_fit: FittedGenerator, toy_backbone: Backbone
 ) -> None:
     generator = toy_posterior_fit.generator
@@ -167,10 +162,10 @@ def test_where_descriptions_tell_everything_a_sample_costs_little(
     chosen, estimate = generator.posterior.scores[0], generator.posterior.estimate
     assert estimate.one_sample > 55, "three classes"
     assert chosen.one_sample > estimate.one_sample - PosteriorFitConfig().cost - 1e-6
-    told = Description(metadata={"level": 110.5})
-    adapters = generator.with_sampling(draw="posterior").sample(told, 16, seed=0)
+    described = Description(metadata={"level": 110.5})
+    adapters = generator.with_sampling(draw="posterior").sample(described, 16, seed=0)
     tensors = {name: torch.stack([entry.tensors[name] for entry in adapters]) for name in adapters[0].tensors}
-    (alone,) = generator.sample(told, 1, seed=0)
+    (alone,) = generator.sample(described, 1, seed=0)
     first, _ = accuracies(toy_backbone, tensors)
     before, _ = accuracies(toy_backbone, {name: value[None] for name, value in alone.tensors.items()})
     assert float(first.mean()) > float(before.mean()) - 0.05
@@ -180,10 +175,10 @@ def test_where_descriptions_tell_everything_a_sample_costs_little(
 def test_few_tasks_and_exact_estimates_have_no_posterior(world: World) -> None:
     mean = world.generator.mean
     assert mean is not None
-    few = replace(world.material, tasks=world.material.tasks[:9])
-    assert fit_posterior(few, mean, world.images, config().posterior) is None
+    few = replace(world.encoded, tasks=world.encoded.tasks[:9])
+    assert fit_posterior(few, mean, world.images, config=config().posterior) is None
     exact = replace(mean, held_out=mean.adapters.clone())
-    assert fit_posterior(world.material, exact, world.images, config().posterior) is None
+    assert fit_posterior(world.encoded, exact, world.images, config=config().posterior) is None
 
 
 def test_it_is_restored_to_the_same_samples_and_a_function_of_the_seed(world: World) -> None:

@@ -11,7 +11,7 @@ import toys
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.posterior.decoder import CodeConfig
 from wildpdiff.posterior.fit import PosteriorFitConfig
-from wildpdiff.posterior.most_probable import PosteriorConfig
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import LabelledImages, SplitName
@@ -47,7 +47,7 @@ def config() -> GeneratorConfig:
     posterior = PosteriorFitConfig(
         directions=6,
         scales=(0.25, 0.5, 1.0),
-        search=PosteriorConfig(steps=20, batch=16, learning_rate=0.25),
+        search=MapConfig(steps=20, batch=16, learning_rate=0.25),
         codes=CodeConfig(steps=120, directions=6),
     )
     return replace(toys.posterior_config(), parts=("metadata",), posterior=posterior)

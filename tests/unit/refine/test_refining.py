@@ -1,4 +1,4 @@
-"""Refining: labels are learned, the prior holds, the better start is taken, and the provenance tells."""
+"""Refining: labels are learned, the prior holds, the better start is taken, and the provenance is complete."""
 
 from dataclasses import replace
 
@@ -7,24 +7,25 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import toys
+from refusals import refused
 from wildbench.methods.few_labels import few_labels
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.seen import SeenAdapters
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
-from wildpdiff.posterior.most_probable import PosteriorConfig, most_probable
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig, maximum_a_posteriori
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.refining import LabelledTask, refine, refine_tasks
 from wildpdiff.refine.runs import RefineConfig
-from wildpdiff.refine.starts import FREE, StartingPoint, StartingPoints, pretrained_adapter
+from wildpdiff.refine.starts import FREE, Start, Starts, pretrained_adapter
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 
 SHORT = RefineConfig(
-    posterior=PosteriorConfig(steps=30, batch=12),
+    posterior=MapConfig(steps=30, batch=12),
     free=FinetuneConfig(steps=20, batch=8, learning_rate=0.02, warmup=5, checkpoints=1, interval=1),
 )
 TASKS = toys.ToySuite().tasks("unseen")
@@ -37,10 +38,10 @@ def data(toy_backbone: Backbone) -> dict[str, TaskFeatures]:
 
 
 @pytest.fixture(scope="module")
-def points(toy_backbone: Backbone, toy_zoo: Zoo) -> StartingPoints:
+def points(toy_backbone: Backbone, toy_zoo: Zoo) -> Starts:
     seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
     neighbours = seen.vectors.roll(1, 0)
-    found = StartingPoints.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
+    found = Starts.of_seen_tasks(toy_backbone, seen.layout, seen.vectors, neighbours)
     return replace(found, fewest_directions=1)
 
 
@@ -57,13 +58,13 @@ def random_prior(backbone: Backbone, scale: float = 0.1, count: int = 6) -> Refi
 def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, data: dict[str, TaskFeatures]) -> None:
     task = data["unseen-0"]
     seen = SeenAdapters.of(list(toy_zoo.task_adapters().values()))
-    wrong = seen.adapter(seen.vectors[4])  # of the brightest seen task; the asked for is dark
+    wrong = seen.adapter(seen.vectors[4])  # of the brightest seen task; the task is dark
     prior = RefinementPrior.of_errors(seen.layout, seen.vectors[:4] - seen.vectors[4], "test")
-    posterior = PosteriorConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01)
-    config = RefineConfig(posterior=posterior, choose_start=False)
-    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
+    posterior = MapConfig(steps=40, batch=18, learning_rate=0.5, strength=0.01)
+    config = RefineConfig(posterior=posterior)
+    points = Starts(toy_backbone, prior, (), fewest_directions=1)
     few = few_labels(task, 6, seed=0)
-    found = refine(toy_backbone, wrong, few, config, points=points)
+    (found,) = refine_tasks(toy_backbone, [LabelledTask(few, points(wrong)[:1])], config)
     assert found.start == "generated"
     logits = toy_backbone.predict(few.train, found.adapter.tensors)
     assert float(cross_entropy(logits, few.train_labels)) < 0.7 * found.losses["generated"]
@@ -77,8 +78,8 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
     labels = torch.arange(10) % 3
     task = TaskFeatures("t", features, labels, features, labels)
     offsets = torch.tensor([[0.5, -0.5, 0.0]])
-    config = PosteriorConfig(steps=120, batch=10, learning_rate=0.1, strength=2.0)
-    best = most_probable(toy_backbone, start[None], prior, [task], offsets, config, 0)[0]
+    config = MapConfig(steps=120, batch=10, learning_rate=0.1, strength=2.0)
+    best = maximum_a_posteriori(toy_backbone, start[None], prior, [task], offsets, config, 0)[0]
     moved = (best - start) @ prior.directions.T / prior.directions.square().sum(1)
     weights = moved.clone().requires_grad_(True)
     logits = toy_backbone.logits(features, prior.layout.unflatten(start + weights @ prior.directions)) + offsets[0]
@@ -90,17 +91,18 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
 
 def test_a_stronger_prior_moves_less(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
     prior, start = random_prior(toy_backbone), toys.random_adapter(toy_backbone, 1)
-    points = StartingPoints(toy_backbone, prior, (), fewest_directions=1)
+    points = Starts(toy_backbone, prior, (), fewest_directions=1)
     moves = []
     for strength in (1.0, 100.0):
-        config = RefineConfig(PosteriorConfig(steps=30, batch=12, strength=strength), choose_start=False)
-        found = refine(toy_backbone, start, few_labels(data["unseen-0"], 2, 0), config, points=points)
+        config = RefineConfig(MapConfig(steps=30, batch=12, strength=strength))
+        only = LabelledTask(few_labels(data["unseen-0"], 2, 0), points(start)[:1])
+        (found,) = refine_tasks(toy_backbone, [only], config)
         moves.append(found.adapter.distance(start))
     assert 0 < moves[1] < 0.3 * moves[0]
 
 
 def test_tasks_in_one_pass_get_what_each_gets_alone(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts
 ) -> None:
     starts = [toys.random_adapter(toy_backbone, seed, 0.1) for seed in range(3)]
     labelled = [
@@ -115,26 +117,26 @@ def test_tasks_in_one_pass_get_what_each_gets_alone(
 
 
 def test_a_bad_start_is_rejected_by_the_labels(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts
 ) -> None:
     bad = toys.random_adapter(toy_backbone, 3, 3.0)
     few = few_labels(data["unseen-1"], 5, 0)
     found = refine(toy_backbone, bad, few, SHORT, points=points)
     assert found.start in ("mean adapter", "pretrained")
     assert found.cross_validated[found.start] < found.cross_validated["generated"]
-    told = found.adapter.provenance
-    assert told["start"] == found.start
-    assert told["cross_validated_losses"] == found.cross_validated
-    assert set(told["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
-    assert told["refined_from"] == {"source": "random", "seed": 3}
-    forced = refine(toy_backbone, bad, few, replace(SHORT, choose_start=False), points=points)
+    provenance = found.adapter.provenance
+    assert provenance["start"] == found.start
+    assert provenance["cross_validated_losses"] == found.cross_validated
+    assert set(provenance["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
+    assert provenance["refined_from"] == {"source": "random", "seed": 3}
+    (forced,) = refine_tasks(toy_backbone, [LabelledTask(few, points(bad)[:1])], SHORT)
     assert (forced.start, forced.cross_validated) == ("generated", {})
     task = data["unseen-1"]
     assert accuracy(toy_backbone, task, found.adapter) > accuracy(toy_backbone, task, forced.adapter)
 
 
-def test_a_good_start_is_kept(toy_backbone: Backbone, toy_zoo: Zoo, points: StartingPoints) -> None:
-    """The adapter that was fine-tuned on all labels of the task, beside the mean of all."""
+def test_a_good_start_is_kept(toy_backbone: Backbone, toy_zoo: Zoo, points: Starts) -> None:
+    """The adapter that was fine-tuned on all labels of the task, next to the mean of all."""
     name = toys.ToySuite().tasks("seen")[0].name
     task = FeatureCache(toy_backbone, toys.ToySuite().tasks("seen"), 8)(name)
     found = refine(toy_backbone, toy_zoo.task_adapters()[name], few_labels(task, 5, 0), SHORT, points=points)
@@ -142,7 +144,7 @@ def test_a_good_start_is_kept(toy_backbone: Backbone, toy_zoo: Zoo, points: Star
 
 
 def test_of_many_samples_the_most_probable_take_part(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], toy_zoo: Zoo, points: StartingPoints
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], toy_zoo: Zoo, points: Starts
 ) -> None:
     few = few_labels(data["unseen-0"], 5, 0)
     bad = [toys.random_adapter(toy_backbone, seed, 3.0) for seed in range(4)]
@@ -156,9 +158,7 @@ def test_of_many_samples_the_most_probable_take_part(
     assert found.start != "generated"
 
 
-def test_the_choice_is_that_of_the_seed(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
-) -> None:
+def test_the_choice_is_that_of_the_seed(toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts) -> None:
     few, start = few_labels(data["unseen-1"], 2, 0), toys.random_adapter(toy_backbone, 1, 0.3)
     first, second = (refine(toy_backbone, start, few, SHORT, points=points, seed=4) for _ in range(2))
     assert first.cross_validated == second.cross_validated
@@ -166,9 +166,7 @@ def test_the_choice_is_that_of_the_seed(
     assert refine(toy_backbone, start, few, SHORT, points=points, seed=5).cross_validated != first.cross_validated
 
 
-def test_one_label_chooses_nothing(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
-) -> None:
+def test_one_label_chooses_nothing(toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts) -> None:
     task = data["unseen-1"]
     one = TaskFeatures("t", task.train[:1], task.train_labels[:1], task.train[:1], task.train_labels[:1])
     found = refine(toy_backbone, toys.random_adapter(toy_backbone, 1), one, SHORT, points=points)
@@ -188,45 +186,49 @@ def test_without_a_generator_a_short_fine_tuning(toy_backbone: Backbone, data: d
     assert accuracy(toy_backbone, task, found.adapter) > accuracy(toy_backbone, task, start)
 
 
-def test_provenance_says_start_labels_and_steps(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+def test_provenance_has_start_labels_and_steps(
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts
 ) -> None:
     task = data["unseen-0"]
     start = toys.random_adapter(toy_backbone, 1)
     few = few_labels(task, 2, 0)
     config = replace(SHORT, margin=100.0)
-    told = refine(toy_backbone, start, few, config, points=points, unlabelled=task.train).adapter.provenance
-    assert (told["source"], told["labels"], told["start"]) == ("refined", len(few.train_labels), "generated")
-    assert told["steps"] == 30
-    assert (told["classes_labelled"], told["unlabelled_images"]) == (3, len(task.train))
+    provenance = refine(toy_backbone, start, few, config, points=points, unlabelled=task.train).adapter.provenance
+    assert (provenance["source"], provenance["labels"], provenance["start"]) == (
+        "refined",
+        len(few.train_labels),
+        "generated",
+    )
+    assert provenance["steps"] == 30
+    assert (provenance["classes_labelled"], provenance["unlabelled_images"]) == (3, len(task.train))
 
 
 def test_what_cannot_be_refined_is_refused(
-    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: StartingPoints
+    toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts
 ) -> None:
     task = data["unseen-0"]
     start = toys.random_adapter(toy_backbone, 1)
     none = TaskFeatures("t", task.train[:0], task.train_labels[:0], task.train[:0], task.train_labels[:0])
-    with pytest.raises(DataError, match="Label at least one"):
+    with refused(DataError, "'t'"):
         refine(toy_backbone, start, none, SHORT, points=points)
     other = replace(task, train_labels=task.train_labels + 5)
-    with pytest.raises(DataError, match=r"has label \d; the backbone knows 3 classes"):
+    with refused(DataError, task.name, int(other.train_labels.max()), 3):
         refine(toy_backbone, start, other, SHORT, points=points)
-    with pytest.raises(AdapterMismatchError, match="Load the backbone that the adapter was made for"):
+    with refused(AdapterMismatchError, toy_backbone.backbone_hash[:12]):
         refine(toy_backbone, toys.random_adapter(toys.backbone(1), 0), task, SHORT, points=points)
     nothing = LabelledTask(task, ())
-    with pytest.raises(DataError, match="no adapter to start from"):
+    with refused(DataError, task.name):
         refine_tasks(toy_backbone, [nothing], SHORT)
-    with pytest.raises(TrainingError, match="all must be positive"):
-        PosteriorConfig(strength=0.0)
-    with pytest.raises(TrainingError, match="at least 2 folds"):
+    with refused(TrainingError, 0):
+        MapConfig(strength=0.0)
+    with refused(TrainingError, 1):
         RefineConfig(folds=1)
 
 
-def test_a_loss_that_is_not_finite_is_told(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
+def test_a_loss_that_is_not_finite_is_refused(toy_backbone: Backbone, data: dict[str, TaskFeatures]) -> None:
     prior = random_prior(toy_backbone)
     broken = {name: value.clone() for name, value in toys.random_adapter(toy_backbone, 1).tensors.items()}
     next(iter(broken.values())).fill_(float("nan"))
-    start = StartingPoint("generated", Adapter(broken, toy_backbone.adapter_config), prior)
-    with pytest.raises(TrainingError, match="loss of task 'unseen-0' is not finite at step 1"):
+    start = Start("generated", Adapter(broken, toy_backbone.adapter_config), prior)
+    with refused(TrainingError, "unseen-0", 1):
         refine_tasks(toy_backbone, [LabelledTask(data["unseen-0"], [start])], SHORT)

@@ -203,24 +203,24 @@ def build_whole(gains: dict[tuple[str, str], float] | None = None) -> Results:
     )
 
 
-WORLDS = {"both": 1.0, "metadata only": 0.7, "backgrounds only": 0.6, "nothing told": -0.4, "camera model": 0.3}
+WORLDS = {"both": 1.0, "metadata only": 0.7, "backgrounds only": 0.6, "uninformative": -0.4, "camera model": 0.3}
 """Worlds by what generated adapters are worth in them."""
 
 
 def build_trust(
     worlds: dict[str, float] = WORLDS, *, tasks: int = 30, seen: int = 12, generators: int = 1
 ) -> TrustSection:
-    """Trust that ranks well, with intervals that hold about 90 %; ``seen`` tasks of the first world beside."""
+    """Trust that ranks well, with intervals that hold about 90 %; ``seen`` tasks of the first variant beside."""
     random = np.random.default_rng(13)
     points = []
-    for place, (world, worth) in enumerate(worlds.items()):
-        splits = [("unseen", tasks), *([("seen", seen)] if place == 0 and seen else [])]
+    for index, (world, worth) in enumerate(worlds.items()):
+        splits = [("unseen", tasks), *([("seen", seen)] if index == 0 and seen else [])]
         for split, number in ((split, number) for split, amount in splits for number in range(amount)):
             for generator in range(generators):
                 expected = float(9 * worth * random.gamma(2, 0.5) + random.normal(0, 1.5))
                 size = 1.5 + 0.35 * abs(expected)
                 trust = float(np.clip(1 / (1 + np.exp(-1.6 * expected / size)), 0.005, 0.995))
-                least = 0.7 if place < 3 else 0.83
+                least = 0.7 if index < 3 else 0.83
                 gain = float(expected + random.normal(0, size))
                 points.append(TrustPoint(world, split, f"{split}-{number:03d}", "examples", trust, expected,
                                          expected - 1.7 * size, expected + 1.6 * size, gain, least, trust >= least,
@@ -259,10 +259,10 @@ def _calibration(random: np.random.Generator) -> tuple[Calibration, ...]:
     entries = []
     for source, condition, bias in (("pretrained", "none", 0.12), ("generated", "own", 0.03), ("fine-tuned", "own", 0)):
         bins = []
-        for place in range(4, 15):
-            confidence = (place + 0.5) / 15
+        for index in range(4, 15):
+            confidence = (index + 0.5) / 15
             accuracy = float(np.clip(confidence - bias + random.normal(0, 0.015), 0, 1))
-            bins.append(CalibrationBin(int(20 + 8 * place**2), confidence, accuracy))
+            bins.append(CalibrationBin(int(20 + 8 * index**2), confidence, accuracy))
         entries.append(Calibration("unseen", source, condition, tuple(bins), max(bias, 0.011), 0.9 - 3 * (0.12 - bias)))
     return tuple(entries)
 
@@ -280,14 +280,14 @@ def _latent_map(results: Results, random: np.random.Generator) -> LatentMap:
 def _pictures(results: Results, random: np.random.Generator) -> tuple[Picture, ...]:
     pictures = []
     for number, task in enumerate(list(dict.fromkeys(row.task for row in results.rows if row.split == "unseen"))[:4]):
-        for place in range(4):
+        for index in range(4):
             pixels = random.integers(60, 200, (48, 48, 3), dtype=np.uint8)
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, "PNG")
             text = base64.b64encode(stream.getvalue()).decode()
             role = "best" if number < 2 else "worst"
-            said = ("zebra", "empty", "zebra") if place else ("gazelle", "gazelle", "wildebeest")
-            pictures.append(Picture("unseen", task, role, *said, text))
+            classes = ("zebra", "empty", "zebra") if index else ("gazelle", "gazelle", "wildebeest")
+            pictures.append(Picture("unseen", task, role, *classes, text))
     return tuple(pictures)
 
 
@@ -311,11 +311,11 @@ def build_interpolation(amount: int, *, predicts: bool = True) -> Interpolation:
             lines = []
             for task in (0, 1):
                 shares = [
-                    1 - (1 - kept - worth) * (4 * place * (1 - place)) * 0.5 - (place if task == 0 else 1 - place) * 0.5
-                    for place in places
+                    1 - (1 - kept - worth) * (4 * index * (1 - index)) * 0.5 - (index if task == 0 else 1 - index) * 0.5
+                    for index in places
                 ]
-                room = top[task] - before[task]
-                lines.append(tuple(float(before[task] + share * room) for share in shares))
+                headroom = top[task] - before[task]
+                lines.append(tuple(float(before[task] + share * headroom) for share in shares))
             paths.append(InterpolationPath(*names, way, places, lines[0], lines[1]))  # type: ignore[arg-type]
     words = {
         "principal_angles": "the mean cosine of the angles between the subspaces of two runs' checkpoints",

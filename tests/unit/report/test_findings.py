@@ -1,4 +1,4 @@
-"""The sentences follow the numbers, also where the generator loses."""
+"""Winners, rivals, groups and sentences follow the numbers, also where the generator loses."""
 
 from __future__ import annotations
 
@@ -8,154 +8,108 @@ import pytest
 
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.report.findings import findings
-from wildpdiff.report.groups import grouped
-from wildpdiff.report.sentences import (
-    ahead_sentence,
-    control_sentences,
-    finetuned_sentence,
-    headline,
-    labels_sentence,
-    samples_sentence,
-    seeds_sentence,
-    table_sentences,
-)
+from wildpdiff.report.findings import SplitFindings, findings, grouped
+from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
 from wildpdiff.report.wording import listed, percent, seconds_text, signed_points
 
 KERNEL = ("kernel ridge regression", "own")
 OWN = ("generated", "own")
-
-
-def sentence(results: Results) -> str:
-    return str(headline(findings(results)[-1])).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def test_a_generator_that_wins_is_named_with_its_margin(results: Results) -> None:
-    part = findings(results)[-1]
-    assert headline(part).winner == "generated adapters"
-    assert "On 15 unseen tasks" in sentence(results)
-    assert "above the best baseline, kernel ridge regression" in sentence(results)
-    assert "without a label" in sentence(results)
-    assert "not decide" not in sentence(results)
-
-
-def test_a_baseline_that_wins_is_the_winner(build_results: Callable[..., Results]) -> None:
-    results = build_results(gains={KERNEL: 1.1, OWN: 0.4})
-    assert headline(findings(results)[-1]).winner == "kernel ridge regression"
-    assert "is ahead of the generator" in sentence(results)
-    assert "a lead of −" not in sentence(results)
-    assert "not decide" not in sentence(results)
-
-
-def test_a_generator_below_the_pretrained_model_is_said_to_be(build_results: Callable[..., Results]) -> None:
-    others = {
-        ("kernel ridge regression", "own"): -0.4,
-        ("nearest task", "own"): -0.4,
-        ("EM prior correction", "own"): -0.4,
-    }
-    results = build_results(gains={OWN: -0.6, ("mean adapter", "none"): -0.4, **others})
-    assert headline(findings(results)[-1]).winner == "the pretrained model without any adapter"
-    assert "fall below the pretrained model" in sentence(results)
-
-
-def test_a_close_race_is_called_undecided(build_results: Callable[..., Results]) -> None:
-    results = build_results(gains={KERNEL: 0.95, OWN: 0.95}, noise=0.03)
-    assert "these tasks do not decide" in sentence(results)
-
-
-def test_seen_tasks_are_not_said_to_be_without_labels(build_results: Callable[..., Results]) -> None:
-    results = build_results(splits={"seen": 12})
-    assert "On 12 seen tasks" in sentence(results)
-    assert "without a label" not in sentence(results)
-
-
-def test_one_task_decides_nothing(build_results: Callable[..., Results]) -> None:
-    results = build_results(splits={"unseen": 1})
-    assert "one task does not decide" in sentence(results)
-
-
-def test_the_control_says_whether_the_description_is_used(build_results: Callable[..., Results]) -> None:
-    (used,) = control_sentences(findings(build_results())[-1])
-    assert "uses what it is told" in used
-    (ignored,) = control_sentences(findings(build_results(gains={("generated", "shuffled"): 0.95}, noise=0.02))[-1])
-    assert "do not show that the description is used" in ignored
-
-
-def test_random_conditions_are_a_control_of_their_own(whole_results: Results) -> None:
-    (unseen,) = (part for part in findings(whole_results) if part.split == "unseen")
-    shuffled, random = control_sentences(unseen)
-    assert "descriptions of other tasks" in shuffled
-    assert "parts of many tasks" in random
-
-
 LABELS = (SourceInfo("fine-tuned, 5 labels a class", "labels", None, ""), SourceInfo("copy", "checkpoints", None, ""))
 
 
-def test_sources_with_labels_and_controls_never_win_but_are_told(build_results: Callable[..., Results]) -> None:
-    few = ("fine-tuned, 5 labels a class", "own")
-    results = build_results(gains={few: 1.3, ("copy", "none"): 1.4, OWN: 0.9}, sources=LABELS)
-    part = findings(results)[-1]
+def part_of(results: Results, split: str = "unseen") -> SplitFindings:
+    return next(part for part in findings(results) if part.split == split)
+
+
+def sentence(part: SplitFindings) -> str:
+    return str(headline(part)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_generator_that_wins_is_named_with_its_margin(results: Results) -> None:
+    part = part_of(results)
     assert part.winner is part.generated
+    assert part.lead is not None
     assert headline(part).winner == "generated adapters"
-    assert {row.source for row in part.ahead} >= {"copy", "fine-tuned, 5 labels a class"}
-    assert "fine-tuned, 5 labels a class (+" in (labels_sentence(part) or "")
-    assert "None of the" in (ahead_sentence(part) or "")
-    titles = [group.title for group in grouped(part)]
-    assert titles.index("With labels of the task: no rivals of the above") > titles.index("From the description")
-    assert [row.source for row in grouped(part)[-1].lines] == ["copy"]
+    text = sentence(part)
+    for value in ("15 unseen tasks", f"{percent(part.lead.value)} points", "kernel ridge regression"):
+        assert value in text
+    assert "undecided" not in text
 
 
-def test_the_generators_own_samples_are_no_rivals_and_are_named_where_they_are_ahead(
-    build_results: Callable[..., Results],
+def test_a_baseline_that_wins_is_the_winner(build_results: Callable[..., Results]) -> None:
+    part = part_of(build_results(gains={KERNEL: 1.1, OWN: 0.4}))
+    assert part.winner is part.baseline is part.of(*KERNEL)
+    assert headline(part).winner == "kernel ridge regression"
+    assert part.lead is not None
+    assert f"{percent(-part.lead.value)} points" in sentence(part)
+    assert "−" not in sentence(part)
+
+
+def test_the_pretrained_model_may_win(build_results: Callable[..., Results]) -> None:
+    others = {(name, "own"): -0.4 for name in ("kernel ridge regression", "nearest task", "EM prior correction")}
+    part = part_of(build_results(gains={OWN: -0.6, ("mean adapter", "none"): -0.4, **others}))
+    assert headline(part).winner == "the pretrained model"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"gains": {KERNEL: 0.95, OWN: 0.95}, "noise": 0.03}, {"splits": {"unseen": 1}}], ids=["close", "one"]
+)
+def test_a_lead_whose_interval_holds_zero_or_is_missing_is_undecided(
+    settings: dict[str, object], build_results: Callable[..., Results]
 ) -> None:
+    assert "(undecided)" in sentence(part_of(build_results(**settings)))
+
+
+def test_controls_have_their_accuracy_and_the_difference_to_own_descriptions(whole_results: Results) -> None:
+    part = part_of(whole_results)
+    for text, condition in zip(control_sentences(part), ("shuffled", "random"), strict=True):
+        row = part.of("generated", condition)
+        assert row is not None
+        difference = part.difference(row)
+        assert difference is not None
+        assert percent(row.accuracy) in text
+        assert signed_points(difference.value) in text
+
+
+def test_sources_with_labels_and_controls_never_win(build_results: Callable[..., Results]) -> None:
+    few = ("fine-tuned, 5 labels a class", "own")
+    part = part_of(build_results(gains={few: 1.3, ("copy", "none"): 1.4, OWN: 0.9}, sources=LABELS))
+    assert part.winner is part.generated
+    assert {row.source for row in part.ahead} >= {"copy", "fine-tuned, 5 labels a class"}
+    assert (ahead_sentence(part) or "").startswith("0 of ")
+    assert [[row.source for row in rows] for rows in list(grouped([part]).values())[-2:]] == [
+        ["fine-tuned, 5 labels a class", "fine-tuned"],
+        ["copy"],
+    ]
+
+
+def test_the_generators_own_samples_are_no_rivals(build_results: Callable[..., Results]) -> None:
     best = ("best of 8 by unlabelled images", "own")
     infos = (SourceInfo(best[0], "unlabelled images", None, ""),)
-    part = findings(build_results(gains={best: 1.5, OWN: 0.9}, sources=infos))[-1]
-    assert headline(part).winner == "generated adapters"
-    assert "None of the" in (ahead_sentence(part) or "")
-    assert "best of 8 by unlabelled images (+" in (samples_sentence(part) or "")
-    assert samples_sentence(part) in table_sentences(part)
-    behind = findings(build_results(gains={best: 0.5, OWN: 0.9}, sources=infos))[-1]
-    assert samples_sentence(behind) is None
-    assert None not in table_sentences(behind)
-
-
-def test_what_passes_fine_tuning_without_labels_is_named(build_results: Callable[..., Results]) -> None:
-    plain = build_results(gains={("fine-tuned, 5 labels a class", "own"): 1.3, OWN: 0.9}, sources=LABELS[:1])
-    assert finetuned_sentence(findings(plain)[-1]) is None  # labels of the task are no news
-    told = finetuned_sentence(findings(build_results(gains={KERNEL: 1.6, OWN: 1.2}))[-1]) or ""
-    assert told.index("kernel ridge regression (by") < told.index("generated adapters (by")
-    assert "chance errors" in told
+    part = part_of(build_results(gains={best: 1.5, OWN: 0.9}, sources=infos))
+    assert part.winner is part.generated
+    assert part.ahead[0].source == best[0]
+    assert (ahead_sentence(part) or "").startswith("0 of ")
 
 
 def test_numbers_of_labels_rise_down_the_table(build_results: Callable[..., Results]) -> None:
     names = [f"{kind} {count} labels a class" for count in (5, 20, 10) for kind in ("fine-tuned,", "refined on")]
-    results = build_results(
-        gains={(name, "own"): 1.1 for name in names},
-        sources=tuple(SourceInfo(name, "labels", None, "") for name in names),
-    )
-    (group,) = (group for group in grouped(findings(results)[-1]) if group.title.startswith("With labels"))
-    told = [row.source for row in group.lines if row.source != "fine-tuned"]
-    assert told == [f"{kind} {count} labels a class" for kind in ("fine-tuned,", "refined on") for count in (5, 10, 20)]
+    infos = tuple(SourceInfo(name, "labels", None, "") for name in names)
+    part = part_of(build_results(gains={(name, "own"): 1.1 for name in names}, sources=infos))
+    sources = [row.source for row in list(grouped([part]).values())[-1] if row.source != "fine-tuned"]
+    assert sources == [
+        f"{kind} {count} labels a class" for kind in ("fine-tuned,", "refined on") for count in (5, 10, 20)
+    ]
 
 
-def test_every_rival_that_is_ahead_is_named_with_what_the_tasks_decide(build_results: Callable[..., Results]) -> None:
-    results = build_results(gains={KERNEL: 1.6, ("nearest task", "own"): 1.5, OWN: 0.4})
-    told = ahead_sentence(findings(results)[-1]) or ""
-    assert "2 of 5 sources" in told
-    assert told.index("kernel ridge regression") < told.index("nearest task")
-    assert "undecided" not in told
-
-
-def test_a_winner_with_unlabelled_images_is_said_to_have_them(build_results: Callable[..., Results]) -> None:
-    infos = (SourceInfo("EM prior correction", "unlabelled images", None, ""),)
-    results = build_results(gains={("EM prior correction", "own"): 1.5, OWN: 0.3}, sources=infos)
-    assert headline(findings(results)[-1]).winner == "EM prior correction"
-    assert "is given the task's unlabelled images" in sentence(results)
+def test_every_rival_that_is_ahead_is_named_best_first(build_results: Callable[..., Results]) -> None:
+    text = ahead_sentence(part_of(build_results(gains={KERNEL: 1.6, ("nearest task", "own"): 1.5, OWN: 0.4}))) or ""
+    assert text.startswith("2 of 5 sources")
+    assert text.index("kernel ridge regression") < text.index("nearest task")
 
 
 def test_differences_are_generated_minus_source(results: Results) -> None:
-    part = findings(results)[-1]
+    part = part_of(results)
     pretrained, generated = part.of("pretrained"), part.generated
     assert pretrained is not None
     assert generated is not None
@@ -165,9 +119,9 @@ def test_differences_are_generated_minus_source(results: Results) -> None:
     assert part.difference(generated) is None
 
 
-def test_seeds_are_told_apart_only_where_there_are_several(build_results: Callable[..., Results]) -> None:
-    assert "3 seeds" in (seeds_sentence(findings(build_results())[-1]) or "")
-    assert seeds_sentence(findings(build_results(seeds=1))[-1]) is None
+def test_seeds_are_compared_only_where_there_are_several(build_results: Callable[..., Results]) -> None:
+    assert (seeds_sentence(part_of(build_results())) or "").count("%") == 3
+    assert seeds_sentence(part_of(build_results(seeds=1))) is None
 
 
 @pytest.mark.parametrize(

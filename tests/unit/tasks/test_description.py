@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from refusals import refused
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import PARTS, Description, MetadataField, MetadataSchema
 
@@ -31,7 +32,7 @@ def test_one_usable_part_is_enough() -> None:
 
 @pytest.mark.parametrize(("description", "found"), [(Description(), "nothing"), (Description(text="a"), "text")])
 def test_no_usable_part_is_refused(description: Description, found: str) -> None:
-    with pytest.raises(DescriptionError, match=rf"has {found}; this generator reads metadata, task_id\. Give at least"):
+    with refused(DescriptionError, found, "metadata, task_id"):
         description.require_any(["metadata", "task_id"])
 
 
@@ -43,33 +44,33 @@ def test_checked_metadata_is_of_plain_types_in_the_schemas_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "sentence"),
+    ("metadata", "values"),
     [
-        ({"altitude": 3.0, "biome": "x"}, r"Unknown metadata key 'altitude', 'biome'; known keys are latitude, longit"),
-        ({"latitude": "north"}, r"'latitude' is 'north'; a number is needed"),
-        ({"latitude": math.nan}, r"'latitude' is nan; a finite number is needed"),
-        ({"month": math.inf}, r"'month' is inf; a finite number is needed"),
-        ({"latitude": 90.5}, r"'latitude' is 90.5; a latitude lies within ±90"),
-        ({"longitude": -181}, r"'longitude' is -181; a longitude lies within ±180"),
-        ({"habitat": "tundra"}, r"'habitat' is 'tundra'; known categories are woodland, grassland"),
-        ({"habitat": 3}, r"'habitat' is 3; known categories are"),
+        ({"altitude": 3.0, "biome": "x"}, ["'altitude', 'biome'", "latitude, longitude"]),
+        ({"latitude": "north"}, ["'latitude'", "'north'"]),
+        ({"latitude": math.nan}, ["'latitude'", "nan"]),
+        ({"month": math.inf}, ["'month'", "inf"]),
+        ({"latitude": 90.5}, ["'latitude'", 90.5, "±90"]),
+        ({"longitude": -181}, ["'longitude'", -181, "±180"]),
+        ({"habitat": "tundra"}, ["'habitat'", "'tundra'", "woodland, grassland"]),
+        ({"habitat": 3}, ["'habitat'", 3]),
     ],
 )
-def test_bad_metadata_is_named(metadata: dict, sentence: str) -> None:
-    with pytest.raises(DescriptionError, match=sentence):
+def test_bad_metadata_is_named(metadata: dict, values: list[object]) -> None:
+    with refused(DescriptionError, *values):
         SCHEMA.check(metadata)
 
 
 def test_a_category_that_is_not_listed_may_be_let_through() -> None:
     assert SCHEMA.check({"habitat": "tundra", "month": 3}, open_categories=True) == {"month": 3.0, "habitat": "tundra"}
-    with pytest.raises(DescriptionError, match="Unknown metadata key 'biome'"):
+    with refused(DescriptionError, "'biome'"):
         SCHEMA.check({"biome": "tundra"}, open_categories=True)
-    with pytest.raises(DescriptionError, match="a number is needed"):
+    with refused(DescriptionError, "number"):
         SCHEMA.check({"month": "march"}, open_categories=True)
 
 
-def test_a_suite_without_metadata_says_so() -> None:
-    with pytest.raises(DescriptionError, match=r"none: this suite has no metadata"):
+def test_a_suite_without_metadata_refuses_any_key() -> None:
+    with refused(DescriptionError, "'x'", "none"):
         MetadataSchema().check({"x": 1.0})
 
 

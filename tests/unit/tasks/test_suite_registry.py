@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from refusals import refused
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.registry import load_suite, parse_options
 from wildpdiff.tasks.task import GROUPS, Suite
@@ -16,16 +17,16 @@ def test_texts_become_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "sentence"),
+    ("pairs", "values"),
     [
-        ({"sean": "3"}, r"There is no option 'sean'; options are seen, similarity"),
-        ({"seen": "three"}, r"Option 'seen' is 'three'; a whole number is needed"),
-        ({"seen": "3.5"}, r"Option 'seen' is '3.5'; a whole number is needed"),
-        ({"similarity": "much"}, r"Option 'similarity' is 'much'; a number is needed"),
+        ({"sean": "3"}, ["'sean'", "seen, similarity"]),
+        ({"seen": "three"}, ["'seen'", "'three'"]),
+        ({"seen": "3.5"}, ["'seen'", "'3.5'"]),
+        ({"similarity": "much"}, ["'similarity'", "'much'"]),
     ],
 )
-def test_bad_texts_are_named(pairs: dict[str, str], sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
+def test_bad_texts_are_named(pairs: dict[str, str], values: list[str]) -> None:
+    with refused(DataError, *values):
         parse_options(pairs, {"seen": int, "similarity": float})
 
 
@@ -39,31 +40,31 @@ def test_savanna_takes_its_options_and_seed() -> None:
 
 
 def test_an_unknown_option_of_savanna_is_named() -> None:
-    with pytest.raises(DataError, match=r"savanna has no option 'trees'; options are background_shift"):
+    with refused(DataError, "'trees'", "background_shift"):
         load_suite("savanna", trees=3)
 
 
 def test_a_backbone_of_other_classes_is_refused() -> None:
     suite = load_suite("savanna", classes=load_suite("savanna").classes)
     assert len(suite.classes) == 17
-    with pytest.raises(DataError, match=r"savanna has 17 classes, others than the 2 of the backbone \(cat, dog"):
+    with refused(DataError, 17, 2, "cat, dog"):
         load_suite("savanna", classes=("cat", "dog"))
 
 
 def test_what_is_neither_name_nor_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no suite '.*nowhere': neither savanna, nor a CSV file"):
+    with refused(DataError, "nowhere", "savanna"):
         load_suite(tmp_path / "nowhere")
 
 
-def test_a_folder_and_a_table_are_told_apart(tmp_path: Path) -> None:
+def test_a_folder_and_a_table_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         load_suite(tmp_path, image_size=8)
     table = tmp_path / "images.csv"
     table.write_text("file,species\na.jpg,cat\n")
-    with pytest.raises(DataError, match=r"images.csv"):
+    with refused(DataError, "images.csv"):
         load_suite(table, image_size=8)
 
 
 def test_an_unknown_option_of_a_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"unexpected keyword argument 'trees'"):
+    with refused(DataError, "'trees'"):
         load_suite(tmp_path, image_size=8, trees=3)

@@ -2,22 +2,22 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
+from refusals import refused
 from wildpdiff.errors import DataError
-from wildpdiff.trust.gain import GainPredictor, HeldOutGain, fit_gain_predictor, held_out_predictions
-from wildpdiff.trust.threshold import safe_threshold
+from wildpdiff.records import decode, encode
+from wildpdiff.trust.gain import GainPredictor, HeldOutGain, fit_gain_predictor, held_out_predictions, safe_threshold
 
 
 def rows(count: int, seed: int, slope: float = 0.05) -> list[HeldOutGain]:
-    """Gains that rise with ``signal``, whose errors grow with ``size``; ``noise`` tells nothing."""
+    """Gains that rise with ``signal``, whose errors grow with ``size``; ``noise`` is unrelated."""
     rng = np.random.default_rng(seed)
     found = []
-    for place in range(count):
+    for index in range(count):
         evidence = {"signal": float(rng.normal()), "size": float(rng.uniform(0, 1)), "noise": float(rng.normal())}
         error = (0.01 + 0.05 * evidence["size"]) * rng.normal()
         gain = 0.02 + slope * evidence["signal"] + float(error)
-        found.append(HeldOutGain(f"t{place}", f"f{place % 4}", place % 4 == 3, False, evidence, gain, 100))
+        found.append(HeldOutGain(f"t{index}", f"f{index % 4}", index % 4 == 3, False, evidence, gain, 100))
     return found
 
 
@@ -25,7 +25,7 @@ FITTED = fit_gain_predictor(rows(240, 0), ("size",))
 FRESH = rows(400, 1)
 
 
-def test_intervals_cover_fresh_tasks_as_often_as_they_say() -> None:
+def test_intervals_cover_fresh_tasks_as_often_as_stated() -> None:
     covered = [FITTED.predict(row.evidence).low <= row.gain <= FITTED.predict(row.evidence).high for row in FRESH]
     assert 0.85 <= np.mean(covered) <= 0.95
 
@@ -48,7 +48,7 @@ def test_probabilities_are_calibrated_and_tell_winners_from_losers() -> None:
     assert trust[won].mean() > trust[~won].mean() + 0.3
 
 
-def test_evidence_that_tells_nothing_leaves_trust_near_the_share_that_won() -> None:
+def test_unrelated_evidence_leaves_trust_near_the_share_that_won() -> None:
     silent = fit_gain_predictor(rows(240, 2, slope=0.0), ("size",))
     trust = [silent.predict(row.evidence).probability for row in rows(100, 3, slope=0.0)]
     assert np.std(trust) < 0.15
@@ -61,10 +61,10 @@ def test_predictions_for_a_fold_use_none_of_its_tasks() -> None:
         for row in given
     ]
     before, after = held_out_predictions(given, ("size",)), held_out_predictions(changed, ("size",))
-    inside = [place for place, row in enumerate(given) if row.fold == "f1"]
-    assert [before[place] for place in inside] == [after[place] for place in inside]
-    outside = [place for place, row in enumerate(given) if row.fold == "f0"]
-    assert [before[place] for place in outside] != [after[place] for place in outside]
+    inside = [index for index, row in enumerate(given) if row.fold == "f1"]
+    assert [before[index] for index in inside] == [after[index] for index in inside]
+    outside = [index for index, row in enumerate(given) if row.fold == "f0"]
+    assert [before[index] for index in outside] != [after[index] for index in outside]
 
 
 def test_a_task_in_two_folds_is_left_out_with_either_of_them() -> None:
@@ -78,21 +78,21 @@ def test_a_task_in_two_folds_is_left_out_with_either_of_them() -> None:
         for row in given
     ]  # fmt: skip
     before, after = held_out_predictions(given, ("size",)), held_out_predictions(changed, ("size",))
-    for place, row in enumerate(given):
+    for index, row in enumerate(given):
         if row.fold in ("f1", "group"):
-            assert before[place] == after[place], "its tasks are in both folds, so their gains teach neither"
+            assert before[index] == after[index], "its tasks are in both folds, so their gains teach neither"
     assert any(one != other for one, other in zip(before, after, strict=True))
 
 
 def test_it_is_restored_as_it_was() -> None:
-    again = GainPredictor.from_json(json.loads(json.dumps(FITTED.to_json())))
+    again = decode(GainPredictor, json.loads(json.dumps(encode(FITTED))), "predictor")
     assert again.predict(FRESH[0].evidence) == FITTED.predict(FRESH[0].evidence)
 
 
 def test_too_few_tasks_and_missing_evidence_are_refused() -> None:
-    with pytest.raises(DataError, match="on 5 held-out tasks only; at least 12"):
+    with refused(DataError, 5, 12):
         fit_gain_predictor(rows(5, 0))
-    with pytest.raises(DataError, match="lacks 'size'"):
+    with refused(DataError, "size"):
         FITTED.predict({"signal": 0.0, "noise": 0.0})
 
 
@@ -100,7 +100,7 @@ def test_the_threshold_keeps_the_share_of_harmed_tasks_below_the_risk() -> None:
     rng = np.random.default_rng(5)
     trust = rng.uniform(0, 1, 500)
     harmed = rng.uniform(0, 1, 500) < 0.5 * (1 - trust)
-    tasks = [str(place) for place in range(500)]
+    tasks = [str(index) for index in range(500)]
     threshold = safe_threshold(trust, harmed.astype(float), tasks, 0.05)
     assert (harmed & (trust >= threshold)).mean() <= 0.05
     assert (harmed & (trust >= threshold - 0.05)).mean() > 0.04
@@ -110,11 +110,11 @@ def test_the_threshold_keeps_the_share_of_harmed_tasks_below_the_risk() -> None:
 def test_rows_of_one_task_are_one_observation() -> None:
     trust, harmed = np.full(400, 0.9), np.zeros(400)
     assert safe_threshold(trust, harmed, ["a", "b"] * 200, 0.05) == 1.0
-    assert safe_threshold(trust, harmed, [str(place) for place in range(400)], 0.05) == 0.0
+    assert safe_threshold(trust, harmed, [str(index) for index in range(400)], 0.05) == 0.0
 
 
 def test_half_a_harm_counts_half() -> None:
-    trust, tasks = np.full(100, 0.9), [str(place) for place in range(100)]
+    trust, tasks = np.full(100, 0.9), [str(index) for index in range(100)]
     assert safe_threshold(trust, np.full(100, 0.03), tasks, 0.05) == 0.0
     assert safe_threshold(trust, np.full(100, 0.06), tasks, 0.05) > 0.9
 
@@ -123,9 +123,9 @@ def test_the_chance_of_few_images_is_no_doubt_about_the_adapter() -> None:
     """The same errors, once all of chance of the images and once all true: the former leave more trust in a gain."""
     rng = np.random.default_rng(2)
     noisy = [
-        HeldOutGain(str(place), f"fold {place % 3}", False, False, {"signal": rng.normal()}, rng.normal(0.03, 0.05), 40,
+        HeldOutGain(str(index), f"fold {index % 3}", False, False, {"signal": rng.normal()}, rng.normal(0.03, 0.05), 40,
                     0.05**2)
-        for place in range(90)
+        for index in range(90)
     ]  # fmt: skip
     known = [replace(row, noise=0.0) for row in noisy]
     first, second = (fit_gain_predictor(own).predict({"signal": 0.0}) for own in (noisy, known))

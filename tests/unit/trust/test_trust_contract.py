@@ -8,26 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from eighteen_tasks import CALIBRATION, DESCRIPTIONS, TASKS, Toy
 from test_trust_calibration import CONFIG as FOLDS
-from test_trust_calibration import NOTHING, TASKS, TOLD, Center, Nearest, nearest
-from test_trust_generated import CALIBRATION, CONFIG
+from test_trust_calibration import NOTHING, Center, Nearest, nearest
 
 import toys
+from trust_calibration import calibrate
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.fit import fit_generator
-from wildpdiff.generator import Generator
 from wildpdiff.posterior.decoder import ShiftDecoder
 from wildpdiff.posterior.density import CodeDensity
 from wildpdiff.rng import torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-from wildpdiff.trust.calibrate import calibrate
 from wildpdiff.trust.folds import Fold
-from wildpdiff.trust.generated import calibrate_generator
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
-from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 
@@ -50,7 +46,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class RandomTask:
-    """The adapter of a seen task, drawn anew for every description and whatever it says."""
+    """The adapter of a seen task, drawn anew for every description and whatever the description."""
 
     adapters: tuple[Adapter, ...]
     name: str = "random task"
@@ -63,15 +59,9 @@ class RandomTask:
         return [self.adapters[row] for row in rows.tolist()]
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
-    folder = tmp_path_factory.mktemp("contract") / "zoo"
-    return build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
-
-
 def calibrated(zoo: Zoo, backbone: Backbone, fit_without: FitWithout) -> TrustModel:
     features, config = FeatureCache(backbone, TASKS, 8), replace(FOLDS, risk=RISK)
-    return calibrate(zoo, TOLD, toys.SCHEMA, backbone, features, fit_without, config=config, seed=1)
+    return calibrate(zoo, DESCRIPTIONS, toys.SCHEMA, backbone, features, fit_without, config=config, seed=1)
 
 
 def mean_without(zoo: Zoo) -> FitWithout:
@@ -89,13 +79,13 @@ def reports(model: TrustModel, fit: FitWithout) -> list[TrustReport]:
     """Of every held-out task by the source that was made without it, and of new ones; with and without images."""
     found = []
     for task in TASKS:
-        told = TOLD[task.name]
-        found.append(model.assess(fit(Fold("one", (task.name,), False)).sample(told, 2, 7), told))
+        description = DESCRIPTIONS[task.name]
+        found.append(model.assess(fit(Fold("one", (task.name,), False)).sample(description, 2, 7), description))
     source = fit(NOTHING)
     for new in NEW:
-        for told in (new.description, replace(new.description, examples=new.data("train").images),
+        for description in (new.description, replace(new.description, examples=new.data("train").images),
                      Description(metadata={"level": new.level})):  # fmt: skip
-            found.append(model.assess(source.sample(told, 2, 7), told))
+            found.append(model.assess(source.sample(description, 2, 7), description))
     return found
 
 
@@ -115,7 +105,7 @@ PLANTED: dict[str, Callable[[Zoo], FitWithout]] = {
 def test_what_does_not_follow_its_description_is_never_used(zoo: Zoo, toy_backbone: Backbone, name: str) -> None:
     fit = PLANTED[name](zoo)
     model = calibrated(zoo, toy_backbone, fit)
-    assert not any(summary.tells for summary in model.held_out.values())
+    assert not any(summary.descriptions_matter for summary in model.held_out.values())
     assert {report.trust for report in reports(model, fit)} == {0.0}
     assert not any(report.use_generated for report in reports(model, fit))
 
@@ -123,14 +113,14 @@ def test_what_does_not_follow_its_description_is_never_used(zoo: Zoo, toy_backbo
 def test_what_follows_its_description_is_used(zoo: Zoo, toy_backbone: Backbone) -> None:
     fit = nearest(zoo)
     model = calibrated(zoo, toy_backbone, fit)
-    assert all(summary.tells for summary in model.held_out.values())
+    assert all(summary.descriptions_matter for summary in model.held_out.values())
     found = reports(model, fit)
     assert sum(report.use_generated for report in found) > 0.5 * len(found)
 
 
 @dataclass(frozen=True)
-class Told(Nearest):
-    """As a generator gives them: provenance says whether an adapter is a posterior sample."""
+class WithProvenance(Nearest):
+    """As a generator gives them: provenance records whether an adapter is a posterior sample."""
 
     draw: str = "estimate"
 
@@ -146,37 +136,36 @@ def test_estimates_and_samples_have_a_trust_of_their_own_and_are_restored(
     samples = calibrated(zoo, toy_backbone, lambda fold: Noise())
     both = replace(estimates, samples=samples)
     again = TrustModel.load(both.save(tmp_path / "trust"), toy_backbone)
-    told = replace(NEW[3].description, examples=NEW[3].data("train").images)
+    description = replace(NEW[3].description, examples=NEW[3].data("train").images)
     adapters = nearest(zoo)(NOTHING).adapters
-    estimate, sample = (Told(adapters, draw=draw).sample(told, 1, 0) for draw in ("estimate", "posterior"))
+    estimate, sample = (
+        WithProvenance(adapters, draw=draw).sample(description, 1, 0) for draw in ("estimate", "posterior")
+    )
     for model in (both, again):
-        assert model.assess(estimate, told).use_generated
-        assert model.assess(estimate, told) == estimates.assess(estimate, told)
-        assert model.assess(sample, told).trust == 0
-        assert model.assess(sample, told) == samples.assess(sample, told)
+        assert model.assess(estimate, description).use_generated
+        assert model.assess(estimate, description) == estimates.assess(estimate, description)
+        assert model.assess(sample, description).trust == 0
+        assert model.assess(sample, description) == samples.assess(sample, description)
     assert again.samples is not None
     assert again.samples.samples is None
-    assert estimates.assess(sample, told) == estimates.assess(estimate, told), "without one of its own"
+    assert estimates.assess(sample, description) == estimates.assess(estimate, description), "without one of its own"
 
 
-def test_a_posterior_of_noise_is_not_trusted_though_its_estimates_are(zoo: Zoo, toy_backbone: Backbone) -> None:
-    features = FeatureCache(toy_backbone, TASKS, 8)
-    generator = fit_generator(zoo, TOLD, toys.SCHEMA, toy_backbone, CONFIG, features=features, seed=1).generator
+def test_a_posterior_of_noise_is_not_trusted_though_its_estimates_are(toy: Toy) -> None:
+    generator = toy.generator
     assert generator.posterior is not None
     assert generator.mean is not None
-    size = generator.codec.size
-    wild = ShiftDecoder(20 * torch.randn(4, size, generator=torch.Generator().manual_seed(0)), 1.0)
-    codes = torch.randn(len(TASKS), 4, generator=torch.Generator().manual_seed(1))
-    noise = replace(generator.posterior, decoder=wild, density=CodeDensity("normal", generator.mean.seen, codes))
-    planted: Generator = replace(generator, posterior=noise)
-    calibration = replace(CALIBRATION, risk=RISK)
-    model = calibrate_generator(planted, zoo, TOLD, toys.SCHEMA, CONFIG, features, calibration=calibration, seed=3)
+    draws = torch.Generator().manual_seed(0)
+    wild = ShiftDecoder(20 * torch.randn(4, generator.codec.size, generator=draws), 1.0)
+    density = CodeDensity("normal", generator.mean.seen, torch.randn(len(TASKS), 4, generator=draws))
+    planted = replace(generator, posterior=replace(generator.posterior, decoder=wild, density=density))
+    model = toy.calibrate(planted, replace(CALIBRATION, risk=RISK))
     assert model.samples is not None
-    assert all(summary.tells for summary in model.held_out.values())
-    assert not any(summary.tells for summary in model.samples.held_out.values())
+    assert all(summary.descriptions_matter for summary in model.held_out.values())
+    assert not any(summary.descriptions_matter for summary in model.samples.held_out.values())
     used = 0
     for new in NEW:
-        told = replace(new.description, examples=new.data("train").images)
-        assert model.assess(planted.with_sampling(draw="posterior").sample(told, 2, 0), told).trust == 0
-        used += model.assess(planted.sample(told, 1, 0), told).use_generated
+        description = replace(new.description, examples=new.data("train").images)
+        assert model.assess(planted.with_sampling(draw="posterior").sample(description, 2, 0), description).trust == 0
+        used += model.assess(planted.sample(description, 1, 0), description).use_generated
     assert used > 0

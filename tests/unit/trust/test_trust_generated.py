@@ -1,72 +1,41 @@
-"""Trust calibrated for a generator from what its own networks say of tasks that they have not seen."""
+"""Trust calibrated for a generator from what its own networks predict for tasks that they have not seen."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from eighteen_tasks import CALIBRATION, CONFIG, DESCRIPTIONS, TASKS, Toy
 from torch import Tensor
 
 import toys
+from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
-from wildpdiff.autoencoder.fit import AutoencoderConfig
-from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
-from wildpdiff.conditional_mean.fit import FittedMean, SeenMaterial, fit_conditional_mean
+from wildpdiff.conditional_mean.encoding import EncodedTasks
+from wildpdiff.conditional_mean.fit import FittedMean, fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ADDITIVE, RESIDUAL
-from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import DataError
-from wildpdiff.fit import GeneratorConfig, fit_generator
-from wildpdiff.generator import Generator
 from wildpdiff.posterior.decoder import ShiftDecoder
 from wildpdiff.tasks.description import Description
 from wildpdiff.trust.calibrate import hold_out_folds
 from wildpdiff.trust.folds import Fold
 from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sources, calibrate_generator
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
-from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.features import FeatureCache, TaskFeatures
-from wildpdiff.zoo.store import Zoo
-
-TASKS = tuple(toys.ToyTask(f"seen-{place:02d}", 60.0 + 10 * place) for place in range(18))
-TOLD = {task.name: task.description for task in TASKS}
-CONFIG = GeneratorConfig(
-    components=2,
-    autoencoder_config=AutoencoderConfig(latent_size=4),
-    diffusion=DiffusionConfig(size="tiny", steps=20, batch=16),
-    task_loss=TaskLossConfig(steps=30, tasks=6, images=8, folds=3, hidden=12, directions=4, look_every=10),
-)
-CALIBRATION = CalibrationConfig(group_folds=1, samples=1)
-
-
-@dataclass(frozen=True)
-class World:
-    generator: Generator
-    zoo: Zoo
-    features: FeatureCache
-
-    def calibrate(self, generator: Generator | None = None) -> TrustModel:
-        made = generator or self.generator
-        return calibrate_generator(
-            made, self.zoo, TOLD, toys.SCHEMA, CONFIG, self.features, calibration=CALIBRATION, seed=3
-        )
+from wildpdiff.trust.seen import SeenTasks
+from wildpdiff.zoo.features import TaskFeatures
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> World:
-    folder = tmp_path_factory.mktemp("generated") / "zoo"
-    zoo = build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
-    features = FeatureCache(toy_backbone, TASKS, 8)
-    fitted = fit_generator(zoo, TOLD, toys.SCHEMA, toy_backbone, CONFIG, features=features, seed=1)
-    return World(fitted.generator, zoo, features)
+def trust(toy: Toy) -> TrustModel:
+    return toy.calibrate()
 
 
-def test_a_mean_without_a_part_of_the_tasks_is_what_was_held_out_for_them(world: World) -> None:
-    mean = world.generator.mean
+def test_a_mean_without_a_part_of_the_tasks_is_what_was_held_out_for_them(toy: Toy) -> None:
+    mean = toy.generator.mean
     assert mean is not None
     alone_of = {**mean.simple.leave_one_out(), ADDITIVE: mean.kernel.leave_one_out()}
     for part in range(3):
@@ -84,76 +53,70 @@ def test_a_mean_without_a_part_of_the_tasks_is_what_was_held_out_for_them(world:
             else:
                 expected += weight * alone.estimate(name, mean.seen[rows])
                 if name == RESIDUAL:
-                    expected += weight * (alone_of[ADDITIVE][rows] - alone.kernel.smooth(mean.seen[rows]))
+                    expected += weight * (alone_of[ADDITIVE][rows] - alone.kernel.predict(mean.seen[rows]))
         if mean.centering is not None:
             expected = mean.centering(expected, mean.centering.seen[rows])
         assert torch.allclose(mean.held_out[rows], expected, atol=1e-4)
-        assert not torch.allclose(alone.smooth(mean.seen[rows]), mean.adapters[rows], atol=1e-3)
+        assert not torch.allclose(alone.predict(mean.seen[rows]), mean.adapters[rows], atol=1e-3)
 
 
-def test_trust_speaks_of_this_generator_and_is_a_function_of_the_seed(world: World) -> None:
-    first, second = world.calibrate(), world.calibrate()
-    assert first.generator == world.generator.fingerprint
-    told = Description(metadata={"level": 117.0})
-    adapters = world.generator.sample(told, 2, 0)
-    report = first.assess(adapters, told)
-    assert report == second.assess(adapters, told)
+def test_trust_is_calibrated_on_all_tasks_of_this_generator(toy: Toy, trust: TrustModel) -> None:
+    assert trust.generator == toy.generator.fingerprint
+    description = Description(metadata={"level": 117.0})
+    report = trust.assess(toy.generator.sample(description, 2, 0), description)
     assert report.low <= report.gain <= report.high
     assert 0 <= report.trust <= 1
-    assert first.held_out["description"].tasks == len(TASKS)
+    assert trust.held_out["description"].tasks == len(TASKS)
 
 
-def test_what_lies_outside_of_all_that_was_seen_is_not_trusted_whatever_the_images_say(world: World) -> None:
-    model = world.calibrate()
+def test_a_description_outside_the_seen_range_is_not_trusted_whatever_its_images(toy: Toy, trust: TrustModel) -> None:
     for level in (1e5, -1e300):
-        told = Description(metadata={"level": level}, backgrounds=TOLD["seen-03"].backgrounds)
-        report = model.assess(world.generator.sample(Description(metadata={"level": 117.0}), 2, 0), told)
+        description = Description(metadata={"level": level}, backgrounds=DESCRIPTIONS["seen-03"].backgrounds)
+        report = trust.assess(toy.generator.sample(Description(metadata={"level": 117.0}), 2, 0), description)
         assert report.trust == 0
         assert not report.use_generated
-        assert report.recommendation.startswith("Check the level of the description")
-        assert report.reasons[0] == "the level lies far outside of all that was seen"
+        assert "level" in report.recommendation
+        assert "level" in report.reasons[0]
 
 
 def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All tasks are validated by the same images; nobody learns from them, nor do the others alone."""
-    common = world.features("seen-00")
+    common = toy.features("seen-00")
     pooled = {}
     for task in TASKS:
-        own = world.features(task.name)
+        own = toy.features(task.name)
         keys = (*own.keys[: len(own.train_labels)], *common.keys[len(common.train_labels) :])
         pooled[task.name] = replace(
             own, validation=common.validation, validation_labels=common.validation_labels, keys=keys
         )
     taught: list[tuple[TaskFeatures, ...]] = []
 
-    def spied(material: SeenMaterial, config: TaskLossConfig, features: object, *rest: Any, **named: Any) -> FittedMean:
-        taught.append(tuple(features(name) for name in material.tasks))  # type: ignore[operator]
-        return fit_conditional_mean(material, config, features, *rest, **named)  # type: ignore[arg-type]
+    def spied(encoded: EncodedTasks, config: TaskLossConfig, seed: int, **named: Any) -> FittedMean:
+        assert encoded.features is not None
+        taught.append(tuple(encoded.features(name) for name in encoded.tasks))
+        return fit_conditional_mean(encoded, config, seed, **named)
 
     monkeypatch.setattr("wildpdiff.trust.generated.fit_conditional_mean", spied)
-    calibrate_generator(
-        world.generator, world.zoo, TOLD, toys.SCHEMA, CONFIG, pooled.__getitem__, calibration=CALIBRATION, seed=3
-    )
+    training_set = replace(toy.training_set, features=pooled.__getitem__)
+    calibrate_generator(toy.generator, training_set, CONFIG, calibration=CALIBRATION, seed=3)
     assert len(taught) == CALIBRATION.group_folds
     for tasks in taught:
         assert 0 < len(tasks) < len(TASKS)
         assert all(len(task.train_labels) and not len(task.validation_labels) for task in tasks)
 
 
-def test_a_calibration_that_goes_on_takes_finished_networks_and_counts_from_its_folds(
-    world: World, tmp_path: Path
+def test_a_resumed_calibration_reads_finished_networks_and_counts_from_its_folds(
+    toy: Toy, trust: TrustModel, tmp_path: Path
 ) -> None:
+    """All three calibrations give the same bytes: trust is a function of the seed."""
     counts: list[list[tuple[int, int]]] = [[], []]
     models = [
         calibrate_generator(
-            world.generator,
-            world.zoo,
-            TOLD,
-            toys.SCHEMA,
+            toy.generator,
+            toy.training_set,
             CONFIG,
-            world.features,
             calibration=CALIBRATION,
             seed=3,
             progress=lambda done, total, seen=calls: seen.append((done, total)),
@@ -164,7 +127,7 @@ def test_a_calibration_that_goes_on_takes_finished_networks_and_counts_from_its_
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(kept) == len(CONFIG.task_loss.bases) * CALIBRATION.group_folds, "nothing was trained twice"
     saved = []
-    for number, model in enumerate((*models, world.calibrate())):
+    for number, model in enumerate((*models, trust)):
         folder = tmp_path / f"trust-{number}"
         model.save(folder)
         saved.append({path.name: path.read_bytes() for path in folder.iterdir()})
@@ -177,7 +140,7 @@ def test_a_calibration_that_goes_on_takes_finished_networks_and_counts_from_its_
 
 
 def test_the_tasks_that_are_measured_are_drawn_and_not_the_first_of_a_sorted_zoo() -> None:
-    names = [f"task-{place:03d}" for place in range(100)]
+    names = [f"task-{index:03d}" for index in range(100)]
     drawn = _some(names, 1, 0)
     assert len(drawn) == MOST_MEASURED == len(set(drawn))
     assert list(drawn) == sorted(drawn)
@@ -186,25 +149,27 @@ def test_the_tasks_that_are_measured_are_drawn_and_not_the_first_of_a_sorted_zoo
     assert _some(names[:7], 1, 0) == tuple(names[:7])
 
 
-def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(world: World) -> None:
-    generator = world.generator
+def test_the_mean_as_a_source_gives_what_an_unseen_task_would_get(toy: Toy) -> None:
+    generator = toy.generator
     assert generator.mean is not None
     source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
-    (adapter,) = source.sample(TOLD["seen-03"], 1, 5)
+    (adapter,) = source.sample(DESCRIPTIONS["seen-03"], 1, 5)
     vector = generator.codec.encode(generator.codec.layout.flatten(adapter.tensors)[None])
-    told = TOLD["seen-03"]
-    expected = generator.mean.smooth(generator.conditions.encode(told).values[None], generator.mean.shifts([told]))
+    description = DESCRIPTIONS["seen-03"]
+    expected = generator.mean.predict(
+        generator.conditions.encode(description).values[None], generator.mean.shifts([description])
+    )
     assert torch.allclose(vector, expected, atol=1e-4)
     assert adapter.provenance["seed"] == 5
 
 
-def test_a_generator_without_a_conditional_mean_is_refused(world: World) -> None:
-    with pytest.raises(DataError, match="conditional mean"):
-        world.calibrate(replace(world.generator, mean=None))
+def test_a_generator_without_a_conditional_mean_is_refused(toy: Toy) -> None:
+    with refused(DataError):
+        toy.calibrate(replace(toy.generator, mean=None))
 
 
-def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_space(world: World) -> None:
-    generator = world.generator
+def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_space(toy: Toy) -> None:
+    generator = toy.generator
     assert generator.mean is not None
     assert generator.posterior is not None
     size = generator.mean.adapters.shape[1]
@@ -213,8 +178,7 @@ def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_
     spread = replace(generator.posterior, decoder=ShiftDecoder(directions, 1.0))
     group = Fold("end of level", ("seen-15", "seen-16", "seen-17"), True)
     sources = _Sources(
-        replace(generator, posterior=spread), generator.mean, world.zoo, TOLD, toys.SCHEMA, CONFIG, world.features,
-        (group,), 3, None,
+        replace(generator, posterior=spread), generator.mean, toy.training_set, CONFIG, (group,), 3, None
     )  # fmt: skip
     estimates, samples = sources(group, lambda share: None)
     assert isinstance(estimates, EstimateSource)
@@ -225,7 +189,7 @@ def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_
         return generator.codec.encode(layout.flatten(adapter.tensors)[None])[0]
 
     for name in ("seen-16", "seen-02"):
-        (estimate,), drawn = estimates.sample(TOLD[name], 1, 5), samples.sample(TOLD[name], 2, 5)
+        (estimate,), drawn = estimates.sample(DESCRIPTIONS[name], 1, 5), samples.sample(DESCRIPTIONS[name], 2, 5)
         for adapter in drawn:
             shift = normalised(adapter) - normalised(estimate)
             along = torch.linalg.lstsq(directions.T, shift[:, None]).solution
@@ -233,11 +197,11 @@ def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_
             assert torch.allclose((directions.T @ along)[:, 0], shift, atol=1e-3)
 
 
-def test_groups_of_one_name_are_all_measured(world: World) -> None:
-    seen = SeenTasks.of(world.zoo, TOLD, toys.SCHEMA, world.generator.backbone, world.features, ("metadata",),
+def test_groups_of_one_name_are_all_measured(toy: Toy) -> None:
+    seen = SeenTasks.of(toy.zoo, DESCRIPTIONS, toys.SCHEMA, toy.generator.backbone, toy.features, ("metadata",),
                         CALIBRATION)  # fmt: skip
     folds = [Fold("end", (name,), True) for name in ("seen-00", "seen-17")]
-    generator = world.generator
+    generator = toy.generator
     assert generator.mean is not None
     source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
     (rows,) = hold_out_folds(seen, folds, lambda fold, tick: (source,), 0)

@@ -10,11 +10,16 @@ import torch
 import peft_folders
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.canonical import common_spec, squared_updates
 from wildpdiff.adapters.spec import AdapterSpec, ModuleSpec
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import MetadataField
 from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
 from wildpdiff.zoo.store import Zoo
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "imported-1"
+NORMS = [451.904, 867.414, 359.656]
+"""Squared norms of the updates of the golden zoo's adapters."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +46,15 @@ def test_the_zoo_is_opened_again_with_its_descriptions(zoo: Zoo, folders: peft_f
         assert read.by_task[name].metadata == {"x": x, "y": y}
     assert all(not value.any() for value in again.initial.tensors.values())
     assert again.task_adapters()[again.tasks[0]].config == again.plan.adapter
+
+
+def test_the_golden_zoo_is_read() -> None:
+    golden = Zoo.open(GOLDEN)
+    assert (golden.tasks, golden.imported, golden.hashed) == (("task-000", "task-001", "task-002"), True, True)
+    assert (golden.plan.adapter.backbone, golden.plan.adapter.rank) == ("somebody/base", 4)
+    read = TaskDescriptions.of_zoo(golden)
+    assert read.by_task["task-000"].metadata == pytest.approx({"x": 0.496257, "y": 0.768222}, abs=1e-6)
+    assert squared_updates(golden.tensors(range(3))).tolist() == pytest.approx(NORMS, rel=1e-5)
 
 
 def test_the_same_command_gives_the_same_bytes(
@@ -124,8 +138,6 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_adapters_that_do_not_fit_together_are_refused(name: str) -> None:
-    from wildpdiff.adapters.canonical import common_spec
-
     other, values = OTHERS[name]
     with refused(AdapterMismatchError, "one", "two", *values):
         common_spec({"one": SPEC, "two": other})

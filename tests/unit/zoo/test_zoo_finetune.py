@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import toys
+from refusals import refused
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.zoo.features import TaskFeatures, task_features
@@ -66,10 +67,10 @@ def test_strong_shrinkage_holds_at_the_start(toy_backbone: Backbone, tasks: list
 
 
 def test_progress_counts_steps(toy_backbone: Backbone, tasks: list[TaskFeatures]) -> None:
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
     initial = toys.random_tensors(toy_backbone, 0, scale=0.3)
-    finetune(toy_backbone, tasks[:1], initial, CONFIG, 0, lambda done, total: told.append((done, total)))
-    assert told == [(step, 12) for step in range(1, 13)]
+    finetune(toy_backbone, tasks[:1], initial, CONFIG, 0, lambda done, total: seen.append((done, total)))
+    assert seen == [(step, 12) for step in range(1, 13)]
 
 
 def test_saved_steps_end_with_the_run() -> None:
@@ -79,13 +80,13 @@ def test_saved_steps_end_with_the_run() -> None:
 
 @pytest.mark.parametrize(("steps", "checkpoints", "interval"), [(4, 3, 2), (4, 0, 1), (4, 1, 0), (0, 1, 1)])
 def test_more_checkpoints_than_steps_are_refused(steps: int, checkpoints: int, interval: int) -> None:
-    with pytest.raises(TrainingError, match=rf"there are {steps}\. Raise the steps"):
+    with refused(TrainingError, checkpoints, steps):
         FinetuneConfig(steps=steps, checkpoints=checkpoints, interval=interval)
 
 
 def test_a_loss_that_is_no_number_names_task_and_step(toy_backbone: Backbone, tasks: list[TaskFeatures]) -> None:
     bad = dataclasses.replace(tasks[1], train=torch.full_like(tasks[1].train, float("nan")))
-    with pytest.raises(TrainingError, match=r"The loss of task 'seen-1' is not finite at step 1\. Lower the learning"):
+    with refused(TrainingError, "'seen-1'", "step 1", CONFIG.learning_rate):
         finetune(toy_backbone, [tasks[0], bad], toys.random_tensors(toy_backbone, 0), CONFIG, seed=0)
 
 
@@ -94,20 +95,17 @@ def fixed(labels: list[int]) -> toys.FixedTask:
 
 
 @pytest.mark.parametrize(
-    ("labels", "sentence"),
-    [
-        ([1] * 12, r"'camera-7' has training images of one class only \('bright'\).*leave the task out"),
-        ([0, 1, 2], r"'camera-7' has 3 training images, fewer than the 8 that it takes"),
-        ([], r"'camera-7' has 0 training images, fewer than the 8 that it takes"),
-        ([0, 1, 3] * 4, r"'camera-7' has label 3; the backbone knows 3 classes"),
-    ],
+    ("labels", "values"),
+    [([1] * 12, ["'bright'"]), ([0, 1, 2], [3, 8]), ([], [0, 8]), ([0, 1, 3] * 4, ["label 3", "3 classes"])],
 )
-def test_a_task_that_cannot_be_trained_on_is_named(toy_backbone: Backbone, labels: list[int], sentence: str) -> None:
-    with pytest.raises(DataError, match=sentence):
+def test_a_task_that_cannot_be_trained_on_is_named(
+    toy_backbone: Backbone, labels: list[int], values: list[object]
+) -> None:
+    with refused(DataError, "'camera-7'", *values):
         task_features(toy_backbone, fixed(labels), 8)
 
 
 def test_a_task_without_validation_images_is_named_as_that(toy_backbone: Backbone) -> None:
     task = toys.ToyTask("camera-7", 100.0, sizes={"train": 20, "validation": 0, "test": 5})
-    with pytest.raises(DataError, match=r"'camera-7' has no validation images"):
+    with refused(DataError, "'camera-7'", "validation"):
         task_features(toy_backbone, task, 8)

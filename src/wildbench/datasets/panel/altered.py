@@ -17,7 +17,7 @@ PREFIX = "distractor"
 
 
 def with_distractors(suite: Suite, columns: int = 10, *, seed: int = 0) -> PanelSuite:
-    """The same tasks whose metadata has further columns of random numbers that say nothing of the task.
+    """The same tasks whose metadata has further columns of random numbers that are independent of the task.
 
     Args:
         suite: any.
@@ -28,7 +28,7 @@ def with_distractors(suite: Suite, columns: int = 10, *, seed: int = 0) -> Panel
         DataError: fewer than one column, or the suite has a field of such a name.
     """
     if columns < 1:
-        raise DataError(f"{columns} distractors are asked for; give one or more.")
+        raise DataError(f"{columns} distractors are requested; give one or more.")
     fields = tuple(MetadataField(f"{PREFIX}-{number}", "number") for number in range(columns))
     names = set(suite.metadata_schema.names)
     if any(field.name in names for field in fields):

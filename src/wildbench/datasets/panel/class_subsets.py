@@ -1,5 +1,4 @@
-"""Which of ten classes are positive: binary tasks on CIFAR-10 described by ten numbers (the setting of RPG, Wang et al.
-2025)."""
+"""Binary tasks on CIFAR-10: some of ten classes are positive, described by ten numbers (RPG, Wang et al. 2025)."""
 
 from __future__ import annotations
 
@@ -138,7 +137,7 @@ def draw_vectors(config: ClassSubsetsConfig) -> tuple[tuple[int, ...], tuple[int
     if len(left) < config.seen:
         raise DataError(
             f"{len(left)} vectors are left for {config.seen} seen tasks next to {config.unseen} unseen ones. "
-            "Ask for fewer."
+            "Request fewer."
         )
     return tuple(left[: config.seen]), unseen
 

@@ -63,7 +63,7 @@ def handwriting(path: Path | str, config: HandwritingConfig = HandwritingConfig(
     names = np.unique(owners)
     wanted = config.seen + config.unseen + config.pretraining
     if wanted > len(names):
-        raise DataError(f"{path} has {len(names)} writers; {wanted} are asked for. Ask for fewer.")
+        raise DataError(f"{path} has {len(names)} writers; {wanted} are requested. Request fewer.")
     order = numpy_generator(config.seed, "handwriting", "writers").permutation(names)[:wanted]
     writers = _Writers(images, labels, {int(name): np.flatnonzero(owners == name) for name in order})
     sizes: dict[Group, int] = {"pretraining": config.pretraining, "seen": config.seen, "unseen": config.unseen}
@@ -91,7 +91,7 @@ def _data(config: HandwritingConfig, writers: _Writers, writer: int, split: Spli
     rows = numpy_generator(config.seed, "handwriting", writer).permutation(writers.rows[writer])
     ends = (config.train, config.train + config.validation)
     if len(rows) <= ends[1]:
-        raise DataError(f"Writer {writer} has {len(rows)} digits; more than {ends[1]} are needed. Ask for fewer.")
+        raise DataError(f"Writer {writer} has {len(rows)} digits; more than {ends[1]} are needed. Request fewer.")
     chosen = {"train": rows[: ends[0]], "validation": rows[ends[0] : ends[1]], "test": rows[ends[1] :]}[split]
     border = (SIZE - writers.images.shape[1]) // 2
     grey = np.pad(writers.images[chosen], ((0, 0), (border, border), (border, border)))

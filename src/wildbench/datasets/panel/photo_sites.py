@@ -120,7 +120,7 @@ def _class_counts(prior: Prior, total: int) -> npt.NDArray[np.int64]:
 
 
 def _fitting_prior(counts: Counter[str], domain: str, sizes: dict[str, int], pools: Pools) -> tuple[float, Prior]:
-    """The real distribution mixed with the uniform one: by 5 %, or by as much as the domain's pools ask for."""
+    """The real distribution mixed with the uniform one: by 5 %, or by as much as the domain's pools require."""
     real = np.array([counts[label] for label in CLASSES]) / counts.total()
     for smoothing in SMOOTHINGS:
         prior = (1 - smoothing) * real + smoothing / len(CLASSES)
@@ -131,27 +131,25 @@ def _fitting_prior(counts: Counter[str], domain: str, sizes: dict[str, int], poo
             for label, number in zip(CLASSES, numbers, strict=True)
         ):
             return float(smoothing), prior
-    raise DataError(f"The images of {domain} are too few for sites of {sizes} images; ask for smaller sites.")
+    raise DataError(f"The images of {domain} are too few for sites of {sizes} images; request smaller sites.")
 
 
 def _draw_sites(options: SitesConfig, table: dict[str, Counter[str]], pools: Pools) -> list[Site]:
-    """Each drawn real site goes to the domain, of those with places left, that needs the least smoothing."""
+    """Each drawn real site goes to the domain, of those with sites left to fill, that needs the least smoothing."""
     if not 0 <= options.unseen < options.sites <= len(table):
-        raise DataError(f"The table has {len(table)} usable sites; ask for at most as many, and fewer unseen ones.")
+        raise DataError(f"The table has {len(table)} usable sites; request at most as many, and fewer unseen ones.")
     sizes = options.splits
-    places = Counter(DOMAINS[index % len(DOMAINS)] for index in range(options.sites))
-    unseen_places = Counter(DOMAINS[::-1][index % len(DOMAINS)] for index in range(options.unseen))
+    left = Counter(DOMAINS[index % len(DOMAINS)] for index in range(options.sites))
+    unseen_left = Counter(DOMAINS[::-1][index % len(DOMAINS)] for index in range(options.unseen))
     names = sorted(table)
     order = numpy_generator(options.seed, "sites").permutation(len(names))[: options.sites]
     sites: list[Site] = []
     for number, index in enumerate(order):
-        fits = {
-            domain: _fitting_prior(table[names[index]], domain, sizes, pools) for domain in DOMAINS if places[domain]
-        }
-        domain = min(fits, key=lambda name: (fits[name][0], -places[name]))
-        places[domain] -= 1
-        group = "unseen" if unseen_places[domain] > 0 else "seen"
-        unseen_places[domain] -= 1
+        fits = {domain: _fitting_prior(table[names[index]], domain, sizes, pools) for domain in DOMAINS if left[domain]}
+        domain = min(fits, key=lambda name: (fits[name][0], -left[name]))
+        left[domain] -= 1
+        group = "unseen" if unseen_left[domain] > 0 else "seen"
+        unseen_left[domain] -= 1
         smoothing, prior = fits[domain]
         shares = dict(zip(CLASSES, prior.tolist(), strict=True))
         sites.append(Site(f"site-{number:03d}", group, domain, names[index], smoothing, shares))
@@ -193,7 +191,7 @@ def _row(path: str, label: str, task: str, split: str, group: str, domain: str) 
 def write_sites(
     pacs: Path, label_table: Path, folder: Path, config: SitesConfig = SitesConfig(), *, root: Path | None = None
 ) -> Path:
-    """Write ``sites.csv``, and last ``meta.json``, which says that it is whole; returns the table's path.
+    """Write ``sites.csv``, and last ``meta.json``, which marks it complete; returns the table's path.
 
     Args:
         pacs: a local copy of PACS, ``DOMAIN/CLASS/*.jpg``.

@@ -76,7 +76,7 @@ def rotated_digits(config: RotatedDigitsConfig = RotatedDigitsConfig()) -> Panel
     """The suite. Pretraining, training and test images come from disjoint thirds of the digits.
 
     Raises:
-        DataError: more images are asked for than a pool has.
+        DataError: more images are requested than a pool has.
     """
     digits = _load(config.seed)
     tasks = []
@@ -124,7 +124,7 @@ def _data(config: RotatedDigitsConfig, digits: _Digits, camera: _Camera, split: 
     if camera.group == "pretraining":
         pool, counts = digits.pools["pretraining"], (config.pretraining_images, config.validation, config.test)
         if config.pretraining_images + config.validation > len(pool):
-            raise DataError(f"The pretraining pool has {len(pool)} digits; ask for fewer pretraining images.")
+            raise DataError(f"The pretraining pool has {len(pool)} digits; request fewer pretraining images.")
     else:
         pool, counts = digits.pools["train"], (config.train, config.validation, config.test)
     if split == "test":

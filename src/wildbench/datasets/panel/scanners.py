@@ -57,7 +57,7 @@ class ScannersConfig:
 
 @dataclass(frozen=True)
 class Scanner:
-    """What a scanner does to an image, and how many of its patients are ill.
+    """Effect of a scanner on an image, and the share of its patients who are ill.
 
     Attributes:
         gamma: exponent of the intensity, 1 for none; shown by images alone.

@@ -145,7 +145,7 @@ def partition(indices: Pool, shares: Sequence[float], rng: np.random.Generator) 
 def draw(pool: Pool, count: int, rng: np.random.Generator, what: str) -> Pool:
     """Indices from a pool without repetition; raises :class:`DataError` where it has too few."""
     if count > len(pool):
-        raise DataError(f"{what}: {count} images are asked for and the pool has {len(pool)}. Ask for fewer images.")
+        raise DataError(f"{what}: {count} images are requested and the pool has {len(pool)}. Request fewer images.")
     return rng.choice(pool, count, replace=False)
 
 

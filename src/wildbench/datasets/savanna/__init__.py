@@ -1,4 +1,4 @@
-"""The demo world ``savanna``: a simulated network of camera traps with known causes of every shift."""
+"""The demo suite ``savanna``: a simulated network of camera traps with known causes of every shift."""
 
 from wildbench.datasets.savanna.export import export_camera_traps
 from wildbench.datasets.savanna.species_sheet import species_sheet

@@ -35,7 +35,7 @@ _BEAK_COLOUR = np.array([0.70, 0.48, 0.25], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where ``n`` animals of one family stand in their images.
+    """Positions of ``n`` animals of one family in their images.
 
     Attributes:
         parts: capsules in pixels of the image, ``[n, parts, 6]``.
@@ -50,7 +50,7 @@ class Placement:
     box: Integers
 
 
-def place_animals(location: Location, frames: Frames, size: int) -> Placement:
+def position_animals(location: Location, frames: Frames, size: int) -> Placement:
     """Pose the animals of frames of one family (all birds or none) and put them on the ground."""
     species = frames.label
     local = body_parts(species, frames.phase, frames.bow, bool(IS_BIRD[species[0]]))

@@ -61,7 +61,7 @@ class Frames:
 
 
 def _coats(location: Location, label: Integers, noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Where each animal lies on its coat's axis: the pairs at +c and -c, the easy species at 0."""
+    """Position of each animal on its coat's axis: the pairs at +c and -c, the easy species at 0."""
     centre = np.zeros(len(world.CLASSES))
     for (first, second), position in zip(world.CLINE_PAIRS, location.cline, strict=True):
         centre[first], centre[second] = position, -position

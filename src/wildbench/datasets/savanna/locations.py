@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ShiftStrengths:
-    """How strongly locations differ, 0 (all like the mean location) to 1: by what the description tells or hides.
+    """Strengths of the parts of the shift between locations, 0 (all like the mean location) to 1.
 
     Attributes:
-        metadata: what the metadata tells (clines, ranges, habitats, camera height).
-        background: what only background images tell (colour cast, exposure, lushness, stones).
-        hidden: what nothing tells (noise of the prior and of the animals' scale).
+        metadata: covered by the metadata (clines, ranges, habitats, camera height).
+        background: visible only in background images (colour cast, exposure, lushness, stones).
+        hidden: covered by nothing (noise of the prior and of the animals' scale).
     """
 
     metadata: float
@@ -134,10 +134,13 @@ def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths
     # Shrinking moves the cline's border out of the region instead of fading the coats: sites flip one by one.
     cline = np.tanh(world.CLINE_SHARPNESS * (strengths.metadata * position + (1 - strengths.metadata)))
     rates = np.array([entry.rate for entry in world.SPECIES])
-    told = world.metadata_log_prior(north, east, height, habitat, canopy / 40 - 1, season / 365.25 * 2 * np.pi)
+    from_metadata = world.metadata_log_prior(north, east, height, habitat, canopy / 40 - 1, season / 365.25 * 2 * np.pi)
     shown = world.scene_log_prior(lushness, stones)
     logits = (
-        rates + strengths.metadata * told + strengths.background * shown + strengths.hidden * world.SITE_NOISE * noise
+        rates
+        + strengths.metadata * from_metadata
+        + strengths.background * shown
+        + strengths.hidden * world.SITE_NOISE * noise
     ) / world.PRIOR_TEMPERATURE
     mean, spread = world.BLANK_LOGIT
     blank = 1 / (1 + np.exp(-(mean + strengths.hidden * spread * blank_noise)))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildbench.datasets.savanna import world
-from wildbench.datasets.savanna.animals import IS_BIRD, paint_tiles, place_animals, tile_sides
+from wildbench.datasets.savanna.animals import IS_BIRD, paint_tiles, position_animals, tile_sides
 from wildbench.datasets.savanna.frames import NOISE_SIZE, Frames
 from wildbench.datasets.savanna.locations import Location
 from wildbench.datasets.savanna.scene import INFRARED, Layers, Scene
@@ -61,7 +61,7 @@ def _ambient(frames: Frames, infrared: bool) -> Array:
 
 
 def _gain(location: Location, frames: Frames, infrared: bool) -> Array:
-    """What light of the hour, the site's cast and its exposure do to every pixel, ``[n, c]``."""
+    """Effect of the hour's light, the site's cast and its exposure on every pixel, ``[n, c]``."""
     warm, bright = (np.float32(value) for value in location.cast)
     log = (warm + frames.warmth)[:, None] * _WARM + bright
     gain = np.exp(log)
@@ -92,7 +92,7 @@ def _paint_family(
 ) -> None:
     own = frames.take(family)
     size = canvas.shape[-1]
-    placement = place_animals(location, own, size)
+    placement = position_animals(location, own, size)
     # The flash falls off with distance; by day the far animals pale a little.
     reach = (0.26 + 0.56 * own.distance if infrared else 1.04 - 0.06 * own.distance).astype(np.float32)
     light = np.repeat(reach[:, None], canvas.shape[1], axis=1)

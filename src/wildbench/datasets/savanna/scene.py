@@ -127,7 +127,7 @@ def _tree(painter: _Painter, rng: np.random.Generator, location: Location, leaf:
 
 
 def _stones(painter: _Painter, rng: np.random.Generator, location: Location) -> None:
-    """Rocks and termite mounds: their number tells the stones factor."""
+    """Rocks and termite mounds: their number shows the stones factor."""
     draws = rng.random((9, 5))
     count = round(3.2 + 3.6 * location.stones)
     for kind, across, near, size, tone in draws[: max(count, 0)]:
@@ -150,7 +150,7 @@ def _stones(painter: _Painter, rng: np.random.Generator, location: Location) -> 
 
 
 def _back(location: Location, size: int, phase: int) -> Array:
-    """What is behind the animals, ``[3, s, s]``; ``phase`` -1, 0, 1 sways the bushes."""
+    """Background behind the animals, ``[3, s, s]``; ``phase`` -1, 0, 1 sways the bushes."""
     rng = numpy_generator(location.scene_seed, "back")
     painter = _Painter(size, 3)
     habitat = world.HABITATS[location.habitat]
@@ -176,7 +176,7 @@ def _back(location: Location, size: int, phase: int) -> Array:
 
 
 def _front(location: Location, size: int, phase: int) -> _Painter:
-    """What is before the animals: blades of grass, sometimes a bush or a branch, swaying with the wind."""
+    """Foreground before the animals: blades of grass, sometimes a bush or a branch, swaying with the wind."""
     rng = numpy_generator(location.scene_seed, "front")
     painter = _Painter(size, 3)
     habitat = world.HABITATS[location.habitat]

@@ -1,4 +1,4 @@
-"""The suite ``savanna``: a simulated network of camera traps, rendered when asked for."""
+"""The suite ``savanna``: a simulated network of camera traps, rendered on access."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataSchema
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 
-TOLD = ("own", "foreign")
-"""Whose description a task has: its own, or one of an independently drawn location, which says nothing about it."""
+DESCRIPTIONS = ("own", "foreign")
+"""Description of a task: of its own location, or of an independently drawn one, which is uninformative about it."""
 
 MOST = 100_000
 """Tasks in a group, and images in a part of a task."""
@@ -39,9 +39,9 @@ class SavannaConfig:
         image_size: pixels a side, 24 to 160.
         similarity: 0 to 1; at 1 all locations are alike (the paper's RQ2).
         metadata_shift, background_shift, hidden_shift: strengths of the parts of the shift that the metadata
-            tells, that only backgrounds show, and that nothing tells; 0 to 1.
+            cover, that only backgrounds show, and that nothing covers; 0 to 1.
         backgrounds: unlabelled blank frames per description.
-        told: whose description a task has, one of :data:`TOLD`; images and labels are the same with either.
+        description: one of :data:`DESCRIPTIONS`; images and labels are the same with either.
     """
 
     seed: int = 0
@@ -58,7 +58,7 @@ class SavannaConfig:
     background_shift: float = 1.0
     hidden_shift: float = 1.0
     backgrounds: int = 8
-    told: str = "own"
+    description: str = "own"
 
     def __post_init__(self) -> None:
         for name in (
@@ -78,8 +78,8 @@ class SavannaConfig:
         for name in ("similarity", "metadata_shift", "background_shift", "hidden_shift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"savanna: {name} is {getattr(self, name)}; give a number from 0 to 1.")
-        if self.told not in TOLD:
-            raise DataError(f"savanna: told is {self.told!r}; give {' or '.join(TOLD)}.")
+        if self.description not in DESCRIPTIONS:
+            raise DataError(f"savanna: description is {self.description!r}; give {' or '.join(DESCRIPTIONS)}.")
 
     @property
     def strengths(self) -> ShiftStrengths:
@@ -112,9 +112,9 @@ class SavannaTask:
         return draw_scene(self.location, self.config.image_size)
 
     @cached_property
-    def told_location(self) -> Location:
+    def described_location(self) -> Location:
         """The location that the description is of: the camera's own, or an independently drawn one."""
-        if self.config.told == "own":
+        if self.config.description == "own":
             return self.location
         return draw_location(self.config.seed, self.group, self.index, self.config.strengths, foreign=True)
 
@@ -122,9 +122,9 @@ class SavannaTask:
     def description(self) -> Description:
         """Metadata, unlabelled blank frames, the metadata in words; a task identity for seen locations only."""
         return Description(
-            metadata=self.told_location.metadata,
+            metadata=self.described_location.metadata,
             backgrounds=self._backgrounds() if self.config.backgrounds else None,
-            text=self.told_location.text,
+            text=self.described_location.text,
             task_id=self.name if self.group == "seen" else None,
         )
 
@@ -133,15 +133,15 @@ class SavannaTask:
         return numpy_generator(root, "savanna", self.group, self.index, purpose)
 
     def _backgrounds(self) -> Images:
-        n, place, own = self.config.backgrounds, self.told_location, self.config.told == "own"
-        night = np.arange(n) >= n - min(round(place.night_share * n), n // 2)
+        n, location, own = self.config.backgrounds, self.described_location, self.config.description == "own"
+        night = np.arange(n) >= n - min(round(location.night_share * n), n // 2)
         labels = np.full(n, world.BLANK, dtype=np.int64)
-        scene = self.scene if own else draw_scene(place, self.config.image_size)
+        scene = self.scene if own else draw_scene(location, self.config.image_size)
         rng = self._rng("backgrounds" if own else "foreign backgrounds")
-        return render(place, scene, draw_frames(place, rng, n, labels, night), self.config.image_size)
+        return render(location, scene, draw_frames(location, rng, n, labels, night), self.config.image_size)
 
     def frames(self, split: SplitName) -> Frames:
-        """What happens in each picture of one split, before any pixel is drawn."""
+        """Content of each picture of one split, before any pixel is drawn."""
         train = self.config.pretraining_images if self.group == "pretraining" else self.config.train
         n = {"train": train, "validation": self.config.validation, "test": self.config.test}[split]
         return draw_frames(self.location, self._rng(split), n)
@@ -191,9 +191,9 @@ class SavannaSuite:
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and the world's version."""
         config = asdict(self.config)
-        if self.config.told == "own":
+        if self.config.description == "own":
             # Left out, so that zoos built before there was a choice keep their suite.
-            del config["told"]
+            del config["description"]
         content = {"suite": self.name, "world": world.WORLD_VERSION, "config": config}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

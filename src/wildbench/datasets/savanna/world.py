@@ -34,7 +34,7 @@ HABITAT_AFFINITY = 1.0  # spread of log prior by habitat
 RANGE_STRENGTH = 1.1  # spread of log prior by the smooth geographic ranges
 SCENE_AFFINITY = 0.8  # spread of log prior by the two factors that only backgrounds show
 PAIR_SHARING = 0.97  # correlation of the affinities of the two of a pair
-SITE_NOISE = 0.2  # spread of log prior that nothing in the description tells
+SITE_NOISE = 0.2  # spread of log prior that the description does not explain
 BLANK_LOGIT = (-1.75, 0.75)  # mean and spread of the logit of the blank share, before clipping
 BLANK_RANGE = (0.03, 0.40)  # the blank share is clipped to this
 NIGHT_BETA = (1.5, 3.6)  # the infrared share of a site is drawn from this beta distribution
@@ -213,14 +213,14 @@ SPECIES: tuple[Species, ...] = (
 CLASSES: tuple[str, ...] = (*(entry.name for entry in SPECIES), "blank")
 BLANK = len(SPECIES)
 CLINE_PAIRS: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5), (6, 7))
-"""Pairs whose coats swap along a geographic cline: told apart only with the place's coordinates."""
+"""Pairs whose coats swap along a geographic cline: distinguishable only with the site's coordinates."""
 LIGHT_PAIRS: tuple[tuple[int, int], ...] = ((8, 9), (10, 11))
-"""Pairs told apart by hue and tone, which the site's colour cast and exposure shift."""
+"""Pairs distinguished by hue and tone, which the site's colour cast and exposure shift."""
 
 
 @dataclass(frozen=True)
 class Habitat:
-    """How a habitat looks, and its usual canopy cover in percent."""
+    """Appearance of a habitat, and its usual canopy cover in percent."""
 
     name: str
     canopy: float
@@ -276,7 +276,7 @@ _CLINES = np.array([[1.0, 0.0, 0.0, 0.08], [1.0, 0.0, 0.0, -0.08], [0.0, 1.0, 0.
 
 
 def cline_position(north: float, east: float, height: float) -> Floats:
-    """Where a place lies across each pair's cline, ``float64 [4]``: the sign decides, 0 is the border.
+    """Position of a site across each pair's cline, ``float64 [4]``: the sign decides, 0 is the border.
 
     Args:
         north: latitude, scaled to [-1, 1] over the region.
@@ -287,7 +287,7 @@ def cline_position(north: float, east: float, height: float) -> Floats:
 
 
 def _affinities(name: str, *shape: int) -> Floats:
-    """A fixed table of the world, standard normal; the two of a pair live in nearly the same places."""
+    """A fixed table of the world, standard normal; the two of a pair live in nearly the same sites."""
     table = numpy_generator(WORLD_SEED, "savanna", "world", name).standard_normal((*shape, len(SPECIES)))
     for first, second in CLINE_PAIRS + LIGHT_PAIRS:
         table[..., second] = PAIR_SHARING * table[..., first] + (1 - PAIR_SHARING**2) ** 0.5 * table[..., second]
@@ -307,7 +307,7 @@ _BY_STONES = _affinities("stones")
 
 
 def metadata_log_prior(north: float, east: float, height: float, habitat: int, canopy: float, season: float) -> Floats:
-    """The part of the species' log prior that the metadata tells, ``float64 [16]``.
+    """The part of the species' log prior that the metadata explain, ``float64 [16]``.
 
     Ranges are half-waves over the region, so that neighbours a degree apart are alike. ``canopy`` is scaled to
     about [-1, 1] and ``season`` is an angle in radians; the others are as in :func:`cline_position`.
@@ -324,5 +324,5 @@ def metadata_log_prior(north: float, east: float, height: float, habitat: int, c
 
 
 def scene_log_prior(lushness: float, stones: float) -> Floats:
-    """The part of the species' log prior that only the look of the scene tells, ``float64 [16]``."""
+    """The part of the species' log prior that only the appearance of the scene explains, ``float64 [16]``."""
     return np.asarray(SCENE_AFFINITY * (_BY_LUSHNESS * lushness + _BY_STONES * stones))

@@ -1,0 +1,145 @@
+"""A training set as numbers: encoded descriptions and normalised checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wildpdiff.adapters.layout import Layout
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.codec.codec import Codec, NormalizationMode
+from wildpdiff.conditional_mean.centering import FeatureAlignment
+from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion, has_part
+from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.conditions.shift import FeatureShift
+from wildpdiff.errors import TrainingError
+from wildpdiff.zoo.features import TaskFeatures
+
+if TYPE_CHECKING:
+    from wildpdiff.zoo.training_set import TrainingSet  # reading a generator needs no pyarrow
+
+
+@dataclass(frozen=True)
+class EncodingConfig:
+    """Encoding of descriptions and adapters.
+
+    Attributes:
+        parts: of the description that are read.
+        components: principal components of each part that is images or text.
+        whiten: unit variance of each, instead of in their mean; it amplifies components that are mostly noise.
+        drop_part: probability of hiding a part in training, so that any may be missing later.
+        drop_all: probability of hiding all, needed for classifier-free guidance with a scale other than 1.
+        normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
+        centering: align predicted adapters with the images of their site
+            (:mod:`wildpdiff.conditional_mean.centering`), with the strength that is best on held-out seen tasks; needs
+            the images of the seen tasks.
+    """
+
+    parts: tuple[str, ...] = ("metadata", "backgrounds", "examples")
+    components: int = 16
+    whiten: bool = False
+    drop_part: float = 0.15
+    drop_all: float = 0.0
+    normalization: NormalizationMode = "tensor"
+    centering: bool = True
+
+    def __post_init__(self) -> None:
+        if self.components < 1 or not 0 <= self.drop_part < 1 or not 0 <= self.drop_all < 1:
+            raise TrainingError(
+                f"A generator is configured with {self.components} components of an image part and parts hidden with "
+                f"probability {self.drop_part:g}, all with {self.drop_all:g}; give at least one component, and "
+                "probabilities from 0 to below 1."
+            )
+
+
+@dataclass(frozen=True)
+class EncodedTasks:
+    """A training set as numbers.
+
+    Attributes:
+        features: labelled images of a task behind the stem, by its name; None without data.
+        tasks: their names, in the zoo's order.
+        embeddings: of their whole descriptions.
+        sampler: random views of their descriptions, by task index.
+        normalized: all checkpoints.
+        moved: which values of an adapter fine-tuning moves.
+        start: normalised adapter that leaves the pretrained model as it is.
+        centering: on the images of a site, of no strength yet; None where there are none to read.
+    """
+
+    backbone: Backbone
+    features: Callable[[str], TaskFeatures] | None
+    tasks: tuple[str, ...]
+    conditions: FusionEncoder
+    embeddings: Float[Tensor, "t e"]
+    sampler: ConditionSampler
+    codec: Codec
+    normalized: Float[Tensor, "n d"]
+    task_of: Int[Tensor, " n"]
+    moved: Bool[Tensor, " d"]
+    start: Float[Tensor, " d"]
+    centering: FeatureAlignment | None
+
+    @classmethod
+    def of(cls, training_set: TrainingSet, config: EncodingConfig) -> EncodedTasks:
+        """The numbers of a training set.
+
+        Raises:
+            AdapterMismatchError: the zoo is of another backbone.
+            DescriptionError: a task of the zoo has no description, or no part can be read.
+        """
+        training_set.validate()
+        zoo, backbone, descriptions = training_set.zoo, training_set.backbone, training_set.ordered_descriptions
+        featurise = training_set.featurise or backbone.image_features
+        images: dict[str, ImageFeatures] = {
+            part: ImageFeatures.of(descriptions, part, featurise)
+            for part in ("backgrounds", "examples")
+            if part in config.parts and any(has_part(entry, part) for entry in descriptions)
+        }
+        conditions = fit_fusion(
+            descriptions,
+            training_set.schema,
+            featurise,
+            config.parts,
+            components=config.components,
+            whiten=config.whiten,
+            features=images,
+        )
+        tables = conditions.tables(descriptions, images).values()
+        flags = torch.stack([table.present for table in tables], 1)
+        for row in (~flags.any(1)).nonzero()[:, 0].tolist():
+            conditions.encode_parts(descriptions[row])  # raises, and names what is missing
+        stacked = zoo.tensors(range(len(zoo)))
+        layout = Layout.of({name: value[0] for name, value in stacked.items()})
+        vectors = layout.flatten_many(stacked)
+        codec = Codec.fit(layout, vectors, config.normalization)
+        initial = layout.flatten(zoo.initial.tensors)
+        index_of = {task: number for number, task in enumerate(zoo.tasks)}
+        shift = FeatureShift.fit(descriptions, backbone, conditions.parts) if config.centering else None
+        return cls(
+            backbone=backbone,
+            features=training_set.features,
+            tasks=tuple(zoo.tasks),
+            conditions=conditions,
+            embeddings=torch.cat([*(table.values for table in tables), flags.float()], 1),
+            sampler=conditions.sampler(descriptions, images, drop_part=config.drop_part, drop_all=config.drop_all),
+            codec=codec,
+            normalized=codec.encode(vectors),
+            task_of=torch.tensor([index_of[task] for task in zoo.column("task")]),
+            moved=moved_values(vectors, initial, layout.sizes),
+            start=codec.encode(initial[None])[0],
+            centering=FeatureAlignment.of(shift, codec, descriptions),
+        )
+
+    def of_tasks(self) -> Float[Tensor, "t d"]:
+        """The mean of each task's normalised checkpoints, the least noisy point of its run."""
+        count = len(self.tasks)
+        sums = torch.zeros(count, self.normalized.shape[1]).index_add_(0, self.task_of, self.normalized)
+        return sums / torch.bincount(self.task_of, minlength=count)[:, None]

@@ -1,0 +1,81 @@
+"""The seen tasks: a zoo, the descriptions of its tasks, and their labelled images where these are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.tasks.description import Description, Images, MetadataSchema
+from wildpdiff.tasks.task import Suite
+from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.store import Zoo
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Everything that a generator is fitted to.
+
+    Attributes:
+        descriptions: by task name, one for every task of the zoo; those of other tasks are not read.
+        features: labelled images of a seen task behind the stem, by its name; None without data.
+        featurise: features of a description's images; None for those of the backbone.
+    """
+
+    zoo: Zoo
+    descriptions: Mapping[str, Description]
+    schema: MetadataSchema
+    backbone: Backbone
+    features: Callable[[str], TaskFeatures] | None = None
+    featurise: Callable[[Images], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        suite: Suite,
+        backbone: Backbone,
+        zoo: Zoo,
+        features: Callable[[str], TaskFeatures] | None = None,
+        featurise: Callable[[Images], Tensor] | None = None,
+    ) -> TrainingSet:
+        """The zoo's tasks as the suite describes them."""
+        descriptions = {task.name: task.description for task in suite.tasks("seen")}
+        return cls(zoo, descriptions, suite.metadata_schema, backbone, features, featurise)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names, in the zoo's order."""
+        return self.zoo.tasks
+
+    @property
+    def ordered_descriptions(self) -> list[Description]:
+        """One a task, in the zoo's order."""
+        return [self.descriptions[task] for task in self.tasks]
+
+    def without(self, names: Sequence[str]) -> TrainingSet:
+        """The other tasks. Nothing is copied.
+
+        Raises:
+            ArtifactError: no task is left.
+        """
+        return replace(self, zoo=self.zoo.without(names))
+
+    def validate(self) -> None:
+        """Check that the parts belong together.
+
+        Raises:
+            AdapterMismatchError: the zoo is of another backbone.
+            DescriptionError: a task of the zoo has no description.
+        """
+        plan, backbone = self.zoo.plan.adapter, self.backbone
+        if plan.backbone_hash != backbone.backbone_hash:
+            raise AdapterMismatchError(
+                f"The zoo in {self.zoo.folder} was built on {plan.backbone!r} with weights {plan.backbone_hash[:12]}; "
+                f"the backbone given has {backbone.backbone_hash[:12]}."
+            )
+        missing = [task for task in self.tasks if task not in self.descriptions]
+        if missing:
+            raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
