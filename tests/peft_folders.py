@@ -72,7 +72,7 @@ def peft_model(rank: int, targets: tuple[str, ...]) -> PeftModel:
 
 
 def write(root: Path, count: int) -> Folders:
-    """As many PEFT folders and a CSV table beside them."""
+    """As many PEFT folders and a CSV table next to them."""
     draws = torch.Generator().manual_seed(0)
     kinds = list(itertools.product(RANKS, TARGETS))
     models = {kind: peft_model(*kind) for kind in kinds}

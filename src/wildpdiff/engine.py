@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from wildpdiff.errors import TrainingError
-from wildpdiff.parallel import in_parallel
+from wildpdiff.parallel import in_parallel, one_by_one
 from wildpdiff.threads import one_thread
 
 Item = TypeVar("Item")
@@ -57,12 +57,7 @@ class SerialEngine:
         self, function: Job, items: Sequence[Any], progress: Callable[[float], None] | None = None
     ) -> Iterator[Any]:
         """See :class:`Engine`."""
-        report = progress or _silent
-        for number, item in enumerate(items):
-            with one_thread():
-                result = function(item, lambda share, before=number: report((before + share) / len(items)))  # type: ignore[misc]
-            report((number + 1) / len(items))
-            yield result
+        return one_by_one(function, items, progress or _silent)
 
 
 @dataclass(frozen=True)

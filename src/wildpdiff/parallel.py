@@ -71,6 +71,13 @@ def in_parallel(
     if pool is not None:
         yield from _forked(function, items, report, count, pool)
         return
+    yield from one_by_one(function, items, report)
+
+
+def one_by_one(
+    function: Callable[[Item, Tick], Result], items: Sequence[Item], report: Callable[[float], None]
+) -> Iterator[Result]:
+    """The results of a function on some items, computed in this process on one thread."""
     for number, item in enumerate(items):
         with one_thread():
             result = function(item, lambda share, before=number: report((before + share) / len(items)))  # type: ignore[misc]

@@ -29,7 +29,7 @@ def main() -> None:
         raise SystemExit(f"{folder} has its values; a new version needs a new folder.")
     backbone = toys.backbone()
     generator = Generator.from_pretrained(folder / "generator", backbone)
-    trust = TrustModel.beside(folder / "generator", backbone)
+    trust = TrustModel.of_generator(folder / "generator", backbone)
     tensors, gains = {}, {}
     for task in toys.ToySuite().tasks("unseen"):
         (estimate,) = generator.sample(task.description, 1, seed=0)

@@ -52,7 +52,7 @@ def test_generator_and_trust_give_what_they_gave(task: toys.ToyTask, toy_backbon
     expected = load_file(TOY / "expected.safetensors")
     for name, value in adapter.tensors.items():
         assert value.numpy() == pytest.approx(expected[f"{task.name}/{name}"].numpy(), abs=1e-5)
-    report = TrustModel.beside(TOY / "generator", toy_backbone).assess(adapter, task.description)
+    report = TrustModel.of_generator(TOY / "generator", toy_backbone).assess(adapter, task.description)
     wanted = json.loads((TOY / "expected.json").read_bytes())[task.name]
     found = {"trust": report.trust, "gain": report.gain, "low": report.low, "high": report.high}
     assert found == pytest.approx(wanted, abs=1e-3)

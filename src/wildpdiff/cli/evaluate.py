@@ -197,7 +197,7 @@ def _checked(comparison: Comparison, folders: Sequence[Path]) -> Comparison:
 
     trust: tuple[TrustModel, ...] = ()
     if all((path / FOLDER).is_dir() for path in folders):
-        trust = tuple(TrustModel.beside(path, comparison.backbone) for path in folders)
+        trust = tuple(TrustModel.of_generator(path, comparison.backbone) for path in folders)
     parts = (comparison.suite, comparison.backbone, comparison.zoo, comparison.reference)
     check_consistency(*parts, comparison.generators, trust)
     return replace(comparison, trust=trust)

@@ -173,7 +173,7 @@ def trust_of(folder: Path, generator: Generator) -> TrustModel:
     """The model of trust in a generator's folder; raises :class:`ArtifactError` where there is none."""
     from wildpdiff.trust.model import TrustModel
 
-    return TrustModel.beside(folder, generator.backbone, generator.fingerprint)
+    return TrustModel.of_generator(folder, generator.backbone, generator.fingerprint)
 
 
 def _trusted(model: TrustModel, adapter: Adapter, described: Description, report: TrustReport) -> Adapter:

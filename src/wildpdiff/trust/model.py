@@ -164,7 +164,7 @@ class TrustModel:
             raise ArtifactError(f"The model of trust in {folder} cannot be restored ({error}).") from error
 
     @classmethod
-    def beside(cls, generator: Path | str, backbone: Backbone, fingerprint: str = "") -> TrustModel:
+    def of_generator(cls, generator: Path | str, backbone: Backbone, fingerprint: str = "") -> TrustModel:
         """The model of trust in a generator's folder.
 
         Args:

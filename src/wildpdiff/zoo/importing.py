@@ -16,7 +16,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, in_common
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
-from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file
+from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.tasks.tables import GEOGRAPHIC, MISSING
@@ -195,17 +195,22 @@ def import_adapters(
     }
     finetune = {"origin": "imported", "checkpoints": 1, "descriptions": content_hash(json_bytes(content))}
     plan = ZooPlan(AdapterConfig.of(common), "imported", tuple(names), per_shard, finetune, 0)
-    write_file(out / PLAN, json_bytes(plan.to_json()))
-    write_file(out / DESCRIPTIONS, json_bytes(content))
-    write_file(out / INITIAL, safetensors_bytes({name: torch.zeros(shape) for name, shape in common.shapes.items()}))
-    for number, part in enumerate(parts):
-        tensors = aligned(_stacked([converted(name) for name in part]), reference, leading=1)
-        unknown = dict.fromkeys(("step", "seed", "train_loss", "validation_accuracy"), [None] * len(part))
-        own = {"row": [0] * len(part), "shard": [number] * len(part), "row_in_shard": list(range(len(part)))}
-        write_rows(out, number, {**own, "task": part, **unknown}, tensors)
-        if progress is not None:
-            progress(sum(map(len, parts[: number + 1])), len(names))
-    write_index(out, len(parts))
+
+    def fill(folder: Path) -> None:
+        zeros = {name: torch.zeros(shape) for name, shape in common.shapes.items()}
+        write_file(folder / PLAN, json_bytes(plan.to_json()))
+        write_file(folder / DESCRIPTIONS, json_bytes(content))
+        write_file(folder / INITIAL, safetensors_bytes(zeros))
+        for number, part in enumerate(parts):
+            tensors = aligned(_stacked([converted(name) for name in part]), reference, leading=1)
+            unknown = dict.fromkeys(("step", "seed", "train_loss", "validation_accuracy"), [None] * len(part))
+            own = {"row": [0] * len(part), "shard": [number] * len(part), "row_in_shard": list(range(len(part)))}
+            write_rows(folder, number, {**own, "task": part, **unknown}, tensors)
+            if progress is not None:
+                progress(sum(map(len, parts[: number + 1])), len(names))
+        write_index(folder, len(parts))
+
+    write_folder(out, fill)  # whole or not at all, so that a call that was killed can be made again
     return Zoo.open(out)
 
 

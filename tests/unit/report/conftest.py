@@ -210,7 +210,7 @@ WORLDS = {"both": 1.0, "metadata only": 0.7, "backgrounds only": 0.6, "uninforma
 def build_trust(
     worlds: dict[str, float] = WORLDS, *, tasks: int = 30, seen: int = 12, generators: int = 1
 ) -> TrustSection:
-    """Trust that ranks well, with intervals that hold about 90 %; ``seen`` tasks of the first variant beside."""
+    """Trust that ranks well, with intervals that hold about 90 %, and ``seen`` tasks of the first variant."""
     random = np.random.default_rng(13)
     points = []
     for index, (world, worth) in enumerate(worlds.items()):

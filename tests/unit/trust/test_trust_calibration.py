@@ -232,11 +232,11 @@ def test_a_saved_model_predicts_the_same(good: TrustModel, zoo: Zoo, toy_backbon
     description = replace(UNSEEN.description, examples=EXAMPLES)
     adapters = nearest(zoo)(NOTHING).sample(description, 1, 0)
     assert again.assess(adapters, description) == good.assess(adapters, description)
-    assert TrustModel.beside(tmp_path / "generator", toy_backbone, "f" * 64).generator == "f" * 64
+    assert TrustModel.of_generator(tmp_path / "generator", toy_backbone, "f" * 64).generator == "f" * 64
     with refused(ArtifactError, "f" * 12, "e" * 12, tmp_path):
-        TrustModel.beside(tmp_path / "generator", toy_backbone, "e" * 64)
+        TrustModel.of_generator(tmp_path / "generator", toy_backbone, "e" * 64)
     with refused(ArtifactError, tmp_path):
-        TrustModel.beside(tmp_path, toy_backbone)
+        TrustModel.of_generator(tmp_path, toy_backbone)
     with refused(AdapterMismatchError, toy_backbone.backbone_hash[:12]):
         TrustModel.load(tmp_path / "generator" / "trust", toys.backbone(seed=1))
 
