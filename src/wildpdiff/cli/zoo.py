@@ -54,6 +54,9 @@ def build(
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Replace a zoo of other settings or of tasks whose data has changed.")
+    ] = False,
     engine: Annotated[
         Literal["processes", "serial", "ray"],
         typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
@@ -65,7 +68,10 @@ def build(
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes."""
+    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes.
+
+    A zoo of some of the tasks grows by the others; its files are not touched.
+    """
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
@@ -99,7 +105,9 @@ def build(
         tick = stages(f"fine-tune {len(tasks)} {group} tasks")
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
         sizes: dict[str, Any] = {"seed": seed, "per_shard": tasks_per_shard}
-        zoo = build_zoo(out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick)
+        zoo = build_zoo(
+            out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild
+        )
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
     chosen = zoo.plan.recipe or {}

@@ -1,4 +1,4 @@
-"""Building a zoo: plan, fine-tune group by group, resume after any interruption."""
+"""Building a zoo: plan, fine-tune group by group, resume after any interruption, add tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -26,11 +26,11 @@ from wildpdiff.engine import Engine, ProcessEngine
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.task import Task
-from wildpdiff.zoo.features import FeatureCache, TaskFeatures, task_features
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures, data_hash, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
 from wildpdiff.zoo.recipe import ChosenRecipe, RecipeSearch, drawn_tasks, finetune_config, search_work
 from wildpdiff.zoo.steps import FinetuneConfig
-from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, shard_hashes, whole_shard, write_index, write_shard
+from wildpdiff.zoo.store import INDEX, INITIAL, PLAN, Zoo, ZooPlan, shard_hashes, whole_shard, write_index, write_shard
 
 DEFAULT = FinetuneConfig()
 """Centre of a recipe's search, kept where it is as good as any."""
@@ -47,29 +47,59 @@ def _exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start(folder: Path, plan: ZooPlan) -> None:
-    """Write the plan, or check that the unfinished zoo in the folder follows the same one."""
+def _start(folder: Path, plan: ZooPlan, tasks: Mapping[str, Task], rebuild: bool) -> ZooPlan:
+    """Write the plan, or check that the zoo in the folder follows the same one or one that it extends.
+
+    Returns:
+        The plan to follow.
+    """
     path, content = folder / PLAN, json_bytes(plan.to_json())
     if not path.is_file():
         _refuse_foreign(folder)
         write_file(path, content)
-        return
+        return plan
     altered = path.read_bytes() != content
     if altered and {built_by for built_by, _ in _origins(folder, plan)} == {plan.fingerprint}:
         with _exclusive(folder):
             write_file(path, content)
     found = ZooPlan.read(folder)
     if found.fingerprint == plan.fingerprint:
-        return
-    if _shards(folder):
-        left, right = found.to_json(), plan.to_json()
-        changed = ", ".join(key for key in right if left.get(key) != right[key])
-        raise ArtifactError(
-            f"{folder} holds a zoo of another plan (different: {changed}). Choose another folder, or remove it."
-        )
+        return plan
+    if _shards(folder) and not rebuild:
+        plan = _grown(folder, found, plan, tasks)
+        if plan != found:
+            with _exclusive(folder):
+                write_file(path, json_bytes(plan.to_json()))
+        return plan
     with _exclusive(folder):  # nothing was built by the other plan, for example since the tasks were refused
         (folder / INITIAL).unlink(missing_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(folder / "shards", ignore_errors=True)
         write_file(path, content)
+    return plan
+
+
+def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, tasks: Mapping[str, Task]) -> ZooPlan:
+    """The plan of the zoo in a folder with those tasks of another plan that it does not have.
+
+    Raises:
+        ArtifactError: the plans differ in something else, or a task that the zoo has is gone or has other data.
+    """
+    advice = "Choose another folder, or give --rebuild (rebuild=True) to fine-tune all tasks anew in this one."
+    left, right = replace(found, earlier=()).to_json(), plan.to_json()
+    more = set(found.tasks) <= set(tasks)
+    changed = [key for key in right if left.get(key) != right[key] and not (more and key in ("suite", "tasks"))]
+    if changed:
+        raise ArtifactError(f"{folder} holds a zoo of another plan (different: {', '.join(changed)}). {advice}")
+    for number, names in enumerate(found.shards if found.suite != plan.suite else ()):
+        hashes = shard_hashes(folder, number)
+        kept = {} if hashes is None else hashes.get("data", dict.fromkeys(names))
+        for name in kept:
+            if kept[name] != data_hash(tasks[name]):
+                known = "has other images or labels than those" if kept[name] else "may have other images than those"
+                raise ArtifactError(f"Task {name!r} {known} that it was fine-tuned on in {folder}. {advice}")
+    new = [name for name in plan.tasks if name not in found.tasks]
+    return found.extended(new, plan.suite) if new or found.suite != plan.suite else found
 
 
 def _shards(folder: Path) -> bool:
@@ -142,7 +172,8 @@ def zoo_recipe(
 def _write_initial(folder: Path, plan: ZooPlan, backbone: Backbone) -> None:
     """Write the shared initialisation, unless it is the one that the shards started from."""
     path = folder / INITIAL
-    if not path.is_file() or (plan.fingerprint, file_hash(path)) not in _origins(folder, plan):
+    built_by = {entry.fingerprint for entry in plan.history}
+    if not path.is_file() or not {(entry, file_hash(path)) for entry in built_by} & _origins(folder, plan):
         initial = backbone.initial_adapter(sub_seed(plan.seed, "initial"))
         write_file(path, safetensors_bytes(initial.tensors))
 
@@ -159,14 +190,16 @@ def build_zoo(
     features: Callable[[str], TaskFeatures] | None = None,
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
+    rebuild: bool = False,
 ) -> Zoo:
     """Fine-tune every task and keep its checkpoints. Killed at any moment and called again, it resumes.
 
     A shard appears on disk whole or not at all, and depends on nothing but the plan, so that an interrupted build
-    ends with the same bytes as an undisturbed one (on machines of one kind), whatever engine runs it.
+    ends with the same bytes as an undisturbed one (on machines of one kind), whatever engine runs it. A zoo that has
+    some of the tasks already grows by the others; its shards are not touched.
 
     Args:
-        folder: of the zoo; an unfinished zoo of the same plan in it is finished.
+        folder: of the zoo; an unfinished zoo of the same plan in it is finished, one of fewer tasks extended.
         backbone: the frozen model.
         tasks: the tasks to fine-tune, in order.
         suite_fingerprint: of the tasks' data.
@@ -177,9 +210,11 @@ def build_zoo(
         features: of a task by its name, where the caller keeps them for later stages.
         engine: runs the shards; by default in as many processes as torch may use threads.
         progress: called with (optimiser steps × tasks done, in all).
+        rebuild: replace a zoo of another plan, or of other data, instead of refusing.
 
     Raises:
-        ArtifactError: the folder holds something else, another process builds there, or the disk is full.
+        ArtifactError: the folder holds something else, or a zoo of a task whose data has changed; another process
+            builds there, or the disk is full.
         DataError: no tasks, two tasks of one name, or a task that cannot be trained on.
         TrainingError: the loss of a task is not finite.
     """
@@ -195,7 +230,7 @@ def build_zoo(
     if isinstance(config, ChosenRecipe):
         recipe, config = config.to_json(), config.config
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed, recipe)
-    _start(folder, plan)
+    plan = _start(folder, plan, by_name, rebuild)
     with _exclusive(folder):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
         remove_leftovers(folder)

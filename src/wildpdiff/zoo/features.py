@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.description import Images
@@ -41,6 +42,11 @@ class TaskFeatures:
         labelled = len(self.train_labels) + len(self.validation_labels)
         if len(self.keys) not in (0, labelled):
             raise DataError(f"Task {self.name!r} has {len(self.keys)} keys for {labelled} labelled images. Give all.")
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the task's images and labels."""
+        return _data_hash(self.keys, self.train_labels, self.validation_labels)
 
     def without_validation(self, keys: Container[bytes]) -> TaskFeatures:
         """The same without the validation images of these keys."""
@@ -124,6 +130,18 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
     held_out, held_out_labels = _features(backbone, task, validation, 1)
     keys = (*image_keys(train.images), *image_keys(validation.images))
     return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels, keys)
+
+
+def data_hash(task: Task) -> str:
+    """The :attr:`TaskFeatures.data_hash` of a task, without the backbone."""
+    splits = [task.data(split) for split in ("train", "validation")]
+    keys = tuple(key for split in splits for key in image_keys(split.images))
+    return _data_hash(keys, *(torch.from_numpy(split.labels) for split in splits))
+
+
+def _data_hash(keys: Sequence[bytes], train_labels: Tensor, validation_labels: Tensor) -> str:
+    labels = json_bytes([train_labels.tolist(), validation_labels.tolist()])
+    return content_hash(b"".join(keys) + labels)
 
 
 def image_keys(images: Images) -> tuple[bytes, ...]:

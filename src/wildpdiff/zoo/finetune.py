@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ class FinetuneRun:
         tensors: adapter tensors stacked as ``[task, checkpoint, …]`` under PEFT's names.
         train_loss: mean cross-entropy since the previous checkpoint.
         validation_accuracy: accuracy of each checkpoint on the task's validation images.
+        data: hash of each task's data, by task; of those whose images have keys.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class FinetuneRun:
     tensors: dict[str, Tensor]
     train_loss: Float[Tensor, "t k"]
     validation_accuracy: Float[Tensor, "t k"]
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def validation_accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
@@ -130,4 +132,5 @@ def finetune(
         [validation_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
     )
     task_names = tuple(task.name for task in tasks)
-    return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy)
+    data = {task.name: task.data_hash for task in tasks if task.keys}
+    return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy, data)

@@ -1,8 +1,9 @@
 """The zoo on disk: its plan, sharded safetensors with index rows in parquet, the joined index, the shared start.
 
 Hashes in the parquet files' metadata prove that files are whole and belong together: those of a shard hold the hashes
-of the plan, of the shared initialisation and of the shard's tensors, those of the index the hashes of all shards, both
-the hash of their own rows. Zoos of earlier versions have none.
+of the plan, of the shared initialisation, of the shard's tensors and of its tasks' data, those of the index the hashes
+of all shards, both the hash of their own rows. Zoos of earlier versions have none. A zoo grows by further shards: each
+keeps the hash of the plan that it was built by, which the plan of the grown zoo extends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import SCHEMA_VERSION, read_safetensors, safetensors_bytes
 from wildpdiff.disk import content_hash, disk_errors, file_hash, json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.records import encode
+from wildpdiff.records import decode, encode
 from wildpdiff.zoo.finetune import FinetuneRun
 
 PLAN = "plan.json"
@@ -51,6 +53,19 @@ ADVICE = "Run the `wildpdiff zoo build` that made the zoo again: it makes what i
 
 
 @dataclass(frozen=True)
+class EarlierPlan:
+    """A plan that a later one extends.
+
+    Attributes:
+        tasks: number of its tasks, the first ones of the later plan.
+        suite: fingerprint of the suite, which changes when tasks are added to it.
+    """
+
+    tasks: int
+    suite: str
+
+
+@dataclass(frozen=True)
 class ZooPlan:
     """Everything that decides a zoo's bytes.
 
@@ -63,6 +78,7 @@ class ZooPlan:
         seed: the zoo's seed.
         recipe: how ``finetune`` was chosen, see :meth:`wildpdiff.zoo.recipe.ChosenRecipe.to_json`; None where it was
             given.
+        earlier: the plans that this one extends, the oldest first.
     """
 
     adapter: AdapterConfig
@@ -72,11 +88,35 @@ class ZooPlan:
     finetune: Mapping[str, Any]
     seed: int
     recipe: Mapping[str, Any] | None = None
+    earlier: tuple[EarlierPlan, ...] = ()
 
     @property
     def shards(self) -> tuple[tuple[str, ...], ...]:
-        """The tasks of each shard."""
-        return tuple(self.tasks[i : i + self.per_shard] for i in range(0, len(self.tasks), self.per_shard))
+        """The tasks of each shard; no shard has tasks of two plans."""
+        ends = [*(entry.tasks for entry in self.earlier), len(self.tasks)]
+        return tuple(
+            self.tasks[start : min(start + self.per_shard, end)]
+            for first, end in pairwise([0, *ends])
+            for start in range(first, end, self.per_shard)
+        )
+
+    @property
+    def history(self) -> tuple[ZooPlan, ...]:
+        """The plans that this one extends, the oldest first, and itself."""
+        earlier = (
+            replace(self, tasks=self.tasks[: entry.tasks], suite=entry.suite, earlier=self.earlier[:number])
+            for number, entry in enumerate(self.earlier)
+        )
+        return (*earlier, self)
+
+    def of_shard(self, number: int) -> ZooPlan:
+        """The plan that a shard is built by: the oldest that has it."""
+        return next(plan for plan in self.history if number < len(plan.shards))
+
+    def extended(self, tasks: Sequence[str], suite: str) -> ZooPlan:
+        """The plan of the same zoo with further tasks."""
+        earlier = (*self.earlier, EarlierPlan(len(self.tasks), self.suite))
+        return replace(self, tasks=(*self.tasks, *tasks), suite=suite, earlier=earlier)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -86,7 +126,7 @@ class ZooPlan:
             **encode(self),
             "adapter": self.adapter.to_json(),
         }
-        return {key: value for key, value in values.items() if key != "recipe" or value is not None}
+        return {key: value for key, value in values.items() if key not in ("recipe", "earlier") or value}
 
     @classmethod
     def read(cls, folder: Path) -> ZooPlan:
@@ -110,11 +150,19 @@ class ZooPlan:
         try:
             recipe = None if data.get("recipe") is None else dict(data["recipe"])
             adapter, finetune = AdapterConfig.from_json(data["adapter"]), dict(data["finetune"])
-            plan = cls(adapter, data["suite"], tuple(data["tasks"]), data["per_shard"], finetune, data["seed"], recipe)
+            earlier = decode(tuple[EarlierPlan, ...], data.get("earlier", []), f"{path}: earlier")
+            rest = (tuple(data["tasks"]), data["per_shard"], finetune, data["seed"], recipe, earlier)
+            plan = cls(adapter, data["suite"], *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not a whole plan of a zoo ({error}). Build the zoo again.") from None
         numbers = all(isinstance(value, int) and value >= 0 for value in (plan.per_shard - 1, plan.seed))
-        if not numbers or not plan.tasks or not all(isinstance(name, str) for name in (plan.suite, *plan.tasks)):
+        sizes = [*(entry.tasks for entry in plan.earlier), len(plan.tasks)]
+        if (
+            not numbers
+            or sizes != sorted(sizes)
+            or sizes[0] < 1
+            or not all(isinstance(name, str) for name in (plan.suite, *plan.tasks))
+        ):
             raise ArtifactError(f"{path} is not a whole plan of a zoo: its values are of wrong kinds. Build it again.")
         if "structured" in plan.finetune:
             raise ArtifactError(
@@ -189,13 +237,24 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
         "train_loss": run.train_loss.flatten().tolist(),
         "validation_accuracy": run.validation_accuracy.flatten().tolist(),
     }
-    write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()})
+    write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()}, run.data)
 
 
-def write_rows(folder: Path, number: int, rows: Mapping[str, Sequence[Any]], tensors: Mapping[str, Tensor]) -> None:
-    """Write a shard's index rows, then its tensors, stacked in the order of the rows; unknown values are None."""
+def write_rows(
+    folder: Path,
+    number: int,
+    rows: Mapping[str, Sequence[Any]],
+    tensors: Mapping[str, Tensor],
+    data_hashes: Mapping[str, str] | None = None,
+) -> None:
+    """Write a shard's index rows, then its tensors, stacked in the order of the rows; unknown values are None.
+
+    ``data_hashes`` are those of the tasks' data, by task.
+    """
     data = safetensors_bytes(tensors)
-    hashes = {**_shared_hashes(folder), "number": number, "tensors": content_hash(data)}
+    hashes = {**_shared_hashes(folder, number), "number": number, "tensors": content_hash(data)}
+    if data_hashes:
+        hashes["data"] = dict(data_hashes)
     rows_path = shard_path(folder, number, "parquet")
     write_file(rows_path, _table_bytes(pa.table(dict(rows), schema=COLUMNS), hashes))
     try:
@@ -205,9 +264,11 @@ def write_rows(folder: Path, number: int, rows: Mapping[str, Sequence[Any]], ten
         raise
 
 
-def _shared_hashes(folder: Path) -> dict[str, Any]:
-    """Hashes of the plan and of the shared initialisation."""
-    return {"plan": ZooPlan.read(folder).fingerprint, "initial": file_hash(folder / INITIAL)}
+def _shared_hashes(folder: Path, number: int | None = None) -> dict[str, Any]:
+    """Hashes of the plan, or of the one that a shard is built by, and of the shared initialisation."""
+    plan = ZooPlan.read(folder)
+    plan = plan if number is None else plan.of_shard(number)
+    return {"plan": plan.fingerprint, "initial": file_hash(folder / INITIAL)}
 
 
 def shard_hashes(folder: Path, number: int) -> dict[str, Any] | None:
@@ -223,8 +284,8 @@ def whole_shard(folder: Path, number: int) -> bool:
     path, hashes = shard_path(folder, number), shard_hashes(folder, number)
     if hashes is None or not path.is_file():
         return False
-    wanted = {**_shared_hashes(folder), "number": number, "tensors": file_hash(path)}
-    return wanted == {key: value for key, value in hashes.items() if key != "rows"}
+    wanted = {**_shared_hashes(folder, number), "number": number, "tensors": file_hash(path)}
+    return wanted == {key: value for key, value in hashes.items() if key not in ("rows", "data")}
 
 
 def write_index(folder: Path, shards: int) -> None:
@@ -274,13 +335,17 @@ def _check_consistency(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
     """Refuse a finished zoo whose files are not those that were built together."""
     if index.schema.names != COLUMNS.names or not len(index):
         raise ArtifactError(f"{folder / INDEX} is no index of a zoo. {ADVICE}")
+    hashes = _hashes(index)
+    if hashes is not None and hashes.get("plan") in {earlier.fingerprint for earlier in plan.history[:-1]}:
+        raise ArtifactError(
+            f"Tasks are being added to the zoo in {folder}. Run `wildpdiff zoo build` again to finish it."
+        )
     names = list(dict.fromkeys(index.column("task").to_pylist()))
     if names != list(plan.tasks) or set(index.column("seed").to_pylist()) - {None} not in ({plan.seed}, set()):
         raise ArtifactError(
             f"{folder / PLAN} and {INDEX} beside it do not belong together: their tasks or seeds differ. One of them "
             f"was altered or copied from elsewhere. {ADVICE}"
         )
-    hashes = _hashes(index)
     if hashes is None:
         return
     if hashes.get("plan") != plan.fingerprint:
@@ -380,7 +445,7 @@ class Zoo:
         keep = set(tasks)
         index = self.index.filter(pa.array([name in keep for name in self.column("task")]))
         kept = tuple(name for name in self.tasks if name in keep)
-        return Zoo(self.folder, replace(self.plan, tasks=kept), index)
+        return Zoo(self.folder, replace(self.plan, tasks=kept, earlier=()), index)
 
     def without(self, tasks: Sequence[str]) -> Zoo:
         """The zoo of all other tasks, to hold these out; raises :class:`ArtifactError` where none is left."""
