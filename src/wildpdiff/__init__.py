@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import GeneratorConfig, fit_generator
     from wildpdiff.generator import Generator
+    from wildpdiff.growth import UpdatedGenerator, update_generator
     from wildpdiff.pipeline import PipelineConfig, run_pipeline
     from wildpdiff.prediction import predict
     from wildpdiff.source import Source
@@ -40,6 +41,7 @@ __all__ = [
     "Source",
     "Suite",
     "Task",
+    "UpdatedGenerator",
     "Zoo",
     "build_zoo",
     "errors",
@@ -48,6 +50,7 @@ __all__ = [
     "load_suite",
     "predict",
     "run_pipeline",
+    "update_generator",
 ]
 
 _MODULES = {
@@ -64,6 +67,7 @@ _MODULES = {
     "Source": "wildpdiff.source",
     "Suite": "wildpdiff.tasks.task",
     "Task": "wildpdiff.tasks.task",
+    "UpdatedGenerator": "wildpdiff.growth",
     "Zoo": "wildpdiff.zoo.store",
     "build_zoo": "wildpdiff.zoo.build",
     "fit_generator": "wildpdiff.fit",
@@ -71,6 +75,7 @@ _MODULES = {
     "load_suite": "wildpdiff.tasks.registry",
     "predict": "wildpdiff.prediction",
     "run_pipeline": "wildpdiff.pipeline",
+    "update_generator": "wildpdiff.growth",
 }
 
 

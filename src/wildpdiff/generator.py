@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,10 @@ from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.records import decode, encode
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description, description_provenance
+
+if TYPE_CHECKING:
+    import wildpdiff
+    from wildpdiff.zoo.training_set import TrainingSet  # reading a generator needs no pyarrow
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"
@@ -163,6 +167,12 @@ class Generator:
             DescriptionError: the description is empty, or has an unknown key; an unknown category is left out.
         """
         return self.sample_many([description], n, seed)[0]
+
+    def update(self, training_set: TrainingSet) -> wildpdiff.UpdatedGenerator:
+        """This generator trained further on a zoo that has grown, see :func:`wildpdiff.growth.update_generator`."""
+        import wildpdiff as names  # loads modules above this one
+
+        return names.update_generator(self, training_set)
 
     @property
     def _checked(self) -> dict[str, Any]:

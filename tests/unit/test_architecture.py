@@ -36,7 +36,7 @@ LAYERS = (
     {"generator"},
     {"refine"},
     {"fit", "prediction"},
-    {"imported"},
+    {"imported", "growth"},
     {"trust", "baselines"},
     {"evaluate"},
     {"report"},

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -33,7 +33,6 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.records import encode
 from wildpdiff.rng import torch_generator
 from wildpdiff.training import Progress
-from wildpdiff.zoo.features import features_of
 
 Basis = Literal["regression", "nothing"]
 """Whether a network predicts a residual of the regression or the whole adapter."""
@@ -120,6 +119,22 @@ class EnsembleMember:
         with torch.no_grad():
             own = self.network.normalized(embeddings)
         return own + regressed if self.basis == "regression" else own
+
+
+class Ensemble(Protocol):
+    """Networks of which each was trained without a fold of the seen tasks, in the order of their training.
+
+    Attributes:
+        fold: of each seen task.
+    """
+
+    @property
+    def members(self) -> tuple[EnsembleMember, ...]:
+        """The networks."""
+
+    @property
+    def fold(self) -> Int[Tensor, " t"]:
+        """Fold of each seen task."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +232,7 @@ def fit_hypernetworks(
     trained_folds: int | None = None,
     progress: Progress | None = None,
     store: Path | None = None,
+    start: Ensemble | None = None,
 ) -> HypernetworkEnsemble:
     """Networks on top of a regression of normalised adapters.
 
@@ -226,6 +242,7 @@ def fit_hypernetworks(
         trained_folds: number of folds without which networks are trained; all by default.
         store: folder of finished networks, under a hash of everything that decides them; those that are there are not
             trained again.
+        start: networks of the first of these tasks, which are trained further.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -235,7 +252,7 @@ def fit_hypernetworks(
     if encoded.features is None or not config.steps or count < FEWEST_TASKS:
         return HypernetworkEnsemble((), {}, torch.full((count,), -1), torch.zeros(0))
     table = torch.stack([kernel.leave_one_out(mask) for mask in range(2 ** len(kernel.parts))])
-    images = TaskImages(tuple(features_of(encoded.features, encoded.tasks)), seed)
+    images = encoded.images(seed)
     problems = [
         CorrectionProblem(encoded, kernel, images, config, base)
         for base in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
@@ -249,7 +266,8 @@ def fit_hypernetworks(
         what=NAME,
         trained=trained_folds,
         progress=progress,
-        store=None if store is None else _store(store, problems[0], table, seed),
+        store=None if store is None else _store(store, problems[0], table, seed, start),
+        start=None if start is None else (tuple(member.network for member in start.members), start.fold),
     )
     kinds = len(config.bases)
     members = tuple(
@@ -264,7 +282,7 @@ def fit_hypernetworks(
     return HypernetworkEnsemble(members, held_out, fitted.fold, fitted.losses)
 
 
-def _store(folder: Path, problem: CorrectionProblem, table: Tensor, seed: int) -> NetworkStore:
+def _store(folder: Path, problem: CorrectionProblem, table: Tensor, seed: int, start: Ensemble | None) -> NetworkStore:
     """Stored networks of a fit, under a hash of everything that :func:`fit_hypernetworks` reads."""
     encoded, kernel, images = problem.encoded, problem.kernel, problem.images
     # Draws of the sampler depend on its descriptions and on the probability of hidden parts.
@@ -282,6 +300,10 @@ def _store(folder: Path, problem: CorrectionProblem, table: Tensor, seed: int) -
         own = {"train": task.train, "train labels": task.train_labels, "trained rows": rows.trained}
         own |= {"validation": task.validation, "validation labels": task.validation_labels, "leak_free": rows.leak_free}
         tensors |= {f"{number}.{name}": value for name, value in own.items()}
+    if start is not None:
+        tensors["start.fold"] = start.fold
+        for number, member in enumerate(start.members):
+            tensors |= {f"start.{number}.{name}": value for name, value in member.network.state_dict().items()}
     settings = {
         "config": encode(problem.config),
         "seed": seed,

@@ -15,12 +15,13 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec, NormalizationMode
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.network import moved_values
+from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion, has_part
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import TrainingError
-from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
 
 if TYPE_CHECKING:
     from wildpdiff.zoo.training_set import TrainingSet  # reading a generator needs no pyarrow
@@ -72,6 +73,7 @@ class EncodedTasks:
         moved: which values of an adapter fine-tuning moves.
         start: normalised adapter that leaves the pretrained model as it is.
         centering: on the images of a site, of no strength yet; None where there are none to read.
+        earlier: numbers of first tasks that networks were trained on before the others were added.
     """
 
     backbone: Backbone
@@ -86,10 +88,21 @@ class EncodedTasks:
     moved: Bool[Tensor, " d"]
     start: Float[Tensor, " d"]
     centering: FeatureAlignment | None
+    earlier: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, training_set: TrainingSet, config: EncodingConfig) -> EncodedTasks:
+    def of(
+        cls,
+        training_set: TrainingSet,
+        config: EncodingConfig,
+        *,
+        conditions: FusionEncoder | None = None,
+        codec: Codec | None = None,
+    ) -> EncodedTasks:
         """The numbers of a training set.
+
+        Args:
+            conditions, codec: fitted before; by default they are fitted to these tasks.
 
         Raises:
             AdapterMismatchError: the zoo is of another backbone.
@@ -101,9 +114,10 @@ class EncodedTasks:
         images: dict[str, ImageFeatures] = {
             part: ImageFeatures.of(descriptions, part, featurise)
             for part in ("backgrounds", "examples")
-            if part in config.parts and any(has_part(entry, part) for entry in descriptions)
+            if part in (config if conditions is None else conditions).parts
+            and any(has_part(entry, part) for entry in descriptions)
         }
-        conditions = fit_fusion(
+        conditions = conditions or fit_fusion(
             descriptions,
             training_set.schema,
             featurise,
@@ -119,7 +133,7 @@ class EncodedTasks:
         stacked = zoo.tensors(range(len(zoo)))
         layout = Layout.of({name: value[0] for name, value in stacked.items()})
         vectors = layout.flatten_many(stacked)
-        codec = Codec.fit(layout, vectors, config.normalization)
+        codec = codec or Codec.fit(layout, vectors, config.normalization)
         initial = layout.flatten(zoo.initial.tensors)
         index_of = {task: number for number, task in enumerate(zoo.tasks)}
         shift = FeatureShift.fit(descriptions, backbone, conditions.parts) if config.centering else None
@@ -137,6 +151,15 @@ class EncodedTasks:
             start=codec.encode(initial[None])[0],
             centering=FeatureAlignment.of(shift, codec, descriptions),
         )
+
+    def images(self, seed: int) -> TaskImages:
+        """The tasks' labelled images; raises :class:`DataError` where a task has none.
+
+        ``seed`` decides those of an evaluation.
+        """
+        assert self.features is not None
+        tasks = tuple(features_of(self.features, self.tasks))
+        return TaskImages(tasks, seed, ImageRows.of(tasks, self.earlier))
 
     def of_tasks(self) -> Float[Tensor, "t d"]:
         """The mean of each task's normalised checkpoints, the least noisy point of its run."""

@@ -19,7 +19,6 @@ from wildpdiff.conditional_mean.task_images import TaskImages
 from wildpdiff.rng import sub_seed
 from wildpdiff.threads import one_thread
 from wildpdiff.training import Progress
-from wildpdiff.zoo.features import features_of
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,14 @@ def fit_conditional_mean(
     trained_folds: int | None = None,
     progress: Progress | None = None,
     store: Path | None = None,
+    start: ConditionalMean | None = None,
 ) -> FittedMean:
     """Regression of the tasks' adapters on their descriptions, networks on top of it, and their blend.
 
     Args:
         encoded: the seen tasks; without their labelled images nothing is trained or scored.
         trained_folds: number of folds of the tasks without which networks are trained; all by default.
+        start: of the first of these tasks, whose networks are trained further.
 
     Raises:
         TrainingError: a training diverged.
@@ -61,12 +62,12 @@ def fit_conditional_mean(
     kernel = fit_kernel_mean(encoded.conditions, encoded.embeddings, own, encoded.codec.decode(own))
     simple = fit_simple_estimators(encoded.conditions.sizes, encoded.start, encoded.embeddings, own)
     correction = fit_hypernetworks(
-        encoded, kernel, config, seed=seed, trained_folds=trained_folds, progress=progress, store=store
+        encoded, kernel, config, seed=seed, trained_folds=trained_folds, progress=progress, store=store, start=start
     )
     estimators = Estimators(kernel, simple, correction)
     if encoded.features is None or len(encoded.tasks) < 2:  # one task alone cannot be held out
         return FittedMean(without_images(estimators), correction.losses, None)
-    images = TaskImages(tuple(features_of(encoded.features, encoded.tasks)), sub_seed(seed, "cross-validation"))
+    images = encoded.images(sub_seed(seed, "cross-validation"))
     with one_thread():
         scorer = Scorer(encoded.backbone, encoded.codec, images)
         mean, table = cross_validated(estimators, scorer, encoded.centering, config.evaluation_images)

@@ -215,6 +215,7 @@ def fit_ensemble(
     trained: int | None = None,
     progress: Progress | None = None,
     store: NetworkStore | None = None,
+    start: tuple[Sequence[Network], Int[Tensor, " s"]] | None = None,
 ) -> FittedEnsemble[Network]:
     """One network of each kind without each part of the seen tasks; the loss on that part ends the training.
 
@@ -226,12 +227,16 @@ def fit_ensemble(
         config: of the training; ``held_out`` is not read.
         trained: number of parts without which networks are trained; all by default.
         store: of finished networks; those that it has are not trained again.
+        start: networks and folds of an ensemble of the first of these tasks, which is trained further; the folds stay,
+            so that no network has seen a task of its own.
 
     Raises:
         TrainingError: a loss is not finite.
         ArtifactError: the disk refuses a network.
     """
     fold = folds(names, parts, seed, what)
+    starts, kept = ((), fold[:0]) if start is None else start
+    fold[: len(kept)] = kept
     trained = parts if trained is None else min(trained, parts)
     jobs = [(part, kind) for part in range(trained) for kind in range(len(problems))]
     total = len(jobs) * config.steps
@@ -240,7 +245,8 @@ def fit_ensemble(
         part, kind = job
         problem, own = problems[kind], sub_seed(seed, what, part, kind)
         rest, left_out = (fold != part).nonzero()[:, 0].tolist(), (fold == part).nonzero()[:, 0]
-        training = TaskTraining(problem, rest, config, own, what, evaluation_of(problem, left_out))
+        first = starts[jobs.index(job)] if starts else None
+        training = TaskTraining(problem, rest, config, own, what, evaluation_of(problem, left_out), first)
         found = None if store is None else store.load(training.network(), *job)
         if found is None:
             # A training is most likely stopped early: progress is the share of a guess of its length.
@@ -263,7 +269,11 @@ def fit_ensemble(
 
 @dataclass(frozen=True)
 class TaskTraining(Generic[Network]):
-    """Training of one network; with an evaluation it ends early, and the result is that of the lowest held-out loss."""
+    """Training of one network; with an evaluation it ends early, and the result is that of the lowest held-out loss.
+
+    Attributes:
+        start: a network that is trained further; by default it is the problem's.
+    """
 
     problem: TrainingProblem[Network]
     tasks: Sequence[int]
@@ -271,11 +281,17 @@ class TaskTraining(Generic[Network]):
     seed: int
     what: str
     evaluate: Callable[[Network], float] | None = None
+    start: Network | None = None
 
     def network(self) -> Network:
-        """The untrained network."""
+        """The network before the training."""
         with seeded(sub_seed(self.seed, self.what, "weights")):
+            return self._first()
+
+    def _first(self) -> Network:
+        if self.start is None:
             return self.problem.network(self.tasks)
+        return copy.deepcopy(self.start).requires_grad_(True)
 
     def run(self, steps: int, progress: Progress | None = None) -> FittedNetwork[Network]:
         """The trained network."""
@@ -283,7 +299,7 @@ class TaskTraining(Generic[Network]):
         draws = torch_generator(self.seed, self.what, "batches")
         pool, evaluated = torch.tensor(list(self.tasks)), set(config.evaluation_steps)
         with seeded(sub_seed(self.seed, self.what, "weights")):
-            network = problem.network(self.tasks).train()
+            network = self._first().train()
             average = ParameterAverage(network, config.averaging)
             best = copy.deepcopy(average.module)
             held_out = [] if self.evaluate is None else [self.evaluate(best)]

@@ -87,19 +87,24 @@ class ImageRows:
     leak_free: Int[Tensor, " m"]
 
     @classmethod
-    def of(cls, tasks: Sequence[TaskFeatures]) -> tuple[ImageRows, ...]:
+    def of(cls, tasks: Sequence[TaskFeatures], earlier: Sequence[int] = ()) -> tuple[ImageRows, ...]:
         """The rows of some tasks, which may share images.
 
         A task of fewer than two leak_free images gets its validation images instead, or all where those are too few.
+
+        Args:
+            earlier: numbers of first tasks that a model was trained on before the others were added: it may have
+                learned from all of their images, which are not leak-free for the others then.
         """
         splits = [(set(task.keys[: len(task.train_labels)]), set(task.keys)) for task in tasks]
         learned = Counter(key for train, _ in splits for key in train)
         held = Counter(key for _, every in splits for key in every)
         found = []
-        for task, (train, _) in zip(tasks, splits, strict=True):
+        for number, (task, (train, _)) in enumerate(zip(tasks, splits, strict=True)):
+            before = set().union(*(keys for _, keys in splits[: max((n for n in earlier if n <= number), default=0)]))
             first, count = len(task.train_labels), len(task.train_labels) + len(task.validation_labels)
             trained = [row for row in range(count) if row < first or not task.keys or held[task.keys[row]] == 1]
-            own = [row for row, key in enumerate(task.keys) if learned[key] == int(key in train)]
+            own = [row for row, key in enumerate(task.keys) if learned[key] == int(key in train) and key not in before]
             choices = (own if task.keys else range(count), range(first, count))
             leak_free = next((rows for rows in choices if len(rows) > 1), range(count))
             found.append(cls(torch.tensor(trained), torch.tensor(leak_free)))
