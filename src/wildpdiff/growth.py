@@ -54,12 +54,9 @@ class UpdatedGenerator:
 
     @property
     def refit(self) -> str:
-        """Why a fit of the whole zoo is recommended, in a sentence; empty where it is not."""
+        """Reason for a fit of the whole zoo, from the residuals or the descriptions; empty where none is needed."""
         if self.residual > UNLIKE * self.usual:
-            return (
-                f"A refit is recommended: {100 * self.residual:.0f} % of the added tasks' adapters lie outside of the "
-                f"span of the earlier ones; of an earlier one, {100 * self.usual:.0f} % outside of that of the others."
-            )
+            return f"A refit is recommended, since that is more than {UNLIKE:g} times as much."
         if self.unknown:
             return f"A refit is recommended, since the generator's encoder does not know all values: {self.unknown[0]}"
         return ""
@@ -118,6 +115,8 @@ def update_generator(
     """
     started = time.perf_counter()
     training = updated_training(generator, training_set.zoo)
+    if generator.mean is not None and generator.mean.members and training_set.features is None:
+        raise TrainingError("The generator has networks, which learn from labelled images. Give the tasks' images.")
     config, mean, count = settings_of(generator), generator.mean, training["updates"][-1]["tasks"]
     assert mean is not None
     reader = training_set.featurise or generator.conditions.featurise

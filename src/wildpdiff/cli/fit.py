@@ -14,7 +14,7 @@ from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.importing import fit_imported_zoo
 from wildpdiff.cli.terminal import Stages, cross_validation_table, prepare_torch, print_json, remark, show
 from wildpdiff.disk import UNFINISHED, written_in_place
-from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
+from wildpdiff.errors import ArtifactError, DataError, DescriptionError, WildpdiffError
 from wildpdiff.records import decode, encode
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import FittedGenerator, GeneratorConfig
     from wildpdiff.generator import Generator
+    from wildpdiff.growth import UpdatedGenerator
     from wildpdiff.zoo.store import Zoo
 
 
@@ -47,6 +48,14 @@ def fit(
     config: Annotated[
         Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
     ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            "--update",
+            metavar="GENERATOR",
+            help="Train this generator further on a zoo that has grown since, with its settings and its seed.",
+        ),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
     ] = True,
@@ -65,12 +74,17 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import fit_generator
+    from wildpdiff.generator import Generator
+    from wildpdiff.growth import settings_of, update_generator, updated_training
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
     from wildpdiff.zoo.training_set import TrainingSet
 
     opened_zoo = options.open_zoo(zoo)
+    if update is not None:
+        given = {"--parts": parts, "--steps": steps, "--task-steps": task_steps, "--config": config}
+        _check_update(update, out, opened_zoo, given)
     if opened_zoo.imported:
         settings = _settings(config, parts, steps, None)
         if parts is None and config is None:
@@ -83,7 +97,13 @@ def fit(
             f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
             "--suite and -o options as for the zoo."
         )
-    settings = _settings(config, parts, steps, task_steps)
+    reader = options.image_reader(clip)
+    earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
+    if earlier is None:
+        settings = _settings(config, parts, steps, task_steps)
+        wanted = {"config": encode(settings), "seed": seed, "zoo": opened_zoo.plan.fingerprint, "updates": None}
+    else:
+        settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
     features = FeatureCache(loaded, opened.tasks("seen"))
     measured: dict[str, Any] = {}
     whole = out.absolute() if out.name not in ("", "..") else out.resolve()
@@ -91,32 +111,24 @@ def fit(
     if store.is_dir():
         remark(f"{store} holds finished networks of a call that was stopped; resuming with those that fit.")
     with Stages() as stages:
-        reader = options.image_reader(clip)
         training_set = TrainingSet.of(opened, loaded, opened_zoo, features, reader)
-        generator = _unfinished(out, loaded, settings, seed, opened_zoo, reader) if trust else None
-        if generator is None:
+        generator = _unfinished(out, loaded, wanted, opened_zoo, reader) if trust else None
+        if generator is None and earlier is not None:
+            tick = stages(f"update the generator to {len(opened_zoo.tasks)} tasks")
+            updated = update_generator(earlier, training_set, progress=tick, store=store)
+            generator, measured = updated.generator, _grown(updated)
+            generator.save_pretrained(out)
+        elif generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
-            fitted = fit_generator(
-                training_set,
-                settings,
-                seed=seed,
-                progress=tick,
-                store=store,
-            )
+            fitted = fit_generator(training_set, settings, seed=seed, progress=tick, store=store)
             generator, measured = fitted.generator, _measured(fitted)
             generator.save_pretrained(out)
         else:
             remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; resuming.")
         calibrated = trust and can_calibrate(generator, opened_zoo)
         if calibrated:
-            model = calibrate_generator(
-                generator,
-                training_set,
-                settings,
-                seed=seed,
-                progress=stages("calibrate trust on held-out seen tasks"),
-                store=store,
-            )
+            tick, seed = stages("calibrate trust on held-out seen tasks"), wanted["seed"]
+            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
     _report(out, generator, calibrated, measured, as_json)
@@ -155,10 +167,40 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
         show(table.verdict)
     if posterior is not None:
         show(posterior.reason)
+    if "refit" in measured:
+        residual, usual = (100 * measured[name] for name in ("residual", "usual_residual"))
+        show(
+            f"{len(measured['added'])} tasks were added. {residual:.1f} % of their adapters lie outside of the span of "
+            f"the earlier ones; of an earlier one, {usual:.1f} % outside of that of the others. "
+            f"{measured['refit'] or 'No refit is needed.'}"
+        )
+
+
+def _check_update(update: Path, out: Path, zoo: Zoo, given: dict[str, Any]) -> None:
+    """Refuse options that the generator decides, its own folder as the output, and imported adapters."""
+    from wildpdiff.generator import Generator
+    from wildpdiff.growth import updated_training
+
+    if zoo.imported:
+        updated_training(Generator.from_pretrained(update), zoo)  # refuses
+    for option in (name for name, value in given.items() if value is not None):
+        raise DataError(f"--update takes the settings of the generator in {update}. Leave {option} out, or fit anew.")
+    if update.resolve() == out.resolve():
+        raise ArtifactError(f"--out is the generator that is updated, {update}. Choose another folder.")
+
+
+def _grown(updated: UpdatedGenerator) -> dict[str, Any]:
+    return {
+        "added": list(updated.added),
+        "residual": updated.residual,
+        "usual_residual": updated.usual,
+        "refit": updated.refit,
+        "seconds": round(updated.seconds, 3),
+    }
 
 
 def _unfinished(
-    out: Path, backbone: Backbone, settings: GeneratorConfig, seed: int, zoo: Zoo, reader: Featuriser | None
+    out: Path, backbone: Backbone, wanted: dict[str, Any], zoo: Zoo, reader: Featuriser | None
 ) -> Generator | None:
     """The generator that the same call has left in the folder without its trust; None where there is none."""
     from wildpdiff.generator import Generator
@@ -171,7 +213,6 @@ def _unfinished(
         found = Generator.from_pretrained(out, backbone, reader)
     except WildpdiffError:
         return None  # another one, or one of an earlier version: it is replaced
-    wanted = {"config": encode(settings), "seed": seed, "zoo": zoo.plan.fingerprint}
     same = all(found.training.get(name) == value for name, value in wanted.items())
     return found if same and can_calibrate(found, zoo) else None
 
