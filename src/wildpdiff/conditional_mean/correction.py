@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -121,22 +121,6 @@ class EnsembleMember:
         return own + regressed if self.basis == "regression" else own
 
 
-class Ensemble(Protocol):
-    """Networks of which each was trained without a fold of the seen tasks, in the order of their training.
-
-    Attributes:
-        fold: of each seen task.
-    """
-
-    @property
-    def members(self) -> tuple[EnsembleMember, ...]:
-        """The networks."""
-
-    @property
-    def fold(self) -> Int[Tensor, " t"]:
-        """Fold of each seen task."""
-
-
 @dataclass(frozen=True)
 class HypernetworkEnsemble:
     """The trained networks.
@@ -232,7 +216,7 @@ def fit_hypernetworks(
     trained_folds: int | None = None,
     progress: Progress | None = None,
     store: Path | None = None,
-    start: Ensemble | None = None,
+    start: HypernetworkEnsemble | None = None,
 ) -> HypernetworkEnsemble:
     """Networks on top of a regression of normalised adapters.
 
@@ -282,7 +266,9 @@ def fit_hypernetworks(
     return HypernetworkEnsemble(members, held_out, fitted.fold, fitted.losses)
 
 
-def _store(folder: Path, problem: CorrectionProblem, table: Tensor, seed: int, start: Ensemble | None) -> NetworkStore:
+def _store(
+    folder: Path, problem: CorrectionProblem, table: Tensor, seed: int, start: HypernetworkEnsemble | None
+) -> NetworkStore:
     """Stored networks of a fit, under a hash of everything that :func:`fit_hypernetworks` reads."""
     encoded, kernel, images = problem.encoded, problem.kernel, problem.images
     # Draws of the sampler depend on its descriptions and on the probability of hidden parts.

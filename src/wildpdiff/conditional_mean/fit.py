@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.conditional_mean.choice import Estimators, Scorer, cross_validated, without_images
-from wildpdiff.conditional_mean.correction import TaskLossConfig, fit_hypernetworks
+from wildpdiff.conditional_mean.correction import HypernetworkEnsemble, TaskLossConfig, fit_hypernetworks
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.kernel import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
@@ -61,8 +62,9 @@ def fit_conditional_mean(
     # Errors are measured on raw adapters: normalised ones give small tensors as much weight as large ones.
     kernel = fit_kernel_mean(encoded.conditions, encoded.embeddings, own, encoded.codec.decode(own))
     simple = fit_simple_estimators(encoded.conditions.sizes, encoded.start, encoded.embeddings, own)
+    first = None if start is None else HypernetworkEnsemble(start.members, {}, start.fold, torch.zeros(0))
     correction = fit_hypernetworks(
-        encoded, kernel, config, seed=seed, trained_folds=trained_folds, progress=progress, store=store, start=start
+        encoded, kernel, config, seed=seed, trained_folds=trained_folds, progress=progress, store=store, start=first
     )
     estimators = Estimators(kernel, simple, correction)
     if encoded.features is None or len(encoded.tasks) < 2:  # one task alone cannot be held out
