@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import torch
 
 import toys
 from refusals import refused
-from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.errors import ArtifactError, TrainingError
-from wildpdiff.fit import fit_generator
+from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.growth import UNLIKE, UpdatedGenerator, residuals, settings_of, update_generator
 from wildpdiff.tasks.task import LabelledImages, SplitName
@@ -28,8 +26,10 @@ from wildpdiff.zoo.features import FeatureCache, ImageRows, data_hash, task_feat
 from wildpdiff.zoo.store import KEY, EarlierPlan, Zoo, ZooPlan, shard_path
 from wildpdiff.zoo.training_set import TrainingSet
 
-LEVELS = tuple(60.0 + 7 * number for number in range(20))
+LEVELS = tuple(60.0 + 7 * (number * 7 % 20) for number in range(20))
+"""So that those that are added lie between the others."""
 EARLIER = 15
+FINETUNE = replace(toys.FINETUNE, steps=12, checkpoints=2)
 FEW = toys.ToySuite(seen=LEVELS[:EARLIER], fingerprint="toy of 15")
 MANY = toys.ToySuite(seen=LEVELS, fingerprint="toy of 20")
 
@@ -45,8 +45,16 @@ class Relabelled(toys.ToyTask):
         return LabelledImages(plain.images, labels)
 
 
+def config() -> GeneratorConfig:
+    """Of a generator that is quick to fit."""
+    plain = toys.posterior_config()
+    search = replace(plain.posterior.search, steps=2)
+    posterior = replace(plain.posterior, tasks=10, scales=(0.5,), samples=2, images=8, folds=2, search=search)
+    return replace(plain, posterior=posterior, diffusion=replace(plain.diffusion, steps=3))
+
+
 def build(folder: Path, backbone: Backbone, suite: toys.ToySuite, **changes: object) -> Zoo:
-    settings: dict = {"config": toys.FINETUNE, "per_shard": 10, **changes}
+    settings: dict = {"config": FINETUNE, "per_shard": 10, **changes}
     return build_zoo(folder, backbone, settings.pop("tasks", suite.tasks("seen")), suite.fingerprint, **settings)
 
 
@@ -75,7 +83,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> G
     folder = tmp_path_factory.mktemp("grown") / "zoo"
     few = build(folder, toy_backbone, FEW)
     before = files_of(folder)
-    generator = fit_generator(training_set(few, toy_backbone, FEW), toys.posterior_config(), seed=3).generator
+    generator = fit_generator(training_set(few, toy_backbone, FEW), config(), seed=3).generator
     zoo = build(folder, toy_backbone, MANY)
     return Grown(few, zoo, before, generator, generator.update(training_set(zoo, toy_backbone, MANY)))
 
@@ -238,7 +246,7 @@ def test_an_updated_generator_says_what_it_was_trained_on(grown: Grown, tmp_path
     training = updated.generator.training
     assert (training["zoo"], training["tasks"], training["seed"]) == (grown.zoo.plan.fingerprint, 20, 3)
     assert training["updates"] == [{"generator": grown.generator.fingerprint, "tasks": EARLIER}]
-    assert settings_of(updated.generator) == toys.posterior_config()
+    assert settings_of(updated.generator) == config()
     assert updated.generator.posterior is not None
     assert f"{EARLIER} tasks" in updated.generator.posterior.reason
     read = Generator.from_pretrained(updated.generator.save_pretrained(tmp_path / "g"), grown.generator.backbone)
@@ -264,7 +272,7 @@ def test_an_update_is_the_same_twice_and_from_stored_networks(
         assert again.generator.fingerprint == grown.updated.generator.fingerprint
     kept = {path.name for path in tmp_path.iterdir()}
     assert len(kept) == 6
-    fit_generator(seen, toys.posterior_config(), seed=3, store=tmp_path)
+    fit_generator(seen, config(), seed=3, store=tmp_path)
     assert len({path.name for path in tmp_path.iterdir()} - kept) == 6, "a fit takes none of an update's networks"
 
 
@@ -330,14 +338,3 @@ def test_images_of_earlier_tasks_are_no_evaluation_images_of_added_ones(toy_back
     assert shared(added[1]) == []
     assert shared(added[0]) == list(range(48, 60))
     assert len(added[1].leak_free) == 48
-
-
-def samples(generator: Generator) -> Iterator[Adapter]:
-    for task in MANY.tasks("unseen"):
-        yield generator.sample(replace(task.description, task_id=None))[0]
-
-
-def test_an_update_is_close_to_a_fresh_fit(grown: Grown, toy_backbone: Backbone) -> None:
-    fresh = fit_generator(training_set(grown.zoo, toy_backbone, MANY), toys.posterior_config(), seed=3).generator
-    for adapter, other in zip(samples(grown.updated.generator), samples(fresh), strict=True):
-        assert adapter.distance(other) < 0.5 * adapter.distance(grown.zoo.initial)

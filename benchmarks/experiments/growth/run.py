@@ -85,12 +85,12 @@ def measured(settings: Mapping[str, Any], kind: Mapping[str, Any], seed: int, fo
     every = (*earlier, *tasks_of("added", settings["added"], *given))
     unseen = tasks_of("unseen", settings["unseen"], *given)
     backbone = toys.backbone()
-    task_loss = TaskLossConfig(**settings["task_loss"])
+    finetune, task_loss = replace(toys.FINETUNE, **settings["finetune"]), TaskLossConfig(**settings["task_loss"])
     config = GeneratorConfig(parts=tuple(settings["parts"]), task_loss=task_loss)
 
     def training_set(tasks: tuple[toys.ToyTask, ...]) -> TrainingSet:
         features = FeatureCache(backbone, tasks)
-        zoo = build_zoo(folder, backbone, tasks, f"toy {len(tasks)}", toys.FINETUNE, seed=seed, features=features)
+        zoo = build_zoo(folder, backbone, tasks, f"toy {len(tasks)}", finetune, seed=seed, features=features)
         return TrainingSet(zoo, {task.name: task.description for task in tasks}, toys.SCHEMA, backbone, features)
 
     few = training_set(earlier)
@@ -125,17 +125,10 @@ def show(report: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, Any]) -> N
         over = paired_difference(accuracy["updated"], accuracy["fresh"])
         share = [cell["seconds"]["update"] / cell["seconds"]["fit"] for cell in cells]
         ratio = [cell["residuals"]["added"] / cell["residuals"]["earlier"] for cell in cells]
-        print(
-            f"{kind:10s} "
-            + ", ".join(f"{name} {100 * values.mean():.2f} %" for name, values in accuracy.items())
-            + f"; updated over fresh {100 * over.value:+.2f} points [{100 * over.low:+.2f}, {100 * over.high:+.2f}], by seed "
-            + ", ".join(
-                f"{100 * np.mean(np.subtract(cell['accuracies']['updated'], cell['accuracies']['fresh'])):+.2f}"
-                for cell in cells
-            )
-            + f"; CPU time of an update {100 * min(share):.0f} to {100 * max(share):.0f} % of a fit's, ratio of residuals "
-            f"{min(ratio):.2f} to {max(ratio):.2f}"
-        )
+        print(f"{kind}: " + ", ".join(f"{name} {100 * values.mean():.2f} %" for name, values in accuracy.items()))
+        print(f"  updated over fresh {100 * over.value:+.2f} points [{100 * over.low:+.2f}, {100 * over.high:+.2f}]")
+        print(f"  CPU time of an update {100 * min(share):.0f} to {100 * max(share):.0f} % of a fit's")
+        print(f"  residual of the added tasks over that of the earlier ones {min(ratio):.2f} to {max(ratio):.2f}")
 
 
 def main() -> None:
@@ -147,7 +140,7 @@ def main() -> None:
     settings = json.loads((HERE / "experiment.json").read_text(encoding="utf-8"))
     report: dict[str, Any] = read_json(arguments.out) if arguments.out.is_file() else {}
     for kind, changes in settings["kinds"].items():
-        for seed in settings["seeds"]:
+        for seed in changes["seeds"]:
             cell = f"{kind} seed {seed}"
             if cell not in report:
                 with tempfile.TemporaryDirectory() as folder:

@@ -108,8 +108,9 @@ def _shards(folder: Path) -> bool:
 
 
 def _origins(folder: Path, plan: ZooPlan) -> set[tuple[str, str]]:
-    """The hashes of plan and initialisation that the shards' rows hold."""
-    rows = [shard_hashes(folder, number) for number in range(len(plan.shards))]
+    """The hashes of plan and initialisation that the shards' rows hold, also of shards that the plan does not have."""
+    count = max(len(plan.shards), len(list((folder / "shards").glob("*.parquet"))))
+    rows = [shard_hashes(folder, number) for number in range(count)]
     return {(hashes["plan"], hashes["initial"]) for hashes in rows if hashes is not None}
 
 
