@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,12 @@ def sub_seed(seed: int, *names: str | int) -> int:
     """
     text = "/".join([str(int(seed)), *(str(name) for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def first_by_name(names: Sequence[str], count: int, seed: int, *purpose: str | int) -> list[int]:
+    """Indices, ascending, of ``count`` names, drawn by the hash of each; a further name displaces at most one."""
+    order = sorted(range(len(names)), key=lambda index: sub_seed(seed, *purpose, names[index]))
+    return sorted(order[:count])
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:

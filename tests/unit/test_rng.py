@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from wildpdiff.rng import numpy_generator, sub_seed, torch_generator
+from wildpdiff.rng import first_by_name, numpy_generator, sub_seed, torch_generator
 
 
 def test_sub_seeds_are_the_same_on_every_machine() -> None:
@@ -29,3 +29,18 @@ def test_nothing_global_is_seeded() -> None:
     numpy_generator(0, "a").random()
     torch.rand(1, generator=torch_generator(0, "a"))
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+
+
+def test_a_further_name_displaces_at_most_one() -> None:
+    names = [f"task-{number}" for number in range(40)]
+    more = first_by_name(names, 10, 0, "x")
+    assert more == sorted(more)
+    assert len(set(more)) == 10
+    turned = first_by_name(names[::-1], 10, 0, "x")
+    assert {names[::-1][index] for index in turned} == {names[index] for index in more}
+    for count in range(31, 41):
+        before, after = (set(first_by_name(names[:n], 10, 0, "x")) for n in (count - 1, count))
+        assert len(after - before) <= 1
+        assert after - before <= {count - 1}
+    assert first_by_name(names[:3], 10, 0) == [0, 1, 2]
+    assert first_by_name(names, 10, 0, "x") != first_by_name(names, 10, 1, "x")

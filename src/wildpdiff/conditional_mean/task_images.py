@@ -66,7 +66,7 @@ class TaskImages:
         picked = []
         for number in tasks.tolist():
             rows = self.rows[number].leak_free
-            order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", number))
+            order = self._order(number, len(rows))
             picked.append(rows[order[torch.arange(images) % len(rows)]])
         return self._batch(tasks, picked)
 
@@ -79,8 +79,11 @@ class TaskImages:
         if validation:
             late = rows[rows >= len(self.tasks[task].train_labels)]
             rows = late if len(late) else rows
-        order = torch.randperm(len(rows), generator=torch_generator(self.seed, "looked at", task))
-        return self.tasks[task].labelled(rows[order[:most]])
+        return self.tasks[task].labelled(rows[self._order(task, len(rows))[:most]])
+
+    def _order(self, task: int, rows: int) -> Int[Tensor, " r"]:
+        """Random order of some rows of a task, by its name: the task's index in a larger zoo may be another one."""
+        return torch.randperm(rows, generator=torch_generator(self.seed, "evaluation images", self.tasks[task].name))
 
     def _batch(self, tasks: Int[Tensor, " b"], picked: Sequence[Int[Tensor, " m"]]) -> ImageBatch:
         found = [self.tasks[number].labelled(rows) for number, rows in zip(tasks.tolist(), picked, strict=True)]

@@ -35,7 +35,7 @@ from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
-from wildpdiff.rng import numpy_generator
+from wildpdiff.rng import first_by_name
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite, Task
 from wildpdiff.threads import one_thread
@@ -107,8 +107,7 @@ def scored_seen_tasks(names: Sequence[str], count: int | None, seed: int) -> tup
     """The seen tasks that are scored: all, or ``count`` of them drawn by the seed, in their order."""
     if count is None or count >= len(names):
         return tuple(names)
-    chosen = numpy_generator(seed, "scored seen tasks").choice(len(names), count, replace=False)
-    return tuple(names[index] for index in sorted(int(value) for value in chosen))
+    return tuple(names[index] for index in first_by_name(names, count, seed, "scored seen tasks"))
 
 
 @one_thread()

@@ -31,7 +31,7 @@ from wildpdiff.posterior.maximum_a_posteriori import MapConfig, maximum_a_poster
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.posterior.score import PosteriorScore
-from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.rng import first_by_name, sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 from wildpdiff.training import flush_denormals
 
@@ -155,8 +155,7 @@ def _measured_errors(
 ) -> tuple[_Seen, Float[Tensor, "k d"]]:
     """The best adapter of each task near its held-out estimate, and the directions of these errors."""
     codec, backbone = encoded.codec, encoded.backbone
-    order = torch.randperm(len(encoded.tasks), generator=torch_generator(seed, "posterior", "tasks"))
-    tasks = order[: config.tasks].sort().values
+    tasks = torch.tensor(first_by_name(encoded.tasks, config.tasks, seed, "posterior", "tasks"))
     own, estimates = codec.decode(mean.adapters), codec.decode(mean.held_out)
     prior = RefinementPrior.of_errors(codec.layout, own - estimates, "errors of held-out seen tasks", config.directions)
 

@@ -21,7 +21,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick
 from wildpdiff.posterior.posterior import Posterior
-from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.rng import first_by_name, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
 from wildpdiff.threads import one_thread
@@ -230,5 +230,4 @@ class _Sources:
 
 def _some(tasks: Sequence[str], seed: int, fold: int) -> tuple[str, ...]:
     """At most :data:`MOST_MEASURED` of a fold's tasks, drawn at random and in their order: a zoo may be sorted."""
-    drawn = numpy_generator(seed, "trust", "measured", fold).permutation(len(tasks))[:MOST_MEASURED]
-    return tuple(tasks[index] for index in sorted(drawn.tolist()))
+    return tuple(tasks[index] for index in first_by_name(tasks, MOST_MEASURED, seed, "trust", "measured", fold))
