@@ -119,7 +119,6 @@ def test_remains_of_a_kill_are_swept_away(
         ({"seed": 1}, "seed"),
         ({"config": replace(CONFIG, learning_rate=0.1)}, "finetune"),
         ({"tasks": TASKS[:4]}, "tasks"),
-        ({"suite_fingerprint": "other"}, "suite"),
         ({"per_shard": 3}, "per_shard"),
     ],
 )
