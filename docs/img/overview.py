@@ -1,6 +1,6 @@
 """Picture of the first page: sites, their descriptions, and photographs of their cameras.
 
-    python docs/img/overview.py
+python docs/img/overview.py
 """
 
 from __future__ import annotations
