@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +20,11 @@ from PIL import Image
 
 import peft_folders
 import wildpdiff
-from wildpdiff import pipeline, registry
+from wildpdiff import registry
 from wildpdiff.cli.main import app
 from wildpdiff.cli.main import main as wildpdiff_command
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.results import Results, read_results
-from wildpdiff.report import html
+from wildpdiff.evaluate.results import read_results
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -58,20 +58,21 @@ PYTHON = [
 COMMANDS = [pytest.param(words, id=" ".join(words[:2])) for path in DOCUMENTS for words in commands(path)]
 
 
-def without_figures(results: Results, folder: Path) -> html.ReportFiles:
-    """The place of a report, whose figures take seconds; tests/e2e/test_demo.py draws it."""
-    return html.ReportFiles(folder / "report.html", ())
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn() -> Iterator[None]:
+    """Reports with empty figures: drawing takes seconds, and tests/e2e/test_demo.py does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: file.write(b""))
+        yield
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the smallest ``make demo``, without its report, and the inputs that the README names."""
+def demo(tmp_path_factory: pytest.TempPathFactory, _undrawn: None) -> Path:
+    """The folder of the smallest ``make demo``, and the inputs that the README names."""
     folder = tmp_path_factory.mktemp("docs")
     threads = torch.get_num_threads()
     out = str(folder / "runs" / "demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "write_report", without_figures)
-        assert wildpdiff_command(["demo", "--size", "tiny", "--out", out, "--threads", "1", "--json"]) == 0
+    assert wildpdiff_command(["demo", "--size", "tiny", "--out", out, "--threads", "1", "--json"]) == 0
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
     (described,) = blocks(README, "json")
@@ -187,7 +188,6 @@ def test_the_method_of_the_docs_has_a_row_in_the_comparison(
     monkeypatch.syspath_prepend(tmp_path)
     request.addfinalizer(registry.registered.cache_clear)
     registry.registered.cache_clear()
-    monkeypatch.setattr(html, "write_report", without_figures)
     words = ["evaluate", "--run", "runs/demo", "--baselines", "all", *others, "--samples", "1", "--seen-tasks", "1"]
     assert wildpdiff_command([*words, "--out", str(tmp_path / "report")]) == 0
     rows = [row for row in read_results(tmp_path / "report" / "results.json").rows if row.source == "same habitat"]
