@@ -36,7 +36,7 @@ MinTrustOption = Annotated[
     typer.Option(
         "--min-trust",
         metavar="X|auto",
-        help="Below this trust the pretrained model's adapter is written; default auto: as the calibration chose.",
+        help="Minimum trust, else the pretrained model's adapter is written; auto is the calibrated threshold.",
     ),
 ]
 
@@ -44,7 +44,7 @@ MinTrustOption = Annotated[
 def generate(
     generator: options.GeneratorArgument,
     out: options.OutOption,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters.")] = 1,
     sample: Annotated[
         bool | None,
         typer.Option(

@@ -27,7 +27,7 @@ def refine(
         list[Path],
         typer.Argument(
             metavar="ADAPTER...",
-            help="Folders of generated adapters, or of several (generate -n); the labels choose where to start.",
+            help="Folders of generated adapters, or of several (generate -n); the labels choose the start.",
         ),
     ],
     images: Annotated[
@@ -36,19 +36,19 @@ def refine(
     out: options.OutOption,
     generator: Annotated[
         Path | None,
-        typer.Option("--generator", help="Folder of the adapter's generator, which knows how far it may err."),
+        typer.Option("--generator", help="Folder of the adapter's generator: its errors are the refinement's prior."),
     ] = None,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option("--unlabelled", help="More images of the task, or folders of them, for the class frequencies."),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Which task of the table.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
         float | None,
         typer.Option(
-            "--strength", min=1e-6, max=1e6, help="Of the generator's prior; above 1, its default, moves less."
+            "--strength", min=1e-6, max=1e6, help="Strength of the prior; above 1, its default, changes less."
         ),
     ] = None,
     seed: options.SeedOption = 0,
