@@ -36,7 +36,7 @@ def panel(
 ) -> None:
     """Score generated adapters, simple baselines and trust on many benchmarks with the same settings.
 
-    Each benchmark has its own results.json and report; panel.md and panel.html have a row a benchmark. After an
+    Each benchmark has its own results.json and report; panel.md and panel.html have a row per benchmark. After an
     interruption, the same command resumes; benchmarks may come in several calls.
     """
     check_output_folder(out)

@@ -147,8 +147,8 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if generator.mean is not None and len(generator.mean.seen) == 1:
         show(
-            "There is one seen task: none can be held out, so nothing is known of adapters for other tasks, and all of "
-            "them are this task's adapter. Fine-tune more tasks."
+            "There is one seen task, and none can be held out: the adapters for all other tasks are this task's, of "
+            "unknown quality. Fine-tune more tasks."
         )
     if table is not None:
         show(cross_validation_table(table))

@@ -46,7 +46,7 @@ def trust(
     clip: options.ClipOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Estimate the gain of the adapter that would be generated for a task, and its probability. Uses no label."""
+    """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
     least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
     query = TaskQuery.of(description, given, (suite, option, task))
