@@ -36,7 +36,7 @@ MinTrustOption = Annotated[
     typer.Option(
         "--min-trust",
         metavar="X|auto",
-        help="Below this trust the pretrained model's adapter is written; default auto: as the calibration chose.",
+        help="Minimum trust, else the pretrained model's adapter is written; auto is the calibrated threshold.",
     ),
 ]
 
@@ -44,7 +44,7 @@ MinTrustOption = Annotated[
 def generate(
     generator: options.GeneratorArgument,
     out: options.OutOption,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters.")] = 1,
     sample: Annotated[
         bool | None,
         typer.Option(
@@ -66,7 +66,7 @@ def generate(
     min_trust: MinTrustOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Generate adapters for the task that is described: one PEFT folder, or one a sample below the folder."""
+    """Generate adapters for the task that is described: one PEFT folder, or one per sample below the folder."""
     check_output_adapters(out, n)
     least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
@@ -118,7 +118,7 @@ def generate(
         show(report.recommendation)
         if not report.use_generated:
             show(
-                "Written was therefore the pretrained model's adapter, which changes nothing; --min-trust 0 writes the "
+                "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "
                 "generated one."
             )
     elif loaded.cross_validation is not None:
@@ -133,7 +133,7 @@ def _drawing(generator: Generator, samples: bool) -> Generator:
         return generator
     if generator.posterior is None:
         raise DescriptionError(
-            "The generator has one estimate a description and no posterior to sample: its seen tasks are too few, or "
+            "The generator has one estimate per description and no posterior to sample: its seen tasks are too few, or "
             "had no images. Generate one adapter, or fit it to ten tasks or more with their images."
         )
     return generator.with_sampling(draw="posterior")

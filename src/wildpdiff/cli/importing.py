@@ -23,19 +23,19 @@ MODEL_CARDS = "model-cards"
 
 def import_zoo(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each is named as its task.")
+        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
     ],
     descriptions: Annotated[
         str,
         typer.Option(
             "--descriptions",
             metavar=f"CSV|{MODEL_CARDS}",
-            help="Table with the columns task and text or metadata, one row an adapter; or the adapters' README.md.",
+            help="Table with the columns task and text or metadata, one row per adapter; or the adapters' README.md.",
         ),
     ],
     out: OutOption,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, help="Of the common layout.", show_default="the largest")
+        int | None, typer.Option("--rank", min=1, help="Rank of the common layout.", show_default="the largest")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

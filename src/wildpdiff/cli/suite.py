@@ -16,7 +16,7 @@ from wildpdiff.errors import DataError
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import Group, Suite, Task
 
-app = typer.Typer(help="Suites of tasks: list, show, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
@@ -124,7 +124,7 @@ def export(
         Literal["pretraining", "seen", "unseen"] | None,
         typer.Option("--group", help="Only these tasks; seen and unseen by default."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many tasks of each group.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks of each group.")] = None,
     option: options.SuiteSettings = None,
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,

@@ -39,14 +39,14 @@ def trust(
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
     task: OfTaskOption = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters are assessed.")] = 4,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters that are assessed.")] = 4,
     seed: options.SeedOption = 0,
     min_trust: MinTrustOption = None,
     backbone: options.GeneratorBackboneOption = None,
     clip: options.ClipOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Estimate how far the adapter that would be generated for this task may be relied on. Reads no label."""
+    """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
     least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
     query = TaskQuery.of(description, given, (suite, option, task))

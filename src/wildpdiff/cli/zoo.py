@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
-app = typer.Typer(help="Zoos of fine-tuned adapters: build, import.", rich_markup_mode=None)
+app = typer.Typer(help="Zoos of fine-tuned adapters: build one, or import adapters.", rich_markup_mode=None)
 app.command("import")(import_zoo)
 
 
@@ -35,7 +35,7 @@ def build(
     option: options.SuiteSettings = None,
     backbone: options.BackboneOption = "savanna-cnn",
     group: Annotated[
-        Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
+        Literal["seen", "unseen"], typer.Option("--group", help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
     recipe: Annotated[
         str | None,
@@ -46,11 +46,11 @@ def build(
             "bundled recipe (the default with any of the next five options), or that of the zoo in a folder.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = None,
-    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps per task.")] = None,
+    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept per task.")] = None,
     interval: Annotated[int | None, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step and task.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per step and task.")] = None,
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
@@ -59,13 +59,13 @@ def build(
         typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
     ] = "processes",
     address: Annotated[
-        str, typer.Option("--address", help="Of the Ray cluster, HOST:PORT; local starts one on this machine.")
+        str, typer.Option("--address", help="Address of the Ray cluster, HOST:PORT; local starts one on this machine.")
     ] = "local",
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes."""
+    """Fine-tune one adapter per task. After an interruption, the same command resumes."""
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
