@@ -134,9 +134,8 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
         ArtifactError: the folder holds no finished run.
     """
     from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.pipeline import SEED_STEP
-    from wildpdiff.run_folder import RunFolder
+    from wildpdiff.evaluate.comparison import SEED_STEP, Comparison
+    from wildpdiff.evaluate.results import read_stages
     from wildpdiff.tasks.registry import load_suite
     from wildpdiff.zoo.features import FeatureCache
 
@@ -166,7 +165,7 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
             f"{', '.join(map(str, seeds))}. They do not belong together: restore the file, or run the demo again."
         )
     # Without those of the run's own evaluation and page.
-    stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
+    stages = tuple(stage for stage in read_stages(run) if stage.name not in ("evaluate", "report"))
     return EvaluationInputs(comparison, settings["seed"], stages)
 
 

@@ -14,14 +14,12 @@ import typer
 
 from wildpdiff.cli import (
     backbone,
-    compare,
     evaluate,
     fit,
     generate,
     inspect,
     predict,
     refine,
-    report,
     suite,
     trust,
     zoo,
@@ -51,9 +49,7 @@ app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
 app.command(short_help="Estimate how far to rely on an adapter.")(trust.trust)
 app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.command(short_help="Compare two sources of a results.json.")(compare.compare)
 app.command(short_help="Describe an artifact.")(inspect.inspect)
-app.command(short_help="Draw a report again.")(report.report)
 for _name, _added in registered("commands").items():
     if isinstance(_added, typer.Typer):
         app.add_typer(_added, name=_name)

@@ -156,7 +156,7 @@ def duration(seconds: float) -> str:
 class Stages:
     """Stages as they run, with the time left: bars on a terminal, elsewhere a line at the start and now and then.
 
-    An instance is a :data:`wildpdiff.run_folder.Reporter`.
+    Called with the name of a stage as it starts, it returns the progress callback (done, in all) of the stage.
     """
 
     def __init__(self) -> None:

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.disk import remove_leftovers
-from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
+from wildpdiff.evaluate.comparison import FIT_STAGE, SEED_STEP, SEEN_STAGE, Comparison, compare_sources
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode
 from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.tasks.registry import load_suite, suite_providers
 from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
@@ -31,9 +31,6 @@ from wildpdiff.zoo.recipe import ChosenRecipe
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet
-
-SEED_STEP = 1000
-"""Between the seeds of a run's generators, of which the first has the run's own."""
 
 
 @dataclass(frozen=True)
