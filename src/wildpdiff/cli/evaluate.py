@@ -11,7 +11,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, recorded_command
 from wildpdiff.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
@@ -111,11 +111,9 @@ def evaluate(
         write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
-    if as_json:
-        print_json({"results": str(out / "results.json"), "report": str(files.page), **results.to_json()})
-        return
-    show(results_table(results))
-    show(f"\nResults: {out / 'results.json'}\nReport: {files.page}")
+    values = {"results": str(out / "results.json"), "report": str(files.page), **results.to_json()}
+    written = f"\nResults: {out / 'results.json'}\nReport: {files.page}"
+    answer(as_json, values, results_table(results), written)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from wildpdiff.cli import (
     predict,
     refine,
     suite,
-    trust,
     zoo,
 )
 from wildpdiff.cli.terminal import remark, remember_command
@@ -46,7 +45,7 @@ app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
 app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
-app.command(short_help="Estimate how far to rely on an adapter.")(trust.trust)
+app.command(short_help="Estimate how far to rely on an adapter.")(generate.trust)
 app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.command(short_help="Describe an artifact.")(inspect.inspect)

@@ -10,7 +10,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_file, check_output_folder
-from wildpdiff.cli.terminal import Stages, print_json, show
+from wildpdiff.cli.terminal import Stages, answer
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,11 +33,8 @@ def ls(as_json: options.JsonOption = False) -> None:
     from wildpdiff.tasks.registry import suite_providers
 
     kinds = {name: provider.summary for name, provider in suite_providers().items()} | KINDS
-    if as_json:
-        print_json([{"suite": name, "what": what} for name, what in kinds.items()])
-        return
-    for name, what in kinds.items():
-        show(f"{name:<10} {what}")
+    rows = [{"suite": name, "what": what} for name, what in kinds.items()]
+    answer(as_json, rows, *(f"{name:<10} {what}" for name, what in kinds.items()))
 
 
 @app.command("show")
@@ -54,16 +51,11 @@ def show_suite(
         check_output_file(image)
     opened = options.open_suite(suite, option, seed=seed)
     chosen = None if task is None else options.find_task(opened, task)
-    if image is not None:
-        _write_sheet(opened, chosen, image)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
+        _write_sheet(opened, chosen, image)
         values["image"] = str(image)
-    if as_json:
-        print_json(values)
-        return
-    for key, value in values.items():
-        show(f"{key + ':':<13}{_line(value)}")
+    answer(as_json, values, *(f"{key + ':':<13}{_line(value)}" for key, value in values.items()))
 
 
 def _line(value: Any) -> str:
@@ -142,7 +134,5 @@ def export(
     with Stages() as stages:
         stages(f"write the images of {len(tasks)} tasks")
         provider.export(opened, tasks, out)
-    if as_json:
-        print_json({"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")})
-        return
-    show(f"{len(tasks)} tasks in {out}: images, annotations.json (COCO Camera Traps) and images.csv")
+    values = {"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")}
+    answer(as_json, values, f"{len(tasks)} tasks in {out}: images, annotations.json (COCO Camera Traps) and images.csv")

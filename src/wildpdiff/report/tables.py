@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.evaluate.results import Results, SummaryRow
 from wildpdiff.evaluate.statistics import Estimate
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
@@ -141,12 +142,8 @@ def losses_blocks(part: SplitFindings) -> list[Block]:
     return [Text(text), DataTable("", columns, tuple(rows), note)]
 
 
-def cross_validation_blocks(results: Results) -> list[Block]:
-    """The generator's cross-validation on seen tasks; nothing where there is none."""
-    generator = results.generator
-    if generator is None or generator.cross_validation is None:
-        return []
-    found = generator.cross_validation
+def cross_validation_table(found: CrossValidation, title: str = "") -> DataTable:
+    """A generator's delivered estimate next to its alternatives, on held-out seen tasks."""
     rows = []
     for row in found.rows:
         delivered = row.weight is None
@@ -162,7 +159,16 @@ def cross_validation_blocks(results: Results) -> list[Block]:
         f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
         "that no other task learns from; 95 % intervals over tasks. First generator only."
     )
-    blocks: list[Block] = [Text(found.verdict), DataTable("", columns, tuple(rows), note)]
+    return DataTable(title, columns, tuple(rows), note)
+
+
+def cross_validation_blocks(results: Results) -> list[Block]:
+    """The generator's cross-validation on seen tasks; nothing where there is none."""
+    generator = results.generator
+    if generator is None or generator.cross_validation is None:
+        return []
+    found = generator.cross_validation
+    blocks: list[Block] = [Text(found.verdict), cross_validation_table(found)]
     if generator.posterior is not None:
         estimate, chosen = generator.posterior.estimate, generator.posterior.chosen
         blocks.append(
