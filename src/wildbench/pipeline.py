@@ -14,7 +14,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.disk import remove_leftovers
-from wildpdiff.evaluate.comparison import FIT_STAGE, SEED_STEP, SEEN_STAGE, Comparison, compare_sources
+from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
@@ -31,6 +31,9 @@ from wildpdiff.zoo.recipe import ChosenRecipe
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet
+
+SEED_STEP = 1000
+"""Between the seeds of a run's generators, of which the first has the run's own."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 from wildpdiff.disk import json_bytes, own_entries, read_json, remove_leftovers, write_file
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
-from wildpdiff.evaluate.results import Stage, read_stages
+from wildpdiff.evaluate.results import Stage
 
 Result = TypeVar("Result")
+
+MOST_SECONDS = 1e10
+"""Three centuries: anything above was not measured."""
 
 Tick = Callable[[int, int], None]
 """Progress callback: (done, in all)."""
@@ -76,7 +79,18 @@ class RunFolder:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages that have ended, in the order in which they first did."""
-        return read_stages(self.folder)
+        path = self.folder / "stages.json"
+        if not path.is_file():
+            return ()
+        try:
+            found = read_json(path)
+        except ArtifactError:
+            found = None
+        # Runs of version 0.1 kept an object, which forgets the order.
+        entries = list(found.items()) if isinstance(found, dict) else found
+        if not isinstance(entries, list) or not all(map(_is_stage, entries)):
+            raise ArtifactError(f"{path} is no list of stages with their seconds. Remove it: only times are lost.")
+        return tuple(Stage(name, float(seconds)) for name, seconds in entries)
 
     def timed(self, name: str, stage: Callable[[Tick], Result]) -> Result:
         """Run a stage and add its time to that of earlier runs, also where it is interrupted."""
@@ -87,3 +101,11 @@ class RunFolder:
             seconds = {entry.name: entry.seconds for entry in self.stages}
             seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 3)
             write_file(self.folder / "stages.json", json_bytes([list(entry) for entry in seconds.items()]))
+
+
+def _is_stage(entry: Any) -> bool:
+    """Whether a JSON value is a name with a time."""
+    if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
+        return False
+    seconds = entry[1]
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MOST_SECONDS

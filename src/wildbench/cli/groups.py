@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.evaluate import inputs_of_run
+from wildbench.cli.finished_run import inputs_of_run
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show

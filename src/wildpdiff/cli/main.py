@@ -50,10 +50,12 @@ app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.command(short_help="Describe an artifact.")(inspect.inspect)
 for _name, _added in registered("commands").items():
+    _app, _, _verb = _name.rpartition(" ")  # "suite export" is a verb of the group "suite"
     if isinstance(_added, typer.Typer):
         app.add_typer(_added, name=_name)
     else:
-        app.command(_name, short_help=(_added.__doc__ or "").split("\n")[0])(_added)
+        _short = (_added.__doc__ or "").split("\n")[0]
+        {"": app, "suite": suite.app}[_app].command(_verb, short_help=_short)(_added)
 
 
 def _version(wanted: bool) -> bool:

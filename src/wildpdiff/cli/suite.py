@@ -1,20 +1,19 @@
-"""``wildpdiff suite``: suites of tasks, their contents, and their export as files."""
+"""``wildpdiff suite``: suites of tasks and their contents."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.folders import check_output_file, check_output_folder
-from wildpdiff.cli.terminal import Stages, answer
-from wildpdiff.errors import DataError
+from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
-    from wildpdiff.tasks.task import Group, Suite, Task
+    from wildpdiff.tasks.task import Suite, Task
 
 app = typer.Typer(help="Suites of tasks: list, show, export.", rich_markup_mode=None)
 
@@ -106,33 +105,3 @@ def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(contact_sheet(suite, None if task is None else [task])).save(stream, "PNG")
     write_file(path, stream.getvalue())
-
-
-@app.command("export")
-def export(
-    suite: SuiteArgument,
-    out: options.OutOption,
-    group: Annotated[
-        Literal["pretraining", "seen", "unseen"] | None,
-        typer.Option("--group", help="Only these tasks; seen and unseen by default."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many tasks of each group.")] = None,
-    option: options.SuiteSettings = None,
-    seed: options.SeedOption = 0,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
-    check_output_folder(out)
-    from wildpdiff.tasks.registry import suite_providers
-
-    opened, provider = options.open_suite(suite, option, seed=seed), suite_providers().get(suite)
-    if provider is None:
-        names = ", ".join(suite_providers()) or "none is installed"
-        raise DataError(f"{suite} is made of files already; only registered suites can be exported ({names}).")
-    groups: tuple[Group, ...] = (group,) if group is not None else ("seen", "unseen")
-    tasks = [task for name in groups for task in opened.tasks(name)[:limit]]
-    with Stages() as stages:
-        stages(f"write the images of {len(tasks)} tasks")
-        provider.export(opened, tasks, out)
-    values = {"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")}
-    answer(as_json, values, f"{len(tasks)} tasks in {out}: images, annotations.json (COCO Camera Traps) and images.csv")

@@ -49,9 +49,6 @@ SEEN_STAGE = "fine-tune seen tasks"
 FIT_STAGE = "fit generator"
 """Prefix of the stages that fit one generator each."""
 
-SEED_STEP = 1000
-"""Between the seeds of a run's generators, of which the first has the run's own."""
-
 
 @dataclass(frozen=True)
 class Comparison:

@@ -21,9 +21,6 @@ from wildpdiff.records import decode, encode
 SCHEMA_VERSION = 5
 """Raised when an older package could not read the files of a newer one."""
 
-MOST_SECONDS = 1e10
-"""Three centuries: anything above was not measured."""
-
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 
 Split = str
@@ -315,31 +312,3 @@ def read_results(path: Path) -> Results:
         SchemaVersionError: written by a newer version of the package.
     """
     return Results.from_json(read_json(path), str(path))
-
-
-def read_stages(folder: Path) -> tuple[Stage, ...]:
-    """Stages of a run that have ended, in the order in which they first did; none without ``stages.json``.
-
-    Raises:
-        ArtifactError: ``stages.json`` holds something else.
-    """
-    path = folder / "stages.json"
-    if not path.is_file():
-        return ()
-    try:
-        found = read_json(path)
-    except ArtifactError:
-        found = None
-    # Runs of version 0.1 kept an object, which forgets the order.
-    entries = list(found.items()) if isinstance(found, dict) else found
-    if not isinstance(entries, list) or not all(map(_is_stage, entries)):
-        raise ArtifactError(f"{path} is no list of stages with their seconds. Remove it: only times are lost.")
-    return tuple(Stage(name, float(seconds)) for name, seconds in entries)
-
-
-def _is_stage(entry: Any) -> bool:
-    """Whether a JSON value is a name with a time, and not of three centuries or more."""
-    if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
-        return False
-    seconds = entry[1]
-    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < MOST_SECONDS
