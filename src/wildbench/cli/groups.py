@@ -33,7 +33,7 @@ def groups(
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.results import read_results, write_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
     measured = read_results(run / "results.json" if results is None else results)

@@ -32,7 +32,7 @@ def report(
     check_output_folder(folder)
     from wildbench.merge_results import NamedResults, merge_results
     from wildpdiff.evaluate.results import read_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
 
     first, *others = (NamedResults(str(path), read_results(path)) for path in results)
     merged = merge_results(first.results, others)

@@ -21,7 +21,7 @@ from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import encode
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.recipe import ChosenRecipe

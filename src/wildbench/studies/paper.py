@@ -28,7 +28,7 @@ from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 from wildpdiff.source import RenamedSource
 from wildpdiff.zoo.training_set import TrainingSet
 

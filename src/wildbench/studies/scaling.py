@@ -25,7 +25,7 @@ from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import decode, encode
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite

@@ -13,7 +13,7 @@ from wildpdiff.disk import write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
 from wildpdiff.evaluate.trust_points import TrustSection
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 
 
 @dataclass(frozen=True)

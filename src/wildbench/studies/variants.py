@@ -29,7 +29,7 @@ from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.trust_points import TrustSection
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 from wildpdiff.report.wording import count
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache

@@ -72,7 +72,7 @@ def evaluate(
     from wildpdiff.evaluate.methods import check_method_settings
     from wildpdiff.evaluate.provenance import provenance
     from wildpdiff.evaluate.results import write_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
     check_method_settings(settings)

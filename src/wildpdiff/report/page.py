@@ -1,15 +1,27 @@
-"""Sections of the page in order, each only where it was measured, and a list of what was not measured at the end."""
+"""report.html: one page that needs no network and no script, and its figures as PNG files.
+
+Its sections are in order, each only where it was measured, with a list of what was not measured at the end.
+"""
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from wildpdiff.disk import visible, write_file
+from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import SourceFamily, section_kinds
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
-from wildpdiff.report.drawing import ReportFigure
+from wildpdiff.report.drawing import ReportFigure, swatch
 from wildpdiff.report.figures import (
     accuracy_figure,
     calibration_figure,
@@ -19,9 +31,9 @@ from wildpdiff.report.figures import (
 )
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle, source_styles
-from wildpdiff.report.sentences import ahead_sentence
+from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
 from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks, trust_table
-from wildpdiff.report.wording import count, percentage
+from wildpdiff.report.wording import count, percentage, seconds_text
 
 _TABLE_NOTE = (
     "Mean accuracy over tasks, of all samples and never of the best one; 95 % bootstrap intervals over tasks. "
@@ -29,6 +41,14 @@ _TABLE_NOTE = (
     "the same tasks. Bold: best without labels, and every source ahead of the generator. Training: beyond the zoo."
 )
 _UNMEASURED = {"sources": "information used by each source", "calibration": "calibration", "trust": "trust"}
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Paths of the page and of its figures as PNG, in the order of the page."""
+
+    page: Path
+    figures: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,44 @@ class PageInputs:
     parts: Sequence[SplitFindings]
     styles: dict[str, SourceStyle]
     heading: str
+
+
+def write_report(results: Results, folder: Path) -> ReportFiles:
+    """Write ``report.html`` and ``figures/*.png`` into a folder, each file atomically.
+
+    Raises:
+        ArtifactError: the results hold no row, or the disk refuses.
+    """
+    if not results.summary:
+        raise ArtifactError("The results hold no row, so there is nothing to report: evaluate at least one source.")
+    sections = page_sections(results)
+    page = _render(results, sections)
+    pictures = []
+    for figure in (block for section in sections for block in section.blocks if isinstance(block, ReportFigure)):
+        path = folder / "figures" / f"{figure.name}.png"
+        write_file(path, figure.png)
+        pictures.append(path)
+    write_file(folder / "report.html", visible(page).encode(errors="backslashreplace"))
+    return ReportFiles(folder / "report.html", tuple(pictures))
+
+
+def _render(results: Results, sections: list[PageSection]) -> str:
+    main = main_first(findings(results))[0]
+    templates = files("wildpdiff.report") / "templates"
+    values: dict[str, Any] = {
+        "results": results,
+        "sections": sections,
+        "headline": headline(main),
+        "leads": [*control_sentences(main), *filter(None, [seeds_sentence(main)])],
+        "count": count,
+        "seconds_text": seconds_text,
+        "swatch": lambda row: Markup(swatch(row.style, row.condition)),
+        "base64": lambda svg: b64encode(svg).decode(),
+        "css": Markup((templates / "style.css").read_text(encoding="utf-8")),
+    }
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
+    return template.render(**values).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def page_sections(results: Results) -> list[PageSection]:
@@ -97,7 +155,7 @@ def styles_of(results: Results, parts: Sequence[SplitFindings]) -> dict[str, Sou
 
 
 def _without_groups(parts: Sequence[SplitFindings]) -> Sequence[SplitFindings]:
-    return [part for part in parts if not part.split.startswith("held-out ")] or parts
+    return [part for part in parts if not part.held_out] or parts
 
 
 def accuracy_figures(
@@ -140,7 +198,7 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
         limits.append("One generator was trained: variation over training seeds is not measured.")
     if not any(row.condition == "shuffled" for row in main.summary):
         limits.append("No control with shuffled descriptions: use of the description is not shown.")
-    if not any(part.split.startswith("held-out ") for part in parts):
+    if not any(part.held_out for part in parts):
         limits.append("Unseen tasks come from the distribution of the seen ones: extrapolation is not measured.")
     return [
         *limits,
@@ -159,14 +217,9 @@ def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]
     for kind in section_kinds().values():
         if kind.name not in results.sections:
             missing.setdefault(kind.command, []).append(kind.measures)
-    if not any(part.split.startswith("held-out ") for part in parts):
+    if not any(part.held_out for part in parts):
         missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")
     if not missing:
         return []
     listing = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
     return [Text(f"Not measured: {listing}. `wildpdiff report` joins several files of results.", "note")]
-
-
-def figures_of(sections: Sequence[PageSection]) -> list[ReportFigure]:
-    """Every figure in the order of the page."""
-    return [block for section in sections for block in section.blocks if isinstance(block, ReportFigure)]

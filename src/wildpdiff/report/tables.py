@@ -82,7 +82,7 @@ def _signed_range(interval: tuple[float, float] | None, text: Callable[[float], 
 
 def groups_blocks(parts: Sequence[SplitFindings], styles: Mapping[str, SourceStyle], heading: str) -> list[Block]:
     """Whole groups of tasks held out, next to tasks held out at random: accuracy and recovered gain in each."""
-    held_out = [part for part in parts if part.split.startswith("held-out ")]
+    held_out = [part for part in parts if part.held_out]
     if not held_out:
         return []
     shown = [part for part in parts if part.split == "unseen"] + held_out

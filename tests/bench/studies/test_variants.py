@@ -32,7 +32,7 @@ from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.posterior.sampling import Sampling
-from wildpdiff.report.html import ReportFiles
+from wildpdiff.report.page import ReportFiles
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
