@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wildbench.interpolation.interpolation_summary import ways_of
 from wildbench.report.figures import (
     alignment_figure,
+    calibration_figure,
     distance_figure,
     interpolation_figure,
     latent_map_figure,
@@ -14,6 +15,7 @@ from wildbench.report.figures import (
     scaling_figure,
 )
 from wildbench.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
+from wildbench.report.trust import trust_figure, trust_table
 from wildbench.sections import INTERPOLATION, PAPER, SCALING, SPREAD
 from wildpdiff.report.blocks import Block, PageSection, Text
 from wildpdiff.report.page import PageInputs
@@ -22,6 +24,17 @@ from wildpdiff.report.page import PageInputs
 def _page(title: str, blocks: Sequence[Block | None]) -> list[PageSection]:
     present = tuple(block for block in blocks if block is not None)
     return [PageSection(title, present)] if present else []
+
+
+def trust_pages(inputs: PageInputs) -> list[PageSection]:
+    """Trust on unseen tasks, next to the measured gains."""
+    trust = inputs.results.trust
+    return [] if trust is None else _page("Trust", [trust_figure(trust, inputs.styles), trust_table(trust)])
+
+
+def calibration_pages(inputs: PageInputs) -> list[PageSection]:
+    """Reliability of the probabilities."""
+    return _page("Calibration", [calibration_figure(inputs.results, inputs.styles)])
 
 
 def distance_pages(inputs: PageInputs) -> list[PageSection]:

@@ -12,7 +12,7 @@ from wildbench.studies.variants import BASE, EXTRAPOLATION, VARIANT_NAMES, Varia
 from wildpdiff.disk import write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
-from wildpdiff.evaluate.trust_points import TrustSection
+from wildpdiff.evaluate.sections import TrustSection
 from wildpdiff.report.page import write_report
 
 

@@ -27,8 +27,7 @@ from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.evaluate.trust_points import TrustSection
+from wildpdiff.evaluate.sections import SourceInfo, TrustSection
 from wildpdiff.report.page import write_report
 from wildpdiff.report.wording import count
 from wildpdiff.tasks.registry import load_suite

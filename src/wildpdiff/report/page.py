@@ -24,15 +24,13 @@ from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
 from wildpdiff.report.drawing import ReportFigure, swatch
 from wildpdiff.report.figures import (
     accuracy_figure,
-    calibration_figure,
     gain_figure,
     heat_map_figure,
-    trust_figure,
 )
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle, source_styles
 from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
-from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks, trust_table
+from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks
 from wildpdiff.report.wording import count, percentage, seconds_text
 
 _TABLE_NOTE = (
@@ -40,7 +38,6 @@ _TABLE_NOTE = (
     "Recovered gain: share of fine-tuning's gain over the pretrained model. Generated − source: paired difference on "
     "the same tasks. Bold: best without labels, and every source ahead of the generator. Training: beyond the zoo."
 )
-_UNMEASURED = {"sources": "information used by each source", "calibration": "calibration", "trust": "trust"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,6 @@ def page_sections(results: Results) -> list[PageSection]:
         figures += accuracy_figures(own, styles, heading)
         groups += groups_blocks(own, styles, heading)
         losses += losses_blocks(own[0])
-    trust, calibration = results.trust, calibration_figure(results, styles, "calibration", "")
     first = next(iter(by_suite))
     inputs = PageInputs(results, by_suite[first], styles, headings[first])
     sections = [
@@ -133,9 +129,7 @@ def page_sections(results: Results) -> list[PageSection]:
         PageSection("Cross-validation on seen tasks", tuple(cross_validation_blocks(results))),
         PageSection("By source and task", tuple(figures)),
         PageSection("Whole groups held out", tuple(groups)),
-        PageSection("Trust", () if trust is None else (trust_figure(trust, styles, "trust", ""), trust_table(trust))),
         *(page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)),
-        PageSection("Calibration", () if calibration is None else (calibration,)),
         PageSection("Worst tasks", tuple(losses)),
         PageSection("Ceiling of the autoencoder", tuple(_ceiling_blocks(results))),
         PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results, parts))),
@@ -211,11 +205,10 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
 def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]:
     """Missing sections, and the commands that would fill them."""
     missing: dict[str, list[str]] = {}
-    for section, words in _UNMEASURED.items():
-        if not getattr(results, section):
-            missing.setdefault("wildpdiff evaluate", []).append(words)
+    if not results.sources:
+        missing["wildpdiff evaluate"] = ["information used by each source"]
     for kind in section_kinds().values():
-        if kind.name not in results.sections:
+        if kind.of(results) is None:
             missing.setdefault(kind.command, []).append(kind.measures)
     if not any(part.held_out for part in parts):
         missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")

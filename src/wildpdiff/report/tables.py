@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.evaluate.results import Results, SummaryRow
-from wildpdiff.evaluate.statistics import Estimate
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, summarise_trust, worlds_of
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
 from wildpdiff.report.findings import SplitFindings, compare, grouped
 from wildpdiff.report.palette import SourceStyle
@@ -17,9 +15,7 @@ from wildpdiff.report.wording import (
     capital,
     count,
     interval_text,
-    listed,
     number,
-    number_range,
     percent,
     percent_range,
     seconds_text,
@@ -179,60 +175,3 @@ def cross_validation_blocks(results: Results) -> list[Block]:
             )
         )
     return blocks
-
-
-def judged_points(section: TrustSection) -> tuple[TrustPoint, ...]:
-    """Points of tasks that the generator was not fitted to; all points where there are none."""
-    return tuple(point for point in section.points if point.split != "seen") or section.points
-
-
-def tasks_text(points: Sequence[TrustPoint]) -> str:
-    """``150 unseen tasks of 5 variants``."""
-    tasks = len({(point.world, point.split, point.task) for point in points})
-    splits = list(dict.fromkeys(point.split for point in points))
-    variants = len(worlds_of(points))
-    text = count(tasks, f"{splits[0]} task") if len(splits) == 1 else f"{count(tasks, 'task')} ({listed(splits)})"
-    return text + (f" of {count(variants, 'variant')}" if variants > 1 else "")
-
-
-def trust_table(section: TrustSection) -> DataTable:
-    """Gain and harm with and without trust, AUROC and coverage, by variant and split, then of all held-out tasks."""
-    keys = list(dict.fromkeys((point.world, point.split) for point in section.points))
-    judged = judged_points(section)
-    lines = [(*key, [point for point in section.points if (point.world, point.split) == key]) for key in keys]
-    together = {(point.world, point.split) for point in judged}
-    if len(together) > 1:
-        lines.append(("all together", "without seen tasks" if len(together) < len(keys) else "", list(judged)))
-    several = len({split for _, split, _ in lines}) > 1
-    rows = []
-    for name, split, points in lines:
-        own = summarise_trust(points)
-        small = [split if several else "", count(own.tasks, "task")]
-        small += [count(own.generators, "generator")] if own.generators > 1 else []
-        cells = (
-            _gain(own.gain_without),
-            _gain(own.gain_with),
-            _share(own.harmed_without),
-            _share(own.harmed_with),
-            Cell(percent(1 - own.used_share.value, 0)),
-            Cell("–") if own.auroc is None else Cell(number(own.auroc.value), number_range(own.auroc.interval).strip()),
-            _share(own.coverage, 0),
-        )
-        tone = frozenset({"own"} if name == "all together" else ())
-        rows.append(TableRow(capital(name), cells, tone, ", ".join(text for text in small if text)))
-    columns = ("Variant", "Gain without trust, points", "Gain with trust, points", "Harmed without, %",
-               "Harmed with, %", "Abstained, %", "AUROC", "Coverage of 90 % intervals, %")  # fmt: skip
-    note = (
-        "With trust, the pretrained model is used below the threshold chosen on held-out seen tasks (abstained). "
-        "Harmed: tasks that lose more than a point against the pretrained model. AUROC: of trust, for tasks with a "
-        "positive gain; – where all tasks gain or none. 95 % bootstrap intervals over tasks."
-    )
-    return DataTable("Trust in the generated adapters", columns, tuple(rows), note)
-
-
-def _gain(estimate: Estimate) -> Cell:
-    return Cell(signed(number(estimate.value, 1)), _signed_range(estimate.interval, lambda end: signed(number(end, 1))))
-
-
-def _share(estimate: Estimate, digits: int = 1) -> Cell:
-    return Cell(percent(estimate.value, digits), percent_range(estimate.interval, digits))

@@ -27,8 +27,8 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.results import ResultRow, Results, read_results
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig
