@@ -15,6 +15,7 @@ from wildbench.study_sections import (
     PaperRow,
     Scaling,
 )
+from wildpdiff.evaluate.results import ResultRow
 from wildpdiff.evaluate.sections import Calibration, SectionKind, TrustSection
 
 
@@ -173,6 +174,15 @@ def _drawn(name: str, module: str = "wildbench.report.pages") -> Callable[[Any],
 
 EVALUATE, PAPER_STUDY = "wildpdiff evaluate", "wildpdiff reproduce paper"
 
+HELD_OUT: SectionKind[tuple[ResultRow, ...]] = SectionKind(
+    "held_out",
+    tuple[ResultRow, ...],
+    True,
+    "whole groups of tasks held out",
+    "wildpdiff reproduce groups",
+    _drawn("group_pages"),
+    find=lambda results: tuple(row for row in results.rows if row.split.startswith("held-out ")) or None,
+)
 TRUST: SectionKind[TrustSection] = SectionKind(
     "trust",
     TrustSection,
@@ -224,6 +234,7 @@ PICTURES: SectionKind[tuple[Picture, ...]] = SectionKind(
 )
 
 SECTIONS: tuple[SectionKind[Any], ...] = (
+    HELD_OUT,
     TRUST,
     DISTANCES,
     MEMORISATION,

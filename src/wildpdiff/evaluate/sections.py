@@ -159,6 +159,7 @@ class SectionKind(Generic[T]):
         pages: sections of the report from its inputs (:class:`wildpdiff.report.page.PageInputs`); none where nothing
             was measured.
         table: of a section for the terminal (:class:`wildpdiff.report.blocks.DataTable`).
+        find: where the section is a part of the rows.
     """
 
     name: str
@@ -168,10 +169,11 @@ class SectionKind(Generic[T]):
     command: str
     pages: Callable[[Any], Sequence[Any]] | None = None
     table: Callable[[T], Any] | None = None
+    find: Callable[[Results], T | None] | None = None
 
     def of(self, results: Results) -> T | None:
         """The section of these results; None where it was not measured."""
-        return cast("T | None", results.section(self.name))
+        return self.find(results) if self.find is not None else cast("T | None", results.section(self.name))
 
     def added_to(self, results: Results, value: T) -> Results:
         """The results with this section; an empty one is left out."""

@@ -64,11 +64,6 @@ class SplitFindings:
         return None
 
     @property
-    def held_out(self) -> bool:
-        """Whether it is a whole group of tasks that a generator was fitted without."""
-        return self.split.startswith("held-out ")
-
-    @property
     def generated(self) -> SummaryRow | None:
         """The generator's row."""
         return next((row for row in self.summary if (row.source, row.condition) == (GENERATED, "own")), None)

@@ -30,7 +30,7 @@ from wildpdiff.report.figures import (
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle, source_styles
 from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
-from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks
+from wildpdiff.report.tables import cross_validation_blocks, losses_blocks, sources_blocks
 from wildpdiff.report.wording import count, percentage, seconds_text
 
 _TABLE_NOTE = (
@@ -54,15 +54,23 @@ class PageInputs:
 
     Attributes:
         results: everything that was measured.
-        parts: the splits of the first suite, its main one first.
+        suites: the splits of every suite, by its name, the main one first.
         styles: colour and marker of every source.
-        heading: prefix of a figure's title where there are several suites.
     """
 
     results: Results
-    parts: Sequence[SplitFindings]
+    suites: Mapping[str, Sequence[SplitFindings]]
     styles: dict[str, SourceStyle]
-    heading: str
+
+    @property
+    def parts(self) -> Sequence[SplitFindings]:
+        """The splits of the first suite."""
+        return next(iter(self.suites.values()))
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """Prefixes of titles by suite; empty where there is one."""
+        return {suite: f"{suite}: " if len(self.suites) > 1 else "" for suite in self.suites}
 
 
 def write_report(results: Results, folder: Path) -> ReportFiles:
@@ -110,29 +118,24 @@ def page_sections(results: Results) -> list[PageSection]:
     by_suite: dict[str, list[SplitFindings]] = {}
     for part in parts:
         by_suite.setdefault(part.suite, []).append(part)
-    headings = {suite: f"{suite}: " if len(by_suite) > 1 else "" for suite in by_suite}
+    inputs = PageInputs(results, by_suite, styles)
     tables: list[Block] = [Text(_TABLE_NOTE, "note")]
     figures: list[Block] = []
-    groups: list[Block] = []
     losses: list[Block] = []
     for suite, own in by_suite.items():
-        heading = headings[suite]
+        heading = inputs.headings[suite]
         for part in _without_groups(own):
             tables += [*sources_blocks(results, part, styles, heading), Text(ahead_sentence(part) or "", "note")]
         figures += accuracy_figures(own, styles, heading)
-        groups += groups_blocks(own, styles, heading)
         losses += losses_blocks(own[0])
-    first = next(iter(by_suite))
-    inputs = PageInputs(results, by_suite[first], styles, headings[first])
     sections = [
         PageSection("The table", tuple(block for block in tables if block != Text("", "note"))),
         PageSection("Cross-validation on seen tasks", tuple(cross_validation_blocks(results))),
         PageSection("By source and task", tuple(figures)),
-        PageSection("Whole groups held out", tuple(groups)),
         *(page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)),
         PageSection("Worst tasks", tuple(losses)),
         PageSection("Ceiling of the autoencoder", tuple(_ceiling_blocks(results))),
-        PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results, parts))),
+        PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results))),
     ]
     return [section for section in sections if section.blocks]
 
@@ -149,7 +152,7 @@ def styles_of(results: Results, parts: Sequence[SplitFindings]) -> dict[str, Sou
 
 
 def _without_groups(parts: Sequence[SplitFindings]) -> Sequence[SplitFindings]:
-    return [part for part in parts if not part.held_out] or parts
+    return [part for part in parts if not part.split.startswith("held-out ")] or parts
 
 
 def accuracy_figures(
@@ -192,7 +195,7 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
         limits.append("One generator was trained: variation over training seeds is not measured.")
     if not any(row.condition == "shuffled" for row in main.summary):
         limits.append("No control with shuffled descriptions: use of the description is not shown.")
-    if not any(part.held_out for part in parts):
+    if not any(part.split.startswith("held-out ") for part in parts):
         limits.append("Unseen tasks come from the distribution of the seen ones: extrapolation is not measured.")
     return [
         *limits,
@@ -202,7 +205,7 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
     ]
 
 
-def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]:
+def _unmeasured(results: Results) -> list[Block]:
     """Missing sections, and the commands that would fill them."""
     missing: dict[str, list[str]] = {}
     if not results.sources:
@@ -210,8 +213,6 @@ def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]
     for kind in section_kinds().values():
         if kind.of(results) is None:
             missing.setdefault(kind.command, []).append(kind.measures)
-    if not any(part.held_out for part in parts):
-        missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")
     if not missing:
         return []
     listing = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
