@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from wildpdiff.fit import GeneratorConfig, fit_generator
     from wildpdiff.generator import Generator
     from wildpdiff.growth import UpdatedGenerator, update_generator
-    from wildpdiff.pipeline import PipelineConfig, run_pipeline
     from wildpdiff.prediction import predict
     from wildpdiff.source import Source
     from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -37,7 +36,6 @@ __all__ = [
     "LoraSpec",
     "MetadataField",
     "MetadataSchema",
-    "PipelineConfig",
     "Source",
     "Suite",
     "Task",
@@ -49,7 +47,6 @@ __all__ = [
     "load_backbone",
     "load_suite",
     "predict",
-    "run_pipeline",
     "update_generator",
 ]
 
@@ -63,7 +60,6 @@ _MODULES = {
     "LoraSpec": "wildpdiff.backbones.backbone",
     "MetadataField": "wildpdiff.tasks.description",
     "MetadataSchema": "wildpdiff.tasks.description",
-    "PipelineConfig": "wildpdiff.pipeline",
     "Source": "wildpdiff.source",
     "Suite": "wildpdiff.tasks.task",
     "Task": "wildpdiff.tasks.task",
@@ -74,7 +70,6 @@ _MODULES = {
     "load_backbone": "wildpdiff.backbones.registry",
     "load_suite": "wildpdiff.tasks.registry",
     "predict": "wildpdiff.prediction",
-    "run_pipeline": "wildpdiff.pipeline",
     "update_generator": "wildpdiff.growth",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.evaluate import inputs_of_run
+from wildbench.cli.finished_run import inputs_of_run
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def groups(
-    kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="For example habitat or region.")],
+    kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="Kind of group, for example habitat.")],
     run: Annotated[Path, typer.Option("--run", help="Folder of a demo.")],
     results: Annotated[
-        Path | None, typer.Option("--results", help="The results that are added to; by default those of the run.")
+        Path | None, typer.Option("--results", help="Results to add to; default: those of the run.")
     ] = None,
     out: OutOption = Path("runs/groups"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")] = 4,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,7 +33,7 @@ def groups(
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.results import read_results, write_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
     measured = read_results(run / "results.json" if results is None else results)

@@ -9,7 +9,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -38,13 +38,13 @@ def pretrain(
             "a new classifier is fitted; default for photographs).",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of savanna-cnn; default as bundled.")] = None,
-    cut: Annotated[int, typer.Option("--cut", help="Of efficientnet-lite0: last blocks that take adapters.")] = 1,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of savanna-cnn.")] = None,
+    cut: Annotated[int, typer.Option("--cut", help="Last blocks of efficientnet-lite0 that get adapters.")] = 1,
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone, once more."""
+    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone."""
     check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
@@ -68,13 +68,8 @@ def pretrain(
         "parameters": sum(value.numel() for value in backbone.module.parameters()),
         **measured,
     }
-    if as_json:
-        print_json(values)
-        return
-    show(
-        f"Backbone {backbone.name} in {out}: {values['parameters']} parameters, {values['classes']} classes, weights "
-        f"{backbone.backbone_hash[:12]}."
-    )
+    what = f"{values['parameters']} parameters, {values['classes']} classes, weights {backbone.backbone_hash[:12]}"
+    answer(as_json, values, f"Backbone {backbone.name} in {out}: {what}.")
 
 
 def _savanna_cnn(

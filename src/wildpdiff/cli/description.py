@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 Images = list[Path] | None
 DescriptionOption = Annotated[
     Path | None,
-    typer.Option("--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."),
+    typer.Option("--description", help="JSON file: metadata, backgrounds, examples, text; paths relative to it."),
 ]
-MetadataOption = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")]
-BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folder.")]
-ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folder.")]
-OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")]
-OfTaskOption = Annotated[str | None, typer.Option("--task", help="The task of the suite.")]
+MetadataOption = Annotated[
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="One value; repeatable.")
+]
+BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folders.")]
+ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folders.")]
+OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Suite whose --task is described.")]
+OfTaskOption = Annotated[str | None, typer.Option("--task", help="Task of the suite.")]
 
 KINDS: Mapping[str, Any] = {
     "metadata": dict[str, Any],
@@ -132,16 +134,13 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
         DescriptionError: an unknown metadata key, a value that is no number, or nothing that the generator can read.
     """
     from wildpdiff.cli.terminal import remark
-    from wildpdiff.conditions.metadata import MetadataEncoder
     from wildpdiff.prediction import find_images
     from wildpdiff.tasks.description import Description
     from wildpdiff.tasks.image_files import read_images
 
-    metadata = parts.get("metadata") or None
-    if metadata is not None:
-        for encoder in generator.conditions.encoders:
-            if isinstance(encoder, MetadataEncoder):
-                metadata = encoder.schema.check(metadata, open_categories=True)
+    metadata, encoder = parts.get("metadata") or None, generator.conditions.metadata_encoder
+    if metadata is not None and encoder is not None:
+        metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
         key: read_images(find_images(parts[key]), generator.backbone.image_size)
         for key in ("backgrounds", "examples")

@@ -11,8 +11,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.importing import fit_imported_zoo
-from wildpdiff.cli.terminal import Stages, cross_validation_table, prepare_torch, print_json, remark, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, print_json, remark, show, show_cross_validation
 from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError, WildpdiffError
 from wildpdiff.records import decode, encode
@@ -36,17 +35,17 @@ def fit(
         str | None,
         typer.Option("--parts", help="Parts of the description; default: metadata,backgrounds,examples."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the diffusion; default: 600.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
         int | None,
         typer.Option(
             "--task-steps",
             min=0,
-            help="Most steps of each network trained with the task loss; default: 800; 0 is the paper's training.",
+            help="Maximum steps of each network trained with the task loss; default: 800; 0 is the paper's training.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
+        Path | None, typer.Option("--config", help="JSON file with fields of GeneratorConfig; options override it.")
     ] = None,
     update: Annotated[
         Path | None,
@@ -57,7 +56,7 @@ def fit(
         ),
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
+        bool, typer.Option("--trust/--no-trust", help="Calibrate trust in generated adapters; takes some minutes.")
     ] = True,
     clip: options.ClipOption = None,
     seed: options.SeedOption = 0,
@@ -66,9 +65,9 @@ def fit(
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
-    An imported zoo brings its descriptions; --suite and --backbone are not read then.
+    An imported zoo contains its descriptions; --suite and --backbone are then ignored.
 
-    Stopped or killed and started again with the same options, it resumes with what is finished.
+    After an interruption, the same command resumes.
     """
     check_output_artifact(out, "generator")
     prepare_torch(threads)
@@ -89,7 +88,7 @@ def fit(
         settings = _settings(config, parts, steps, None)
         if parts is None and config is None:
             settings = replace(settings, parts=("metadata", "text"))
-        return fit_imported_zoo(out, opened_zoo, settings, seed, as_json)
+        return _fit_imported(out, opened_zoo, settings, seed, as_json)
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
@@ -138,18 +137,16 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
     table, posterior = generator.cross_validation, generator.posterior
     if as_json:
-        print_json(
-            {
-                "generator": str(out),
-                "fingerprint": generator.fingerprint,
-                "parts": parts,
-                "latent_size": size,
-                "trust": trust,
-                "cross_validation": None if table is None else encode(table),
-                "posterior": None if posterior is None else asdict(posterior.summary),
-                **measured,
-            }
-        )
+        values = {
+            "generator": str(out),
+            "fingerprint": generator.fingerprint,
+            "parts": parts,
+            "latent_size": size,
+            "trust": trust,
+            "cross_validation": None if table is None else encode(table),
+            "posterior": None if posterior is None else asdict(posterior.summary),
+        }
+        print_json(values | measured)
         return
     coded = ""
     if generator.mean is None:  # only then do samples pass the autoencoder
@@ -159,12 +156,11 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if generator.mean is not None and len(generator.mean.seen) == 1:
         show(
-            "There is one seen task: none can be held out, so nothing is known of adapters for other tasks, and all of "
-            "them are this task's adapter. Fine-tune more tasks."
+            "There is one seen task, and none can be held out: the adapters for all other tasks are this task's, of "
+            "unknown quality. Fine-tune more tasks."
         )
     if table is not None:
-        show(cross_validation_table(table))
-        show(table.verdict)
+        show_cross_validation(table)
     if posterior is not None:
         show(posterior.reason)
     if "refit" in measured:
@@ -252,3 +248,29 @@ def _merged(defaults: Any, given: Any) -> Any:
     if not isinstance(given, dict) or not isinstance(defaults, dict):
         return given
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
+
+
+def _fit_imported(out: Path, zoo: Zoo, settings: GeneratorConfig, seed: int, as_json: bool) -> None:
+    """Fit a generator to an imported zoo, write it and show its errors on held-out tasks."""
+    from wildpdiff.imported import fit_imported
+    from wildpdiff.report.blocks import Cell, DataTable, TableRow
+    from wildpdiff.report.terminal import terminal_table
+
+    with Stages() as stages:
+        found = fit_imported(zoo, settings, seed=seed, progress=stages(f"fit a generator to {len(zoo)} adapters"))
+    generator, errors = found.generator, found.errors
+    generator.save_pretrained(out)
+    parts = list(generator.conditions.parts)
+    values = {
+        "generator": str(out),
+        "fingerprint": generator.fingerprint,
+        "parts": parts,
+        "trust": False,
+        "leave_one_out": dict(errors.rows),
+        "note": errors.note,
+        "seconds": round(found.fitted.seconds, 3),
+    }
+    columns = (f"held-out tasks ({errors.tasks})", "relative squared error of ΔW")
+    rows = tuple(TableRow(method, (Cell(f"{error:.3f}"),)) for method, error in errors.rows.items())
+    done = f"Generator in {out}: reads {', '.join(parts)}, fitted in {found.fitted.seconds:.0f} s."
+    answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), errors.note)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.importing import import_zoo
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.cli.folders import adapter_folders, check_output_folder
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
-app = typer.Typer(help="Zoos of fine-tuned adapters: build, import.", rich_markup_mode=None)
-app.command("import")(import_zoo)
+app = typer.Typer(help="Zoos of fine-tuned adapters: build one, or import adapters.", rich_markup_mode=None)
 
-
-@app.callback()
-def _group() -> None:
-    """Zoos of fine-tuned adapters: build, import."""
+MODEL_CARDS = "model-cards"
 
 
 @app.command("build")
@@ -35,7 +30,7 @@ def build(
     option: options.SuiteSettings = None,
     backbone: options.BackboneOption = "savanna-cnn",
     group: Annotated[
-        Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
+        Literal["seen", "unseen"], typer.Option("--group", help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
     recipe: Annotated[
         str | None,
@@ -46,11 +41,11 @@ def build(
             "bundled recipe (the default with any of the next five options), or that of the zoo in a folder.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = None,
-    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps per task.")] = None,
+    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept per task.")] = None,
     interval: Annotated[int | None, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step and task.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per step and task.")] = None,
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
@@ -62,15 +57,15 @@ def build(
         typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
     ] = "processes",
     address: Annotated[
-        str, typer.Option("--address", help="Of the Ray cluster, HOST:PORT; local starts one on this machine.")
+        str, typer.Option("--address", help="Address of the Ray cluster, HOST:PORT; local starts one on this machine.")
     ] = "local",
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes.
+    """Fine-tune one adapter per task. After an interruption, the same command resumes.
 
-    A zoo of some of the tasks grows by the others; its files are not touched.
+    With more tasks than the zoo has, the others are added; files of the zoo are not changed.
     """
     check_output_folder(out)
     prepare_torch(threads)
@@ -113,24 +108,18 @@ def build(
     chosen = zoo.plan.recipe or {}
     for text in chosen.get("remarks", []):
         remark(text)
-    if as_json:
-        print_json(
-            {
-                "zoo": str(out),
-                "tasks": len(zoo.tasks),
-                "checkpoints": len(zoo),
-                "resumed_shards": resumed or 0,
-                "validation_accuracy": mean,
-                "finetune": dict(zoo.plan.finetune),
-                "remarks": list(chosen.get("remarks", [])),
-                "fingerprint": zoo.plan.fingerprint,
-            }
-        )
-        return
-    show(
-        f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy "
-        f"{100 * mean:.1f} % on average; {_words(zoo)}."
-    )
+    values = {
+        "zoo": str(out),
+        "tasks": len(zoo.tasks),
+        "checkpoints": len(zoo),
+        "resumed_shards": resumed or 0,
+        "validation_accuracy": mean,
+        "finetune": dict(zoo.plan.finetune),
+        "remarks": list(chosen.get("remarks", [])),
+        "fingerprint": zoo.plan.fingerprint,
+    }
+    done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy {100 * mean:.1f} %"
+    answer(as_json, values, f"{done} on average; {_words(zoo)}.")
 
 
 def _given(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConfig | ChosenRecipe | None:
@@ -167,3 +156,55 @@ def _finished_shards(folder: Path) -> int | None:
     if not (folder / "plan.json").is_file():
         return None
     return len(list((folder / "shards").glob("shard-*.safetensors")))
+
+
+@app.command("import")
+def import_zoo(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
+    ],
+    descriptions: Annotated[
+        str,
+        typer.Option(
+            "--descriptions",
+            metavar=f"CSV|{MODEL_CARDS}",
+            help="Table with the columns task and text or metadata, one row per adapter; or the adapters' README.md.",
+        ),
+    ],
+    out: options.OutOption,
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, help="Rank of the common layout.", show_default="the largest")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Read LoRA adapters that PEFT wrote, of any ranks and targets, into one zoo that a generator is fitted to."""
+    check_output_folder(out)
+    from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
+
+    found = adapter_folders(folders)
+    read = (
+        TaskDescriptions.from_cards(found) if descriptions == MODEL_CARDS else TaskDescriptions.from_csv(descriptions)
+    )
+    with Stages() as stages:
+        zoo = import_adapters(found, read, out, rank=rank, progress=stages(f"import {len(found)} adapters"))
+    report = import_report(zoo)
+    lost = [entry["lost_energy"] for entry in report.values()]
+    ranks = sorted({entry["rank"] for entry in report.values()})
+    config = zoo.plan.adapter
+    values = {
+        "zoo": str(out),
+        "tasks": len(zoo.tasks),
+        "base_model": config.backbone,
+        "rank": config.rank,
+        "modules": len(config.target_modules),
+        "metadata": list(read.schema.names),
+        "adapters": report,
+        "fingerprint": zoo.plan.fingerprint,
+    }
+    answer(
+        as_json,
+        values,
+        f"Zoo in {out}: {len(zoo)} adapters of {config.backbone or 'an unnamed base model'}, of rank "
+        f"{', '.join(map(str, ranks))}, in one layout of rank {config.rank} on {len(config.target_modules)} modules. "
+        f"Lost energy: {100 * sum(lost) / len(lost):.2g} % on average, at most {100 * max(lost):.2g} %.",
+    )

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 def compare(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json.")],
-    a: Annotated[str, typer.Argument(metavar="A", help="A source as the table names it, or the start of its name.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Name of a source in the table, or the start of it.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another source.")],
     split: Annotated[
         str | None,
-        typer.Option("--split", help="seen, unseen or held-out NAME; by default unseen where there is one."),
+        typer.Option("--split", help="seen, unseen or held-out NAME; default: unseen where there is one."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two sources task by task: mean difference A − B with its 95 % interval, wins, losses and ties."""
+    """Compare two sources of a results.json.
+
+    Task by task: the mean difference A − B with its 95 % interval, wins, losses and ties.
+    """
     from wildpdiff.evaluate.results import read_results
     from wildpdiff.report import findings as found
     from wildpdiff.report.wording import count, interval_text, percentage, signed_points
