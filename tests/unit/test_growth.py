@@ -316,6 +316,7 @@ def test_a_refit_is_recommended_for_tasks_of_another_kind(grown: Grown) -> None:
     assert grown.updated.refit == ""
     far = replace(grown.updated, residual=1.01 * UNLIKE * grown.updated.usual)
     assert "refit" in far.refit
+    assert replace(far, residual=1e-5, usual=1e-7).refit == ""
     unknown = replace(grown.updated, unknown=("The habitat 'cave' is new.",))
     assert "cave" in unknown.refit
 

@@ -85,7 +85,7 @@ def measured(settings: Mapping[str, Any], kind: Mapping[str, Any], seed: int, fo
     every = (*earlier, *tasks_of("added", settings["added"], *given))
     unseen = tasks_of("unseen", settings["unseen"], *given)
     backbone = toys.backbone()
-    finetune, task_loss = replace(toys.FINETUNE, **settings["finetune"]), TaskLossConfig(**settings["task_loss"])
+    finetune, task_loss = replace(toys.FINETUNE, **kind.get("finetune", {})), TaskLossConfig(**settings["task_loss"])
     config = GeneratorConfig(parts=tuple(settings["parts"]), task_loss=task_loss)
 
     def training_set(tasks: tuple[toys.ToyTask, ...]) -> TrainingSet:
