@@ -18,13 +18,13 @@ from results_table import fill
 from wildbench.interpolation.interpolation_summary import GROUPS, kept_curve, midpoint_kept, ways_of
 from wildbench.observers.verdict import verdict_sentence
 from wildbench.report.scaling_summary import ScalingPoint, scaling_curves, scaling_sentences
+from wildbench.report.trust import trust_table
 from wildbench.sections import INTERPOLATION, MEMORISATION, PAPER, SCALING
 from wildbench.study_sections import PublishedRow
 from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.evaluate.statistics import Gain
-from wildpdiff.report.tables import trust_table
 from wildpdiff.report.wording import percent, signed_points
 
 SECTIONS = ("paper", "between", "scaling", "memorisation", "trust")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from wildbench.pipeline import PipelineConfig
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig
 from wildpdiff.zoo.steps import FinetuneConfig
 
 SUITE = {"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}

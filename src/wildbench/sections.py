@@ -5,21 +5,18 @@ All are plain values. Accuracies are fractions of 1. Drawing is imported late: r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from wildbench.study_sections import (
     Interpolation,
     PaperRow,
     Scaling,
 )
-from wildpdiff.evaluate.sections import SectionKind
-
-if TYPE_CHECKING:
-    from wildpdiff.report.blocks import PageSection
-    from wildpdiff.report.page import PageInputs
+from wildpdiff.evaluate.results import ResultRow
+from wildpdiff.evaluate.sections import Calibration, SectionKind, TrustSection
 
 
 @dataclass(frozen=True)
@@ -170,18 +167,34 @@ class Picture:
     png: str
 
 
-def _drawn(name: str) -> Callable[[PageInputs], Sequence[PageSection]]:
-    """The pages that a function of :mod:`wildbench.report.pages` draws, imported on first use."""
-
-    def pages(inputs: PageInputs) -> Sequence[PageSection]:
-        found: Sequence[PageSection] = getattr(import_module("wildbench.report.pages"), name)(inputs)
-        return found
-
-    return pages
+def _drawn(name: str, module: str = "wildbench.report.pages") -> Callable[[Any], Any]:
+    """A function of a module that draws, imported on first use."""
+    return lambda inputs: getattr(import_module(module), name)(inputs)
 
 
 EVALUATE, PAPER_STUDY = "wildpdiff evaluate", "wildpdiff reproduce paper"
 
+HELD_OUT: SectionKind[tuple[ResultRow, ...]] = SectionKind(
+    "held_out",
+    tuple[ResultRow, ...],
+    True,
+    "whole groups of tasks held out",
+    "wildpdiff reproduce groups",
+    _drawn("group_pages"),
+    find=lambda results: tuple(row for row in results.rows if row.split.startswith("held-out ")) or None,
+)
+TRUST: SectionKind[TrustSection] = SectionKind(
+    "trust",
+    TrustSection,
+    False,
+    "trust",
+    EVALUATE,
+    _drawn("trust_pages"),
+    _drawn("trust_table", "wildbench.report.trust"),
+)
+CALIBRATION: SectionKind[tuple[Calibration, ...]] = SectionKind(
+    "calibration", tuple[Calibration, ...], True, "calibration", EVALUATE, _drawn("calibration_pages")
+)
 DISTANCES: SectionKind[tuple[ConditionDistance, ...]] = SectionKind(
     "distances",
     tuple[ConditionDistance, ...],
@@ -221,6 +234,8 @@ PICTURES: SectionKind[tuple[Picture, ...]] = SectionKind(
 )
 
 SECTIONS: tuple[SectionKind[Any], ...] = (
+    HELD_OUT,
+    TRUST,
     DISTANCES,
     MEMORISATION,
     LATENT_MAP,
@@ -229,5 +244,6 @@ SECTIONS: tuple[SectionKind[Any], ...] = (
     SCALING,
     PAPER,
     PICTURES,
+    CALIBRATION,
 )
 """In the order of the report."""

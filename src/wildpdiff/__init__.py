@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.fit import GeneratorConfig, fit_generator
     from wildpdiff.generator import Generator
-    from wildpdiff.pipeline import PipelineConfig, run_pipeline
     from wildpdiff.prediction import predict
     from wildpdiff.source import Source
     from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -36,7 +35,6 @@ __all__ = [
     "LoraSpec",
     "MetadataField",
     "MetadataSchema",
-    "PipelineConfig",
     "Source",
     "Suite",
     "Task",
@@ -47,7 +45,6 @@ __all__ = [
     "load_backbone",
     "load_suite",
     "predict",
-    "run_pipeline",
 ]
 
 _MODULES = {
@@ -60,7 +57,6 @@ _MODULES = {
     "LoraSpec": "wildpdiff.backbones.backbone",
     "MetadataField": "wildpdiff.tasks.description",
     "MetadataSchema": "wildpdiff.tasks.description",
-    "PipelineConfig": "wildpdiff.pipeline",
     "Source": "wildpdiff.source",
     "Suite": "wildpdiff.tasks.task",
     "Task": "wildpdiff.tasks.task",
@@ -70,7 +66,6 @@ _MODULES = {
     "load_backbone": "wildpdiff.backbones.registry",
     "load_suite": "wildpdiff.tasks.registry",
     "predict": "wildpdiff.prediction",
-    "run_pipeline": "wildpdiff.pipeline",
 }
 
 

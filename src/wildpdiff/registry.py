@@ -1,9 +1,9 @@
 """Extensions by other installed packages, found by their entry points.
 
 A package adds a method to the comparison, a section to results.json, an observer or a command by an entry point of the
-group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``; a suite that
-needs no files by one of ``wildpdiff.suites``; the constructor of stored backbones of a class of modules by one of
-``wildpdiff.architectures``.
+group ``wildpdiff.methods``, ``wildpdiff.sections``, ``wildpdiff.observers`` or ``wildpdiff.commands``; the reader of
+its runs' folders for ``wildpdiff evaluate --run`` by one of ``wildpdiff.runs``; a suite that needs no files by one of
+``wildpdiff.suites``; the constructor of stored backbones of a class of modules by one of ``wildpdiff.architectures``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from wildpdiff.errors import WildpdiffError
 
-Group = Literal["methods", "sections", "observers", "commands", "suites", "architectures"]
+Group = Literal["methods", "sections", "observers", "commands", "runs", "suites", "architectures"]
 
 
 @cache

@@ -13,11 +13,11 @@ import pytest
 from tiny_world import SUITE, Run, World, refused_run, tiny_backbone
 
 from refusals import refused
+from wildbench.run_folder import kept
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.errors import SchemaVersionError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.generator import Generator
-from wildpdiff.run_folder import kept
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo

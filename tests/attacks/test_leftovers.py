@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tiny_world import SUITE, Run, World
 
+from wildbench.run_folder import RunFolder
 from wildpdiff.cli.folders import check_output_adapters, check_output_artifact, check_output_folder
 from wildpdiff.disk import own_entries, remove_leftovers, write_file, write_folder
-from wildpdiff.run_folder import RunFolder
 
 Copy = Callable[[Path], Path]
 LIMIT = 60.0

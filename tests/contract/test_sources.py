@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from refusals import refused
 from toys import FixedTask
+from wildbench.methods.best_of import BestOfSource
 from wildbench.methods.centred import CentredPretrainedSource
 from wildbench.methods.checkpoints import CheckpointAverageSource, CheckpointNoiseSource, GaussianSource
 from wildbench.methods.column_merge import ColumnMergeConfig, ColumnMergeSource
@@ -31,7 +32,6 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
-from wildpdiff.baselines.best_of import BestOfSource
 from wildpdiff.baselines.constant import FinetunedSource, MeanSource, PretrainedSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource, NearestTaskSource

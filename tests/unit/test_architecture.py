@@ -40,8 +40,6 @@ LAYERS = (
     {"trust", "baselines"},
     {"evaluate"},
     {"report"},
-    {"run_folder"},
-    {"pipeline"},
     {"cli"},
     {"__main__"},
 )

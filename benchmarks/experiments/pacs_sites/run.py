@@ -19,6 +19,8 @@ from typing import Any
 
 import make_sites
 
+from wildbench.pipeline import PipelineConfig, run_pipeline
+from wildbench.run_folder import RunFolder
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.registry import load_backbone, save_backbone
@@ -28,10 +30,8 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig, run_pipeline
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.report.terminal import results_table
-from wildpdiff.run_folder import RunFolder
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.steps import FinetuneConfig
 

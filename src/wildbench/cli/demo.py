@@ -14,7 +14,7 @@ from wildpdiff.cli.options import BackboneOption, JsonOption, OutOption, SeedOpt
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, remark, show
 
 if TYPE_CHECKING:
-    from wildpdiff.pipeline import PipelineConfig
+    from wildbench.pipeline import PipelineConfig
 
 Size = Literal["default", "tiny"]
 SEEN_TASKS = 40
@@ -38,7 +38,7 @@ def demo(
     """
     check_output_folder(out)
     prepare_torch(threads)
-    from wildpdiff.pipeline import run_pipeline
+    from wildbench.pipeline import run_pipeline
     from wildpdiff.records import encode
     from wildpdiff.report.terminal import results_table
 
@@ -72,9 +72,9 @@ def demo(
 
 
 def _config(size: Size, seed: int, seeds: int, backbone: str) -> PipelineConfig:
+    from wildbench.pipeline import PipelineConfig
     from wildbench.presets import tiny_finetune, tiny_generator, tiny_run
     from wildpdiff.autoencoder.fit import AutoencoderConfig
-    from wildpdiff.pipeline import PipelineConfig
 
     if size == "default":
         return PipelineConfig(seed=seed, backbone=backbone, generator_seeds=seeds, seen_tasks=SEEN_TASKS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wildpdiff.cli.evaluate import inputs_of_run
+from wildbench.cli.finished_run import inputs_of_run
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, OutOption, ThreadsOption
 from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
@@ -33,7 +33,7 @@ def groups(
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.evaluate.results import read_results, write_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
     measured = read_results(run / "results.json" if results is None else results)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from wildbench.methods.best_of import CANDIDATES
 from wildbench.methods.few_labels import few_labels, labelled_task
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.best_of import CANDIDATES
 from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wildbench.methods.best_of import BestOfSource
 from wildbench.methods.centred import CentredPretrainedSource
 from wildbench.methods.checkpoints import (
     CheckpointAverageSource,
@@ -21,9 +22,11 @@ from wildbench.methods.merge import TopKMergeSource
 from wildbench.methods.multitask import MultiTaskSource
 from wildbench.methods.pdiff import UnconditionalPDiffSource
 from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
-from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.baselines.material import LabelledData, SeenTasks
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.evaluate.methods import Candidate, MethodInputs
+from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.source import Source
 
 PDIFF = "pdiff"
@@ -75,6 +78,21 @@ class ResearchMethods:
         if inputs.labelled is not None:
             found += labelled_candidates(seen, inputs.generators[0], inputs.labelled, inputs.tasks)
         return found
+
+    def of_samples(
+        self, sampled: Source, backbone: Backbone, labelled: LabelledData | None
+    ) -> list[tuple[Source, SourceInfo]]:
+        """The best of several samples by unlabelled images and by labels, where there are any."""
+        if labelled is None:
+            return []
+        by_images, by_labels = (
+            BestOfSource(sampled, backbone, labelled, by_labels=by_labels) for by_labels in (False, True)
+        )
+        notes = ("the one that is most certain of its images", "the one under which 5 labels are most probable")
+        return [
+            (by_images, SourceInfo(by_images.name, "unlabelled images", None, f"of 8 posterior samples {notes[0]}")),
+            (by_labels, SourceInfo(by_labels.name, "labels", None, f"of 8 posterior samples {notes[1]}")),
+        ]
 
 
 METHODS = ResearchMethods()

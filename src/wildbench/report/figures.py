@@ -25,6 +25,7 @@ from wildbench.report.scaling_summary import ScalingCurve, scaling_curves, scali
 from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, LatentPoint, Memorisation, NoveltyPoint
 from wildbench.study_sections import Interpolation, Scaling
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.sections import Calibration
 from wildpdiff.evaluate.statistics import mean_interval
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, display_label
 from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten
@@ -342,3 +343,45 @@ def _draw_scaling(axes: Axes, curve: ScalingCurve, line: Line) -> None:
             axes.vlines(point.tasks, *np.clip(100 * np.array(point.interval), *GAIN_LIMITS), color=ACCENT, alpha=0.5)
     gains = np.clip([100 * (point.gain or 0.0) for point in known], *GAIN_LIMITS)
     axes.plot([point.tasks for point in known], gains, markersize=4.5, **line)
+
+
+def calibration_lines(results: Results) -> list[Calibration]:
+    """Calibration of pretrained, generated and fine-tuned, on unseen tasks where they were measured."""
+    splits = [entry.split for entry in results.calibration]
+    split = "unseen" if "unseen" in splits else splits[0] if splits else ""
+    chosen = {
+        entry.source: entry
+        for entry in reversed(results.calibration)
+        if entry.split == split and entry.condition in ("own", "none") and entry.bins
+    }
+    return [chosen[source] for source in (PRETRAINED, GENERATED, FINETUNED) if source in chosen]
+
+
+def calibration_figure(results: Results, styles: Mapping[str, SourceStyle]) -> ReportFigure | None:
+    """Reliability diagram (Guo et al. 2017); None where calibration was not measured."""
+    lines = calibration_lines(results)
+    if not lines:
+        return None
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, dashes=(4, 3))
+        entries = {}
+        for entry in lines:
+            style = styles[entry.source]
+            confidence, accuracy, sizes = np.array([(b.confidence, b.accuracy, b.count) for b in entry.bins]).T
+            axes.plot(100 * confidence, 100 * accuracy, color=style.colour, linewidth=1.4)
+            areas = 10 + 60 * sizes / sizes.max()
+            axes.scatter(
+                100 * confidence, 100 * accuracy, s=areas, c=style.colour, marker=style.marker, linewidths=0, zorder=3
+            )
+            entries[f"{entry.source}, error {percentage(entry.error)}"] = marker(style, "own")
+        axes.set_xlabel("confidence, %")
+        axes.set_ylabel("accuracy, %")
+        add_legend(figure, entries)
+
+    text = (
+        f"Accuracy against confidence of all predictions on {lines[0].split} tasks, in 15 bins (areas by size); error "
+        "is the expected calibration error."
+    )
+    return render(Caption("calibration", "Calibration of the probabilities", text), 360, draw)

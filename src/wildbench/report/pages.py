@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from wildbench.interpolation.interpolation_summary import ways_of
 from wildbench.report.figures import (
     alignment_figure,
+    calibration_figure,
     distance_figure,
     interpolation_figure,
     latent_map_figure,
     novelty_figure,
     scaling_figure,
 )
+from wildbench.report.held_out_groups import groups_blocks
 from wildbench.report.section_tables import correlations_table, paper_blocks, picture_rows, spread_table
+from wildbench.report.trust import trust_figure, trust_table
 from wildbench.sections import INTERPOLATION, PAPER, SCALING, SPREAD
 from wildpdiff.report.blocks import Block, PageSection, Text
 from wildpdiff.report.page import PageInputs
@@ -24,15 +27,36 @@ def _page(title: str, blocks: Sequence[Block | None]) -> list[PageSection]:
     return [PageSection(title, present)] if present else []
 
 
+def _heading(inputs: PageInputs) -> str:
+    return next(iter(inputs.headings.values()))
+
+
+def group_pages(inputs: PageInputs) -> list[PageSection]:
+    """Whole groups of tasks held out, suite by suite."""
+    tables = [groups_blocks(own, inputs.styles, inputs.headings[suite]) for suite, own in inputs.suites.items()]
+    return _page("Whole groups held out", [block for blocks in tables for block in blocks])
+
+
+def trust_pages(inputs: PageInputs) -> list[PageSection]:
+    """Trust on unseen tasks, next to the measured gains."""
+    trust = inputs.results.trust
+    return [] if trust is None else _page("Trust", [trust_figure(trust, inputs.styles), trust_table(trust)])
+
+
+def calibration_pages(inputs: PageInputs) -> list[PageSection]:
+    """Reliability of the probabilities."""
+    return _page("Calibration", [calibration_figure(inputs.results, inputs.styles)])
+
+
 def distance_pages(inputs: PageInputs) -> list[PageSection]:
     """Gain against the distance of the description."""
-    figure = distance_figure(inputs.results, inputs.parts, inputs.styles, inputs.heading)
+    figure = distance_figure(inputs.results, inputs.parts, inputs.styles, _heading(inputs))
     return _page("Distance to the seen tasks", [figure])
 
 
 def novelty_pages(inputs: PageInputs) -> list[PageSection]:
     """Accuracy against novelty, the map of the latents, and how far samples vary."""
-    results, styles, heading = inputs.results, inputs.styles, inputs.heading
+    results, styles, heading = inputs.results, inputs.styles, _heading(inputs)
     blocks = [
         novelty_figure(results, styles, heading),
         latent_map_figure(results, styles, heading),

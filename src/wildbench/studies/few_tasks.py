@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.observers.spread import SpreadObserver
+from wildbench.pipeline import RunInputs
+from wildbench.run_folder import Tick, kept
 from wildbench.studies.paper_method import PAPER_METHOD_ONE_TASK, PAPER_METHOD_SEVERAL_TASKS
 from wildbench.studies.paper_rows import PUBLISHED, paper_row
 from wildbench.study_sections import PaperRow
@@ -18,10 +20,8 @@ from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import test_set
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.pipeline import RunInputs
 from wildpdiff.records import encode
 from wildpdiff.rng import numpy_generator
-from wildpdiff.run_folder import Tick, kept
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo

@@ -11,6 +11,7 @@ from wildbench.backbones import pretrain_small_cnn, retrain_neck
 from wildbench.datasets.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
 from wildbench.datasets.panel.altered import divided, with_distractors
 from wildbench.datasets.savanna.suite import SavannaConfig, SavannaSuite
+from wildbench.run_folder import Tick
 from wildbench.studies.groups import task_groups
 from wildbench.studies.variants import VARIANTS, Variant, folder_name
 from wildpdiff.backbones.backbone import Backbone
@@ -18,7 +19,6 @@ from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
-from wildpdiff.run_folder import Tick
 from wildpdiff.tasks.tables import TableSuite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig

@@ -11,11 +11,11 @@ from numpy import ndarray
 
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.report.plain_page import PlainPage, PlainSection, PlainTable, page_html, page_markdown
+from wildbench.trust_summary import TrustSummary, summarise_trust
 from wildpdiff.disk import write_file
 from wildpdiff.evaluate.results import Condition, Results
 from wildpdiff.evaluate.statistics import Difference, Estimate, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accuracy_per_task
-from wildpdiff.evaluate.trust_points import TrustSummary, summarise_trust
 from wildpdiff.report.wording import interval_text, percent, seconds_text, signed_points
 
 UNSEEN = "unseen"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE, classifier_alone
+from wildbench.pipeline import PipelineConfig, RunInputs, prepare
+from wildbench.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildbench.studies.panel import BENCHMARKS, Benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, ShownMethod, write_page
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
@@ -15,13 +17,10 @@ from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.evaluate.trust_points import TrustSection
+from wildpdiff.evaluate.sections import SourceInfo, TrustSection
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
 from wildpdiff.records import encode
-from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, null_progress
+from wildpdiff.report.page import write_report
 from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.recipe import ChosenRecipe

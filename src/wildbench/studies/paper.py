@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.interpolation.interpolation import choose_pairs, description_similarity, gainful_tasks, interpolate
+from wildbench.pipeline import PipelineConfig, RunInputs, prepare
+from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildbench.sections import INTERPOLATION, PAPER
 from wildbench.studies.few_tasks import FewTasksStudy, run_few_tasks
 from wildbench.studies.paper_method import PAPER_METHOD
@@ -25,10 +27,8 @@ from wildpdiff.evaluate.score import test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
 from wildpdiff.records import encode
-from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
+from wildpdiff.report.page import write_report
 from wildpdiff.source import RenamedSource
 from wildpdiff.zoo.training_set import TrainingSet
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from wildbench.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildbench.sections import SCALING
 from wildbench.studies.grid import FEWEST_TASKS, Diversity, StudyInputs, TaskDraws, fit_sources
 from wildbench.study_sections import Scaling, ScalingCell
@@ -24,9 +25,8 @@ from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import decode, encode
-from wildpdiff.report.html import write_report
+from wildpdiff.report.page import write_report
 from wildpdiff.rng import sub_seed
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.build import build_zoo

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains
+from wildbench.pipeline import PipelineConfig
+from wildbench.run_folder import RunFolder, Tick
 from wildbench.studies.grid import StudyInputs
 from wildbench.studies.groups import (
     HeldOutGroup,
@@ -20,12 +23,9 @@ from wildbench.studies.groups import (
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.generator import Generator
-from wildpdiff.pipeline import PipelineConfig
 from wildpdiff.records import decode, encode
-from wildpdiff.run_folder import RunFolder, Tick
 from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wildbench.run_folder import Reporter, RunFolder, null_progress
 from wildbench.studies.variant_targets import Target, judge_variants
 from wildbench.studies.variants import BASE, EXTRAPOLATION, VARIANT_NAMES, VariantsConfig, folder_name, measure_variant
 from wildpdiff.disk import write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
-from wildpdiff.evaluate.trust_points import TrustSection
-from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, null_progress
+from wildpdiff.evaluate.sections import TrustSection
+from wildpdiff.report.page import write_report
 
 
 @dataclass(frozen=True)

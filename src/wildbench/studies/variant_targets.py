@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildbench.trust_summary import summarise_trust, summarise_worlds
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.sections import TrustPoint
 from wildpdiff.evaluate.statistics import Estimate, recovered_gain
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, summarise_trust, summarise_worlds
 from wildpdiff.report.findings import SplitFindings, findings
 from wildpdiff.report.wording import (
     count,

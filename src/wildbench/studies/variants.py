@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.methods.few_labels import FewLabelsSource
+from wildbench.pipeline import PipelineConfig, RunInputs, prepare
+from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildbench.studies.grid import StudyInputs
 from wildbench.studies.groups import REGION
 from wildbench.studies.variant_groups import GroupsStudy, measure_groups
@@ -25,12 +27,9 @@ from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceInfo
-from wildpdiff.evaluate.trust_points import TrustSection
-from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
-from wildpdiff.report.html import write_report
+from wildpdiff.evaluate.sections import SourceInfo, TrustSection
+from wildpdiff.report.page import write_report
 from wildpdiff.report.wording import count
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo

@@ -9,7 +9,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -68,13 +68,8 @@ def pretrain(
         "parameters": sum(value.numel() for value in backbone.module.parameters()),
         **measured,
     }
-    if as_json:
-        print_json(values)
-        return
-    show(
-        f"Backbone {backbone.name} in {out}: {values['parameters']} parameters, {values['classes']} classes, weights "
-        f"{backbone.backbone_hash[:12]}."
-    )
+    what = f"{values['parameters']} parameters, {values['classes']} classes, weights {backbone.backbone_hash[:12]}"
+    answer(as_json, values, f"Backbone {backbone.name} in {out}: {what}.")
 
 
 def _savanna_cnn(

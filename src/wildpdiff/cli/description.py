@@ -134,16 +134,13 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
         DescriptionError: an unknown metadata key, a value that is no number, or nothing that the generator can read.
     """
     from wildpdiff.cli.terminal import remark
-    from wildpdiff.conditions.metadata import MetadataEncoder
     from wildpdiff.prediction import find_images
     from wildpdiff.tasks.description import Description
     from wildpdiff.tasks.image_files import read_images
 
-    metadata = parts.get("metadata") or None
-    if metadata is not None:
-        for encoder in generator.conditions.encoders:
-            if isinstance(encoder, MetadataEncoder):
-                metadata = encoder.schema.check(metadata, open_categories=True)
+    metadata, encoder = parts.get("metadata") or None, generator.conditions.metadata_encoder
+    if metadata is not None and encoder is not None:
+        metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
         key: read_images(find_images(parts[key]), generator.backbone.image_size)
         for key in ("backgrounds", "examples")

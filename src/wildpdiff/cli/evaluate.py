@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, recorded_command, show
-from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, recorded_command
+from wildpdiff.errors import DataError
+from wildpdiff.registry import registered
 
 if TYPE_CHECKING:
     from wildpdiff.evaluate.comparison import Comparison
@@ -71,7 +72,7 @@ def evaluate(
     from wildpdiff.evaluate.methods import check_method_settings
     from wildpdiff.evaluate.provenance import provenance
     from wildpdiff.evaluate.results import write_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
     check_method_settings(settings)
@@ -86,7 +87,10 @@ def evaluate(
             "-o, or leave out --run."
         )
     if run is not None:
-        inputs = inputs_of_run(run)
+        readers = registered("runs")
+        if not readers:
+            raise DataError("No installed package reads the folder of a run. Give --zoo and --generator.")
+        inputs = next(iter(readers.values()))(run)
     elif zoo is None or not generator:
         raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
     else:
@@ -95,7 +99,7 @@ def evaluate(
         generators = [options.open_generator(path, loaded, clip) for path in generator]
         zoos = (options.open_zoo(zoo), None if reference is None else options.open_zoo(reference))
         parts = Comparison(opened, loaded, *zoos, generators, options.suite_settings(suite, option))
-        inputs = EvaluationInputs(_checked(parts, generator), seed, ())
+        inputs = EvaluationInputs(checked(parts, generator), seed, ())
     comparison = replace(
         inputs.comparison,
         baselines=baselines,
@@ -111,11 +115,9 @@ def evaluate(
         write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
-    if as_json:
-        print_json({"results": str(out / "results.json"), "report": str(files.page), **results.to_json()})
-        return
-    show(results_table(results))
-    show(f"\nResults: {out / 'results.json'}\nReport: {files.page}")
+    values = {"results": str(out / "results.json"), "report": str(files.page), **results.to_json()}
+    written = f"\nResults: {out / 'results.json'}\nReport: {files.page}"
+    answer(as_json, values, results_table(results), written)
 
 
 @dataclass(frozen=True)
@@ -127,66 +129,7 @@ class EvaluationInputs:
     stages: tuple[Stage, ...]
 
 
-def inputs_of_run(run: Path) -> EvaluationInputs:
-    """Everything from the folder of a demo.
-
-    Raises:
-        ArtifactError: the folder holds no finished run.
-    """
-    from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.pipeline import SEED_STEP
-    from wildpdiff.run_folder import RunFolder
-    from wildpdiff.tasks.registry import load_suite
-    from wildpdiff.zoo.features import FeatureCache
-
-    path = run / "run.json"
-    if not path.is_file():
-        raise ArtifactError(f"{run} holds no run: run.json is missing. Give the folder of a demo.")
-    settings = _run_settings(path)
-    # Next to a generator may lie its backbone, in generator-N-backbone.
-    found = (path for path in run.glob("generator-*") if path.name.removeprefix("generator-").isdigit())
-    generators = sorted(found, key=lambda path: int(path.name.removeprefix("generator-")))
-    if len(generators) < settings["generator_seeds"] or not (run / "zoo").is_dir():
-        raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to finish it, then evaluate.")
-    backbone = load_backbone(settings["backbone"])
-    known = {"seed": settings["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
-    suite = load_suite(settings["suite"], **{**known, **settings["suite_options"]})
-    reference = run / "reference"
-    zoo = options.open_zoo(run / "zoo")
-    opened = [options.open_generator(path, backbone, None) for path in generators]
-    features = FeatureCache(backbone, suite.tasks("seen"))
-    zoos = (zoo, options.open_zoo(reference) if reference.is_dir() else None)
-    comparison = _checked(Comparison(suite, backbone, *zoos, opened, settings["suite_options"], features), generators)
-    seeds = [generator.training.get("seed") for generator in opened]
-    wanted = [settings["seed"] + SEED_STEP * number for number in range(len(seeds))]
-    if zoo.plan.seed != settings["seed"] or seeds != wanted:
-        raise ArtifactError(
-            f"{path} has the seed {settings['seed']}; the zoo next to it has {zoo.plan.seed} and the generators "
-            f"{', '.join(map(str, seeds))}. They do not belong together: restore the file, or run the demo again."
-        )
-    # Without those of the run's own evaluation and page.
-    stages = tuple(stage for stage in RunFolder(run).stages if stage.name not in ("evaluate", "report"))
-    return EvaluationInputs(comparison, settings["seed"], stages)
-
-
-def _run_settings(path: Path) -> dict[str, Any]:
-    """The settings in a run.json; raises :class:`ArtifactError` where one is missing or of another kind."""
-    from wildpdiff.disk import read_json
-
-    settings = read_json(path, finite=True)
-    kinds = {"suite": str, "suite_options": dict, "backbone": str, "seed": int, "generator_seeds": int}
-    found = settings if isinstance(settings, dict) else {}
-    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
-    if wrong or not 0 <= settings["seed"] < 2**63 or settings["generator_seeds"] < 1:
-        raise ArtifactError(
-            f"{path} is not that of a demo: {wrong[0] if wrong else 'a number'!r} is missing or of a wrong kind. "
-            "Restore it, or give the folder of a demo."
-        )
-    return dict(settings)
-
-
-def _checked(comparison: Comparison, folders: Sequence[Path]) -> Comparison:
+def checked(comparison: Comparison, folders: Sequence[Path]) -> Comparison:
     """The comparison with the generators' models of trust, if all have one.
 
     Raises:

@@ -11,8 +11,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.importing import fit_imported_zoo
-from wildpdiff.cli.terminal import Stages, cross_validation_table, prepare_torch, print_json, remark, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, print_json, remark, show, show_cross_validation
 from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DescriptionError, WildpdiffError
 from wildpdiff.records import decode, encode
@@ -75,7 +74,7 @@ def fit(
         settings = _settings(config, parts, steps, None)
         if parts is None and config is None:
             settings = replace(settings, parts=("metadata", "text"))
-        return fit_imported_zoo(out, opened_zoo, settings, seed, as_json)
+        return _fit_imported(out, opened_zoo, settings, seed, as_json)
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
@@ -96,27 +95,15 @@ def fit(
         generator = _unfinished(out, loaded, settings, seed, opened_zoo, reader) if trust else None
         if generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
-            fitted = fit_generator(
-                training_set,
-                settings,
-                seed=seed,
-                progress=tick,
-                store=store,
-            )
+            fitted = fit_generator(training_set, settings, seed=seed, progress=tick, store=store)
             generator, measured = fitted.generator, _measured(fitted)
             generator.save_pretrained(out)
         else:
             remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; resuming.")
         calibrated = trust and can_calibrate(generator, opened_zoo)
         if calibrated:
-            model = calibrate_generator(
-                generator,
-                training_set,
-                settings,
-                seed=seed,
-                progress=stages("calibrate trust on held-out seen tasks"),
-                store=store,
-            )
+            tick = stages("calibrate trust on held-out seen tasks")
+            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
     _report(out, generator, calibrated, measured, as_json)
@@ -126,18 +113,16 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
     table, posterior = generator.cross_validation, generator.posterior
     if as_json:
-        print_json(
-            {
-                "generator": str(out),
-                "fingerprint": generator.fingerprint,
-                "parts": parts,
-                "latent_size": size,
-                "trust": trust,
-                "cross_validation": None if table is None else encode(table),
-                "posterior": None if posterior is None else asdict(posterior.summary),
-                **measured,
-            }
-        )
+        values = {
+            "generator": str(out),
+            "fingerprint": generator.fingerprint,
+            "parts": parts,
+            "latent_size": size,
+            "trust": trust,
+            "cross_validation": None if table is None else encode(table),
+            "posterior": None if posterior is None else asdict(posterior.summary),
+        }
+        print_json(values | measured)
         return
     coded = ""
     if generator.mean is None:  # only then do samples pass the autoencoder
@@ -151,8 +136,7 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
             "unknown quality. Fine-tune more tasks."
         )
     if table is not None:
-        show(cross_validation_table(table))
-        show(table.verdict)
+        show_cross_validation(table)
     if posterior is not None:
         show(posterior.reason)
 
@@ -211,3 +195,29 @@ def _merged(defaults: Any, given: Any) -> Any:
     if not isinstance(given, dict) or not isinstance(defaults, dict):
         return given
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
+
+
+def _fit_imported(out: Path, zoo: Zoo, settings: GeneratorConfig, seed: int, as_json: bool) -> None:
+    """Fit a generator to an imported zoo, write it and show its errors on held-out tasks."""
+    from wildpdiff.imported import fit_imported
+    from wildpdiff.report.blocks import Cell, DataTable, TableRow
+    from wildpdiff.report.terminal import terminal_table
+
+    with Stages() as stages:
+        found = fit_imported(zoo, settings, seed=seed, progress=stages(f"fit a generator to {len(zoo)} adapters"))
+    generator, errors = found.generator, found.errors
+    generator.save_pretrained(out)
+    parts = list(generator.conditions.parts)
+    values = {
+        "generator": str(out),
+        "fingerprint": generator.fingerprint,
+        "parts": parts,
+        "trust": False,
+        "leave_one_out": dict(errors.rows),
+        "note": errors.note,
+        "seconds": round(found.fitted.seconds, 3),
+    }
+    columns = (f"held-out tasks ({errors.tasks})", "relative squared error of ΔW")
+    rows = tuple(TableRow(method, (Cell(f"{error:.3f}"),)) for method, error in errors.rows.items())
+    done = f"Generator in {out}: reads {', '.join(parts)}, fitted in {found.fitted.seconds:.0f} s."
+    answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), errors.note)

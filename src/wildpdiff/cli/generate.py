@@ -1,4 +1,4 @@
-"""``wildpdiff generate``: adapters from a description."""
+"""``wildpdiff generate`` and ``wildpdiff trust``: adapters from a description, and how far one may be relied on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,13 +21,14 @@ from wildpdiff.cli.description import (
     TaskQuery,
 )
 from wildpdiff.cli.folders import check_output_adapters
-from wildpdiff.cli.terminal import print_json, show
+from wildpdiff.cli.terminal import answer
 from wildpdiff.errors import DescriptionError
 
 if TYPE_CHECKING:
+    from rich.panel import Panel
+
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.generator import Generator
-    from wildpdiff.tasks.description import Description
     from wildpdiff.trust.model import TrustModel
     from wildpdiff.trust.report import TrustReport
 
@@ -39,6 +40,11 @@ MinTrustOption = Annotated[
         help="Minimum trust, else the pretrained model's adapter is written; auto is the calibrated threshold.",
     ),
 ]
+
+WIDTH = 30
+"""Characters of the gauge that shows trust."""
+
+MOST_REASONS = 5
 
 
 def generate(
@@ -68,7 +74,7 @@ def generate(
 ) -> None:
     """Generate adapters for the task that is described: one PEFT folder, or one per sample below the folder."""
     check_output_adapters(out, n)
-    least = least_trust(min_trust)
+    least = _least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
     query = TaskQuery.of(description, given, (suite, option, task))
 
@@ -81,13 +87,13 @@ def generate(
     times.append(time.perf_counter())
     loaded = _drawing(loaded, n > 1 if sample is None else sample)
     adapters = loaded.sample(described, n, seed)
-    check_logits(loaded, adapters)
+    _check_logits(loaded, adapters)
     times.append(time.perf_counter())
     report = None
-    if least is not None or (generator / "trust" / "manifest.json").is_file():
-        model = trust_of(generator, loaded)
-        report = model.assess(adapters, described, min_trust=least if isinstance(least, float) else None)
-        adapters = [_trusted(model, adapter, described, report) for adapter in adapters]
+    if min_trust is not None or (generator / "trust" / "manifest.json").is_file():
+        model = _trust_of(generator, loaded)
+        report = model.assess(adapters, described, min_trust=least)
+        adapters = [model.delivered(adapter, described, report) for adapter in adapters]
         times.append(time.perf_counter())
     folders = _write(adapters, out)
     times.append(time.perf_counter())
@@ -95,36 +101,35 @@ def generate(
     stages = ("load", "condition", "sample_and_decode", *(() if report is None else ("trust",)), "write")
     seconds = {name: round(end - start, 4) for name, (start, end) in zip(stages, pairwise(times), strict=True)}
     used = [part for part in described.parts if part in loaded.conditions.parts]
-    if as_json:
-        print_json(
-            {
-                "adapters": [str(folder) for folder in folders],
-                "generator": fingerprint,
-                "parts": used,
-                "seed": seed,
-                "drawn": "samples" if loaded.stochastic else "estimate",
-                "made_of": None if loaded.cross_validation is None else loaded.cross_validation.composition,
-                "parameters": adapters[0].size,
-                "seconds": seconds,
-                **({} if report is None else {"trust": report.to_json()}),
-            }
-        )
-        return
     kind = "posterior sample" if loaded.stochastic else "estimate"
     what = f"{n} adapters ({kind}s) below {out}" if n > 1 else f"Adapter ({kind}) in {out}"
     took = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in seconds.items())
-    show(f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {took}.")
+    values = {
+        "adapters": [str(folder) for folder in folders],
+        "generator": fingerprint,
+        "parts": used,
+        "seed": seed,
+        "drawn": "samples" if loaded.stochastic else "estimate",
+        "made_of": None if loaded.cross_validation is None else loaded.cross_validation.composition,
+        "parameters": adapters[0].size,
+        "seconds": seconds,
+        **({} if report is None else {"trust": report.to_json()}),
+    }
+    done = f"{what}: {adapters[0].size} parameters, from {', '.join(used)}. Seconds: {took}."
+    answer(as_json, values, done, *_reliability(loaded, report))
+
+
+def _reliability(generator: Generator, report: TrustReport | None) -> list[str]:
+    """What is known of the adapters that were written, as sentences."""
     if report is not None:
-        show(report.recommendation)
-        if not report.use_generated:
-            show(
-                "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "
-                "generated one."
-            )
-    elif loaded.cross_validation is not None:
-        show(loaded.cross_validation.verdict)
-    elif "leave_one_out" in loaded.training:
-        show(loaded.training["leave_one_out"]["note"])
+        kept = (
+            "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "
+            "generated one."
+        )
+        return [report.recommendation, *([] if report.use_generated else [kept])]
+    if generator.cross_validation is not None:
+        return [generator.cross_validation.verdict]
+    return [generator.training["leave_one_out"]["note"]] if "leave_one_out" in generator.training else []
 
 
 def _drawing(generator: Generator, samples: bool) -> Generator:
@@ -139,27 +144,25 @@ def _drawing(generator: Generator, samples: bool) -> Generator:
     return generator.with_sampling(draw="posterior")
 
 
-def check_logits(generator: Generator, adapters: list[Adapter]) -> None:
+def _check_logits(generator: Generator, adapters: list[Adapter]) -> None:
     """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
     import numpy as np
 
     from wildpdiff.backbones.backbone import finite_logits
 
     backbone = generator.backbone
-    if not backbone.runs:
-        for adapter in adapters:
-            adapter.check_finite()
-        return
-    grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
     for adapter in adapters:
         adapter.check_finite()
-        finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
+    if backbone.runs:
+        grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
+        for adapter in adapters:
+            finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
-def least_trust(text: str | None) -> float | Literal["auto"] | None:
-    """The threshold that was typed; raises :class:`DescriptionError` unless it is a probability or ``auto``."""
+def _least_trust(text: str | None) -> float | None:
+    """The threshold that was typed; None is that of the calibration. Raises :class:`DescriptionError`."""
     if text is None or text == "auto":
-        return "auto" if text else None
+        return None
     try:
         value = float(text)
     except ValueError:
@@ -169,20 +172,10 @@ def least_trust(text: str | None) -> float | Literal["auto"] | None:
     return value
 
 
-def trust_of(folder: Path, generator: Generator) -> TrustModel:
-    """The model of trust in a generator's folder; raises :class:`ArtifactError` where there is none."""
+def _trust_of(folder: Path, generator: Generator) -> TrustModel:
     from wildpdiff.trust.model import TrustModel
 
     return TrustModel.of_generator(folder, generator.backbone, generator.fingerprint)
-
-
-def _trusted(model: TrustModel, adapter: Adapter, described: Description, report: TrustReport) -> Adapter:
-    """The adapter with its trust in the provenance, or the pretrained model's where trust is too low."""
-    from wildpdiff.trust.model import with_trust
-
-    if report.use_generated:
-        return with_trust(adapter, report)
-    return model.fallback(report, described, int(adapter.provenance["seed"]))
 
 
 def _write(adapters: list[Adapter], out: Path) -> list[Path]:
@@ -198,3 +191,55 @@ def _write(adapters: list[Adapter], out: Path) -> list[Path]:
 
     write_folder(out, fill)
     return [out / name for name in names]
+
+
+def trust(
+    generator: options.GeneratorArgument,
+    description: DescriptionOption = None,
+    metadata: MetadataOption = None,
+    backgrounds: BackgroundsOption = None,
+    examples: ExamplesOption = None,
+    suite: OfSuiteOption = None,
+    option: options.SuiteSettings = None,
+    task: OfTaskOption = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters that are assessed.")] = 4,
+    seed: options.SeedOption = 0,
+    min_trust: MinTrustOption = None,
+    backbone: options.GeneratorBackboneOption = None,
+    clip: options.ClipOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
+    least = _least_trust(min_trust)
+    given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
+    query = TaskQuery.of(description, given, (suite, option, task))
+    loaded = options.open_generator(generator, backbone, clip)
+    described = query.description(loaded)
+    adapters = loaded.sample(described, n, seed)
+    _check_logits(loaded, adapters)
+    report = _trust_of(generator, loaded).assess(adapters, described, min_trust=least)
+    answer(as_json, report.to_json(), _panel(report))
+
+
+def _panel(report: TrustReport) -> Panel:
+    """Trust as a gauge with its threshold, the gain with its interval, the reasons, and what to do."""
+    from rich.panel import Panel
+    from rich.text import Text
+
+    colour = "green" if report.use_generated else "yellow"
+    filled = round(WIDTH * report.trust)
+    lines = Text.assemble(
+        "trust  ",
+        ("━" * filled, colour),
+        ("─" * (WIDTH - filled), "dim"),
+        (f"  {report.trust:.2f}", f"bold {colour}"),
+        (f"   least {report.min_trust:.2f}\n", "dim"),
+        f"gain   {report.gain:+.1f} points",
+        (f"   90 % interval {report.low:+.1f} to {report.high:+.1f}\n\n", "dim"),
+        *(f"· {reason}\n" for reason in report.reasons[:MOST_REASONS]),
+        (f"\n{report.recommendation}", "bold"),
+    )
+    seen = {"description": "from the description alone"}.get(
+        report.basis, f"from the description and the {report.basis}"
+    )
+    return Panel(lines, title="Trust", subtitle=seen, border_style=colour, width=100, padding=(1, 2))

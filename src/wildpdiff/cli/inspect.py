@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.cli.options import JsonOption
-from wildpdiff.cli.terminal import cross_validation_table, print_json, show
+from wildpdiff.cli.terminal import print_json, show, show_cross_validation
 from wildpdiff.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ def inspect(
         from wildpdiff.conditional_mean.score_table import CrossValidation
         from wildpdiff.records import decode
 
-        scores = decode(CrossValidation, table, str(path))
         show("")
-        show(cross_validation_table(scores))
-        show(scores.verdict)
+        show_cross_validation(decode(CrossValidation, table, str(path)))
 
 
 def _show(values: Mapping[str, Any], indent: int = 0) -> None:

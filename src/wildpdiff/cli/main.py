@@ -14,16 +14,13 @@ import typer
 
 from wildpdiff.cli import (
     backbone,
-    compare,
     evaluate,
     fit,
     generate,
     inspect,
     predict,
     refine,
-    report,
     suite,
-    trust,
     zoo,
 )
 from wildpdiff.cli.terminal import remark, remember_command
@@ -48,17 +45,17 @@ app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
 app.command(short_help="Refine an adapter on a few labelled images.")(refine.refine)
-app.command(short_help="Predict whether an adapter beats the pretrained model.")(trust.trust)
+app.command(short_help="Predict whether an adapter beats the pretrained model.")(generate.trust)
 app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.command(short_help="Compare two sources of a results.json.")(compare.compare)
 app.command(short_help="Show the contents of an adapter, generator, zoo…")(inspect.inspect)
-app.command(short_help="Draw the report of a results.json.")(report.report)
 for _name, _added in registered("commands").items():
+    _app, _, _verb = _name.rpartition(" ")  # "suite export" is a verb of the group "suite"
     if isinstance(_added, typer.Typer):
         app.add_typer(_added, name=_name)
     else:
-        app.command(_name, short_help=(_added.__doc__ or "").split("\n")[0])(_added)
+        _short = (_added.__doc__ or "").split("\n")[0]
+        {"": app, "suite": suite.app}[_app].command(_verb, short_help=_short)(_added)
 
 
 def _version(wanted: bool) -> bool:

@@ -160,16 +160,10 @@ def open_zoo(folder: Path) -> Zoo:
 
 
 def image_reader(clip: Path | None) -> Featuriser | None:
-    """CLIP from a local folder, or None: the backbone reads the images.
-
-    Raises:
-        ArtifactError: transformers is not installed, or the folder holds no CLIP model.
-    """
-    if clip is None:
-        return None
+    """CLIP from a local folder, or None: the backbone reads the images. Raises as :class:`ClipFeaturiser`."""
     from wildpdiff.conditions.clip import ClipFeaturiser
 
-    return ClipFeaturiser(clip)
+    return None if clip is None else ClipFeaturiser(clip)
 
 
 def open_generator(folder: Path, backbone: str | Backbone | None, clip: Path | None) -> Generator:

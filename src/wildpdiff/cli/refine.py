@@ -12,7 +12,7 @@ import typer
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import adapter_folders, check_output_adapters
 from wildpdiff.cli.predict import backbone_of
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
@@ -101,11 +101,10 @@ def refine(
         **{key: refined.adapter.provenance[key] for key in ("labels", "steps", "prior")},
         "seconds": seconds,
     }
-    if as_json:
-        print_json(values)
-        return
-    show(f"Adapter in {out}: refined from the {_words(refined.start)} on {values['labels']} labels in {seconds:.1f} s.")
-    _remarks(refined, known is not None, bool(more))
+    start, labels = _words(refined.start), values["labels"]
+    answer(as_json, values, f"Adapter in {out}: refined from the {start} on {labels} labels in {seconds:.1f} s.")
+    if not as_json:
+        _remarks(refined, known is not None, bool(more))
 
 
 def _model(

@@ -1,20 +1,19 @@
-"""``wildpdiff suite``: suites of tasks, their contents, and their export as files."""
+"""``wildpdiff suite``: suites of tasks and their contents."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.folders import check_output_file, check_output_folder
-from wildpdiff.cli.terminal import Stages, print_json, show
-from wildpdiff.errors import DataError
+from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
-    from wildpdiff.tasks.task import Group, Suite, Task
+    from wildpdiff.tasks.task import Suite, Task
 
 app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
 
@@ -33,11 +32,8 @@ def ls(as_json: options.JsonOption = False) -> None:
     from wildpdiff.tasks.registry import suite_providers
 
     kinds = {name: provider.summary for name, provider in suite_providers().items()} | KINDS
-    if as_json:
-        print_json([{"suite": name, "what": what} for name, what in kinds.items()])
-        return
-    for name, what in kinds.items():
-        show(f"{name:<10} {what}")
+    rows = [{"suite": name, "what": what} for name, what in kinds.items()]
+    answer(as_json, rows, *(f"{name:<10} {what}" for name, what in kinds.items()))
 
 
 @app.command("show")
@@ -54,16 +50,11 @@ def show_suite(
         check_output_file(image)
     opened = options.open_suite(suite, option, seed=seed)
     chosen = None if task is None else options.find_task(opened, task)
-    if image is not None:
-        _write_sheet(opened, chosen, image)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
+        _write_sheet(opened, chosen, image)
         values["image"] = str(image)
-    if as_json:
-        print_json(values)
-        return
-    for key, value in values.items():
-        show(f"{key + ':':<13}{_line(value)}")
+    answer(as_json, values, *(f"{key + ':':<13}{_line(value)}" for key, value in values.items()))
 
 
 def _line(value: Any) -> str:
@@ -114,35 +105,3 @@ def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(contact_sheet(suite, None if task is None else [task])).save(stream, "PNG")
     write_file(path, stream.getvalue())
-
-
-@app.command("export")
-def export(
-    suite: SuiteArgument,
-    out: options.OutOption,
-    group: Annotated[
-        Literal["pretraining", "seen", "unseen"] | None,
-        typer.Option("--group", help="Only these tasks; seen and unseen by default."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks of each group.")] = None,
-    option: options.SuiteSettings = None,
-    seed: options.SeedOption = 0,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
-    check_output_folder(out)
-    from wildpdiff.tasks.registry import suite_providers
-
-    opened, provider = options.open_suite(suite, option, seed=seed), suite_providers().get(suite)
-    if provider is None:
-        names = ", ".join(suite_providers()) or "none is installed"
-        raise DataError(f"{suite} is made of files already; only registered suites can be exported ({names}).")
-    groups: tuple[Group, ...] = (group,) if group is not None else ("seen", "unseen")
-    tasks = [task for name in groups for task in opened.tasks(name)[:limit]]
-    with Stages() as stages:
-        stages(f"write the images of {len(tasks)} tasks")
-        provider.export(opened, tasks, out)
-    if as_json:
-        print_json({"folder": str(out), "tasks": [task.name for task in tasks], "table": str(out / "images.csv")})
-        return
-    show(f"{len(tasks)} tasks in {out}: images, annotations.json (COCO Camera Traps) and images.csv")

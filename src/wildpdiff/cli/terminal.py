@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress, TaskID
     from rich.segment import Segment
-    from rich.table import Table
 
     from wildpdiff.conditional_mean.score_table import CrossValidation
 
@@ -56,27 +55,27 @@ def show(result: RenderableType) -> None:
     console.print(_Visible(result))
 
 
+def answer(as_json: bool, values: Any, *results: RenderableType) -> None:
+    """The result of a verb: its values as JSON, or texts and tables for people."""
+    if as_json:
+        print_json(values)
+        return
+    for result in results:
+        show(result)
+
+
+def show_cross_validation(scores: CrossValidation) -> None:
+    """A generator's delivered estimate next to its alternatives, on held-out seen tasks, and the verdict."""
+    from wildpdiff.report.tables import cross_validation_table
+    from wildpdiff.report.terminal import terminal_table
+
+    show(terminal_table(cross_validation_table(scores, f"Held-out seen tasks ({scores.tasks})")))
+    show(scores.verdict)
+
+
 def remark(text: str) -> None:
     """Print a sentence next to the result, on stderr."""
     typer.echo(visible(text), err=True)
-
-
-def cross_validation_table(scores: CrossValidation) -> Table:
-    """A generator's cross-validation: its delivered estimate next to every alternative."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(f"held-out seen tasks ({scores.tasks})")
-    for name in ("accuracy, %", "generated − it, points", "weight, %"):
-        table.add_column(name, justify="right")
-    for row in scores.rows:
-        delivered = row.weight is None
-        lead = "" if delivered else f"{row.lead:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-        weight = f"{100 * row.weight:.0f}" if row.weight else ""
-        style = "bold" if delivered else ""
-        table.add_row(*(Text(cell, style) for cell in (row.method, f"{row.accuracy:.1f}", lead, weight)))
-    return table
 
 
 _arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
@@ -156,7 +155,7 @@ def duration(seconds: float) -> str:
 class Stages:
     """Stages as they run, with the time left: bars on a terminal, elsewhere a line at the start and now and then.
 
-    An instance is a :data:`wildpdiff.run_folder.Reporter`.
+    Called with the name of a stage as it starts, it returns the progress callback (done, in all) of the stage.
     """
 
     def __init__(self) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.importing import import_zoo
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show
+from wildpdiff.cli.folders import adapter_folders, check_output_folder
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,12 +19,8 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.store import Zoo
 
 app = typer.Typer(help="Zoos of fine-tuned adapters: build one, or import adapters.", rich_markup_mode=None)
-app.command("import")(import_zoo)
 
-
-@app.callback()
-def _group() -> None:
-    """Zoos of fine-tuned adapters: build, import."""
+MODEL_CARDS = "model-cards"
 
 
 @app.command("build")
@@ -105,24 +100,18 @@ def build(
     chosen = zoo.plan.recipe or {}
     for text in chosen.get("remarks", []):
         remark(text)
-    if as_json:
-        print_json(
-            {
-                "zoo": str(out),
-                "tasks": len(zoo.tasks),
-                "checkpoints": len(zoo),
-                "resumed_shards": resumed or 0,
-                "validation_accuracy": mean,
-                "finetune": dict(zoo.plan.finetune),
-                "remarks": list(chosen.get("remarks", [])),
-                "fingerprint": zoo.plan.fingerprint,
-            }
-        )
-        return
-    show(
-        f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy "
-        f"{100 * mean:.1f} % on average; {_words(zoo)}."
-    )
+    values = {
+        "zoo": str(out),
+        "tasks": len(zoo.tasks),
+        "checkpoints": len(zoo),
+        "resumed_shards": resumed or 0,
+        "validation_accuracy": mean,
+        "finetune": dict(zoo.plan.finetune),
+        "remarks": list(chosen.get("remarks", [])),
+        "fingerprint": zoo.plan.fingerprint,
+    }
+    done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy {100 * mean:.1f} %"
+    answer(as_json, values, f"{done} on average; {_words(zoo)}.")
 
 
 def _given(recipe: str | None, settings: Mapping[str, Any]) -> FinetuneConfig | ChosenRecipe | None:
@@ -159,3 +148,55 @@ def _finished_shards(folder: Path) -> int | None:
     if not (folder / "plan.json").is_file():
         return None
     return len(list((folder / "shards").glob("shard-*.safetensors")))
+
+
+@app.command("import")
+def import_zoo(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
+    ],
+    descriptions: Annotated[
+        str,
+        typer.Option(
+            "--descriptions",
+            metavar=f"CSV|{MODEL_CARDS}",
+            help="Table with the columns task and text or metadata, one row per adapter; or the adapters' README.md.",
+        ),
+    ],
+    out: options.OutOption,
+    rank: Annotated[
+        int | None, typer.Option("--rank", min=1, help="Rank of the common layout.", show_default="the largest")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Read LoRA adapters that PEFT wrote, of any ranks and targets, into one zoo that a generator is fitted to."""
+    check_output_folder(out)
+    from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
+
+    found = adapter_folders(folders)
+    read = (
+        TaskDescriptions.from_cards(found) if descriptions == MODEL_CARDS else TaskDescriptions.from_csv(descriptions)
+    )
+    with Stages() as stages:
+        zoo = import_adapters(found, read, out, rank=rank, progress=stages(f"import {len(found)} adapters"))
+    report = import_report(zoo)
+    lost = [entry["lost_energy"] for entry in report.values()]
+    ranks = sorted({entry["rank"] for entry in report.values()})
+    config = zoo.plan.adapter
+    values = {
+        "zoo": str(out),
+        "tasks": len(zoo.tasks),
+        "base_model": config.backbone,
+        "rank": config.rank,
+        "modules": len(config.target_modules),
+        "metadata": list(read.schema.names),
+        "adapters": report,
+        "fingerprint": zoo.plan.fingerprint,
+    }
+    answer(
+        as_json,
+        values,
+        f"Zoo in {out}: {len(zoo)} adapters of {config.backbone or 'an unnamed base model'}, of rank "
+        f"{', '.join(map(str, ranks))}, in one layout of rank {config.rank} on {len(config.target_modules)} modules. "
+        f"Lost energy: {100 * sum(lost) / len(lost):.2g} % on average, at most {100 * max(lost):.2g} %.",
+    )

@@ -11,7 +11,6 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.calibration import CalibrationObserver
 from wildpdiff.evaluate.consistency import check_consistency
 from wildpdiff.evaluate.methods import Baselines, MethodInputs, build_methods
 from wildpdiff.evaluate.results import (
@@ -20,18 +19,15 @@ from wildpdiff.evaluate.results import (
     Ceiling,
     GeneratorInfo,
     Provenance,
-    ResultRow,
     Results,
     Split,
     Stage,
     SuiteInfo,
 )
-from wildpdiff.evaluate.run import Method, RoundTripSource, SectionObserver, evaluate
+from wildpdiff.evaluate.run import Method, RoundTripSource, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
-from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
-from wildpdiff.evaluate.trust_points import TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
@@ -40,7 +36,7 @@ from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import Suite, Task
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
-from wildpdiff.zoo.features import FeatureCache, TaskFeatures, features_of
+from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
 SEEN_STAGE = "fine-tune seen tasks"
@@ -150,8 +146,8 @@ def compare_sources(
         further=comparison.further,
         fit_seconds=sum(fits) / len(fits) if fits else None,
     )
-    calibration = CalibrationObserver()
-    added = _added_observers(ObserverInputs(comparison, seen, finetuned, tests))
+    inputs = ObserverInputs(comparison, seen, finetuned, tests)
+    observers = [observer for build in registered("observers").values() for observer in build(inputs)]
     found = evaluate(
         suite.name,
         tests,
@@ -159,53 +155,26 @@ def compare_sources(
         roster.methods,
         samples=samples,
         seed=seed,
-        observers=[calibration, *added],
+        observers=observers,
         unlabelled=_unlabelled(suite),
         progress=progress,
     )
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
     summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed)
     ceilings = _ceilings(suite.name, tests, backbone, FinetunedSource(finetuned), first)
-    return Results(
+    results = Results(
         provenance=made,
         **_about(comparison, tests, ceilings),
         rows=found.rows,
         summary=tuple(summary),
         stages=tuple(stages),
         sources=roster.sources,
-        calibration=calibration.result(),
-        trust=_trust(comparison, seen, found.rows, samples, seed) if "unseen" in tests else None,
-        sections={observer.section: value for observer in added if (value := observer.result())},
     )
+    return results.with_sections({observer.section: observer.result() for observer in observers})
 
 
 def _test_sets(backbone: Backbone, tasks: Sequence[Task]) -> list[TestSet]:
     return list(in_parallel(lambda task, _: test_set(backbone, task), tasks))
-
-
-def _trust(
-    comparison: Comparison, seen: SeenTasks, rows: Sequence[ResultRow], samples: int, seed: int
-) -> TrustSection | None:
-    """Trust on the unseen tasks, from unlabelled images that no seen task was trained on."""
-    if not comparison.trust:
-        return None
-    fresh = FreshImages.of(features_of(seen.data, comparison.zoo.tasks))
-    points = []
-    for model, generator in zip(comparison.trust, comparison.generators, strict=True):
-        number = int(generator.training["seed"])
-        points += assess_tasks(
-            model,
-            generator,
-            comparison.suite.tasks("unseen"),
-            measured_gains(rows, "unseen", number),
-            world=comparison.suite.name,
-            split="unseen",
-            generator_number=number,
-            samples=samples,
-            seed=seed,
-            images=fresh,
-        )
-    return TrustSection(tuple(points)) if points else None
 
 
 def _about(
@@ -227,11 +196,6 @@ def _about(
         ),
         "autoencoder": AutoencoderInfo(str(first.autoencoder.config["kind"]), first.autoencoder.latent_size, ceilings),
     }
-
-
-def _added_observers(inputs: ObserverInputs) -> list[SectionObserver]:
-    """Those of other packages, in the order of the packages' names."""
-    return [observer for build in registered("observers").values() for observer in build(inputs)]
 
 
 def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFeatures]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from wildpdiff.adapters.adapter import Adapter
-from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, BestOfSource
+from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource, MeanSource, PretrainedSource
 from wildpdiff.baselines.material import LabelledData, SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource, NearestTaskSource
@@ -25,13 +25,6 @@ Baselines = Literal["core", "all"]
 
 CORE_NAMES = ("mean adapter", "nearest task", "kernel ridge regression", "additive kernel regression")
 """Baselines of this package, in the order of evaluation."""
-
-SAMPLED: Mapping[str, tuple[SourceFamily, float | None, str]] = {
-    "one sample": ("description", None, "a posterior sample of this generator"),
-    BEST_BY_IMAGES: ("unlabelled images", None, "of 8 posterior samples the one that is most certain of its images"),
-    BEST_BY_LABELS: ("labels", None, "of 8 posterior samples the one under which 5 labels are most probable"),
-}
-"""Family, training time and note of the methods from a generator's posterior samples."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,11 @@ class MethodProvider(Protocol):
     def candidates(self, inputs: MethodInputs) -> Sequence[Candidate]:
         """Those that can be built from these inputs."""
 
+    def of_samples(
+        self, sampled: Source, backbone: Backbone, labelled: LabelledData | None
+    ) -> Sequence[tuple[Source, SourceInfo]]:
+        """Sources made of the posterior samples of a generator, for every comparison."""
+
 
 @dataclass(frozen=True)
 class Methods:
@@ -132,7 +130,14 @@ def build_methods(
         seed = int(generator.training["seed"])
         methods += [(Method(generator, condition, seed), info) for condition in conditions]
     for generator in inputs.generators:
-        methods += _sampled(generator, inputs.labelled)
+        if generator.mean is None or generator.posterior is None:
+            continue
+        sampled, seed = generator.with_sampling(draw="posterior"), int(generator.training["seed"])
+        note = "a posterior sample of this generator"
+        methods.append((Method(sampled, "own", seed), SourceInfo(sampled.name, "description", None, note)))
+        for provider in _providers():
+            found = provider.of_samples(sampled, generator.backbone, inputs.labelled)
+            methods += [(Method(source, "own", seed), info) for source, info in found]
     reference = SourceInfo("fine-tuned", "reference", None, "trained on all of the task's labels")
     methods.append((Method(FinetunedSource(finetuned), "own"), reference))
     return Methods(tuple(method for method, _ in methods), tuple(dict.fromkeys(info for _, info in methods)))
@@ -157,18 +162,6 @@ def _built(entry: Candidate) -> tuple[Method, SourceInfo]:
     seconds = time.perf_counter() - started if entry.trained else None
     info = SourceInfo(source.name, entry.family, seconds, entry.note)
     return Method(source, entry.condition, unlabelled=entry.unlabelled), info
-
-
-def _sampled(generator: Generator, labelled: LabelledData | None) -> list[tuple[Method, SourceInfo]]:
-    """Posterior samples of a generator, and the best of several; none where it has no posterior."""
-    if generator.mean is None or generator.posterior is None:
-        return []
-    sampled = generator.with_sampling(draw="posterior")
-    sources: list[Source] = [sampled]
-    if labelled is not None:
-        sources += [BestOfSource(sampled, generator.backbone, labelled, by_labels=value) for value in (False, True)]
-    seed = int(generator.training["seed"])
-    return [(Method(source, "own", seed), SourceInfo(source.name, *SAMPLED[source.name])) for source in sources]
 
 
 def _providers() -> tuple[MethodProvider, ...]:

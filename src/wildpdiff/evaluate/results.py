@@ -13,13 +13,15 @@ from typing import Any, Literal
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.evaluate.sections import Calibration, SourceInfo, section_kinds
-from wildpdiff.evaluate.trust_points import TrustSection, contradiction
+from wildpdiff.evaluate.sections import Calibration, SourceInfo, TrustSection, contradiction, section_kinds
 from wildpdiff.posterior.score import PosteriorSummary
 from wildpdiff.records import decode, encode
 
 SCHEMA_VERSION = 5
 """Raised when an older package could not read the files of a newer one."""
+
+OWN_FIELDS = ("calibration", "trust")
+"""Sections that are fields of the results."""
 
 _SPLIT = re.compile(r"seen|unseen|held-out \S.*")
 
@@ -177,6 +179,16 @@ class Results:
     calibration: tuple[Calibration, ...] = ()
     trust: TrustSection | None = None
     sections: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def section(self, name: str) -> Any:
+        """The section of this name; None where it was not measured."""
+        return (getattr(self, name) if name in OWN_FIELDS else self.sections.get(name)) or None
+
+    def with_sections(self, found: dict[str, Any]) -> Results:
+        """The results with these sections; empty ones are left out."""
+        own = {name: value for name, value in found.items() if value and name in OWN_FIELDS}
+        others = {name: value for name, value in found.items() if value and name not in OWN_FIELDS}
+        return dataclasses.replace(self, sections={**self.sections, **others}, **own)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values in the documented schema."""

@@ -49,6 +49,7 @@ class Scored:
     Attributes:
         method: the method.
         adapters: one a sample.
+        rows: their scores.
     """
 
     split: Split
@@ -56,6 +57,7 @@ class Scored:
     test: TestSet
     adapters: Sequence[Adapter]
     logits: Float[Tensor, "a n c"]
+    rows: Sequence[ResultRow] = ()
 
 
 @runtime_checkable
@@ -186,9 +188,10 @@ def evaluate(
         costs.setdefault(method.source.name, []).append(seconds)
         key = (suite, job.split, method.source.name, method.condition, method.generator_seed)
         right = (logits.argmax(-1) == test.labels).double().mean(1).tolist()
-        rows += [ResultRow(*key, i, test.task, value, len(test.labels)) for i, value in enumerate(right)]
+        own = [ResultRow(*key, i, test.task, value, len(test.labels)) for i, value in enumerate(right)]
+        rows += own
         for observer in observers:
-            observer.observe(Scored(job.split, method, test, adapters, logits))
+            observer.observe(Scored(job.split, method, test, adapters, logits, own))
     return Evaluation(tuple(rows), {name: float(np.mean(values)) for name, values in costs.items()})
 
 

@@ -1,12 +1,14 @@
-"""Sections of results.json: sources and calibration, and those that other packages add.
+"""Sections of results.json: sources, calibration and trust, and those that other packages add.
 
-All are plain values, so that reading and drawing them needs no torch. Accuracies and shares are fractions of 1.
+All are plain values, so that reading and drawing them needs no torch. Accuracies and shares are fractions of 1; gains
+in the points of trust, and the ends of their intervals, are points of accuracy (a point is 0.01) against the
+pretrained model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 from wildpdiff.registry import registered
@@ -66,6 +68,84 @@ class Calibration:
     negative_log_likelihood: float
 
 
+LOSS = 1.0
+"""A task is harmed where it loses more points than this against the pretrained model."""
+
+
+@dataclass(frozen=True)
+class TrustPoint:
+    """One generator on one task: trust without labels, and the gain measured with them.
+
+    Attributes:
+        world: the suite, or its variant, that the task belongs to.
+        split: as in a row of the results.
+        task: its name within suite and split.
+        basis: evidence: ``examples`` (unlabelled images of the task), ``backgrounds`` or ``description``.
+        trust: probability, 0 to 1, that the generated adapters beat the pretrained model.
+        predicted: expected gain, in points.
+        low, high: its 90 % interval, in points.
+        gain: measured on the test images: accuracy with the generated adapters, mean over samples, minus pretrained, in
+            points.
+        min_trust: the threshold that was chosen on held-out seen tasks.
+        used: whether trust reaches it; the pretrained model is used otherwise.
+        generator: the seed that the generator was trained with.
+    """
+
+    world: str
+    split: str
+    task: str
+    basis: str
+    trust: float
+    predicted: float
+    low: float
+    high: float
+    gain: float
+    min_trust: float
+    used: bool
+    generator: int
+
+    @property
+    def harmed(self) -> bool:
+        """Whether the generated adapters lose more than :data:`LOSS` points."""
+        return self.gain < -LOSS
+
+    @property
+    def helped(self) -> bool:
+        """Whether they beat the pretrained model; equal but for the order of a sum is no gain."""
+        return self.gain > 1e-7
+
+    @property
+    def covered(self) -> bool:
+        """Whether the measured gain lies in the interval."""
+        return self.low <= self.gain <= self.high
+
+
+@dataclass(frozen=True)
+class TrustSection:
+    """Trust and measured gains, one point a variant, split, task and generator."""
+
+    points: tuple[TrustPoint, ...]
+
+
+def contradiction(points: Sequence[TrustPoint]) -> str | None:
+    """The first contradiction within a point, as a message that begins with its index; None where there is none."""
+    seen = set()
+    for index, point in enumerate(points):
+        shares = {"trust": point.trust, "min_trust": point.min_trust}
+        odd = next((name for name, value in shares.items() if not 0 <= value <= 1), None)
+        if odd is not None:
+            return f"points[{index}].{odd} is {shares[odd]}; a share from 0 to 1 is needed"
+        if point.low > point.high:
+            return f"points[{index}] has an interval from {point.low} to {point.high}; low must not be above high"
+        if point.used != (point.trust >= point.min_trust):
+            return f"points[{index}].used is {point.used}, against trust {point.trust} and min_trust {point.min_trust}"
+        key = (point.world, point.split, point.task, point.generator)
+        if key in seen:
+            return f"points[{index}] repeats the task {point.task!r}"
+        seen.add(key)
+    return None
+
+
 @dataclass(frozen=True)
 class SectionKind(Generic[T]):
     """A kind of section that a package adds under ``sections`` of results.json and to the report.
@@ -78,6 +158,8 @@ class SectionKind(Generic[T]):
         command: the command that measures it.
         pages: sections of the report from its inputs (:class:`wildpdiff.report.page.PageInputs`); none where nothing
             was measured.
+        table: of a section for the terminal (:class:`wildpdiff.report.blocks.DataTable`).
+        find: where the section is a part of the rows.
     """
 
     name: str
@@ -86,14 +168,16 @@ class SectionKind(Generic[T]):
     measures: str
     command: str
     pages: Callable[[Any], Sequence[Any]] | None = None
+    table: Callable[[T], Any] | None = None
+    find: Callable[[Results], T | None] | None = None
 
     def of(self, results: Results) -> T | None:
         """The section of these results; None where it was not measured."""
-        return cast("T | None", results.sections.get(self.name))
+        return self.find(results) if self.find is not None else cast("T | None", results.section(self.name))
 
     def added_to(self, results: Results, value: T) -> Results:
         """The results with this section; an empty one is left out."""
-        return replace(results, sections={**results.sections, **({self.name: value} if value else {})})
+        return results.with_sections({self.name: value})
 
 
 def section_kinds() -> dict[str, SectionKind[Any]]:

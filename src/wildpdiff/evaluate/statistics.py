@@ -1,4 +1,4 @@
-"""Bootstrap intervals over tasks: mean, paired difference, recovered gain, area under the curve.
+"""Bootstrap intervals over tasks: mean, paired difference, recovered gain.
 
 The unit is always the task: a stochastic source is first averaged over its samples and generator seeds, so that one
 number per task enters here, and tasks are drawn with replacement. Intervals are percentile intervals (Efron and
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
@@ -83,15 +83,15 @@ class Gain(Interval):
 
 def mean_interval(values: Float[ndarray, " t"], *, seed: int = 0) -> Estimate:
     """Mean over tasks with its interval; raises :class:`DataError` for no task or a value that is not finite."""
-    checked = _checked(values)
-    means = _bootstrap_means(checked, seed)
-    low, high = _ends(means[:, 0], means[:, 0]) if means is not None else (None, None)
-    return Estimate(low, high, float(checked.mean()), len(checked))
+    column = checked(values)
+    means = _bootstrap_means(column, seed)
+    low, high = interval_ends(means[:, 0], means[:, 0]) if means is not None else (None, None)
+    return Estimate(low, high, float(column.mean()), len(column))
 
 
 def paired_difference(a: Float[ndarray, " t"], b: Float[ndarray, " t"], *, seed: int = 0) -> Difference:
     """Mean of ``a − b`` over the same tasks, with its interval and the number of wins of ``a``; raises as the mean."""
-    columns = _checked(a, b)
+    columns = checked(a, b)
     difference = columns[:, 0] - columns[:, 1]
     mean = mean_interval(difference, seed=seed)
     wins, losses = int((difference > SAME).sum()), int((difference < -SAME).sum())
@@ -118,7 +118,7 @@ def recovered_gain(
     Raises:
         DataError: no task, different tasks, or a value that is not finite.
     """
-    columns = _checked(adapter, pretrained, finetuned)
+    columns = checked(adapter, pretrained, finetuned)
     tasks = len(columns)
     mean_adapter, mean_pretrained, mean_finetuned = columns.mean(axis=0)
     headroom = float(mean_finetuned - mean_pretrained)
@@ -133,48 +133,11 @@ def recovered_gain(
     if float(unusable.mean()) > UNUSABLE_SHARE:
         return Gain(None, None, value, headroom, tasks)
     ratio = (means[:, 0] - means[:, 1]) / np.where(unusable, 1.0, denominator)
-    low, high = _ends(np.where(unusable, -np.inf, ratio), np.where(unusable, np.inf, ratio))
+    low, high = interval_ends(np.where(unusable, -np.inf, ratio), np.where(unusable, np.inf, ratio))
     return Gain(low, high, value, headroom, tasks)
 
 
-def area_under_curve(
-    scores: Float[ndarray, " n"], positive: Bool[ndarray, " n"], tasks: Int[ndarray, " n"], *, seed: int = 0
-) -> Estimate | None:
-    """Area under the receiver operating characteristic; None where there are only positives or only negatives.
-
-    Scores of one task share its weight of 1. Resamples without a positive or without a negative are left out, up to
-    1 % of them; with more there is no interval.
-
-    Args:
-        scores: higher for presumed positives.
-        positive: true labels.
-        tasks: index of each score's task, from 0 without a gap.
-    """
-    checked = _checked(scores)
-    if positive.all() or not positive.any():
-        return None
-    amount = int(tasks.max()) + 1
-    weights = 1 / np.bincount(tasks)[tasks]
-    above = checked[positive][:, None] - checked[~positive][None]
-    wins = np.where(above > 0, 1.0, np.where(above == 0, 0.5, 0.0))
-
-    def area(counts: Float[ndarray, "r t"]) -> Float[ndarray, " r"]:
-        drawn = counts[:, tasks] * weights
-        for_positive, for_negative = drawn[:, positive], drawn[:, ~positive]
-        pairs = for_positive.sum(1) * for_negative.sum(1)
-        won = ((for_positive @ wins) * for_negative).sum(1)
-        found: ndarray = np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1.0), np.nan)
-        return found
-
-    value = float(area(np.ones((1, amount)))[0])
-    drawn = area(_draws(amount, seed)) if amount > 1 else np.full(1, np.nan)
-    usable = drawn[np.isfinite(drawn)]
-    if len(usable) < (1 - UNUSABLE_SHARE) * len(drawn):
-        return Estimate(None, None, value, amount)
-    return Estimate(*_ends(usable, usable), value, amount)
-
-
-def _checked(*columns: Float[ndarray, " _"]) -> Float[ndarray, "t ..."]:
+def checked(*columns: Float[ndarray, " _"]) -> Float[ndarray, "t ..."]:
     """The columns as float64, stacked where there are several; refused where they cannot be averaged together."""
     sizes = {len(column) for column in columns}
     if len(sizes) > 1:
@@ -192,12 +155,12 @@ def _bootstrap_means(values: Float[ndarray, "t ..."], seed: int) -> Float[ndarra
     tasks = len(values)
     if tasks == 1:
         return None
-    means: ndarray = _draws(tasks, seed) @ values.reshape(tasks, -1) / tasks
+    means: ndarray = task_draws(tasks, seed) @ values.reshape(tasks, -1) / tasks
     return means
 
 
 @lru_cache(maxsize=8)
-def _draws(tasks: int, seed: int) -> Float[ndarray, "resamples t"]:
+def task_draws(tasks: int, seed: int) -> Float[ndarray, "resamples t"]:
     """Number of times that each task is drawn in each resample."""
     generator = numpy_generator(seed, "bootstrap", "tasks")
     counts = generator.multinomial(tasks, np.full(tasks, 1 / tasks), size=RESAMPLES).astype(np.float64)
@@ -205,6 +168,7 @@ def _draws(tasks: int, seed: int) -> Float[ndarray, "resamples t"]:
     return counts
 
 
-def _ends(for_low: Float[ndarray, " resamples"], for_high: Float[ndarray, " resamples"]) -> tuple[float, float]:
+def interval_ends(for_low: Float[ndarray, " resamples"], for_high: Float[ndarray, " resamples"]) -> tuple[float, float]:
+    """Lower end of an interval from some resamples, upper end from others."""
     tail = (1 - CONFIDENCE) / 2
     return float(np.quantile(for_low, tail)), float(np.quantile(for_high, 1 - tail))

@@ -10,16 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from wildpdiff.evaluate.results import Results, SummaryRow
-from wildpdiff.evaluate.sections import Calibration
+from wildpdiff.evaluate.results import SummaryRow
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, summarise_trust, threshold_outcomes
 from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten
 from wildpdiff.report.findings import SplitFindings, compare, grouped
-from wildpdiff.report.palette import BAND, HEAT, MUTED, OTHER, SURFACE, TEXT, TINT, SourceStyle
+from wildpdiff.report.palette import BAND, HEAT, MUTED, OTHER, SURFACE, TINT, SourceStyle
 from wildpdiff.report.sentences import split_name
-from wildpdiff.report.tables import judged_points, tasks_text
-from wildpdiff.report.wording import count, interval_text, percentage, signed_points
+from wildpdiff.report.wording import count, interval_text, signed_points
 
 Styles = Mapping[str, SourceStyle]
 
@@ -160,105 +157,3 @@ def heat_map_figure(part: SplitFindings, name: str, heading: str) -> ReportFigur
 
     text = f"Change of accuracy against the pretrained model on {split_name(part.split, len(part.tasks))}."
     return render(Caption(name, f"{heading}Every source on every {part.split} task", text), 17 * len(rows) + 110, draw)
-
-
-def trust_figure(section: TrustSection, styles: Styles, name: str, heading: str) -> ReportFigure:
-    """Predicted against measured gain, one mark a task and generator; mean gain and harm for every threshold."""
-    points = judged_points(section)
-    summary = summarise_trust(points)
-    outcomes = threshold_outcomes(points)
-    used, abstained = styles[GENERATED].colour, styles[PRETRAINED].colour
-    marks: dict[str, dict[str, Any]] = {
-        "generated used": {"marker": "o", "color": used},
-        "used, and harmed": {"marker": "D", "color": HEAT[0], "markersize": 4.5},
-        "abstained": {"marker": "s", "color": abstained, "markerfacecolor": "none"},
-    }
-    thresholds = sorted({point.min_trust for point in points})
-
-    def draw(figure: Figure) -> None:
-        scatter, gain, harm = figure.subplots(3, height_ratios=(5, 2, 2))
-        for label, mark in marks.items():
-            _draw_outcome(scatter, [point for point in points if _outcome(point) == label], mark)
-        scatter.axhline(0, color=MUTED, linewidth=1.0)
-        scatter.axvline(0, color=MUTED, linewidth=1.0)
-        scatter.axline((0, 0), slope=1, color=MUTED, linewidth=1.2, dashes=(4, 3))
-        scatter.set_xlabel("predicted gain, points")
-        scatter.set_ylabel("measured gain, points")
-        steps = [outcome.threshold for outcome in outcomes]
-        gain.step(steps, [outcome.gain for outcome in outcomes], color=used)
-        gain.axhline(summary.gain_with.value, color=TEXT, linewidth=1.2, dashes=(3, 3))
-        gain.set_title("mean gain, points")
-        harm.step(steps, [100 * outcome.harmed for outcome in outcomes], color=HEAT[0])
-        harm.axhline(100 * summary.harmed_with.value, color=TEXT, linewidth=1.2, dashes=(3, 3))
-        harm.set_title("tasks that lose more than a point, %")
-        harm.set_xlabel("threshold of trust")
-        for axes in (gain, harm):
-            axes.set_xlim(0, 1)
-            axes.plot(
-                thresholds, [0] * len(thresholds), "|", color=TEXT, markersize=10, transform=axes.get_xaxis_transform()
-            )
-        line = {"color": TEXT, "linestyle": (0, (3, 3)), "linewidth": 1.2}
-        add_legend(figure, marks | {"at the chosen thresholds": line})
-
-    inside = sum(point.covered for point in points)
-    text = (
-        f"One mark a task and generator ({tasks_text(points)}), with the 90 % interval of the predicted gain: {inside} "
-        f"of {len(points)} intervals hold the measured gain (the diagonal). Ticks: thresholds chosen on held-out seen "
-        f"tasks; with them {percentage(summary.harmed_with.value)} of tasks are harmed, without "
-        f"{percentage(summary.harmed_without.value)}."
-    )
-    return render(Caption(name, f"{heading}Predicted and measured gain", text), 700, draw)
-
-
-def _outcome(point: TrustPoint) -> str:
-    return "abstained" if not point.used else "used, and harmed" if point.harmed else "generated used"
-
-
-def _draw_outcome(axes: Axes, points: Sequence[TrustPoint], mark: Mapping[str, Any]) -> None:
-    gains = [point.gain for point in points]
-    low, high = [point.low for point in points], [point.high for point in points]
-    axes.hlines(gains, low, high, color=mark["color"], linewidth=1.0, alpha=min(0.5, max(0.12, 40 / (len(points) + 1))))
-    size = {"markersize": 5.0 if len(points) <= 60 else 3.8}
-    axes.plot([point.predicted for point in points], gains, linestyle="none", **(size | dict(mark)))
-
-
-def calibration_lines(results: Results) -> list[Calibration]:
-    """Calibration of pretrained, generated and fine-tuned, on unseen tasks where they were measured."""
-    splits = [entry.split for entry in results.calibration]
-    split = "unseen" if "unseen" in splits else splits[0] if splits else ""
-    chosen = {
-        entry.source: entry
-        for entry in reversed(results.calibration)
-        if entry.split == split and entry.condition in ("own", "none") and entry.bins
-    }
-    return [chosen[source] for source in (PRETRAINED, GENERATED, FINETUNED) if source in chosen]
-
-
-def calibration_figure(results: Results, styles: Styles, name: str, heading: str) -> ReportFigure | None:
-    """Reliability diagram (Guo et al. 2017); None where calibration was not measured."""
-    lines = calibration_lines(results)
-    if not lines:
-        return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, dashes=(4, 3))
-        entries = {}
-        for entry in lines:
-            style = styles[entry.source]
-            confidence, accuracy, sizes = np.array([(b.confidence, b.accuracy, b.count) for b in entry.bins]).T
-            axes.plot(100 * confidence, 100 * accuracy, color=style.colour, linewidth=1.4)
-            areas = 10 + 60 * sizes / sizes.max()
-            axes.scatter(
-                100 * confidence, 100 * accuracy, s=areas, c=style.colour, marker=style.marker, linewidths=0, zorder=3
-            )
-            entries[f"{entry.source}, error {percentage(entry.error)}"] = marker(style, "own")
-        axes.set_xlabel("confidence, %")
-        axes.set_ylabel("accuracy, %")
-        add_legend(figure, entries)
-
-    text = (
-        f"Accuracy against confidence of all predictions on {lines[0].split} tasks, in 15 bins (areas by size); error "
-        "is the expected calibration error."
-    )
-    return render(Caption(name, f"{heading}Calibration of the probabilities", text), 360, draw)

@@ -1,34 +1,51 @@
-"""Sections of the page in order, each only where it was measured, and a list of what was not measured at the end."""
+"""report.html: one page that needs no network and no script, and its figures as PNG files.
+
+Its sections are in order, each only where it was measured, with a list of what was not measured at the end.
+"""
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from wildpdiff.disk import visible, write_file
+from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import SourceFamily, section_kinds
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
-from wildpdiff.report.drawing import ReportFigure
+from wildpdiff.report.drawing import ReportFigure, swatch
 from wildpdiff.report.figures import (
     accuracy_figure,
-    calibration_figure,
     gain_figure,
     heat_map_figure,
-    trust_figure,
 )
 from wildpdiff.report.findings import SplitFindings, findings, main_first
 from wildpdiff.report.palette import SourceStyle, source_styles
-from wildpdiff.report.sentences import ahead_sentence
-from wildpdiff.report.tables import cross_validation_blocks, groups_blocks, losses_blocks, sources_blocks, trust_table
-from wildpdiff.report.wording import count, percentage
+from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
+from wildpdiff.report.tables import cross_validation_blocks, losses_blocks, sources_blocks
+from wildpdiff.report.wording import count, percentage, seconds_text
 
 _TABLE_NOTE = (
     "Mean accuracy over tasks, of all samples and never of the best one; 95 % bootstrap intervals over tasks. "
     "Recovered gain: share of fine-tuning's gain over the pretrained model. Generated − source: paired difference on "
     "the same tasks. Bold: best without labels, and every source ahead of the generator. Training: beyond the zoo."
 )
-_UNMEASURED = {"sources": "information used by each source", "calibration": "calibration", "trust": "trust"}
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Paths of the page and of its figures as PNG, in the order of the page."""
+
+    page: Path
+    figures: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -37,15 +54,61 @@ class PageInputs:
 
     Attributes:
         results: everything that was measured.
-        parts: the splits of the first suite, its main one first.
+        suites: the splits of every suite, by its name, the main one first.
         styles: colour and marker of every source.
-        heading: prefix of a figure's title where there are several suites.
     """
 
     results: Results
-    parts: Sequence[SplitFindings]
+    suites: Mapping[str, Sequence[SplitFindings]]
     styles: dict[str, SourceStyle]
-    heading: str
+
+    @property
+    def parts(self) -> Sequence[SplitFindings]:
+        """The splits of the first suite."""
+        return next(iter(self.suites.values()))
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """Prefixes of titles by suite; empty where there is one."""
+        return {suite: f"{suite}: " if len(self.suites) > 1 else "" for suite in self.suites}
+
+
+def write_report(results: Results, folder: Path) -> ReportFiles:
+    """Write ``report.html`` and ``figures/*.png`` into a folder, each file atomically.
+
+    Raises:
+        ArtifactError: the results hold no row, or the disk refuses.
+    """
+    if not results.summary:
+        raise ArtifactError("The results hold no row, so there is nothing to report: evaluate at least one source.")
+    sections = page_sections(results)
+    page = _render(results, sections)
+    pictures = []
+    for figure in (block for section in sections for block in section.blocks if isinstance(block, ReportFigure)):
+        path = folder / "figures" / f"{figure.name}.png"
+        write_file(path, figure.png)
+        pictures.append(path)
+    write_file(folder / "report.html", visible(page).encode(errors="backslashreplace"))
+    return ReportFiles(folder / "report.html", tuple(pictures))
+
+
+def _render(results: Results, sections: list[PageSection]) -> str:
+    main = main_first(findings(results))[0]
+    templates = files("wildpdiff.report") / "templates"
+    values: dict[str, Any] = {
+        "results": results,
+        "sections": sections,
+        "headline": headline(main),
+        "leads": [*control_sentences(main), *filter(None, [seeds_sentence(main)])],
+        "count": count,
+        "seconds_text": seconds_text,
+        "swatch": lambda row: Markup(swatch(row.style, row.condition)),
+        "base64": lambda svg: b64encode(svg).decode(),
+        "css": Markup((templates / "style.css").read_text(encoding="utf-8")),
+    }
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((templates / "report.html.j2").read_text(encoding="utf-8"))
+    return template.render(**values).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def page_sections(results: Results) -> list[PageSection]:
@@ -55,32 +118,24 @@ def page_sections(results: Results) -> list[PageSection]:
     by_suite: dict[str, list[SplitFindings]] = {}
     for part in parts:
         by_suite.setdefault(part.suite, []).append(part)
-    headings = {suite: f"{suite}: " if len(by_suite) > 1 else "" for suite in by_suite}
+    inputs = PageInputs(results, by_suite, styles)
     tables: list[Block] = [Text(_TABLE_NOTE, "note")]
     figures: list[Block] = []
-    groups: list[Block] = []
     losses: list[Block] = []
     for suite, own in by_suite.items():
-        heading = headings[suite]
+        heading = inputs.headings[suite]
         for part in _without_groups(own):
             tables += [*sources_blocks(results, part, styles, heading), Text(ahead_sentence(part) or "", "note")]
         figures += accuracy_figures(own, styles, heading)
-        groups += groups_blocks(own, styles, heading)
         losses += losses_blocks(own[0])
-    trust, calibration = results.trust, calibration_figure(results, styles, "calibration", "")
-    first = next(iter(by_suite))
-    inputs = PageInputs(results, by_suite[first], styles, headings[first])
     sections = [
         PageSection("The table", tuple(block for block in tables if block != Text("", "note"))),
         PageSection("Cross-validation on seen tasks", tuple(cross_validation_blocks(results))),
         PageSection("By source and task", tuple(figures)),
-        PageSection("Whole groups held out", tuple(groups)),
-        PageSection("Trust", () if trust is None else (trust_figure(trust, styles, "trust", ""), trust_table(trust))),
         *(page for kind in section_kinds().values() if kind.pages is not None for page in kind.pages(inputs)),
-        PageSection("Calibration", () if calibration is None else (calibration,)),
         PageSection("Worst tasks", tuple(losses)),
         PageSection("Ceiling of the autoencoder", tuple(_ceiling_blocks(results))),
-        PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results, parts))),
+        PageSection("Limits", (Bullets(tuple(_limits(results, parts))), *_unmeasured(results))),
     ]
     return [section for section in sections if section.blocks]
 
@@ -150,23 +205,15 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
     ]
 
 
-def _unmeasured(results: Results, parts: Sequence[SplitFindings]) -> list[Block]:
+def _unmeasured(results: Results) -> list[Block]:
     """Missing sections, and the commands that would fill them."""
     missing: dict[str, list[str]] = {}
-    for section, words in _UNMEASURED.items():
-        if not getattr(results, section):
-            missing.setdefault("wildpdiff evaluate", []).append(words)
+    if not results.sources:
+        missing["wildpdiff evaluate"] = ["information used by each source"]
     for kind in section_kinds().values():
-        if kind.name not in results.sections:
+        if kind.of(results) is None:
             missing.setdefault(kind.command, []).append(kind.measures)
-    if not any(part.split.startswith("held-out ") for part in parts):
-        missing.setdefault("wildpdiff reproduce groups", []).append("whole groups of tasks held out")
     if not missing:
         return []
     listing = "; ".join(f"{', '.join(words)} (by `{command}`)" for command, words in missing.items())
     return [Text(f"Not measured: {listing}. `wildpdiff report` joins several files of results.", "note")]
-
-
-def figures_of(sections: Sequence[PageSection]) -> list[ReportFigure]:
-    """Every figure in the order of the page."""
-    return [block for section in sections for block in section.blocks if isinstance(block, ReportFigure)]

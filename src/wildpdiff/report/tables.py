@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.evaluate.results import Results, SummaryRow
-from wildpdiff.evaluate.statistics import Estimate
-from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, summarise_trust, worlds_of
+from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED
 from wildpdiff.report.blocks import Block, Cell, DataTable, TableRow, Text
 from wildpdiff.report.findings import SplitFindings, compare, grouped
 from wildpdiff.report.palette import SourceStyle
@@ -15,10 +14,7 @@ from wildpdiff.report.sentences import split_name
 from wildpdiff.report.wording import (
     capital,
     count,
-    interval_text,
-    listed,
     number,
-    number_range,
     percent,
     percent_range,
     seconds_text,
@@ -79,43 +75,6 @@ def _signed_range(interval: tuple[float, float] | None, text: Callable[[float], 
     return "no interval" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
 
 
-def groups_blocks(parts: Sequence[SplitFindings], styles: Mapping[str, SourceStyle], heading: str) -> list[Block]:
-    """Whole groups of tasks held out, next to tasks held out at random: accuracy and recovered gain in each."""
-    held_out = [part for part in parts if part.split.startswith("held-out ")]
-    if not held_out:
-        return []
-    shown = [part for part in parts if part.split == "unseen"] + held_out
-    wanted = {(row.source, row.condition) for part in held_out for row in part.summary}
-    groups = grouped(shown, lambda row: (row.source, row.condition) in wanted)
-    rows = []
-    for line in (line for sources in groups.values() for line in sources):
-        found = [(part, _same_source(part, line)) for part in shown]
-        best = any(row is not None and (part.is_ahead(row) or row is part.winner) for part, row in found)
-        tone = ({"ahead"} if best else set()) | ({"own"} if line.source == GENERATED and best else set())
-        tone |= {"muted"} if line.source in BY_DEFINITION else set()
-        cells = tuple(_group_cell(row) for _, row in found)
-        rows.append(TableRow(capital(line.label), cells, frozenset(tone), "", styles[line.source], line.condition))
-    columns = ("Source", *(f"{capital(part.split)}, {count(len(part.tasks), 'task')}" for part in shown))
-    note = (
-        "Accuracy in %, with the recovered gain below. Unseen tasks are held out at random; of a held-out group, no "
-        "task was seen. Bold: best without labels, or ahead of the generator, in at least one column."
-    )
-    return [DataTable(capital(f"{heading}whole groups held out"), columns, tuple(rows), note)]
-
-
-def _same_source(part: SplitFindings, line: SummaryRow) -> SummaryRow | None:
-    return next((row for row in part.summary if (row.source, row.condition) == (line.source, line.condition)), None)
-
-
-def _group_cell(row: SummaryRow | None) -> Cell:
-    if row is None:
-        return Cell("–")
-    gain = BY_DEFINITION.get(row.source, "–")
-    if row.recovered_gain is not None:
-        gain = f"{percent(row.recovered_gain, 0)}{interval_text(row.recovered_gain_interval, 0)}"
-    return Cell(percent(row.accuracy), f"gain {gain}")
-
-
 def losses_blocks(part: SplitFindings) -> list[Block]:
     """Tasks with the lowest gain of the generated adapter over the pretrained model."""
     pretrained = part.of(PRETRAINED)
@@ -141,12 +100,8 @@ def losses_blocks(part: SplitFindings) -> list[Block]:
     return [Text(text), DataTable("", columns, tuple(rows), note)]
 
 
-def cross_validation_blocks(results: Results) -> list[Block]:
-    """The generator's cross-validation on seen tasks; nothing where there is none."""
-    generator = results.generator
-    if generator is None or generator.cross_validation is None:
-        return []
-    found = generator.cross_validation
+def cross_validation_table(found: CrossValidation, title: str = "") -> DataTable:
+    """A generator's delivered estimate next to its alternatives, on held-out seen tasks."""
     rows = []
     for row in found.rows:
         delivered = row.weight is None
@@ -162,7 +117,16 @@ def cross_validation_blocks(results: Results) -> list[Block]:
         f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
         "that no other task learns from; 95 % intervals over tasks. First generator only."
     )
-    blocks: list[Block] = [Text(found.verdict), DataTable("", columns, tuple(rows), note)]
+    return DataTable(title, columns, tuple(rows), note)
+
+
+def cross_validation_blocks(results: Results) -> list[Block]:
+    """The generator's cross-validation on seen tasks; nothing where there is none."""
+    generator = results.generator
+    if generator is None or generator.cross_validation is None:
+        return []
+    found = generator.cross_validation
+    blocks: list[Block] = [Text(found.verdict), cross_validation_table(found)]
     if generator.posterior is not None:
         estimate, chosen = generator.posterior.estimate, generator.posterior.chosen
         blocks.append(
@@ -173,60 +137,3 @@ def cross_validation_blocks(results: Results) -> list[Block]:
             )
         )
     return blocks
-
-
-def judged_points(section: TrustSection) -> tuple[TrustPoint, ...]:
-    """Points of tasks that the generator was not fitted to; all points where there are none."""
-    return tuple(point for point in section.points if point.split != "seen") or section.points
-
-
-def tasks_text(points: Sequence[TrustPoint]) -> str:
-    """``150 unseen tasks of 5 variants``."""
-    tasks = len({(point.world, point.split, point.task) for point in points})
-    splits = list(dict.fromkeys(point.split for point in points))
-    variants = len(worlds_of(points))
-    text = count(tasks, f"{splits[0]} task") if len(splits) == 1 else f"{count(tasks, 'task')} ({listed(splits)})"
-    return text + (f" of {count(variants, 'variant')}" if variants > 1 else "")
-
-
-def trust_table(section: TrustSection) -> DataTable:
-    """Gain and harm with and without trust, AUROC and coverage, by variant and split, then of all held-out tasks."""
-    keys = list(dict.fromkeys((point.world, point.split) for point in section.points))
-    judged = judged_points(section)
-    lines = [(*key, [point for point in section.points if (point.world, point.split) == key]) for key in keys]
-    together = {(point.world, point.split) for point in judged}
-    if len(together) > 1:
-        lines.append(("all together", "without seen tasks" if len(together) < len(keys) else "", list(judged)))
-    several = len({split for _, split, _ in lines}) > 1
-    rows = []
-    for name, split, points in lines:
-        own = summarise_trust(points)
-        small = [split if several else "", count(own.tasks, "task")]
-        small += [count(own.generators, "generator")] if own.generators > 1 else []
-        cells = (
-            _gain(own.gain_without),
-            _gain(own.gain_with),
-            _share(own.harmed_without),
-            _share(own.harmed_with),
-            Cell(percent(1 - own.used_share.value, 0)),
-            Cell("–") if own.auroc is None else Cell(number(own.auroc.value), number_range(own.auroc.interval).strip()),
-            _share(own.coverage, 0),
-        )
-        tone = frozenset({"own"} if name == "all together" else ())
-        rows.append(TableRow(capital(name), cells, tone, ", ".join(text for text in small if text)))
-    columns = ("Variant", "Gain without trust, points", "Gain with trust, points", "Harmed without, %",
-               "Harmed with, %", "Abstained, %", "AUROC", "Coverage of 90 % intervals, %")  # fmt: skip
-    note = (
-        "With trust, the pretrained model is used below the threshold chosen on held-out seen tasks (abstained). "
-        "Harmed: tasks that lose more than a point against the pretrained model. AUROC: of trust, for tasks with a "
-        "positive gain; – where all tasks gain or none. 95 % bootstrap intervals over tasks."
-    )
-    return DataTable("Trust in the generated adapters", columns, tuple(rows), note)
-
-
-def _gain(estimate: Estimate) -> Cell:
-    return Cell(signed(number(estimate.value, 1)), _signed_range(estimate.interval, lambda end: signed(number(end, 1))))
-
-
-def _share(estimate: Estimate, digits: int = 1) -> Cell:
-    return Cell(percent(estimate.value, digits), percent_range(estimate.interval, digits))

@@ -7,15 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.sections import section_kinds
 from wildpdiff.report.blocks import DataTable
 from wildpdiff.report.findings import findings, main_first
 from wildpdiff.report.palette import source_styles
 from wildpdiff.report.sentences import ahead_sentence, headline
-from wildpdiff.report.tables import sources_blocks, trust_table
+from wildpdiff.report.tables import sources_blocks
 
 
 def results_table(results: Results) -> Group:
-    """One table for each suite and split, the result of the main one in a sentence, and the table of trust.
+    """One table for each suite and split, the result of the main one in a sentence, and tables of other packages.
 
     Bold: best without labels of the task, and every source ahead of the generator.
     """
@@ -36,7 +37,11 @@ def results_table(results: Results) -> Group:
         *(terminal_table(table) for table in tables),
         Text.assemble(sentence.before, (sentence.winner, "bold"), sentence.after),
         Text(ahead_sentence(main) or ""),
-        *([] if results.trust is None else [terminal_table(trust_table(results.trust))]),
+        *(
+            terminal_table(kind.table(section))
+            for kind in section_kinds().values()
+            if kind.table is not None and (section := kind.of(results)) is not None
+        ),
     )
 
 

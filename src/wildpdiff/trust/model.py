@@ -114,7 +114,13 @@ class TrustModel:
         tensors = self.adapters.layout.unflatten(self.adapters.initial.clone())
         provenance = {"source": "pretrained", "generator": self.generator, "seed": seed, "task": description.task_id}
         copies = {name: value.clone() for name, value in tensors.items()}
-        return with_trust(Adapter(copies, self.backbone.adapter_config, provenance), report)
+        return Adapter(copies, self.backbone.adapter_config, {**provenance, "trust": report.provenance})
+
+    def delivered(self, adapter: Adapter, description: Description, report: TrustReport) -> Adapter:
+        """The adapter with its trust in the provenance, or the pretrained model's where trust is too low."""
+        if report.use_generated:
+            return replace(adapter, provenance={**adapter.provenance, "trust": report.provenance})
+        return self.fallback(report, description, int(adapter.provenance["seed"]))
 
     def save(self, folder: Path | str) -> Path:
         """Write ``manifest.json`` and safetensors, atomically; verbs read it from ``GENERATOR/trust``."""
@@ -228,8 +234,3 @@ def evidence_of(
     """
     found = {**novelty.evidence, **space.evidence(adapters)}
     return found if images is None else found | prediction_evidence(backbone, images, adapters, prior)
-
-
-def with_trust(adapter: Adapter, report: TrustReport) -> Adapter:
-    """The same adapter with the report in its provenance."""
-    return replace(adapter, provenance={**adapter.provenance, "trust": report.provenance})

@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from refusals import refused
+from wildbench import pipeline
 from wildbench.datasets.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.studies import panel, panel_run
 from wildbench.studies.panel import BENCHMARKS, Benchmark, _small_cnn, find_benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, panel_row, write_page
 from wildbench.studies.panel_run import PanelConfig, run_panel
-from wildpdiff import pipeline
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.cli.main import app
@@ -27,8 +27,8 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.results import ResultRow, Results, read_results
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.steps import FinetuneConfig

@@ -23,7 +23,7 @@ from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.posterior.sampling import Sampling
-from wildpdiff.report.html import ReportFiles
+from wildpdiff.report.page import ReportFiles
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo

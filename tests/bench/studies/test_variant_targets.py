@@ -9,8 +9,8 @@ import pytest
 from wildbench.studies.variant_targets import Target, judge_variants
 from wildpdiff.evaluate.provenance import provenance
 from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, SuiteInfo
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 
 TASKS = 20
 GENERATED = ("generated", "own")

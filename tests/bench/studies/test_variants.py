@@ -14,6 +14,8 @@ import torch
 from refusals import refused
 from wildbench.datasets.savanna.world import CLASSES
 from wildbench.methods.few_labels import FewLabelsSource
+from wildbench.pipeline import PipelineConfig, RunInputs, prepare
+from wildbench.run_folder import RunFolder
 from wildbench.studies import variant_groups, variant_page, variants
 from wildbench.studies.variant_groups import GroupsStudy
 from wildbench.studies.variant_page import VariantsResult, run_variants
@@ -29,10 +31,8 @@ from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import Results, read_results
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig, RunInputs, prepare
 from wildpdiff.posterior.sampling import Sampling
-from wildpdiff.report.html import ReportFiles
-from wildpdiff.run_folder import RunFolder
+from wildpdiff.report.page import ReportFiles
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport

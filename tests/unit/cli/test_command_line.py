@@ -13,7 +13,8 @@ import pytest
 
 import wildpdiff
 from refusals import refused
-from wildpdiff.cli import report, zoo
+from wildbench.cli import report
+from wildpdiff.cli import zoo
 from wildpdiff.cli.folders import check_output_adapters, check_output_artifact, check_output_file
 from wildpdiff.cli.main import main
 from wildpdiff.cli.options import suite_settings
@@ -25,7 +26,8 @@ import contextlib, io, sys
 import wildpdiff
 from wildpdiff.cli.main import main
 verbs = ["", "demo", "suite", "suite ls", "suite show", "suite export", "backbone", "backbone pretrain", "zoo",
-         "zoo build", "zoo import", "fit", "generate", "refine", "trust", "predict", "evaluate", "inspect", "report"]
+         "zoo build", "zoo import", "fit", "generate", "refine", "trust", "predict", "evaluate", "inspect", "compare",
+         "report"]
 for verb in verbs:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         assert main([*verb.split(), "--help"]) == 0, verb

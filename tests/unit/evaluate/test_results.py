@@ -25,8 +25,8 @@ from wildpdiff.evaluate.results import (
     read_results,
     write_results,
 )
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import accuracy_per_task, summarise
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 
 
@@ -272,7 +272,7 @@ def test_contradicting_results_are_not_written(tmp_path: Path) -> None:
 
 def test_results_and_report_load_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, wildpdiff.evaluate.results, wildpdiff.evaluate.summary, wildpdiff.report.html, "
+        "import sys, wildpdiff.evaluate.results, wildpdiff.evaluate.summary, "
         "wildpdiff.report.terminal; print(sorted({'torch', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

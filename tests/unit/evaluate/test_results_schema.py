@@ -12,7 +12,7 @@ import pytest
 from wildbench import sections as added
 from wildbench import study_sections as studies
 from wildpdiff.evaluate import results as module
-from wildpdiff.evaluate import sections, trust_points
+from wildpdiff.evaluate import sections
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "results-schema.md").read_text(encoding="utf-8")
 KINDS = {
@@ -38,7 +38,7 @@ KINDS = {
     "interpolation": (studies.Interpolation, studies.InterpolationPair, studies.InterpolationPath),
     "scaling": (studies.Scaling, studies.ScalingCell),
     "paper": (studies.PaperRow, studies.PublishedRow),
-    "trust": (trust_points.TrustSection, trust_points.TrustPoint),
+    "trust": (sections.TrustSection, sections.TrustPoint),
 }
 
 
@@ -61,6 +61,5 @@ def test_every_class_has_a_section() -> None:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module_.__name__
     }
     classes -= {sections.SectionKind}
-    classes |= {trust_points.TrustSection, trust_points.TrustPoint}
     assert classes == {kind for kinds in KINDS.values() for kind in kinds}
     assert f"| `schema_version` | {module.SCHEMA_VERSION} |" in DOCUMENT

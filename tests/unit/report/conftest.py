@@ -41,9 +41,8 @@ from wildpdiff.evaluate.results import (
     Stage,
     SuiteInfo,
 )
-from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo
+from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo, TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 
 GAINS = {
     ("pretrained", "none"): 0.0,

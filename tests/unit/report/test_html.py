@@ -19,8 +19,7 @@ from wildpdiff.evaluate.results import Results
 from wildpdiff.report.drawing import PNG_SCALE, WIDTH
 from wildpdiff.report.figures import accuracy_figure
 from wildpdiff.report.findings import findings
-from wildpdiff.report.html import write_report
-from wildpdiff.report.page import styles_of
+from wildpdiff.report.page import styles_of, write_report
 from wildpdiff.report.terminal import results_table
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -19,8 +19,7 @@ from wildbench.sections import MEMORISATION, PAPER
 from wildpdiff.evaluate.results import Results
 from wildpdiff.report.figures import accuracy_figure
 from wildpdiff.report.findings import findings
-from wildpdiff.report.html import write_report
-from wildpdiff.report.page import styles_of
+from wildpdiff.report.page import styles_of, write_report
 
 Sections = Callable[..., Any]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from wildbench.report.trust import judged_points, tasks_text, trust_figure, trust_table
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
-from wildpdiff.report.figures import trust_figure
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.report.findings import findings
 from wildpdiff.report.page import styles_of
-from wildpdiff.report.tables import judged_points, tasks_text, trust_table
 
 TrustOf = Callable[..., TrustSection]
 USED = TrustPoint("a", "unseen", "t", "examples", 0.9, 5.0, 1.0, 9.0, 4.0, 0.7, True, 0)
@@ -58,6 +57,6 @@ def test_seen_tasks_have_a_row_but_do_not_count_together(trust_of: TrustOf) -> N
 def test_the_figure_counts_intervals_and_is_reproducible(results: Results, trust_of: TrustOf) -> None:
     styles = styles_of(results, findings(results))
     trust = trust_of({"a": 0.6}, tasks=20, seen=0)
-    figure = trust_figure(trust, styles, "trust", "")
+    figure = trust_figure(trust, styles)
     assert f"{sum(point.covered for point in trust.points)} of 20" in figure.caption
-    assert trust_figure(trust, styles, "trust", "") == figure
+    assert trust_figure(trust, styles) == figure

@@ -22,16 +22,17 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the report of measured results again; computes nothing and needs no torch.
+    """Draw a report again.
 
-    The table is that of the first file. Further files give the sections that it lacks, for example `wildpdiff reproduce
-    paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and backbone where the section is.
+    It computes nothing and needs no torch. The table is that of the first file. Further files give the sections that it
+    lacks, for example `wildpdiff reproduce paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and
+    backbone where the section is.
     """
     folder = results[0].parent if out is None else out
     check_output_folder(folder)
-    from wildpdiff.evaluate.merge_results import NamedResults, merge_results
+    from wildbench.merge_results import NamedResults, merge_results
     from wildpdiff.evaluate.results import read_results
-    from wildpdiff.report.html import write_report
+    from wildpdiff.report.page import write_report
 
     first, *others = (NamedResults(str(path), read_results(path)) for path in results)
     merged = merge_results(first.results, others)

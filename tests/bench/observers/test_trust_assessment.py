@@ -11,6 +11,7 @@ import torch
 
 import toys
 from refusals import refused
+from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
@@ -19,8 +20,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import ResultRow
 from wildpdiff.evaluate.run import Method, Scored, evaluate
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.trust_assessment import FreshImages, assess_tasks, measured_gains
-from wildpdiff.evaluate.trust_points import contradiction
+from wildpdiff.evaluate.sections import contradiction
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images

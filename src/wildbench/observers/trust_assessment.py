@@ -9,14 +9,17 @@ from statistics import fmean
 import numpy as np
 
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.comparison import Comparison
 from wildpdiff.evaluate.results import ResultRow, Split
+from wildpdiff.evaluate.run import Scored
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
-from wildpdiff.evaluate.trust_points import TrustPoint
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
+from wildpdiff.trust.report import TrustReport
 from wildpdiff.zoo.features import ImageRows, TaskFeatures, image_keys
 
 
@@ -59,23 +62,26 @@ def assess_tasks(
         count = samples if generator.stochastic else 1
         adapters = generator.sample(description, count, sub_seed(seed, split, task.name))
         report = trust_model.assess(adapters, description, None if images is None else images(task))
-        found.append(
-            TrustPoint(
-                world=world,
-                split=split,
-                task=task.name,
-                basis=report.basis,
-                trust=report.trust,
-                predicted=report.gain,
-                low=report.low,
-                high=report.high,
-                gain=float(test_scores[task.name]),
-                min_trust=report.min_trust,
-                used=report.use_generated,
-                generator=generator_number,
-            )
-        )
+        found.append(_point(report, float(test_scores[task.name]), (world, split, task.name), generator_number))
     return found
+
+
+def _point(report: TrustReport, gain: float, key: tuple[str, Split, str], generator: int) -> TrustPoint:
+    world, split, task = key
+    return TrustPoint(
+        world=world,
+        split=split,
+        task=task,
+        basis=report.basis,
+        trust=report.trust,
+        predicted=report.gain,
+        low=report.low,
+        high=report.high,
+        gain=gain,
+        min_trust=report.min_trust,
+        used=report.use_generated,
+        generator=generator,
+    )
 
 
 def measured_gains(
@@ -130,3 +136,38 @@ class FreshImages:
             images = np.concatenate([images, examples])
         first = {key: index for index, key in reversed(list(enumerate(image_keys(images)))) if key not in self.learned}
         return images[sorted(first.values())] if first else None
+
+
+class TrustObserver:
+    """Trust in the generators' adapters for unseen tasks, next to the measured gains: the section ``trust``."""
+
+    section = "trust"
+
+    def __init__(self, comparison: Comparison, seen: Iterable[TaskFeatures]) -> None:
+        """A comparison with models of trust, and the seen tasks that its generators were fitted to."""
+        self._world = comparison.suite.name
+        self._tasks = {task.name: task for task in comparison.suite.tasks("unseen")}
+        self._models = list(zip(comparison.generators, comparison.trust, strict=True))
+        self._images = FreshImages.of(seen)
+        self._rows: list[ResultRow] = []
+        self._reports: list[tuple[int, str, TrustReport]] = []
+
+    def observe(self, scored: Scored) -> None:
+        """Assess the adapters of a generator's estimate for one unseen task."""
+        if scored.split != "unseen":
+            return
+        self._rows += scored.rows
+        task, method = scored.test.task, scored.method
+        for generator, model in self._models:
+            if method.source is generator and method.condition == "own":
+                report = model.assess(scored.adapters, scored.test.description, self._images(self._tasks[task]))
+                self._reports.append((int(generator.training["seed"]), task, report))
+
+    def result(self) -> TrustSection | None:
+        """One point a generator and task; None where there is none."""
+        gains = {number: measured_gains(self._rows, "unseen", number) for number, _, _ in self._reports}
+        points = [
+            _point(report, gains[number][task], (self._world, "unseen", task), number)
+            for number, task, report in self._reports
+        ]
+        return TrustSection(tuple(points)) if points else None

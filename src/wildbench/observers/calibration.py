@@ -18,6 +18,8 @@ class CalibrationObserver:
     gets one adapter, not the mean of several.
     """
 
+    section = "calibration"
+
     def __init__(self, bins: int = 15) -> None:
         """Empty bins of equal width over confidences from 0 to 1; raises :class:`DataError` for less than one."""
         if bins < 1:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
@@ -19,8 +20,7 @@ from wildpdiff.evaluate.results import Results, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode
-from wildpdiff.report.html import write_report
-from wildpdiff.run_folder import Reporter, RunFolder, Tick, kept, null_progress
+from wildpdiff.report.page import write_report
 from wildpdiff.tasks.registry import load_suite, suite_providers
 from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from refusals import refused
+from wildbench.cli.compare import compare
+from wildbench.cli.report import report
 from wildbench.sections import ParameterSpread
-from wildpdiff.cli.compare import compare
-from wildpdiff.cli.report import report
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo, write_results
 from wildpdiff.evaluate.summary import summarise

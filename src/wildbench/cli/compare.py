@@ -26,7 +26,10 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two sources task by task: mean difference A − B with its 95 % interval, wins, losses and ties."""
+    """Compare two sources of a results.json.
+
+    Task by task: the mean difference A − B with its 95 % interval, wins, losses and ties.
+    """
     from wildpdiff.evaluate.results import read_results
     from wildpdiff.report import findings as found
     from wildpdiff.report.wording import count, interval_text, percentage, signed_points

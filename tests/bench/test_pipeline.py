@@ -7,6 +7,7 @@ import torch
 
 from refusals import refused
 from wildbench.datasets.savanna.world import CLASSES
+from wildbench.pipeline import PipelineConfig, PipelineResult, run_pipeline
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone
@@ -16,7 +17,6 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import read_results
 from wildpdiff.fit import GeneratorConfig
-from wildpdiff.pipeline import PipelineConfig, PipelineResult, run_pipeline
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.zoo.steps import FinetuneConfig
 

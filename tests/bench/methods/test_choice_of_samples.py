@@ -7,10 +7,10 @@ import torch
 
 import toys
 from refusals import refused
+from wildbench.methods.best_of import certainty, choose_by_labels, choose_by_unlabelled
 from wildbench.methods.few_labels import few_labels
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.best_of import certainty, choose_by_labels, choose_by_unlabelled
 from wildpdiff.errors import AdapterMismatchError, DataError
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from refusals import refused
+from wildbench.merge_results import NamedResults, merge_results
 from wildbench.sections import ConditionDistance, ParameterSpread
 from wildbench.study_sections import Scaling
 from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.merge_results import NamedResults, merge_results
 from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo
-from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.sections import SourceInfo, TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection
 
 SCALING = Scaling(("a",), (0.5,), (0.6,), ())
 SPREAD = (ParameterSpread("seen", "generated", 0.1, None, None, None),)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 import toys
 from refusals import refused
+from wildbench.observers.calibration import CalibrationObserver
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.calibration import CalibrationObserver
 from wildpdiff.evaluate.run import Method, Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.evaluate.sections import CalibrationBin

@@ -1,8 +1,4 @@
-"""Trust in generated adapters and their measured gains, point by point and summarised.
-
-Trust is a share from 0 to 1; gains and the ends of their intervals are points of accuracy (a point is 0.01) against the
-pretrained model. Plain values: nothing here needs torch.
-"""
+"""Quality of trust on tasks with measured gains, summarised over points; nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -11,68 +7,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.statistics import Estimate, area_under_curve, mean_interval
-
-LOSS = 1.0
-"""A task is harmed where it loses more points than this against the pretrained model."""
-
-
-@dataclass(frozen=True)
-class TrustPoint:
-    """One generator on one task: trust without labels, and the gain measured with them.
-
-    Attributes:
-        world: the suite, or its variant, that the task belongs to.
-        split: as in a row of the results.
-        task: its name within suite and split.
-        basis: evidence: ``examples`` (unlabelled images of the task), ``backgrounds`` or ``description``.
-        trust: probability, 0 to 1, that the generated adapters beat the pretrained model.
-        predicted: expected gain, in points.
-        low, high: its 90 % interval, in points.
-        gain: measured on the test images: accuracy with the generated adapters, mean over samples, minus pretrained, in
-            points.
-        min_trust: the threshold that was chosen on held-out seen tasks.
-        used: whether trust reaches it; the pretrained model is used otherwise.
-        generator: the seed that the generator was trained with.
-    """
-
-    world: str
-    split: str
-    task: str
-    basis: str
-    trust: float
-    predicted: float
-    low: float
-    high: float
-    gain: float
-    min_trust: float
-    used: bool
-    generator: int
-
-    @property
-    def harmed(self) -> bool:
-        """Whether the generated adapters lose more than :data:`LOSS` points."""
-        return self.gain < -LOSS
-
-    @property
-    def helped(self) -> bool:
-        """Whether they beat the pretrained model; equal but for the order of a sum is no gain."""
-        return self.gain > 1e-7
-
-    @property
-    def covered(self) -> bool:
-        """Whether the measured gain lies in the interval."""
-        return self.low <= self.gain <= self.high
-
-
-@dataclass(frozen=True)
-class TrustSection:
-    """Trust and measured gains, one point a variant, split, task and generator."""
-
-    points: tuple[TrustPoint, ...]
+from wildpdiff.evaluate.sections import TrustPoint
+from wildpdiff.evaluate.statistics import UNUSABLE_SHARE, Estimate, checked, interval_ends, mean_interval, task_draws
 
 
 @dataclass(frozen=True)
@@ -162,28 +102,46 @@ def threshold_outcomes(points: Sequence[TrustPoint]) -> tuple[ThresholdOutcome, 
     return tuple(found)
 
 
-def contradiction(points: Sequence[TrustPoint]) -> str | None:
-    """The first contradiction within a point, as a message that begins with its index; None where there is none."""
-    seen = set()
-    for index, point in enumerate(points):
-        shares = {"trust": point.trust, "min_trust": point.min_trust}
-        odd = next((name for name, value in shares.items() if not 0 <= value <= 1), None)
-        if odd is not None:
-            return f"points[{index}].{odd} is {shares[odd]}; a share from 0 to 1 is needed"
-        if point.low > point.high:
-            return f"points[{index}] has an interval from {point.low} to {point.high}; low must not be above high"
-        if point.used != (point.trust >= point.min_trust):
-            return f"points[{index}].used is {point.used}, against trust {point.trust} and min_trust {point.min_trust}"
-        key = (point.world, point.split, point.task, point.generator)
-        if key in seen:
-            return f"points[{index}] repeats the task {point.task!r}"
-        seen.add(key)
-    return None
-
-
 def _tasks(points: Sequence[TrustPoint]) -> ndarray:
     """Index of each point's task."""
     if not points:
         raise DataError("There is no assessed task: trust cannot be summarised. Assess at least one.")
     numbers: dict[tuple[str, str, str], int] = {}
     return np.array([numbers.setdefault((point.world, point.split, point.task), len(numbers)) for point in points])
+
+
+def area_under_curve(
+    scores: Float[ndarray, " n"], positive: Bool[ndarray, " n"], tasks: Int[ndarray, " n"], *, seed: int = 0
+) -> Estimate | None:
+    """Area under the receiver operating characteristic; None where there are only positives or only negatives.
+
+    Scores of one task share its weight of 1. Resamples without a positive or without a negative are left out, up to
+    1 % of them; with more there is no interval.
+
+    Args:
+        scores: higher for presumed positives.
+        positive: true labels.
+        tasks: index of each score's task, from 0 without a gap.
+    """
+    values = checked(scores)
+    if positive.all() or not positive.any():
+        return None
+    amount = int(tasks.max()) + 1
+    weights = 1 / np.bincount(tasks)[tasks]
+    above = values[positive][:, None] - values[~positive][None]
+    wins = np.where(above > 0, 1.0, np.where(above == 0, 0.5, 0.0))
+
+    def area(counts: Float[ndarray, "r t"]) -> Float[ndarray, " r"]:
+        drawn = counts[:, tasks] * weights
+        for_positive, for_negative = drawn[:, positive], drawn[:, ~positive]
+        pairs = for_positive.sum(1) * for_negative.sum(1)
+        won = ((for_positive @ wins) * for_negative).sum(1)
+        found: ndarray = np.where(pairs > 0, won / np.where(pairs > 0, pairs, 1.0), np.nan)
+        return found
+
+    value = float(area(np.ones((1, amount)))[0])
+    drawn = area(task_draws(amount, seed)) if amount > 1 else np.full(1, np.nan)
+    usable = drawn[np.isfinite(drawn)]
+    if len(usable) < (1 - UNUSABLE_SHARE) * len(drawn):
+        return Estimate(None, None, value, amount)
+    return Estimate(*interval_ends(usable, usable), value, amount)

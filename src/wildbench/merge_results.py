@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wildbench.trust_summary import worlds_of
 from wildpdiff.errors import ArtifactError
 from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import section_kinds
-from wildpdiff.evaluate.trust_points import TrustPoint, TrustSection, worlds_of
+from wildpdiff.evaluate.sections import TrustPoint, TrustSection, section_kinds
 
 
 @dataclass(frozen=True)

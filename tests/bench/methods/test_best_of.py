@@ -9,10 +9,10 @@ import torch
 
 import toys
 from refusals import refused
+from wildbench.methods.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, CANDIDATES, BestOfSource
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.baselines.best_of import BEST_BY_IMAGES, BEST_BY_LABELS, CANDIDATES, BestOfSource
 from wildpdiff.errors import DescriptionError
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
