@@ -15,7 +15,7 @@ from wildpdiff.report.wording import capital, count, interval_text, percent
 
 def groups_blocks(parts: Sequence[SplitFindings], styles: Mapping[str, SourceStyle], heading: str) -> list[Block]:
     """Whole groups of tasks held out, next to tasks held out at random: accuracy and recovered gain in each."""
-    held_out = [part for part in parts if part.held_out]
+    held_out = [part for part in parts if part.split.startswith("held-out ")]
     if not held_out:
         return []
     shown = [part for part in parts if part.split == "unseen"] + held_out

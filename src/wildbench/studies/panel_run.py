@@ -14,8 +14,7 @@ from wildbench.studies.panel import BENCHMARKS, Benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, ShownMethod, write_page
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.results import Results, provenance, read_results, write_results
 from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.sections import SourceInfo, TrustSection
 from wildpdiff.fit import GeneratorConfig

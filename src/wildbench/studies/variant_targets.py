@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildbench.report.wording import number_range
 from wildbench.trust_summary import summarise_trust, summarise_worlds
 from wildpdiff.evaluate.results import Results
 from wildpdiff.evaluate.sections import TrustPoint
@@ -18,7 +19,6 @@ from wildpdiff.report.wording import (
     interval_text,
     listed,
     number,
-    number_range,
     percentage,
     signed,
     signed_points,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +97,25 @@ class Provenance:
     python: str
     torch: str
     created: str
+
+
+def hardware() -> str:
+    """Architecture and number of cores of the machine, without its name."""
+    import torch
+
+    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, no GPU used"
+
+
+def provenance(command: str, seed: int) -> Provenance:
+    """Provenance of numbers that are made now by this command."""
+    import torch
+
+    try:
+        package = version("wildpdiff")
+    except PackageNotFoundError:
+        package = "not installed"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Provenance(package, command, seed, hardware(), platform.python_version(), str(torch.__version__), now)
 
 
 @dataclass(frozen=True)

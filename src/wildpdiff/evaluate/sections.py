@@ -68,10 +68,6 @@ class Calibration:
     negative_log_likelihood: float
 
 
-LOSS = 1.0
-"""A task is harmed where it loses more points than this against the pretrained model."""
-
-
 @dataclass(frozen=True)
 class TrustPoint:
     """One generator on one task: trust without labels, and the gain measured with them.
@@ -103,21 +99,6 @@ class TrustPoint:
     min_trust: float
     used: bool
     generator: int
-
-    @property
-    def harmed(self) -> bool:
-        """Whether the generated adapters lose more than :data:`LOSS` points."""
-        return self.gain < -LOSS
-
-    @property
-    def helped(self) -> bool:
-        """Whether they beat the pretrained model; equal but for the order of a sum is no gain."""
-        return self.gain > 1e-7
-
-    @property
-    def covered(self) -> bool:
-        """Whether the measured gain lies in the interval."""
-        return self.low <= self.gain <= self.high
 
 
 @dataclass(frozen=True)

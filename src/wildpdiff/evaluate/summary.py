@@ -51,14 +51,6 @@ def task_means(rows: Iterable[ResultRow]) -> dict[str, float]:
     return {task: float(np.mean(values)) for task, values in scores_by_task(rows).items()}
 
 
-def accuracy_per_task(
-    rows: Iterable[ResultRow], *, suite: str, split: str, source: str, condition: str
-) -> dict[str, float]:
-    """:func:`task_means` of one source."""
-    wanted = (suite, split, source, condition)
-    return task_means(row for row in rows if (row.suite, row.split, row.source, row.condition) == wanted)
-
-
 def summarise(
     rows: Sequence[ResultRow],
     seconds: Mapping[str, float],
