@@ -240,8 +240,16 @@ class Results:
         if version <= 4:
             body = _from_version(version, body)
         results: Results = decode(cls, body, where)
-        results = dataclasses.replace(results, sections=_decoded_sections(results.sections, where))
-        _check(results, where)
+        kinds, separator = section_kinds(), "." if ": " in where else ": "
+        # Sections of no installed package stay plain values, to be written again as they are.
+        sections = {
+            name: decode(kinds[name].record, entry, f"{where}{separator}sections.{name}") if name in kinds else entry
+            for name, entry in results.sections.items()
+        }
+        results = dataclasses.replace(results, sections=sections)
+        fault = next(_contradictions(results), None)
+        if fault is not None:
+            raise ArtifactError(f"{where}: {fault} Evaluate again, or restore the file.")
         return results
 
 
@@ -265,25 +273,8 @@ def _from_version(version: int, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _decoded_sections(sections: dict[str, Any], where: str) -> dict[str, Any]:
-    """Sections of installed packages as their records; others stay plain values, to be written again as they are."""
-    kinds = section_kinds()
-    separator = "." if ": " in where else ": "
-    return {
-        name: decode(kinds[name].record, value, f"{where}{separator}sections.{name}") if name in kinds else value
-        for name, value in sections.items()
-    }
-
-
-def _check(results: Results, where: str) -> None:
-    """Refuse contradictions that types do not exclude."""
-    found = next(_contradictions(results), None)
-    if found is not None:
-        raise ArtifactError(f"{where}: {found} Evaluate again, or restore the file.")
-
-
 def _contradictions(results: Results) -> Iterator[str]:
-    """Every contradiction, as a sentence that names the key and its value."""
+    """Every contradiction that types do not exclude, as a sentence that names the key and its value."""
     from wildpdiff.evaluate.summary import contradicted_summary
 
     made = results.provenance.created

@@ -73,7 +73,8 @@ def summarise(
     for split in sorted(grouped, key=lambda key: (suites.index(key[0]), key[1])):
         sources = grouped[split]
         names = list(dict.fromkeys(source for source, _ in sources))
-        order = {key: (_rank(key[0]), names.index(key[0]), _CONDITIONS.index(key[1])) for key in sources}
+        ranks = {name: SOURCE_ORDER.index(name if name in SOURCE_ORDER else None) for name in names}
+        order = {key: (ranks[key[0]], names.index(key[0]), _CONDITIONS.index(key[1])) for key in sources}
         references = {
             name: task_means(row for key, own in sources.items() if key[0] == name for row in own)
             for name in (PRETRAINED, FINETUNED)
@@ -82,10 +83,6 @@ def summarise(
             costs = (seconds.get(key[0]), (training or {}).get(key[0]))
             summary.append(_summary_row(sources[key], references, costs, seed))
     return summary
-
-
-def _rank(source: str) -> int:
-    return SOURCE_ORDER.index(source if source in SOURCE_ORDER else None)
 
 
 def _summary_row(
