@@ -1,4 +1,4 @@
-"""Draws ``overview.png``: places, what is known of them without labels, and what their cameras will see.
+"""Picture of the first page: sites, their descriptions, and photographs of their cameras.
 
 python docs/img/overview.py
 """
@@ -19,7 +19,7 @@ from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
 from wildpdiff.tasks.contact_sheet import contact_sheet
 from wildpdiff.tasks.description import Description, Images
 
-PLACES = (0, 5, 7, 3)
+SITES = (5, 7)
 SIZE = 96
 BACKGROUNDS, PICTURES = 3, 6
 GAP = 4
@@ -34,7 +34,7 @@ def strip(images: Images) -> Images:
 
 
 def words(description: Description) -> str:
-    """The metadata as a field biologist would write them down."""
+    """The metadata in lines of plain text."""
     known = description.metadata or {}
     latitude, longitude = float(known["latitude"]), float(known["longitude"])
     return (
@@ -51,16 +51,16 @@ def show(axes: Axes, image: Images) -> None:
 
 
 def main() -> None:
-    suite = SavannaSuite(SavannaConfig(image_size=SIZE, unseen=max(PLACES) + 1, test=40, backgrounds=BACKGROUNDS))
-    tasks = [suite.tasks("unseen")[place] for place in PLACES]
+    suite = SavannaSuite(SavannaConfig(image_size=SIZE, unseen=max(SITES) + 1, test=40, backgrounds=BACKGROUNDS))
+    tasks = [suite.tasks("unseen")[site] for site in SITES]
     widths = [1.7, BACKGROUNDS, 0.75, PICTURES]
     figure, grid = plt.subplots(
         len(tasks), 4, figsize=(sum(widths) + 0.1, len(tasks) * 1.02 + 0.45), width_ratios=widths, squeeze=False
     )
-    figure.subplots_adjust(left=0.005, right=0.995, top=0.91, bottom=0.01, wspace=0.03, hspace=0.05)
-    titles = ("a new place", "a few empty frames from it", "", "what its camera will see")
+    figure.subplots_adjust(left=0.005, right=0.995, top=0.87, bottom=0.01, wspace=0.03, hspace=0.05)
+    titles = ("a new site", "empty frames from it", "", "photographs of its camera")
     for axes, title in zip(grid[0], titles, strict=True):
-        figure.text(axes.get_position().x0, 0.94, title, fontsize=9.5, color=INK, weight="bold")
+        figure.text(axes.get_position().x0, 0.905, title, fontsize=9.5, color=INK, weight="bold")
     for row, task in zip(grid, tasks, strict=True):
         row[0].set_axis_off()
         row[0].text(0, 0.5, words(task.description), fontsize=8, color=INK, va="center", linespacing=1.45)

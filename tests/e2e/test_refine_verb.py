@@ -43,8 +43,8 @@ def test_remarks_name_missing_inputs(world: World, run: Run, tmp_path: Path, lab
     outcome = run("refine", world.adapter, "--images", labels, "--backbone", world.backbone, "--out", tmp_path / "out")
     assert "refined from the" in outcome.out
     assert "The start was chosen by cross-validation" in outcome.err
-    assert "Without --generator nothing is known" in outcome.err
-    assert "Without unlabelled images" in outcome.err
+    assert "Without --generator" in outcome.err
+    assert "Without --unlabelled" in outcome.err
 
 
 def test_several_adapters_are_several_starts(world: World, run: Run, tmp_path: Path, labels: Path) -> None:

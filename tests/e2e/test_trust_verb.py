@@ -85,7 +85,7 @@ def test_below_the_threshold_the_pretrained_model_is_written_with_a_sentence(
     words = ["generate", trusting, *TASK, "--backbone", world.backbone]
     done = run(*words, "--out", tmp_path / "kept", "--min-trust", "1")
     assert done.status == 0, done.err
-    assert "Written was therefore the pretrained model's adapter" in done.out
+    assert "Therefore the pretrained model's adapter was written" in done.out
     assert "Keep the pretrained model" in done.out
     kept = Adapter.load(tmp_path / "kept")
     assert kept.provenance["source"] == "pretrained"
@@ -109,7 +109,7 @@ def test_without_a_threshold_what_is_not_trusted_is_replaced_by_default(
     for number, further in enumerate(([], ["-n", "2"], ["--sample"])):
         done = run(*words, *further, "--out", tmp_path / f"kept-{number}")
         assert done.status == 0, done.err
-        assert "Written was therefore the pretrained model's adapter" in done.out
+        assert "Therefore the pretrained model's adapter was written" in done.out
         used = run(*words, *further, "--min-trust", "0", "--out", tmp_path / f"used-{number}")
         assert used.status == 0, used.err
         assert "pretrained model's adapter" not in used.out

@@ -1,4 +1,4 @@
-"""What README and docs show works: code runs, commands are understood, links lead somewhere, tables are filled."""
+"""Claims of README and docs: code runs, commands parse, links have targets, numbers are those of docs/results.md."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,17 +18,26 @@ import torch
 import typer
 from PIL import Image
 
+import peft_folders
 import wildpdiff
+from wildpdiff import registry
 from wildpdiff.cli.main import app
 from wildpdiff.cli.main import main as wildpdiff_command
+from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.results import read_results
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results.md"
+EXTENDING = ROOT / "docs" / "extending.md"
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 QUICK = ("generate", "predict", "inspect", "refine")
 TRUSTED = ("--min-trust",)
-"""What asks for trust, which takes more seen tasks than the smallest demo has: tests/e2e/test_trust_verb.py runs it."""
+"""Options that need more seen tasks than the smallest demo has: tests/e2e/test_trust_verb.py runs them."""
+IMPORTED = {"lora-zoo", "lora-generator"}
+"""Folders of the commands for adapters made elsewhere."""
+LONGEST = 40
+"""Most lines of an example of docs/extending.md, without empty ones."""
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -48,9 +58,17 @@ PYTHON = [
 COMMANDS = [pytest.param(words, id=" ".join(words[:2])) for path in DOCUMENTS for words in commands(path)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn() -> Iterator[None]:
+    """Reports with empty figures: drawing takes seconds, and tests/e2e/test_demo.py does it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: file.write(b""))
+        yield
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as ``make demo`` leaves it, of the smallest size, with what the README tells its reader to prepare."""
+def demo(tmp_path_factory: pytest.TempPathFactory, _undrawn: None) -> Path:
+    """The folder of the smallest ``make demo``, and the inputs that the README names."""
     folder = tmp_path_factory.mktemp("docs")
     threads = torch.get_num_threads()
     out = str(folder / "runs" / "demo")
@@ -59,13 +77,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_flush_denormal(False)
     (described,) = blocks(README, "json")
     (folder / "ford.json").write_text(described)
-    place = wildpdiff.load_suite("savanna", unseen=1, test=3).tasks("unseen")[0]
-    pictures = {"empty-frames": place.description.backgrounds, "photographs": place.data("test").images}
+    site = wildpdiff.load_suite("savanna", unseen=1, test=3).tasks("unseen")[0]
+    pictures = {"empty-frames": site.description.backgrounds, "photographs": site.data("test").images}
     for name, images in pictures.items():
         (folder / name).mkdir()
         for number, image in enumerate(images):
             Image.fromarray(image).save(folder / name / f"{number}.jpg")
-    shown = place.data("train")
+    shown = site.data("train")
     for number, (image, label) in enumerate(zip(shown.images[:12], shown.labels[:12], strict=True)):
         kind = folder / "labelled" / wildpdiff.load_backbone("savanna-cnn").classes[int(label)]
         kind.mkdir(parents=True, exist_ok=True)
@@ -99,7 +117,7 @@ def test_readme_example_is_short_and_names_every_photograph(capsys: pytest.Captu
 
 
 def refused(words: list[str]) -> str:
-    """What the command line's parser says against these words; nothing is run."""
+    """The parser's objection to these words, or nothing; no command is run."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("wildpdiff", list(words), resilient_parsing=True)
     try:
@@ -134,7 +152,8 @@ def test_commands_that_do_not_exist_would_be_noticed(words: list[str]) -> None:
 
 @pytest.mark.usefixtures("_in_demo")
 def test_quick_commands_of_the_readme_run() -> None:
-    chosen = [words for words in commands(README) if words[0] in QUICK and not set(TRUSTED) & set(words)]
+    left_out = {*TRUSTED, *IMPORTED}
+    chosen = [words for words in commands(README) if words[0] in QUICK and not left_out & set(words)]
     assert [words[0] for words in chosen] == ["generate", "predict", "inspect", "refine"]
     for words in chosen:
         assert wildpdiff_command(words) == 0, words
@@ -144,9 +163,47 @@ def test_quick_commands_of_the_readme_run() -> None:
 
 
 @pytest.mark.usefixtures("_in_demo")
+def test_commands_for_adapters_of_ones_own_run() -> None:
+    made = peft_folders.write(Path("loras"), 40)
+    made.table.rename("tasks.csv")
+    chosen = [words for words in commands(README) if IMPORTED & set(words)]
+    assert [words[0] for words in chosen] == ["zoo", "fit", "generate"]
+    for words in chosen:
+        assert wildpdiff_command(words) == 0, words
+    assert wildpdiff.Adapter.load("new-lora").config.backbone == "somebody/base"
+
+
+@pytest.mark.usefixtures("_in_demo")
+def test_the_method_of_the_docs_has_a_row_in_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (entry,) = blocks(EXTENDING, "toml")
+    package = tmp_path / "habitats-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: habitats\nVersion: 1.0\n")
+    group, line = re.fullmatch(r'\[project\.entry-points\."(.+)"\]\n(.+)\n', entry).groups()  # type: ignore[union-attr]
+    (package / "entry_points.txt").write_text(f"[{group}]\n{line.replace(chr(34), '')}\n")
+    (tmp_path / "habitats.py").write_text(blocks(EXTENDING, "python")[0])
+    others = [part for name in baseline_names() for part in ("--without", name)]
+    monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(registry.registered.cache_clear)
+    registry.registered.cache_clear()
+    words = ["evaluate", "--run", "runs/demo", "--baselines", "all", *others, "--samples", "1", "--seen-tasks", "1"]
+    assert wildpdiff_command([*words, "--out", str(tmp_path / "report")]) == 0
+    rows = [row for row in read_results(tmp_path / "report" / "results.json").rows if row.source == "same habitat"]
+    assert {row.split for row in rows} == {"seen", "unseen"}
+    assert len({row.accuracy for row in rows if row.split == "unseen"}) > 1
+
+
+@pytest.mark.parametrize("code", blocks(EXTENDING, "python"))
+def test_examples_of_extending_are_short(code: str) -> None:
+    assert len([line for line in code.splitlines() if line.strip()]) <= LONGEST
+
+
+@pytest.mark.usefixtures("_in_demo")
 def test_the_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["new_place.py", "runs/demo"])
-    runpy.run_path(str(ROOT / "examples" / "new_place.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["new_site.py", "runs/demo"])
+    runpy.run_path(str(ROOT / "examples" / "new_site.py"), run_name="__main__")
     shown = capsys.readouterr().out
     suite = json.loads(Path("runs/demo/run.json").read_text())["suite_options"]
     assert shown.count("adapters agree") == len(list(Path("runs/demo/images").rglob("*.jpg")))
@@ -163,13 +220,13 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [target for target in local if not (path.parent / target).exists()] == []
 
 
-def test_every_room_stands_in_the_architecture() -> None:
+def test_every_module_is_in_the_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     source = Path(wildpdiff.__file__).parent
-    rooms = {path.name + "/" for path in source.iterdir() if (path / "__init__.py").is_file()}
-    rooms |= {path.name for path in source.glob("*.py")}
+    modules = {path.name + "/" for path in source.iterdir() if (path / "__init__.py").is_file()}
+    modules |= {path.name for path in source.glob("*.py")}
     listed = set(re.findall(r"^  ([a-z_]+(?:/|\.py))", blocks(ROOT / "docs" / "architecture.md", "")[1], re.MULTILINE))
-    assert rooms == listed
+    assert modules == listed
     assert "kernel_mean" in text
 
 
@@ -194,10 +251,10 @@ def test_results_become_the_table_between_the_marks(demo: Path, results_table: M
     results = read_results(path)
     cells = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines() if line[:1] == "|"}
     for row in results.summary:
-        place = {"unseen": 1, "seen": 3}[row.split]
-        assert float(cells[row.label][place].split()[0]) == pytest.approx(100 * row.accuracy, abs=0.051)
+        column = {"unseen": 1, "seen": 3}[row.split]
+        assert float(cells[row.label][column].split()[0]) == pytest.approx(100 * row.accuracy, abs=0.051)
         if row.recovered_gain is not None:
-            shown = cells[row.label][place + 1].split()[0].replace("\N{MINUS SIGN}", "-")
+            shown = cells[row.label][column + 1].split()[0].replace("\N{MINUS SIGN}", "-")
             assert float(shown) == pytest.approx(100 * row.recovered_gain, abs=0.51)
     made = results.provenance
     for fact in (made.command, f"seed {made.seed}", made.hardware, made.created[:10]):
@@ -220,6 +277,27 @@ def test_a_page_without_marks_is_left_alone(
 
 
 def test_the_published_pages_have_their_marks(results_table: ModuleType) -> None:
-    tables = ("full-3", "full-4", "full-5", "groups-3", "memorisation", "paper", "between", "scaling", "pacs")
-    for path, block in ((README, "results"), *((ROOT / "docs/results.md", block) for block in tables)):
-        assert "\nNEW\n" in results_table.fill(path.read_text(encoding="utf-8"), block, "NEW", path.name)
+    tables = (
+        "unseen-16",
+        "full-7",
+        "full-3",
+        "full-4",
+        "full-5",
+        "groups-3",
+        "memorisation",
+        "paper",
+        "between",
+        "scaling",
+    )
+    for block in (*tables, "trust", "pacs"):
+        assert "\nNEW\n" in results_table.fill(RESULTS.read_text(encoding="utf-8"), block, "NEW", RESULTS.name)
+
+
+def test_every_measured_number_of_the_readme_is_in_the_results() -> None:
+    text = re.sub(
+        r"^```.*?^```$|\[arXiv .*?\)|\]\(\S+\)", "", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    measured = set(re.findall(r"[−+]?\d+\.\d+|\[[−\d., ]+\]|\d+ %", text)) - {"3.11"}
+    assert len(measured) > 30
+    published = RESULTS.read_text(encoding="utf-8")
+    assert [number for number in measured if number not in published] == []

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def compare(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.json.")],
-    a: Annotated[str, typer.Argument(metavar="A", help="A source as the table names it, or the start of its name.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Name of a source in the table, or the start of it.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another source.")],
     split: Annotated[
         str | None,
-        typer.Option("--split", help="seen, unseen or held-out NAME; by default unseen where there is one."),
+        typer.Option("--split", help="seen, unseen or held-out NAME; default: unseen where there is one."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

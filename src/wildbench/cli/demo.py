@@ -26,15 +26,15 @@ PICTURE_QUALITY = 95
 def demo(
     seed: SeedOption = 0,
     out: OutOption = Path("runs/demo"),
-    size: Annotated[Size, typer.Option("--size", help="tiny, about a minute, shows only that it runs.")] = ("default"),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many generators are fitted, to compare them.")] = 1,
+    size: Annotated[Size, typer.Option("--size", help="tiny: a minute, a smoke test.")] = "default",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of generators, each of another seed.")] = 1,
     backbone: BackboneOption = "savanna-cnn",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run everything on simulated camera traps: fine-tune, fit a generator, generate for unseen sites, compare.
 
-    Stopped and started again with the same options, it resumes.
+    After an interruption, the same command resumes.
     """
     check_output_folder(out)
     prepare_torch(threads)

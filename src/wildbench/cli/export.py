@@ -23,7 +23,7 @@ def export(
         Literal["pretraining", "seen", "unseen"] | None,
         typer.Option("--group", help="Only these tasks; seen and unseen by default."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many tasks of each group.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Maximum number of tasks of each group.")] = None,
     option: options.SuiteSettings = None,
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def groups(
-    kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="For example habitat or region.")],
+    kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="Kind of group, for example habitat.")],
     run: Annotated[Path, typer.Option("--run", help="Folder of a demo.")],
     results: Annotated[
-        Path | None, typer.Option("--results", help="The results that are added to; by default those of the run.")
+        Path | None, typer.Option("--results", help="Results to add to; default: those of the run.")
     ] = None,
     out: OutOption = Path("runs/groups"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")] = 4,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

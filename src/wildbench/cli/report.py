@@ -15,10 +15,10 @@ from wildpdiff.cli.terminal import Stages, print_json, show
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS…", help="A results.json; what it lacks is taken from further ones."),
+        typer.Argument(metavar="RESULTS…", help="A results.json, and further ones for sections that it lacks."),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder that is written; by default that of the first results.")
+        Path | None, typer.Option("--out", help="Output folder; default: that of the first results.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -38,14 +38,14 @@ app = typer.Typer(
 
 app.command(short_help="The paper's three questions, its method next to ours.")(paper)
 app.command(short_help="Unseen tasks with less and less informative descriptions, against targets.")(unseen)
-app.command(short_help="Many families of tasks, one row each, with the same settings.")(panel)
+app.command(short_help="Many benchmarks with the same settings, one row each.")(panel)
 app.command(short_help="Whole groups of seen tasks held out, as a split of their own.")(groups)
 
 SAVANNA_SEEN = 320
 """Seen tasks of the simulated suite by default: the narrow half of them holds the largest cell."""
 
 
-@app.command(short_help="How many seen tasks, how diverse, how many checkpoints of each?")
+@app.command(short_help="The effect of the number of seen tasks, their diversity and their checkpoints.")
 def scaling(
     out: OutOption = Path("runs/scaling"),
     tasks: Annotated[str, typer.Option("--tasks", help="Numbers of seen tasks.")] = "5,10,20,40,80,160",
@@ -54,7 +54,7 @@ def scaling(
         str, typer.Option("--drawn-from", help="All seen tasks (wide), the half described most alike (narrow).")
     ] = "narrow,wide",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of tasks, each with a fit of its own.")] = 3,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")] = 4,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")] = 4,
     suite: SuiteOption = "savanna",
     option: SuiteSettings = None,
     backbone: BackboneOption = "savanna-cnn",
@@ -64,8 +64,8 @@ def scaling(
 ) -> None:
     """Fit the generator and the regressions to more and more seen tasks; score all on the same unseen ones.
 
-    Tasks are drawn from all seen ones (wide) and from the half that is described most alike (narrow). Stopped and
-    started again with the same options, it resumes.
+    Tasks are drawn from all seen ones (wide) and from the half that is described most alike (narrow). After an
+    interruption, the same command resumes.
     """
     check_output_folder(out)
     prepare_torch(threads)

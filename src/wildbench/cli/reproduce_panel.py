@@ -23,23 +23,21 @@ def panel(
     ] = None,
     out: OutOption = Path("runs/panel"),
     benchmarks: Annotated[
-        str | None, typer.Option("--benchmarks", "--worlds", help="Which, separated by commas; else all.")
+        str | None, typer.Option("--benchmarks", "--worlds", help="Names, separated by commas; default: all.")
     ] = None,
     seed: SeedOption = 0,
-    generators: Annotated[int, typer.Option("--generators", min=1, help="Generators fitted in each benchmark.")] = 3,
+    generators: Annotated[int, typer.Option("--generators", min=1, help="Number of generators per benchmark.")] = 3,
     baselines: Annotated[
         Literal["core", "all"],
-        typer.Option(
-            "--baselines", help="core leaves out those that are trained: multi-task adapters, hypernetwork, …."
-        ),
+        typer.Option("--baselines", help="core is without trained ones: multi-task adapters, hypernetwork, …."),
     ] = "all",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score generated adapters, simple alternatives and trust on many families of tasks with the same settings.
+    """Score generated adapters, simple baselines and trust on many benchmarks with the same settings.
 
-    Each benchmark has its own results.json and report; panel.md and panel.html have a row a benchmark. Stopped and
-    started again with the same options, it resumes; benchmarks may come in several calls.
+    Each benchmark has its own results.json and report; panel.md and panel.html have a row per benchmark. After an
+    interruption, the same command resumes; benchmarks may come in several calls.
     """
     check_output_folder(out)
     prepare_torch(threads)

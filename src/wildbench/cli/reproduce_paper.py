@@ -20,18 +20,16 @@ Size = Literal["default", "tiny"]
 def paper(
     seed: SeedOption = 0,
     out: OutOption = Path("runs/paper"),
-    size: Annotated[Size, typer.Option("--size", help="tiny takes a minute and shows nothing but that it runs.")] = (
-        "default"
-    ),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Generators fitted of each kind.")] = 3,
+    size: Annotated[Size, typer.Option("--size", help="tiny: a minute, a smoke test.")] = "default",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of generators of each kind.")] = 3,
     backbone: BackboneOption = "savanna-cnn",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repeat the paper's experiments: one and several seen tasks, what lies between two, unseen tasks.
 
-    The paper's method and this package's appear next to each other, with the paper's own numbers. Stopped and started
-    again with the same options, it resumes.
+    The paper's method and this package's appear next to each other, with the paper's own numbers. After an
+    interruption, the same command resumes.
     """
     check_output_folder(out)
     prepare_torch(threads)

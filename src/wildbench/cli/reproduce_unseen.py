@@ -28,27 +28,25 @@ def unseen(
     seed: SeedOption = 0,
     out: OutOption = Path("runs/unseen"),
     variants: Annotated[
-        str, typer.Option("--variants", "--worlds", help="Which, separated by commas; more may follow later.")
+        str, typer.Option("--variants", "--worlds", help="Names, separated by commas; later calls may add more.")
     ] = ALL,
-    size: Annotated[Size, typer.Option("--size", help="tiny takes a minute and shows nothing but that it runs.")] = (
-        "default"
-    ),
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Generators fitted in each variant.")] = 3,
+    size: Annotated[Size, typer.Option("--size", help="tiny: a minute, a smoke test.")] = "default",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of generators per variant.")] = 3,
     group_seeds: Annotated[
-        int | None, typer.Option("--group-seeds", min=1, help="Generators fitted without each group; else --seeds.")
+        int | None, typer.Option("--group-seeds", min=1, help="Generators per group; default: --seeds.")
     ] = None,
     groups: Annotated[
-        int | None, typer.Option("--groups", min=1, help="Groups of each kind that are held out; else each in turn.")
+        int | None, typer.Option("--groups", min=1, help="Held-out groups of each kind; default: all, in turn.")
     ] = None,
     backbone: BackboneOption = "savanna-cnn",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score generated adapters, opponents and trust in variants whose descriptions are less and less informative.
+    """Score generated adapters, baselines and trust in variants whose descriptions are less and less informative.
 
     The variants: both, metadata-only, backgrounds-only, no-information, and extrapolation, which holds whole habitats,
-    quarters of the map and camera models out of the first. Stopped and started again with the same options, it
-    resumes; the table judges all variants that lie in the folder.
+    quarters of the map and camera models out of the first. After an interruption, the same command resumes; the table
+    has all variants in the folder.
     """
     check_output_folder(out)
     prepare_torch(threads)

@@ -36,13 +36,13 @@ def pretrain(
             "a new classifier is fitted; default for photographs).",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of savanna-cnn; default as bundled.")] = None,
-    cut: Annotated[int, typer.Option("--cut", help="Of efficientnet-lite0: last blocks that take adapters.")] = 1,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of savanna-cnn.")] = None,
+    cut: Annotated[int, typer.Option("--cut", help="Last blocks of efficientnet-lite0 that get adapters.")] = 1,
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone, once more."""
+    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone."""
     check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone

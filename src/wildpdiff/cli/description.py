@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 Images = list[Path] | None
 DescriptionOption = Annotated[
     Path | None,
-    typer.Option("--description", help="JSON file with metadata, backgrounds, examples, text; paths relative to it."),
+    typer.Option("--description", help="JSON file: metadata, backgrounds, examples, text; paths relative to it."),
 ]
-MetadataOption = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeatable.")]
-BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folder.")]
-ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folder.")]
-OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Take the description of a task of this suite.")]
-OfTaskOption = Annotated[str | None, typer.Option("--task", help="The task of the suite.")]
+MetadataOption = Annotated[
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="One value; repeatable.")
+]
+BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folders.")]
+ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folders.")]
+OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Suite whose --task is described.")]
+OfTaskOption = Annotated[str | None, typer.Option("--task", help="Task of the suite.")]
 
 KINDS: Mapping[str, Any] = {
     "metadata": dict[str, Any],

@@ -25,11 +25,11 @@ def evaluate(
     out: options.OutOption,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Folder of a demo: its zoo, reference, generators, suite and seed are taken."),
+        typer.Option("--run", help="Folder of a demo, in place of zoo, reference, generators, suite and seed."),
     ] = None,
     zoo: Annotated[Path | None, typer.Option("--zoo", help="Zoo that the generators were fitted to.")] = None,
     generator: Annotated[
-        list[Path] | None, typer.Option("--generator", help="Repeatable: one a training seed.")
+        list[Path] | None, typer.Option("--generator", help="Folder of a generator; repeatable, one per training seed.")
     ] = None,
     reference: Annotated[
         Path | None,
@@ -40,19 +40,19 @@ def evaluate(
         typer.Option("--baselines", help="all adds trained networks, few labels, CMA-ES and controls."),
     ] = "core",
     without: Annotated[
-        list[str] | None, typer.Option("--without", help="Leave a baseline out, by its name; repeatable.")
+        list[str] | None, typer.Option("--without", help="Name of a baseline to leave out; repeatable.")
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             "--method-setting",
             metavar="KEY=VALUE",
-            help="With all: pdiff=FOLDER adds unconditional p-diff, kept there; an hour to train. Repeatable.",
+            help="With all: pdiff=FOLDER adds unconditional p-diff, trained in FOLDER in an hour. Repeatable.",
         ),
     ] = None,
     seen_tasks: Annotated[
         int | None,
-        typer.Option("--seen-tasks", min=1, help="Score so many seen tasks, drawn by the seed; else all."),
+        typer.Option("--seen-tasks", min=1, help="Number of seen tasks to score, drawn by the seed; default: all."),
     ] = None,
     suite: options.SuiteOption = "savanna",
     option: options.SuiteSettings = None,

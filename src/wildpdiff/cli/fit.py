@@ -34,20 +34,20 @@ def fit(
         str | None,
         typer.Option("--parts", help="Parts of the description; default: metadata,backgrounds,examples."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Of the diffusion; default: 600.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
         int | None,
         typer.Option(
             "--task-steps",
             min=0,
-            help="Most steps of each network trained with the task loss; default: 800; 0 is the paper's training.",
+            help="Maximum steps of each network trained with the task loss; default: 800; 0 is the paper's training.",
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON with fields of GeneratorConfig; options win over it.")
+        Path | None, typer.Option("--config", help="JSON file with fields of GeneratorConfig; options override it.")
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust/--no-trust", help="Calibrate when the generator may be relied on; some minutes.")
+        bool, typer.Option("--trust/--no-trust", help="Calibrate trust in generated adapters; takes some minutes.")
     ] = True,
     clip: options.ClipOption = None,
     seed: options.SeedOption = 0,
@@ -56,9 +56,9 @@ def fit(
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
-    An imported zoo brings its descriptions; --suite and --backbone are not read then.
+    An imported zoo contains its descriptions; --suite and --backbone are then ignored.
 
-    Stopped or killed and started again with the same options, it resumes with what is finished.
+    After an interruption, the same command resumes.
     """
     check_output_artifact(out, "generator")
     prepare_torch(threads)
@@ -138,8 +138,8 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if generator.mean is not None and len(generator.mean.seen) == 1:
         show(
-            "There is one seen task: none can be held out, so nothing is known of adapters for other tasks, and all of "
-            "them are this task's adapter. Fine-tune more tasks."
+            "There is one seen task, and none can be held out: the adapters for all other tasks are this task's, of "
+            "unknown quality. Fine-tune more tasks."
         )
     if table is not None:
         show_cross_validation(table)

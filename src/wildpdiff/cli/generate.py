@@ -37,7 +37,7 @@ MinTrustOption = Annotated[
     typer.Option(
         "--min-trust",
         metavar="X|auto",
-        help="Below this trust the pretrained model's adapter is written; default auto: as the calibration chose.",
+        help="Minimum trust, else the pretrained model's adapter is written; auto is the calibrated threshold.",
     ),
 ]
 
@@ -50,7 +50,7 @@ MOST_REASONS = 5
 def generate(
     generator: options.GeneratorArgument,
     out: options.OutOption,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters.")] = 1,
     sample: Annotated[
         bool | None,
         typer.Option(
@@ -72,7 +72,7 @@ def generate(
     min_trust: MinTrustOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Generate adapters for the task that is described: one PEFT folder, or one a sample below the folder."""
+    """Generate adapters for the task that is described: one PEFT folder, or one per sample below the folder."""
     check_output_adapters(out, n)
     least = _least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
@@ -123,7 +123,7 @@ def _reliability(generator: Generator, report: TrustReport | None) -> list[str]:
     """What is known of the adapters that were written, as sentences."""
     if report is not None:
         kept = (
-            "Written was therefore the pretrained model's adapter, which changes nothing; --min-trust 0 writes the "
+            "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "
             "generated one."
         )
         return [report.recommendation, *([] if report.use_generated else [kept])]
@@ -138,7 +138,7 @@ def _drawing(generator: Generator, samples: bool) -> Generator:
         return generator
     if generator.posterior is None:
         raise DescriptionError(
-            "The generator has one estimate a description and no posterior to sample: its seen tasks are too few, or "
+            "The generator has one estimate per description and no posterior to sample: its seen tasks are too few, or "
             "had no images. Generate one adapter, or fit it to ten tasks or more with their images."
         )
     return generator.with_sampling(draw="posterior")
@@ -202,14 +202,14 @@ def trust(
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
     task: OfTaskOption = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many adapters are assessed.")] = 4,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters that are assessed.")] = 4,
     seed: options.SeedOption = 0,
     min_trust: MinTrustOption = None,
     backbone: options.GeneratorBackboneOption = None,
     clip: options.ClipOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Estimate how far the adapter that would be generated for this task may be relied on. Reads no label."""
+    """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
     least = _least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
     query = TaskQuery.of(description, given, (suite, option, task))

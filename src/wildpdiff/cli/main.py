@@ -33,8 +33,8 @@ LONGEST = 2000
 RESUMABLE = ("demo", "zoo", "reproduce")
 
 app = typer.Typer(
-    help="Generate the adapters of new tasks from what is known of them without labels.",
-    epilog="Begin with: wildpdiff demo",
+    help="Generate LoRA adapters of new tasks from descriptions, without labels.",
+    epilog="First steps: wildpdiff demo",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,11 +44,11 @@ app.add_typer(backbone.app, name="backbone")
 app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
-app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
-app.command(short_help="Estimate how far to rely on an adapter.")(generate.trust)
+app.command(short_help="Refine an adapter on a few labelled images.")(refine.refine)
+app.command(short_help="Predict whether an adapter beats the pretrained model.")(generate.trust)
 app.command(short_help="Classify images.")(predict.predict)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.command(short_help="Describe an artifact.")(inspect.inspect)
+app.command(short_help="Show the contents of an adapter, generator, zoo…")(inspect.inspect)
 for _name, _added in registered("commands").items():
     _app, _, _verb = _name.rpartition(" ")  # "suite export" is a verb of the group "suite"
     if isinstance(_added, typer.Typer):
@@ -71,10 +71,10 @@ def _version(wanted: bool) -> bool:
 @app.callback()
 def _root(
     show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and stop.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Generate the adapters of new tasks from what is known of them without labels."""
+    """Generate LoRA adapters of new tasks from descriptions, without labels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,32 +25,32 @@ def _seed(value: int) -> int:
     return value
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON; stdout then holds nothing else.")]
-SeedOption = Annotated[int, typer.Option("--seed", callback=_seed, help="Decides everything random.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder that is written.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone on stdout.")]
+SeedOption = Annotated[int, typer.Option("--seed", callback=_seed, help="Seed of everything random.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU cores to use; by default OMP_NUM_THREADS, or all.")
+    int | None, typer.Option("--threads", min=1, help="CPU cores; default: OMP_NUM_THREADS, or all.")
 ]
 SuiteOption = Annotated[
-    str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder TASK/CLASS/IMAGE.")
+    str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder with TASK/CLASS/IMAGE.")
 ]
 SuiteSettings = Annotated[
     list[str] | None,
-    typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; may be given several times."),
+    typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),
 ]
-BackboneOption = Annotated[str, typer.Option("--backbone", help="A bundled name, or the folder of a backbone.")]
+BackboneOption = Annotated[str, typer.Option("--backbone", help="Name of a bundled backbone, or folder of a backbone.")]
 AdapterBackboneOption = Annotated[
-    str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, if it is not a bundled one.")
+    str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, unless it is bundled.")
 ]
 GeneratorArgument = Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder of a fitted generator.")]
 GeneratorBackboneOption = Annotated[
-    str | None, typer.Option("--backbone", help="Only if the generator does not bring its own: a folder.")
+    str | None, typer.Option("--backbone", help="Folder of the backbone, if the generator does not contain it.")
 ]
 ClipOption = Annotated[
     Path | None,
-    typer.Option("--clip", help="Folder of a CLIP model that reads the descriptions' images, not the backbone."),
+    typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
 ]
-SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters a task; all of them count.")]
+SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
 TABLE_SIZE = 96
 """Pixels a side of a table's images where no backbone decides it."""

@@ -27,8 +27,8 @@ def predict(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
     backbone: AdapterBackboneOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV file that is written; stdout by default.")] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="So many classes a file, the most probable first.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="Output CSV file; default: stdout.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes per file, the most probable first.")] = 1,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")
     ] = False,

@@ -27,7 +27,7 @@ def refine(
         list[Path],
         typer.Argument(
             metavar="ADAPTER...",
-            help="Folders of generated adapters, or of several (generate -n); the labels choose where to start.",
+            help="Folders of generated adapters, or of several (generate -n); the labels choose the start.",
         ),
     ],
     images: Annotated[
@@ -36,19 +36,19 @@ def refine(
     out: options.OutOption,
     generator: Annotated[
         Path | None,
-        typer.Option("--generator", help="Folder of the adapter's generator, which knows how far it may err."),
+        typer.Option("--generator", help="Folder of the adapter's generator: its errors are the refinement's prior."),
     ] = None,
     unlabelled: Annotated[
         list[Path] | None,
         typer.Option("--unlabelled", help="More images of the task, or folders of them, for the class frequencies."),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Which task of the table.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
         float | None,
         typer.Option(
-            "--strength", min=1e-6, max=1e6, help="Of the generator's prior; above 1, its default, moves less."
+            "--strength", min=1e-6, max=1e6, help="Strength of the prior; above 1, its default, changes less."
         ),
     ] = None,
     seed: options.SeedOption = 0,
@@ -118,8 +118,8 @@ def _model(
     stated = adapter.provenance.get("generator")
     if stated and stated != opened.fingerprint:
         raise ArtifactError(
-            f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {opened.fingerprint[:12]}: how "
-            "far its own generator errs is not known there. Give that one, or generate the adapter again by this one."
+            f"The adapter was made by generator {str(stated)[:12]}, and {generator} is {opened.fingerprint[:12]}, "
+            "whose errors are not those of this adapter. Give the former, or generate the adapter again by the latter."
         )
     return opened.backbone, Starts.of_generator(opened)
 
@@ -132,13 +132,13 @@ def _remarks(refined: Refined, prior: bool, unlabelled: bool) -> None:
         remark(f"The start was chosen by cross-validation; mean loss of labels left out: {losses}.")
     if not prior:
         remark(
-            "Without --generator nothing is known of how the adapter may err; with one of 40 or more seen tasks, fewer "
-            "labels do as much."
+            "Without --generator the adapter's held-out errors are unknown; with a generator of 40 or more seen tasks, "
+            "fewer labels have the same effect."
         )
     if not unlabelled:
         remark(
-            "Without unlabelled images the labels are taken as a random sample of the task. Where you labelled some "
-            "of every class, give --unlabelled."
+            "Without --unlabelled the labelled images count as a random sample of the task. Where they have some "
+            "images of every class instead, give --unlabelled."
         )
 
 

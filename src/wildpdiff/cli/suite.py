@@ -15,7 +15,7 @@ from wildpdiff.cli.terminal import answer
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import Suite, Task
 
-app = typer.Typer(help="Suites of tasks: list, show, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
 
-app = typer.Typer(help="Zoos of fine-tuned adapters: build, import.", rich_markup_mode=None)
+app = typer.Typer(help="Zoos of fine-tuned adapters: build one, or import adapters.", rich_markup_mode=None)
 
 MODEL_CARDS = "model-cards"
 
@@ -30,7 +30,7 @@ def build(
     option: options.SuiteSettings = None,
     backbone: options.BackboneOption = "savanna-cnn",
     group: Annotated[
-        Literal["seen", "unseen"], typer.Option("--group", help="unseen is for comparison only.")
+        Literal["seen", "unseen"], typer.Option("--group", help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
     recipe: Annotated[
         str | None,
@@ -41,11 +41,11 @@ def build(
             "bundled recipe (the default with any of the next five options), or that of the zoo in a folder.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps a task.")] = None,
-    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept a task.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps per task.")] = None,
+    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept per task.")] = None,
     interval: Annotated[int | None, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step and task.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per step and task.")] = None,
     tasks_per_shard: Annotated[
         int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
     ] = 20,
@@ -54,13 +54,13 @@ def build(
         typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
     ] = "processes",
     address: Annotated[
-        str, typer.Option("--address", help="Of the Ray cluster, HOST:PORT; local starts one on this machine.")
+        str, typer.Option("--address", help="Address of the Ray cluster, HOST:PORT; local starts one on this machine.")
     ] = "local",
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Fine-tune one adapter a task. Stopped or killed at any moment, the same command resumes."""
+    """Fine-tune one adapter per task. After an interruption, the same command resumes."""
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
@@ -146,19 +146,19 @@ def _words(zoo: Zoo) -> str:
 @app.command("import")
 def import_zoo(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each is named as its task.")
+        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
     ],
     descriptions: Annotated[
         str,
         typer.Option(
             "--descriptions",
             metavar=f"CSV|{MODEL_CARDS}",
-            help="Table with the columns task and text or metadata, one row an adapter; or the adapters' README.md.",
+            help="Table with the columns task and text or metadata, one row per adapter; or the adapters' README.md.",
         ),
     ],
     out: options.OutOption,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, help="Of the common layout.", show_default="the largest")
+        int | None, typer.Option("--rank", min=1, help="Rank of the common layout.", show_default="the largest")
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -252,7 +252,9 @@ def cross_validated(
     *own_scores, delivered = in_parallel(lambda entry, _: scorer.scores(entry, scored), vectors)
     scores = dict(zip(names, own_scores, strict=True))
     plain = _plain_instead(scores, delivered)
-    if plain is not None:
+    if plain is None:
+        mean = replace(mean, delivered_fold=_delivered_fold(mean, scorer, estimates, evaluation_images))
+    else:
         alone = Blend(names, tuple(float(name == plain) for name in names))
         blends, held_out, delivered = (alone,) * len(blends), estimates[plain], scores[plain]
         mean = replace(mean, blend=alone, fold_blends=blends[:-1], held_out=held_out, centering=None)
@@ -269,6 +271,36 @@ def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores) 
         return None
     best = max((PRETRAINED, MEAN), key=lambda name: float(scores[name].accuracy.mean()))
     return best if float(scores[best].accuracy.mean()) > float(blended.accuracy.mean()) else None
+
+
+def _delivered_fold(
+    mean: ConditionalMean, scorer: Scorer, estimates: Mapping[str, Float[Tensor, "t d"]], images: int
+) -> int | None:
+    """The fold whose networks alone are delivered; None where their mean over the folds is as good.
+
+    Held-out tasks are scored with the networks of their fold alone. A mean of adapters is better than one of them only
+    where the networks agree up to small errors: networks that found different adapters of the same function (factors
+    rotated, units exchanged) have a mean that is neither (the barrier of Frankle et al. 2020). So the mean is compared
+    on the seen tasks with single folds: both have learned from the same tasks, but for one fold of each.
+    """
+    weights = mean.blend.used
+    if mean.folds < 2 or not weights.keys() & NETWORKS.values():
+        return None
+    rest = sum(weight * estimates[name] for name, weight in weights.items() if name not in NETWORKS.values())
+    blends = [rest + torch.zeros_like(mean.held_out) for _ in range(mean.folds)]
+    for member in mean.members:
+        weight = weights.get(NETWORKS[member.basis], 0.0)
+        blends[member.fold] += weight * member.normalized(mean.seen, estimates[ADDITIVE])
+    candidates = [torch.stack(blends).mean(0), *blends]
+    if mean.centering is not None:
+        candidates = [mean.centering(entry, mean.centering.seen) for entry in candidates]
+    tasks = torch.arange(len(mean.seen))
+    tempered = in_parallel(lambda entry, _: scorer.tempered_losses(entry, tasks, images), candidates)
+    averaged, *single = (losses[losses.mean(1).argmin()] for losses in tempered)
+    worse = averaged - torch.stack(single).mean(0)
+    if float(worse.mean()) <= ERRORS * float(worse.std()) / len(worse) ** 0.5:
+        return None
+    return min(range(mean.folds), key=lambda fold: float(single[fold].mean()))
 
 
 def _blends(

@@ -64,6 +64,7 @@ class ConditionalMean:
         fold: of each seen task; -1 where no network was trained without it.
         anchor: ``α``, 0 to 1.
         centering: alignment with a site's images; None where there are none to read.
+        delivered_fold: fold whose networks alone predict; None for the mean over the networks of all folds.
     """
 
     kernel: KernelMean
@@ -75,6 +76,7 @@ class ConditionalMean:
     fold: Int[Tensor, " t"]
     anchor: float = 1.0
     centering: FeatureAlignment | None = None
+    delivered_fold: int | None = None
     _own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -111,6 +113,7 @@ class ConditionalMean:
             held_out=self.held_out[~rows],
             fold=torch.full((len(kernel.seen),), -1),
             centering=None if self.centering is None else self.centering.without(rows),
+            delivered_fold=None,
         )
 
     def shifts(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"] | None:
@@ -132,7 +135,11 @@ class ConditionalMean:
         regressed = self.kernel.predict(embeddings)
         if name == ADDITIVE:
             return regressed
-        own = [member for member in self.members if NETWORKS[member.basis] == name]
+        own = [
+            member
+            for member in self.members
+            if NETWORKS[member.basis] == name and (self.delivered_fold is None or member.fold == self.delivered_fold)
+        ]
         if not own:
             raise KeyError(name)
         return torch.stack([member.normalized(embeddings, regressed) for member in own]).mean(0)
@@ -177,6 +184,7 @@ class ConditionalMean:
             "weights": encode(self.blend.weights),
             "fold_weights": [encode(blend.weights) for blend in self.fold_blends],
             "anchor": self.anchor,
+            **({} if self.delivered_fold is None else {"delivered_fold": self.delivered_fold}),
             **({} if self.centering is None else {"centering": self.centering.config}),
         }
 
@@ -223,4 +231,5 @@ class ConditionalMean:
             fold=tensors["fold"],
             anchor=config["anchor"],
             centering=None if entry is None else FeatureAlignment.from_state(entry, tensors, codec, backbone),
+            delivered_fold=config.get("delivered_fold"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,38 @@ def test_labels_of_a_fold_do_not_affect_its_own_predictions(world: Planted) -> N
         assert changed.delivered.loss > table.delivered.loss + 0.05, "the labels of the fold are wrong now"
         elsewhere.append((after.fold_blends, after.blend) != (before.fold_blends, before.blend))
     assert any(elsewhere), "labels do decide elsewhere"
+
+
+class TwoBasins(Scorer):
+    """Adapters ``c`` and ``-c`` are as good as each other (factors of opposite sign), and their mean is not."""
+
+    def tempered_losses(self, vectors: Tensor, tasks: Tensor, most: int) -> Tensor:
+        c = torch.ones(vectors.shape[1])
+        losses = torch.minimum((vectors - c).square().mean(1), (vectors + c).square().mean(1))
+        return losses[tasks].expand(len(choice.TEMPERATURES), -1)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1, 1), (1, -1, 1, -1), (1, 1, 1, -1)])
+def test_networks_whose_mean_is_worse_than_one_of_them_are_not_averaged(
+    world: Planted, signs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "FEW_TASKS", 2)  # else the pretrained model, by accuracies that are not those losses
+    estimators = world.estimators({"nothing": torch.ones_like(world.true)})
+    members = []
+    for member, sign in zip(estimators.correction.members, signs, strict=True):
+        network = copy.deepcopy(member.network)
+        network.mean.data.fill_(sign)
+        members.append(replace(member, network=network))
+    estimators = replace(estimators, correction=replace(estimators.correction, members=tuple(members)))
+    scorer = TwoBasins(world.backbone, world.codec, world.images)
+    mean, _ = cross_validated(estimators, scorer, None, EVALUATION_IMAGES)
+    assert mean.blend.used == {DIRECT: 1.0}
+    assert (mean.delivered_fold is None) == (len(set(signs)) == 1)
+    delivered = mean.predict(world.embeddings)
+    assert bool((delivered.abs() == 1).all()), "one of the networks, or their mean where they agree"
+    assert mean.without(1).delivered_fold is None
+    again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
+    assert torch.equal(again.predict(world.embeddings), delivered)
 
 
 def test_the_table_is_of_what_is_held_out(world: Planted) -> None:
