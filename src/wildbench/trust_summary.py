@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.sections import TrustPoint
+from wildpdiff.evaluate.results import TrustPoint
 from wildpdiff.evaluate.statistics import UNUSABLE_SHARE, Estimate, checked, interval_ends, mean_interval, task_draws
 
 LOSS = 1.0

@@ -25,8 +25,7 @@ from wildbench.report.scaling_summary import ScalingCurve, scaling_curves, scali
 from wildbench.report.wording import number_range
 from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, LatentPoint, Memorisation, NoveltyPoint
 from wildbench.study_sections import Interpolation, Scaling
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import Calibration
+from wildpdiff.evaluate.results import Calibration, Results
 from wildpdiff.evaluate.statistics import mean_interval
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, display_label
 from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten

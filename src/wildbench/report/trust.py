@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from wildbench.report.wording import number_range
 from wildbench.trust_summary import covered, harmed, summarise_trust, threshold_outcomes, worlds_of
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.results import TrustPoint, TrustSection
 from wildpdiff.evaluate.statistics import Estimate
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.report.blocks import Cell, DataTable, TableRow

@@ -21,10 +21,9 @@ from wildbench.studies.paper_method import PAPER_METHOD
 from wildbench.studies.paper_rows import PAPER_SOURCE, comparison_rows
 from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, seen_material
-from wildpdiff.evaluate.results import Results, provenance, read_results, write_results
+from wildpdiff.evaluate.results import Results, SourceInfo, provenance, read_results, write_results
 from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode

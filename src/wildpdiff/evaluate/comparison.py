@@ -19,13 +19,13 @@ from wildpdiff.evaluate.results import (
     GeneratorInfo,
     Provenance,
     Results,
+    SourceInfo,
     Split,
     Stage,
     SuiteInfo,
 )
 from wildpdiff.evaluate.run import Method, RoundTripSource, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
-from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel

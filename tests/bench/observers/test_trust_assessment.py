@@ -17,10 +17,9 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.results import ResultRow
+from wildpdiff.evaluate.results import ResultRow, contradiction
 from wildpdiff.evaluate.run import Method, Scored, evaluate
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.sections import contradiction
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images

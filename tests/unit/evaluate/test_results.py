@@ -22,10 +22,11 @@ from wildpdiff.evaluate.results import (
     ResultRow,
     Results,
     SuiteInfo,
+    TrustPoint,
+    TrustSection,
     read_results,
     write_results,
 )
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise, task_means
 from wildpdiff.posterior.score import PosteriorScore, PosteriorSummary
 

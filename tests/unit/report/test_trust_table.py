@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from wildbench.report.trust import judged_points, tasks_text, trust_figure, trust_table
 from wildbench.trust_summary import covered
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.results import Results, TrustPoint, TrustSection
 from wildpdiff.report.findings import findings
 from wildpdiff.report.page import styles_of
 
