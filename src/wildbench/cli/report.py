@@ -22,7 +22,7 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a report again.
+    """Draw the report of a results.json.
 
     It computes nothing and needs no torch. The table is that of the first file. Further files give the sections that it
     lacks, for example `wildpdiff reproduce paper`, `wildpdiff reproduce scaling`, and must be about the same tasks and
