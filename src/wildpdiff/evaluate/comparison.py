@@ -18,6 +18,7 @@ from wildpdiff.evaluate.results import (
     Ceiling,
     GeneratorInfo,
     Provenance,
+    ResultRow,
     Results,
     SourceInfo,
     Split,
@@ -201,7 +202,7 @@ def compare_sources(
     )
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
     summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed)
-    ceilings = _ceilings(suite.name, tests, backbone, FinetunedSource(finetuned), first)
+    ceilings = _ceilings(tests, backbone, RoundTripSource(FinetunedSource(finetuned), first), found.rows)
     results = Results(
         provenance=made,
         **_about(comparison, tests, ceilings),
@@ -252,21 +253,16 @@ def _unlabelled(suite: Suite) -> Callable[[str], Images]:
 
 
 def _ceilings(
-    suite: str,
-    tests: Mapping[Split, Sequence[TestSet]],
-    backbone: Backbone,
-    finetuned: FinetunedSource,
-    first: Generator,
+    tests: Mapping[Split, Sequence[TestSet]], backbone: Backbone, coded: RoundTripSource, rows: Sequence[ResultRow]
 ) -> dict[str, Ceiling]:
-    """Accuracy of fine-tuned adapters before and after the autoencoder's round trip."""
-    sources = (RoundTripSource(finetuned, first), finetuned)
-    rows = evaluate(suite, tests, backbone, [Method(source) for source in sources], samples=1).rows
-    scores = {key: [row.accuracy for row in rows if (row.split, row.source) == key]
-              for key in ((split, source.name) for split in tests for source in sources)}  # fmt: skip
-    return {
-        split: Ceiling(*(sum(scores[split, source.name]) / len(part) for source in sources))
-        for split, part in tests.items()
-    }
+    """Accuracy of fine-tuned adapters before (``rows``) and after the autoencoder's round trip."""
+    after = evaluate("", tests, backbone, [Method(coded)], samples=1).rows
+
+    def mean(found: Sequence[ResultRow], split: Split, source: str) -> float:
+        accuracies = [row.accuracy for row in found if (row.split, row.source) == (split, source)]
+        return sum(accuracies) / len(accuracies)
+
+    return {split: Ceiling(mean(after, split, coded.name), mean(rows, split, FINETUNED)) for split in tests}
 
 
 def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:
