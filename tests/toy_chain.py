@@ -12,7 +12,7 @@ import torch
 import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
-from wildpdiff.evaluate.provenance import provenance
+from wildpdiff.evaluate.results import provenance
 from wildpdiff.fit import fit_generator
 from wildpdiff.records import encode
 from wildpdiff.trust.generated import calibrate_generator

@@ -14,6 +14,7 @@ from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 FitWithout = Callable[[Fold], Source]
 
@@ -44,6 +45,6 @@ def calibrate(
             groups=config.group_folds,
             seed=seed,
         )
-    seen = SeenTasks.of(zoo, unnamed, schema, backbone, features, ("metadata", "backgrounds"), config)
+    seen = SeenTasks.of(TrainingSet(zoo, unnamed, schema, backbone, features), ("metadata", "backgrounds"), config)
     (rows,) = hold_out_folds(seen, folds, lambda fold, _: (fit_without(fold),), seed, progress)
     return fit_trust(seen, rows, generator)

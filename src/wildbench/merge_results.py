@@ -9,8 +9,7 @@ from typing import Any
 
 from wildbench.trust_summary import worlds_of
 from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection, section_kinds
+from wildpdiff.evaluate.results import Results, TrustPoint, TrustSection, section_kinds
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.disk import remove_leftovers
 from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.results import Results, provenance, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode

@@ -15,8 +15,7 @@ from wildbench.study_sections import (
     PaperRow,
     Scaling,
 )
-from wildpdiff.evaluate.results import ResultRow
-from wildpdiff.evaluate.sections import Calibration, SectionKind, TrustSection
+from wildpdiff.evaluate.results import Calibration, ResultRow, SectionKind, TrustSection
 
 
 @dataclass(frozen=True)

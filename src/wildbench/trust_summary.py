@@ -11,8 +11,26 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.sections import TrustPoint
+from wildpdiff.evaluate.results import TrustPoint
 from wildpdiff.evaluate.statistics import UNUSABLE_SHARE, Estimate, checked, interval_ends, mean_interval, task_draws
+
+LOSS = 1.0
+"""A task is harmed where it loses more points than this against the pretrained model."""
+
+
+def harmed(point: TrustPoint) -> bool:
+    """Whether the generated adapters lose more than :data:`LOSS` points."""
+    return point.gain < -LOSS
+
+
+def helped(point: TrustPoint) -> bool:
+    """Whether they beat the pretrained model; equal but for the order of a sum is no gain."""
+    return point.gain > 1e-7
+
+
+def covered(point: TrustPoint) -> bool:
+    """Whether the measured gain lies in the interval."""
+    return point.low <= point.gain <= point.high
 
 
 @dataclass(frozen=True)
@@ -63,15 +81,15 @@ def summarise_trust(points: Sequence[TrustPoint], *, seed: int = 0) -> TrustSumm
         values = np.array([value(point) for point in points], dtype=np.float64)
         return mean_interval(np.bincount(tasks, weights=values) / np.bincount(tasks), seed=seed)
 
-    trust, helped = np.array([point.trust for point in points], float), np.array([point.helped for point in points])
+    trust, gained = np.array([point.trust for point in points], float), np.array([helped(point) for point in points])
     return TrustSummary(
         tasks=int(tasks.max()) + 1,
         generators=len({point.generator for point in points}),
-        auroc=area_under_curve(trust, helped, tasks, seed=seed),
-        coverage=mean(lambda point: float(point.covered)),
+        auroc=area_under_curve(trust, gained, tasks, seed=seed),
+        coverage=mean(lambda point: float(covered(point))),
         used_share=mean(lambda point: float(point.used)),
-        harmed_with=mean(lambda point: float(point.used and point.harmed)),
-        harmed_without=mean(lambda point: float(point.harmed)),
+        harmed_with=mean(lambda point: float(point.used and harmed(point))),
+        harmed_without=mean(lambda point: float(harmed(point))),
         gain_with=mean(lambda point: point.gain if point.used else 0.0),
         gain_without=mean(lambda point: point.gain),
     )
@@ -94,11 +112,11 @@ def threshold_outcomes(points: Sequence[TrustPoint]) -> tuple[ThresholdOutcome, 
     weights = 1 / np.bincount(tasks)[tasks] / (int(tasks.max()) + 1)
     trust = np.array([point.trust for point in points])
     gain = np.array([point.gain for point in points])
-    harmed = np.array([point.harmed for point in points])
+    losses = np.array([harmed(point) for point in points])
     found = []
     for threshold in sorted({0.0, 1.0, *(float(value) for value in trust)}):
         own = weights * (trust >= threshold)
-        found.append(ThresholdOutcome(threshold, float(own.sum()), float(own @ harmed), float(own @ gain)))
+        found.append(ThresholdOutcome(threshold, float(own.sum()), float(own @ losses), float(own @ gain)))
     return tuple(found)
 
 

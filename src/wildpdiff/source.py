@@ -26,19 +26,3 @@ class Source(Protocol):
         Raises:
             DescriptionError: the description lacks a part that the source needs.
         """
-
-
-class RenamedSource:
-    """A source under another name, for two of a kind in one table."""
-
-    def __init__(self, source: Source, name: str) -> None:
-        self._source = source
-        self.name = name
-        self.stochastic = source.stochastic
-
-    def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
-        """The source's adapters with the new name in their provenance."""
-        return [
-            Adapter(adapter.tensors, adapter.config, {**adapter.provenance, "source": self.name})
-            for adapter in self._source.sample(description, n, seed)
-        ]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_trust_of_another_generator_is_refused(world: World) -> None:
     """The tiny world has too few tasks for a model of trust, so that the check itself is called."""
     from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
     from wildpdiff.errors import ArtifactError
-    from wildpdiff.evaluate.consistency import check_consistency
+    from wildpdiff.evaluate.comparison import Comparison
 
     generator = Generator.from_pretrained(world.generator)
     options = json.loads((world.run / "run.json").read_bytes())["suite_options"]
@@ -204,11 +205,11 @@ def test_trust_of_another_generator_is_refused(world: World) -> None:
         def __init__(self, fingerprint: str) -> None:
             self.generator = fingerprint
 
-    check = check_consistency.__wrapped__ if hasattr(check_consistency, "__wrapped__") else check_consistency
-    parts = (suite, generator.backbone, zoo, reference, [generator])
-    check(*parts, [Calibrated(generator.fingerprint)])
-    with refused(ArtifactError, "belong together"):
-        check(*parts, [Calibrated("0" * 64)])
+    comparison = Comparison(suite, generator.backbone, zoo, reference, [generator], {})
+    for fingerprint in (generator.fingerprint, "0" * 64):
+        object.__setattr__(comparison, "trust", [Calibrated(fingerprint)])
+        with nullcontext() if fingerprint == generator.fingerprint else refused(ArtifactError, "belong together"):
+            comparison.check()
 
 
 def test_a_zoo_of_another_recipe_under_the_same_generator_is_refused(world: World, run: Run, tmp_path: Path) -> None:

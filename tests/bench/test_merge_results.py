@@ -12,8 +12,16 @@ from wildbench.merge_results import NamedResults, merge_results
 from wildbench.sections import ConditionDistance, ParameterSpread
 from wildbench.study_sections import Scaling
 from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.results import BackboneInfo, Provenance, ResultRow, Results, SuiteInfo
-from wildpdiff.evaluate.sections import SourceInfo, TrustPoint, TrustSection
+from wildpdiff.evaluate.results import (
+    BackboneInfo,
+    Provenance,
+    ResultRow,
+    Results,
+    SourceInfo,
+    SuiteInfo,
+    TrustPoint,
+    TrustSection,
+)
 from wildpdiff.evaluate.summary import summarise
 
 SCALING = Scaling(("a",), (0.5,), (0.6,), ())

@@ -11,7 +11,7 @@ import pytest
 from refusals import refused
 from wildbench.trust_summary import area_under_curve, summarise_trust, summarise_worlds, threshold_outcomes, worlds_of
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.sections import TrustPoint, contradiction
+from wildpdiff.evaluate.results import TrustPoint, contradiction
 
 GOOD = TrustPoint("both", "unseen", "a", "examples", 0.9, 5.0, 1.0, 9.0, 4.0, 0.7, True, 0)
 SMALL = replace(GOOD, task="b", trust=0.8, gain=0.5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wildpdiff.conditions.sites import SphereCoordinates
+from wildpdiff.conditions.metadata import SphereCoordinates
 
 
 def great_circle(first: tuple[float, float], second: tuple[float, float]) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from wildbench.methods.renamed import RenamedSource
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.errors import TrainingError
-from wildpdiff.source import RenamedSource
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig

@@ -26,7 +26,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import LabelledData, SeenTasks
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.evaluate.methods import Candidate, MethodInputs
-from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.results import SourceInfo
 from wildpdiff.source import Source
 
 PDIFF = "pdiff"

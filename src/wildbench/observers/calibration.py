@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.results import Calibration, CalibrationBin
 from wildpdiff.evaluate.run import Scored
-from wildpdiff.evaluate.sections import Calibration, CalibrationBin
 
 
 class CalibrationObserver:

@@ -10,9 +10,8 @@ import numpy as np
 
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison
-from wildpdiff.evaluate.results import ResultRow, Split
+from wildpdiff.evaluate.results import ResultRow, Split, TrustPoint, TrustSection
 from wildpdiff.evaluate.run import Scored
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source

@@ -22,16 +22,16 @@ from wildbench.interpolation.interpolation_summary import (
 from wildbench.interpolation.rank_correlation import RankCorrelation, spearman
 from wildbench.observers.verdict import verdict_sentence
 from wildbench.report.scaling_summary import ScalingCurve, scaling_curves, scaling_sentences
+from wildbench.report.wording import number_range
 from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, LatentPoint, Memorisation, NoveltyPoint
 from wildbench.study_sections import Interpolation, Scaling
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import Calibration
+from wildpdiff.evaluate.results import Calibration, Results
 from wildpdiff.evaluate.statistics import mean_interval
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, display_label
 from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten
 from wildpdiff.report.findings import Key, SplitFindings
 from wildpdiff.report.palette import ACCENT, BAND, FAMILIES, MUTED, OTHER, TEXT, SourceStyle
-from wildpdiff.report.wording import count, number, number_range, percentage
+from wildpdiff.report.wording import count, number, percentage
 
 Styles = Mapping[str, SourceStyle]
 Line = dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wildbench.interpolation.interpolation_summary import midpoint_kept, ways_of
+from wildbench.report.wording import number_range
 from wildbench.sections import PICTURES, ParameterSpread, Picture
 from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.results import Results
@@ -13,7 +14,6 @@ from wildpdiff.report.wording import (
     capital,
     count,
     number,
-    number_range,
     percent,
     percent_range,
     percentage,

@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wildbench.trust_summary import summarise_trust, threshold_outcomes, worlds_of
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildbench.report.wording import number_range
+from wildbench.trust_summary import covered, harmed, summarise_trust, threshold_outcomes, worlds_of
+from wildpdiff.evaluate.results import TrustPoint, TrustSection
 from wildpdiff.evaluate.statistics import Estimate
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.report.blocks import Cell, DataTable, TableRow
@@ -20,7 +21,6 @@ from wildpdiff.report.wording import (
     count,
     listed,
     number,
-    number_range,
     percent,
     percent_range,
     percentage,
@@ -127,7 +127,7 @@ def trust_figure(section: TrustSection, styles: Mapping[str, SourceStyle]) -> Re
         line = {"color": TEXT, "linestyle": (0, (3, 3)), "linewidth": 1.2}
         add_legend(figure, marks | {"at the chosen thresholds": line})
 
-    inside = sum(point.covered for point in points)
+    inside = sum(covered(point) for point in points)
     text = (
         f"One mark a task and generator ({tasks_text(points)}), with the 90 % interval of the predicted gain: {inside} "
         f"of {len(points)} intervals hold the measured gain (the diagonal). Ticks: thresholds chosen on held-out seen "
@@ -138,7 +138,7 @@ def trust_figure(section: TrustSection, styles: Mapping[str, SourceStyle]) -> Re
 
 
 def _outcome(point: TrustPoint) -> str:
-    return "abstained" if not point.used else "used, and harmed" if point.harmed else "generated used"
+    return "abstained" if not point.used else "used, and harmed" if harmed(point) else "generated used"
 
 
 def _draw_outcome(axes: Axes, points: Sequence[TrustPoint], mark: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from wildbench.trust_summary import TrustSummary, summarise_trust
 from wildpdiff.disk import write_file
 from wildpdiff.evaluate.results import Condition, Results
 from wildpdiff.evaluate.statistics import Difference, Estimate, paired_difference
-from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, accuracy_per_task
+from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, task_means
 from wildpdiff.report.wording import interval_text, percent, seconds_text, signed_points
 
 UNSEEN = "unseen"
@@ -153,9 +153,8 @@ def _columns(results: Results) -> dict[str, ndarray]:
     order: list[str] = []
     for method in METHODS:
         for suite in suites:
-            own = accuracy_per_task(
-                results.rows, suite=suite, split=UNSEEN, source=method.source, condition=method.condition
-            )
+            key = (suite, UNSEEN, method.source, method.condition)
+            own = task_means(row for row in results.rows if (row.suite, row.split, row.source, row.condition) == key)
             if not own:
                 continue
             order = order or list(own)

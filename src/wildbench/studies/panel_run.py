@@ -14,10 +14,8 @@ from wildbench.studies.panel import BENCHMARKS, Benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, ShownMethod, write_page
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.results import Results, SourceInfo, TrustSection, provenance, read_results, write_results
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceInfo, TrustSection
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wildbench.interpolation.interpolation import choose_pairs, description_similarity, gainful_tasks, interpolate
+from wildbench.methods.renamed import RenamedSource
 from wildbench.pipeline import PipelineConfig, RunInputs, prepare
 from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildbench.sections import INTERPOLATION, PAPER
@@ -20,16 +21,13 @@ from wildbench.studies.paper_method import PAPER_METHOD
 from wildbench.studies.paper_rows import PAPER_SOURCE, comparison_rows
 from wildbench.study_sections import Interpolation, PaperRow
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, seen_material
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.results import Results, SourceInfo, provenance, read_results, write_results
 from wildpdiff.evaluate.run import Method
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
-from wildpdiff.source import RenamedSource
 from wildpdiff.zoo.training_set import TrainingSet
 
 

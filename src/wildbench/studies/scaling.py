@@ -18,8 +18,16 @@ from wildpdiff.baselines.constant import FinetunedSource, PretrainedSource
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import SEEN_STAGE
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, Stage, SuiteInfo, read_results, write_results
+from wildpdiff.evaluate.results import (
+    BackboneInfo,
+    ResultRow,
+    Results,
+    Stage,
+    SuiteInfo,
+    provenance,
+    read_results,
+    write_results,
+)
 from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise

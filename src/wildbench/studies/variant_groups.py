@@ -22,8 +22,7 @@ from wildbench.studies.groups import (
 )
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.results import Results, TrustPoint, TrustSection
 from wildpdiff.generator import Generator
 from wildpdiff.records import decode, encode
 from wildpdiff.trust.generated import FEWEST_TASKS, calibrate_generator

@@ -11,8 +11,7 @@ from wildbench.studies.variant_targets import Target, judge_variants
 from wildbench.studies.variants import BASE, EXTRAPOLATION, VARIANT_NAMES, VariantsConfig, folder_name, measure_variant
 from wildpdiff.disk import write_file
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
-from wildpdiff.evaluate.sections import TrustSection
+from wildpdiff.evaluate.results import Results, Stage, TrustSection, read_results, write_results
 from wildpdiff.report.page import write_report
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wildbench.report.wording import number_range
 from wildbench.trust_summary import summarise_trust, summarise_worlds
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint
+from wildpdiff.evaluate.results import Results, TrustPoint
 from wildpdiff.evaluate.statistics import Estimate, recovered_gain
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.report.findings import SplitFindings, findings
@@ -18,7 +18,6 @@ from wildpdiff.report.wording import (
     interval_text,
     listed,
     number,
-    number_range,
     percentage,
     signed,
     signed_points,

@@ -24,10 +24,8 @@ from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results, read_results, write_results
+from wildpdiff.evaluate.results import Results, SourceInfo, TrustSection, provenance, read_results, write_results
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceInfo, TrustSection
 from wildpdiff.report.page import write_report
 from wildpdiff.report.wording import count
 from wildpdiff.tasks.registry import load_suite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,8 +11,7 @@ from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch
 
 if TYPE_CHECKING:
-    from wildpdiff.backbones.backbone import Backbone
-    from wildpdiff.tasks.task import Suite
+    pass
 
 app = typer.Typer(help="Backbones: pretrain.", rich_markup_mode=None)
 
@@ -54,10 +52,19 @@ def pretrain(
     chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
-            backbone, measured = _savanna_cnn(opened, epochs, seed, stages("train the backbone"))
+            from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+
+            length: dict[str, Any] = {"progress": stages("train the backbone")}
+            length |= {} if epochs is None else {"epochs": epochs}
+            tasks = opened.tasks("pretraining")
+            done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, seed=seed, **length)
+            backbone, measured = done.backbone, {"losses": list(done.losses), "steps": done.steps}
         else:
+            from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
+
             stages("fit the classifier of EfficientNet-Lite0")
-            backbone, measured = _efficientnet(opened, cut, seed)
+            empty = efficientnet_lite0(opened.classes, cut, image_size=opened.image_size)
+            backbone, measured = fit_head(empty, opened.tasks("pretraining"), seed), {}
         save_backbone(backbone, out)
     values = {
         "backbone": str(out),
@@ -70,21 +77,3 @@ def pretrain(
     }
     what = f"{values['parameters']} parameters, {values['classes']} classes, weights {backbone.backbone_hash[:12]}"
     answer(as_json, values, f"Backbone {backbone.name} in {out}: {what}.")
-
-
-def _savanna_cnn(
-    suite: Suite, epochs: int | None, seed: int, tick: Callable[[int, int], None]
-) -> tuple[Backbone, dict[str, Any]]:
-    from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
-
-    length: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    tasks = suite.tasks("pretraining")
-    done = pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, seed=seed, progress=tick, **length)
-    return done.backbone, {"losses": list(done.losses), "steps": done.steps}
-
-
-def _efficientnet(suite: Suite, cut: int, seed: int) -> tuple[Backbone, dict[str, Any]]:
-    from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
-
-    empty = efficientnet_lite0(suite.classes, cut, image_size=suite.image_size)
-    return fit_head(empty, suite.tasks("pretraining"), seed), {}

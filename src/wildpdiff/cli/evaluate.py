@@ -70,8 +70,7 @@ def evaluate(
     from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison, compare_sources
     from wildpdiff.evaluate.methods import check_method_settings
-    from wildpdiff.evaluate.provenance import provenance
-    from wildpdiff.evaluate.results import write_results
+    from wildpdiff.evaluate.results import provenance, write_results
     from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
 
@@ -135,12 +134,11 @@ def checked(comparison: Comparison, folders: Sequence[Path]) -> Comparison:
     Raises:
         ArtifactError: the parts do not belong together.
     """
-    from wildpdiff.evaluate.consistency import check_consistency
     from wildpdiff.trust.model import FOLDER, TrustModel
 
     trust: tuple[TrustModel, ...] = ()
     if all((path / FOLDER).is_dir() for path in folders):
         trust = tuple(TrustModel.of_generator(path, comparison.backbone) for path in folders)
-    parts = (comparison.suite, comparison.backbone, comparison.zoo, comparison.reference)
-    check_consistency(*parts, comparison.generators, trust)
-    return replace(comparison, trust=trust)
+    comparison = replace(comparison, trust=trust)
+    comparison.check()
+    return comparison

@@ -19,7 +19,7 @@ from wildpdiff.records import decode, encode
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
-    from wildpdiff.fit import FittedGenerator, GeneratorConfig
+    from wildpdiff.fit import GeneratorConfig
     from wildpdiff.generator import Generator
     from wildpdiff.growth import UpdatedGenerator
     from wildpdiff.zoo.store import Zoo
@@ -120,7 +120,13 @@ def fit(
         elif generator is None:
             tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
             fitted = fit_generator(training_set, settings, seed=seed, progress=tick, store=store)
-            generator, measured = fitted.generator, _measured(fitted)
+            generator = fitted.generator
+            measured = {
+                "reconstruction_error": fitted.reconstruction_error,
+                "loss": float(fitted.losses[-100:].mean()) if len(fitted.losses) else None,
+                "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
+                "seconds": round(fitted.seconds, 3),
+            }
             generator.save_pretrained(out)
         else:
             remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; resuming.")
@@ -211,15 +217,6 @@ def _unfinished(
         return None  # another one, or one of an earlier version: it is replaced
     same = all(found.training.get(name) == value for name, value in wanted.items())
     return found if same and can_calibrate(found, zoo) else None
-
-
-def _measured(fitted: FittedGenerator) -> dict[str, Any]:
-    return {
-        "reconstruction_error": fitted.reconstruction_error,
-        "loss": float(fitted.losses[-100:].mean()) if len(fitted.losses) else None,
-        "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
-        "seconds": round(fitted.seconds, 3),
-    }
 
 
 def _settings(path: Path | None, parts: str | None, steps: int | None, task_steps: int | None) -> GeneratorConfig:

@@ -120,7 +120,7 @@ def generate(
 
 
 def _reliability(generator: Generator, report: TrustReport | None) -> list[str]:
-    """What is known of the adapters that were written, as sentences."""
+    """Sentences on how far the written adapters may be relied on."""
     if report is not None:
         kept = (
             "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "

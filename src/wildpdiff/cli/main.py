@@ -106,7 +106,10 @@ def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = N
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except OSError as error:
-        return _refuse(_system_sentence(error), 2)
+        where = f" while writing {error.filename}" if error.filename else ""
+        full = f"The disk is full{where}; nothing half-written was left. Free some space and run again."
+        other = f"{error.filename or 'The system refuses'}: {error.strerror or error}."
+        return _refuse(full if error.errno == errno.ENOSPC else other, 2)
     except Exception as error:
         if hasattr(error, "format_message"):  # bad usage
             context = getattr(error, "ctx", None)
@@ -132,13 +135,6 @@ def _refuse(sentence: str, status: int) -> int:
         words = f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
     remark(f"Error: {words}")
     return status
-
-
-def _system_sentence(error: OSError) -> str:
-    where = f" while writing {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"The disk is full{where}; nothing half-written was left. Free some space and run again."
-    return f"{error.filename or 'The system refuses'}: {error.strerror or error}."
 
 
 if __name__ == "__main__":

@@ -102,21 +102,15 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
 
 
 def _csv(rows: list[Prediction]) -> str:
-    cells = [(_path_cell(row.file), _text_cell(row.species), f"{row.probability:.6f}") for row in rows]
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in [("file", "class", "probability"), *cells])
+    """A table that no spreadsheet takes for formulas: paths still lead to the file, spreadsheets show no apostrophe."""
+    lines = [("file", "class", "probability")]
+    for row in rows:
+        file, species = str(row.file), row.species
+        file = f"./{file}" if file.startswith(FORMULA) else file
+        lines.append((file, f"'{species}" if species.startswith(FORMULA) else species, f"{row.probability:.6f}"))
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
 
 
 def _quoted(text: str) -> str:
     """A cell of a CSV table (RFC 4180); the standard library leaves a bare carriage return unquoted."""
     return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
-
-
-def _path_cell(path: Path) -> str:
-    """A path that no spreadsheet takes for a formula, and that still leads to the file."""
-    text = str(path)
-    return f"./{text}" if text.startswith(FORMULA) else text
-
-
-def _text_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: with an apostrophe in front, which spreadsheets do not show."""
-    return f"'{text}" if text.startswith(FORMULA) else text

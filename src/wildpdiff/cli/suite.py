@@ -52,7 +52,14 @@ def show_suite(
     chosen = None if task is None else options.find_task(opened, task)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
-        _write_sheet(opened, chosen, image)
+        from PIL import Image
+
+        from wildpdiff.disk import write_file
+        from wildpdiff.tasks.contact_sheet import contact_sheet
+
+        stream = io.BytesIO()
+        Image.fromarray(contact_sheet(opened, None if chosen is None else [chosen])).save(stream, "PNG")
+        write_file(image, stream.getvalue())
         values["image"] = str(image)
     answer(as_json, values, *(f"{key + ':':<13}{_line(value)}" for key, value in values.items()))
 
@@ -94,14 +101,3 @@ def _task_values(suite: Suite, task: Task) -> dict[str, Any]:
     counts = np.bincount(np.concatenate(list(labels.values())), minlength=len(suite.classes))
     values["labels"] = {name: int(number) for name, number in zip(suite.classes, counts, strict=True) if number}
     return values
-
-
-def _write_sheet(suite: Suite, task: Task | None, path: Path) -> None:
-    from PIL import Image
-
-    from wildpdiff.disk import write_file
-    from wildpdiff.tasks.contact_sheet import contact_sheet
-
-    stream = io.BytesIO()
-    Image.fromarray(contact_sheet(suite, None if task is None else [task])).save(stream, "PNG")
-    write_file(path, stream.getvalue())

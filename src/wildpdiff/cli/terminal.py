@@ -100,15 +100,10 @@ def prepare_torch(threads: int | None) -> None:
     import torch
 
     torch.set_flush_denormal(True)
-    torch.set_num_threads(threads or _cores())
-
-
-def _cores() -> int:
-    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
-        return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if threads is None and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        threads = max(1, int(os.environ["OMP_NUM_THREADS"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(threads or cores or 1)
 
 
 QUIET_SECONDS = (10.0, 30.0)

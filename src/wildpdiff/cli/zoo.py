@@ -87,8 +87,8 @@ def build(
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite, option, loaded)
     tasks = opened.tasks(group)
-    resumed = _finished_shards(out)
-    if resumed is not None:
+    resumed = len(list((out / "shards").glob("shard-*.safetensors")))
+    if (out / "plan.json").is_file():
         remark(f"{out} holds a zoo of {resumed} finished shards: resuming.")
     with Stages() as stages:
         if config is None:
@@ -112,7 +112,7 @@ def build(
         "zoo": str(out),
         "tasks": len(zoo.tasks),
         "checkpoints": len(zoo),
-        "resumed_shards": resumed or 0,
+        "resumed_shards": resumed,
         "validation_accuracy": mean,
         "finetune": dict(zoo.plan.finetune),
         "remarks": list(chosen.get("remarks", [])),
@@ -149,13 +149,6 @@ def _words(zoo: Zoo) -> str:
     if config["shrinkage"]:
         settings += f", shrinkage {config['shrinkage']:g}"
     return settings if recipe is None else f"{settings}, chosen on {len(recipe['tasks'])} seen tasks"
-
-
-def _finished_shards(folder: Path) -> int | None:
-    """The number of shards that a former build left, or None where there was none."""
-    if not (folder / "plan.json").is_file():
-        return None
-    return len(list((folder / "shards").glob("shard-*.safetensors")))
 
 
 @app.command("import")

@@ -10,8 +10,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.errors import DataError
-from wildpdiff.evaluate.consistency import check_consistency
+from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.methods import Baselines, MethodInputs, build_methods
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
@@ -19,21 +18,22 @@ from wildpdiff.evaluate.results import (
     Ceiling,
     GeneratorInfo,
     Provenance,
+    ResultRow,
     Results,
+    SourceInfo,
     Split,
     Stage,
     SuiteInfo,
 )
 from wildpdiff.evaluate.run import Method, RoundTripSource, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
-from wildpdiff.evaluate.sections import SourceInfo
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
 from wildpdiff.tasks.description import Description, Images
-from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.tasks.task import Group, Suite, Task
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
@@ -75,6 +75,47 @@ class Comparison:
     further: Sequence[tuple[Method, SourceInfo]] = ()
     method_settings: Mapping[str, str] = field(default_factory=dict)
     trust: Sequence[TrustModel] = ()
+
+    def check(self) -> None:
+        """Refuse parts of several runs.
+
+        Raises:
+            ArtifactError: a zoo is of other tasks, of another suite or of another backbone, a generator was fitted to
+                another zoo, or a model of trust was calibrated for another generator.
+        """
+        _check_zoo(self.suite, self.backbone, self.zoo, "seen")
+        if self.reference is not None:
+            _check_zoo(self.suite, self.backbone, self.reference, "unseen")
+        for generator in self.generators:
+            fitted = generator.training.get("zoo")
+            if fitted != self.zoo.plan.fingerprint:
+                raise ArtifactError(
+                    f"Generator {generator.fingerprint[:12]} was fitted to zoo {str(fitted)[:12]}; the one in "
+                    f"{self.zoo.folder} is {self.zoo.plan.fingerprint[:12]}. They do not belong together: give the zoo "
+                    "that the generator was fitted to, or fit it again."
+                )
+        for model, generator in zip(self.trust, self.generators, strict=False):
+            if model.generator and model.generator != generator.fingerprint:
+                raise ArtifactError(
+                    f"A model of trust is of generator {model.generator[:12]}; its generator here is "
+                    f"{generator.fingerprint[:12]}. They do not belong together: calibrate trust again."
+                )
+
+
+def _check_zoo(suite: Suite, backbone: Backbone, zoo: Zoo, group: Group) -> None:
+    """Refuse a zoo that was not built on exactly these tasks and this backbone; raises :class:`ArtifactError`."""
+    names = {task.name for task in suite.tasks(group)}
+    if zoo.plan.suite != suite.fingerprint or set(zoo.tasks) != names:
+        raise ArtifactError(
+            f"The zoo in {zoo.folder} was not built on the {group} tasks of this suite: they do not belong together. "
+            "Give the same --suite, seed and -o options as for the zoo, and zoos of the right groups."
+        )
+    if zoo.plan.adapter.backbone_hash != backbone.backbone_hash:
+        raise ArtifactError(
+            f"The zoo in {zoo.folder} was built on the backbone {zoo.plan.adapter.backbone!r} with weights "
+            f"{zoo.plan.adapter.backbone_hash[:12]}; the one given is {backbone.name!r} with "
+            f"{backbone.backbone_hash[:12]}. They do not belong together: give the zoo's backbone."
+        )
 
 
 @dataclass(frozen=True)
@@ -124,7 +165,7 @@ def compare_sources(
     if not comparison.generators:
         raise DataError("There is no generator to compare. Fit one with `wildpdiff fit`.")
     suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
-    check_consistency(suite, backbone, zoo, comparison.reference, comparison.generators, comparison.trust)
+    comparison.check()
     first = comparison.generators[0]
     seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
@@ -160,7 +201,7 @@ def compare_sources(
     )
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
     summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed)
-    ceilings = _ceilings(suite.name, tests, backbone, FinetunedSource(finetuned), first)
+    ceilings = _ceilings(tests, backbone, RoundTripSource(FinetunedSource(finetuned), first), found.rows)
     results = Results(
         provenance=made,
         **_about(comparison, tests, ceilings),
@@ -211,21 +252,16 @@ def _unlabelled(suite: Suite) -> Callable[[str], Images]:
 
 
 def _ceilings(
-    suite: str,
-    tests: Mapping[Split, Sequence[TestSet]],
-    backbone: Backbone,
-    finetuned: FinetunedSource,
-    first: Generator,
+    tests: Mapping[Split, Sequence[TestSet]], backbone: Backbone, coded: RoundTripSource, rows: Sequence[ResultRow]
 ) -> dict[str, Ceiling]:
-    """Accuracy of fine-tuned adapters before and after the autoencoder's round trip."""
-    sources = (RoundTripSource(finetuned, first), finetuned)
-    rows = evaluate(suite, tests, backbone, [Method(source) for source in sources], samples=1).rows
-    scores = {key: [row.accuracy for row in rows if (row.split, row.source) == key]
-              for key in ((split, source.name) for split in tests for source in sources)}  # fmt: skip
-    return {
-        split: Ceiling(*(sum(scores[split, source.name]) / len(part) for source in sources))
-        for split, part in tests.items()
-    }
+    """Accuracy of fine-tuned adapters before (``rows``) and after the autoencoder's round trip."""
+    after = evaluate("", tests, backbone, [Method(coded)], samples=1).rows
+
+    def mean(found: Sequence[ResultRow], split: Split, source: str) -> float:
+        accuracies = [row.accuracy for row in found if (row.split, row.source) == (split, source)]
+        return sum(accuracies) / len(accuracies)
+
+    return {split: Ceiling(mean(after, split, coded.name), mean(rows, split, FINETUNED)) for split in tests}
 
 
 def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:

@@ -13,9 +13,8 @@ from wildpdiff.baselines.constant import FinetunedSource, MeanSource, Pretrained
 from wildpdiff.baselines.material import LabelledData, SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource, NearestTaskSource
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.results import Condition
+from wildpdiff.evaluate.results import Condition, SourceFamily, SourceInfo
 from wildpdiff.evaluate.run import Method
-from wildpdiff.evaluate.sections import SourceFamily, SourceInfo
 from wildpdiff.generator import Generator
 from wildpdiff.registry import registered
 from wildpdiff.source import Source

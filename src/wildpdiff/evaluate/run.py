@@ -74,7 +74,7 @@ class SectionObserver(Observer, Protocol):
 
     @property
     def section(self) -> str:
-        """The section's name, see :class:`wildpdiff.evaluate.sections.SectionKind`."""
+        """The section's name, see :class:`wildpdiff.evaluate.results.SectionKind`."""
 
     def result(self) -> Any:
         """The section, after the evaluation; empty or None where it is undefined."""

@@ -51,14 +51,6 @@ def task_means(rows: Iterable[ResultRow]) -> dict[str, float]:
     return {task: float(np.mean(values)) for task, values in scores_by_task(rows).items()}
 
 
-def accuracy_per_task(
-    rows: Iterable[ResultRow], *, suite: str, split: str, source: str, condition: str
-) -> dict[str, float]:
-    """:func:`task_means` of one source."""
-    wanted = (suite, split, source, condition)
-    return task_means(row for row in rows if (row.suite, row.split, row.source, row.condition) == wanted)
-
-
 def summarise(
     rows: Sequence[ResultRow],
     seconds: Mapping[str, float],
@@ -81,7 +73,8 @@ def summarise(
     for split in sorted(grouped, key=lambda key: (suites.index(key[0]), key[1])):
         sources = grouped[split]
         names = list(dict.fromkeys(source for source, _ in sources))
-        order = {key: (_rank(key[0]), names.index(key[0]), _CONDITIONS.index(key[1])) for key in sources}
+        ranks = {name: SOURCE_ORDER.index(name if name in SOURCE_ORDER else None) for name in names}
+        order = {key: (ranks[key[0]], names.index(key[0]), _CONDITIONS.index(key[1])) for key in sources}
         references = {
             name: task_means(row for key, own in sources.items() if key[0] == name for row in own)
             for name in (PRETRAINED, FINETUNED)
@@ -90,10 +83,6 @@ def summarise(
             costs = (seconds.get(key[0]), (training or {}).get(key[0]))
             summary.append(_summary_row(sources[key], references, costs, seed))
     return summary
-
-
-def _rank(source: str) -> int:
-    return SOURCE_ORDER.index(source if source in SOURCE_ORDER else None)
 
 
 def _summary_row(

@@ -1,4 +1,4 @@
-"""HypernetworkEnsemble for labels that are no random sample of a task, such as a few of every class."""
+"""Corrections for labels that are no random sample of a task, such as a few of every class."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from wildpdiff.evaluate.results import ResultRow, Results, SummaryRow
-from wildpdiff.evaluate.sections import SourceFamily
+from wildpdiff.evaluate.results import ResultRow, Results, SourceFamily, SummaryRow
 from wildpdiff.evaluate.statistics import SAME, Difference, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, grouped_rows, task_means
 

@@ -18,8 +18,7 @@ from markupsafe import Markup
 
 from wildpdiff.disk import visible, write_file
 from wildpdiff.errors import ArtifactError
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import SourceFamily, section_kinds
+from wildpdiff.evaluate.results import Results, SourceFamily, section_kinds
 from wildpdiff.report.blocks import Block, Bullets, PageSection, Text
 from wildpdiff.report.drawing import ReportFigure, swatch
 from wildpdiff.report.figures import (

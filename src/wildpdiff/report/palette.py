@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wildpdiff.evaluate.sections import SourceFamily
+from wildpdiff.evaluate.results import SourceFamily
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 
 SURFACE, TEXT, MUTED, GRID = "#fefefd", "#1b2128", "#5a636e", "#dfe2e6"

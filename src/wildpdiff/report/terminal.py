@@ -6,8 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import section_kinds
+from wildpdiff.evaluate.results import Results, section_kinds
 from wildpdiff.report.blocks import DataTable
 from wildpdiff.report.findings import findings, main_first
 from wildpdiff.report.palette import source_styles

@@ -48,11 +48,6 @@ def percent_range(interval: tuple[float, float] | None, digits: int = 1) -> str:
     return "no interval" if interval is None else f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
 
 
-def number_range(interval: tuple[float, float] | None, digits: int = 2) -> str:
-    """An interval of plain numbers with a leading space, or nothing."""
-    return f" [{number(interval[0], digits)}, {number(interval[1], digits)}]" if interval else ""
-
-
 def count(amount: int, noun: str) -> str:
     """``1 task``, ``2 tasks``."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"

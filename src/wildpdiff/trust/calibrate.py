@@ -17,7 +17,7 @@ from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-from wildpdiff.trust.evidence import stacked_tensors
+from wildpdiff.trust.evidence import Spaces, stacked_tensors
 from wildpdiff.trust.folds import Fold
 from wildpdiff.trust.gain import (
     GainPrediction,
@@ -27,9 +27,9 @@ from wildpdiff.trust.gain import (
     held_out_predictions,
     safe_threshold,
 )
-from wildpdiff.trust.model import BASES, TrustModel, evidence_of
+from wildpdiff.trust.model import BASES, TrustModel
 from wildpdiff.trust.report import HeldOutSummary
-from wildpdiff.trust.seen import CalibrationConfig, SeenTasks, Spaces
+from wildpdiff.trust.seen import CalibrationConfig, SeenTasks
 
 HUNDREDTHS = 100
 """Parts of a fold in which progress is reported."""
@@ -45,35 +45,8 @@ SPREADING = {
 """Evidence that the size of the prediction's error depends on, by basis."""
 
 
-@dataclass(frozen=True)
-class HeldOutTask:
-    """Evidence and measured gain of a seen task while it was held out.
-
-    Attributes:
-        fold: that it was held out with.
-        partial: whether a part of its description was hidden.
-        evidence: by basis, where the task has the images for it.
-        gain: accuracy with the generated adapters, the mean over samples, minus that of the pretrained model.
-        over_shuffled: the same, minus that with adapters for the description of another task of the fold; 0 for groups
-            and partial descriptions, where it is not measured.
-        noise: variance of the gain due to their number.
-    """
-
-    task: str
-    fold: Fold
-    partial: bool
-    evidence: Mapping[str, Mapping[str, float]]
-    gain: float
-    over_shuffled: float
-    images: int
-    noise: float
-
-    def on_basis(self, basis: str) -> HeldOutGain:
-        """The gain with the evidence of one basis."""
-        fold, evidence = self.fold, self.evidence[basis]
-        return HeldOutGain(
-            self.task, fold.name, fold.extrapolation, self.partial, evidence, self.gain, self.images, self.noise
-        )
+Measured = Mapping[str, HeldOutGain]
+"""A held-out gain with the evidence of every basis for which the task has the images."""
 
 
 def hold_out_folds(
@@ -82,8 +55,8 @@ def hold_out_folds(
     fit_without: Callable[[Fold, Tick], Sequence[Source]],
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[list[HeldOutTask]]:
-    """Evidence and gains of all folds' tasks, for one or several kinds of source; folds are independent jobs.
+) -> list[list[Measured]]:
+    """Evidence and measured gains of all folds' tasks, for one or several kinds of source; folds are independent jobs.
 
     Args:
         fit_without: sources, one of each kind, fitted to the seen tasks but those of a fold.
@@ -92,7 +65,7 @@ def hold_out_folds(
         By kind of source, the rows of all folds.
     """
 
-    def job(fold: Fold, tick: Tick) -> list[list[HeldOutTask]]:
+    def job(fold: Fold, tick: Tick) -> list[list[Measured]]:
         sources = fit_without(fold, lambda share: tick(share / 2))
         spaces = seen.spaces(fold.held_out)
         rows = []
@@ -121,29 +94,30 @@ class _Measurement:
     source: Source
     seed: int
 
-    def rows(self) -> list[HeldOutTask]:
+    def rows(self) -> list[Measured]:
         """Evidence and gains; in random folds also with one part of the description hidden, where it has several."""
         seen, held_out = self.seen, self.fold.held_out
         rows = []
         for name, other in zip(held_out, (*held_out[1:], *held_out[:1]), strict=True):
-            full = seen.descriptions[name]
+            full = seen.training_set.descriptions[name]
             if self.fold.extrapolation:
                 rows += self.measure(name, full)
                 continue
-            rows += self.measure(name, full, shuffled=seen.descriptions[other])
+            rows += self.measure(name, full, shuffled=seen.training_set.descriptions[other])
             present = [part for part in seen.parts if getattr(full, part, None) is not None]
             if len(present) > 1:
                 hidden = present[int(numpy_generator(self.seed, "trust", "hidden", name).integers(len(present)))]
-                rows += [replace(row, partial=True) for row in self.measure(name, replace(full, **{hidden: None}))]
+                for row in self.measure(name, replace(full, **{hidden: None})):
+                    rows.append({basis: replace(gain, partial=True) for basis, gain in row.items()})
         return rows
 
-    def measure(self, name: str, description: Description, shuffled: Description | None = None) -> list[HeldOutTask]:
+    def measure(self, name: str, description: Description, shuffled: Description | None = None) -> list[Measured]:
         """Two-fold cross-over: evidence from one half of the task's images, gain measured on the other."""
-        seen, spaces, backbone = self.seen, self.spaces, self.seen.backbone
+        seen, spaces, backbone = self.seen, self.spaces, self.seen.training_set.backbone
         count = seen.config.samples if self.source.stochastic else 1
         seed = sub_seed(self.seed, "trust", name)
         adapters = self.source.sample(description, count, seed)
-        images, labels = seen.features(name).labelled(seen.leak_free[seen.names.index(name)])
+        images, labels = seen.features(name).labelled(seen.leak_free[seen.training_set.tasks.index(name)])
         before = (backbone.predict(images).argmax(1) == labels).double()
         after = _accuracy(backbone, adapters, images, labels)
         without = after
@@ -152,21 +126,24 @@ class _Measurement:
         novelty = spaces.descriptions.novelty(description, backbone.image_features)
 
         def evidence(unlabelled: Tensor | None) -> dict[str, float]:
-            return evidence_of(backbone, spaces.adapters, spaces.prior, novelty, adapters, unlabelled)
+            return spaces.evidence(backbone, novelty, adapters, unlabelled)
 
         shared = {"description": evidence(None)}
         # Backgrounds are unlabelled images: they are evidence even where they were hidden from the generator.
-        backgrounds = seen.descriptions[name].backgrounds
+        backgrounds = seen.training_set.descriptions[name].backgrounds
         if backgrounds is not None and len(backgrounds):
             shared["backgrounds"] = evidence(backbone.stem(backgrounds))
         order = torch.from_numpy(numpy_generator(self.seed, "trust", "halves", name).permutation(len(labels)))
         halves = order.tensor_split(2)
-        rows = []
+        rows: list[Measured] = []
         for visible, measured in (halves, halves[::-1]):
             found = {**shared, "examples": evidence(images[visible])}
             gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
             noise = float((after - before)[measured].var(correction=0)) / len(measured)
-            rows.append(HeldOutTask(name, self.fold, False, found, gain, over_shuffled, len(measured), noise))
+            held_out = HeldOutGain(
+                name, self.fold.name, self.fold.extrapolation, False, {}, gain, len(measured), noise, over_shuffled
+            )
+            rows.append({basis: replace(held_out, evidence=own) for basis, own in found.items()})
         return rows
 
 
@@ -175,25 +152,23 @@ def _accuracy(backbone: Backbone, adapters: Sequence[Adapter], images: Tensor, l
     return (backbone.predict_many(images, stacked_tensors(adapters)).argmax(2) == labels).double().mean(0)
 
 
-def fit_trust(seen: SeenTasks, rows: Sequence[HeldOutTask], generator: str = "") -> TrustModel:
+def fit_trust(seen: SeenTasks, rows: Sequence[Measured], generator: str = "") -> TrustModel:
     """Predictors, thresholds and summaries of the held-out tasks."""
-    spaces = seen.spaces()
-    random = [row for row in rows if not row.fold.extrapolation and not row.partial]
+    gains = [row["description"] for row in rows]
+    random = [row for row in gains if not row.extrapolation and not row.partial]
     over_shuffled = mean_over_tasks([row.task for row in random], [row.over_shuffled for row in random])
     predictors, thresholds, summaries = {}, {}, {}
     for basis in BASES:
-        if not all(basis in row.evidence for row in rows):  # a basis that some seen tasks lack is not calibrated
+        if not all(basis in row for row in rows):  # a basis that some seen tasks lack is not calibrated
             continue
-        own = [row.on_basis(basis) for row in rows]
+        own = [row[basis] for row in rows]
         predictors[basis] = fit_gain_predictor(own, SPREADING[basis])
         predictions = held_out_predictions(own, SPREADING[basis])
         thresholds[basis] = _thresholds(own, predictions, seen.config)
         summaries[basis] = summarise(own, predictions, seen.config.loss, over_shuffled)
     return TrustModel(
-        seen.backbone,
-        spaces.descriptions,
-        spaces.adapters,
-        spaces.prior,
+        seen.training_set.backbone,
+        seen.spaces(),
         predictors=predictors,
         min_trust=thresholds,
         held_out=summaries,

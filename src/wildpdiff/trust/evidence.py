@@ -13,6 +13,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.trust.space import DescriptionSpace, Novelty
 
 EM_STEPS = 30
 PRIOR_IMAGES = 10.0
@@ -65,6 +66,26 @@ class AdapterSpace:
         """Inverse of :attr:`config` and :attr:`tensors`."""
         layout = Layout.from_json(config["layout"])
         return cls(layout, move=config["move"], spread=config["spread"], **tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class Spaces:
+    """Seen descriptions and adapters as points, and the pretrained model's mean probabilities over the seen tasks."""
+
+    descriptions: DescriptionSpace
+    adapters: AdapterSpace
+    prior: Float[Tensor, " c"]
+
+    def evidence(
+        self, backbone: Backbone, novelty: Novelty, adapters: Sequence[Adapter], images: Tensor | None
+    ) -> dict[str, float]:
+        """Evidence on one task's adapters: description, parameters and, where there are images, predictions.
+
+        Args:
+            images: unlabelled images behind the stem, or None.
+        """
+        found = {**novelty.evidence, **self.adapters.evidence(adapters)}
+        return found if images is None else found | prediction_evidence(backbone, images, adapters, self.prior)
 
 
 def prediction_evidence(

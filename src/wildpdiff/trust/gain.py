@@ -40,6 +40,8 @@ class HeldOutGain:
         partial: whether a part of the description was hidden.
         gain: accuracy with the generated adapter minus that of the pretrained model, on the task's labelled images.
         noise: variance of the measured gain due to their number.
+        over_shuffled: accuracy with the generated adapters minus that with adapters for the description of another task
+            of the fold; 0 for groups and partial descriptions, where it is not measured.
     """
 
     task: str
@@ -50,6 +52,7 @@ class HeldOutGain:
     gain: float
     images: int
     noise: float = 0.0
+    over_shuffled: float = 0.0
 
 
 @dataclass(frozen=True)

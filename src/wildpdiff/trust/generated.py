@@ -146,9 +146,7 @@ def calibrate_generator(
             "Trust rests on a conditional mean, of which the seen tasks can be left out, and this generator has none. "
             "Fit it with a kernel mean, or go without trust."
         )
-    zoo, schema, features = training_set.zoo, training_set.schema, training_set.features
-    if features is None:
-        raise DataError("Trust is calibrated on the labelled images of the seen tasks. Give a training set with them.")
+    zoo, schema = training_set.zoo, training_set.schema
     unnamed = {name: replace(training_set.descriptions[name], task_id=None) for name in zoo.tasks}
     training_set = replace(training_set, descriptions=unnamed, featurise=generator.conditions.featurise)
     groups = calibration_folds(
@@ -164,7 +162,7 @@ def calibrate_generator(
     sources = _Sources(generator, generator.mean, training_set, config, folds, seed, store)
     with one_thread():
         parts = generator.conditions.parts
-        seen = SeenTasks.of(zoo, unnamed, schema, generator.backbone, features, tuple(parts), calibration)
+        seen = SeenTasks.of(training_set, tuple(parts), calibration)
         estimates, *samples = hold_out_folds(seen, folds, sources, seed, progress)
         model = fit_trust(seen, estimates, generator.fingerprint)
         if not samples:

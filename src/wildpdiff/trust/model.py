@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
@@ -16,10 +15,10 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.description import Description, Images
-from wildpdiff.trust.evidence import AdapterSpace, prediction_evidence
+from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import GainPredictor
 from wildpdiff.trust.report import HeldOutSummary, TrustReport, reasons, recommendation
-from wildpdiff.trust.space import DescriptionSpace, Novelty
+from wildpdiff.trust.space import DescriptionSpace
 
 KIND = "trust"
 FOLDER = "trust"
@@ -37,7 +36,6 @@ class TrustModel:
     """Prediction, from label-free evidence, of the gain with a generator's adapters; calibrated on held-out seen tasks.
 
     Attributes:
-        prior: the pretrained model's mean probabilities over the seen tasks.
         predictors: evidence to gain, one for each of :data:`BASES` that could be calibrated.
         min_trust: by basis, thresholds for descriptions ``near`` the seen ones and ``far`` from them.
         held_out: summary of the held-out gains, by basis.
@@ -46,9 +44,7 @@ class TrustModel:
     """
 
     backbone: Backbone
-    space: DescriptionSpace
-    adapters: AdapterSpace
-    prior: Float[Tensor, " c"]
+    spaces: Spaces
     predictors: Mapping[str, GainPredictor]
     min_trust: Mapping[str, Mapping[str, float]]
     held_out: Mapping[str, HeldOutSummary]
@@ -80,10 +76,10 @@ class TrustModel:
             return self.samples.assess(samples, description, images, min_trust)
         if min_trust is not None and not 0 <= min_trust <= 1:
             raise DescriptionError(f"The threshold of trust is {min_trust:g}; it is a probability, give 0 to 1.")
-        novelty = self.space.novelty(description, self.backbone.image_features)
+        novelty = self.spaces.descriptions.novelty(description, self.backbone.image_features)
         basis, chosen = self._basis(description, images)
         stem = self.backbone.stem(chosen) if chosen is not None else None
-        evidence = evidence_of(self.backbone, self.adapters, self.prior, novelty, samples, stem)
+        evidence = self.spaces.evidence(self.backbone, novelty, samples, stem)
         predicted = self.predictors[basis].predict(evidence)
         held_out = self.held_out[basis]
         calibrated = self.min_trust[basis]["far" if evidence["far"] > 0.5 else "near"]
@@ -97,7 +93,7 @@ class TrustModel:
             min_trust=least,
             basis=basis,
             evidence=evidence,
-            reasons=reasons(novelty, self.space, evidence, held_out),
+            reasons=reasons(novelty, self.spaces.descriptions, evidence, held_out),
             recommendation=recommendation(trust, least, predicted, novelty.outside),
         )
 
@@ -111,7 +107,8 @@ class TrustModel:
 
     def fallback(self, report: TrustReport, description: Description, seed: int) -> Adapter:
         """The pretrained model as an adapter, in place of a generated one that is not trusted."""
-        tensors = self.adapters.layout.unflatten(self.adapters.initial.clone())
+        space = self.spaces.adapters
+        tensors = space.layout.unflatten(space.initial.clone())
         provenance = {"source": "pretrained", "generator": self.generator, "seed": seed, "task": description.task_id}
         copies = {name: value.clone() for name, value in tensors.items()}
         return Adapter(copies, self.backbone.adapter_config, {**provenance, "trust": report.provenance})
@@ -134,14 +131,15 @@ class TrustModel:
     def _state(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         config = {
             "adapter": self.backbone.adapter_config.to_json(),
-            "space": self.space.config,
-            "adapters": self.adapters.config,
+            "space": self.spaces.descriptions.config,
+            "adapters": self.spaces.adapters.config,
             "predictors": encode(self.predictors),
             "min_trust": encode(self.min_trust),
             "held_out": encode(self.held_out),
             "generator": self.generator,
         }
-        return config, {"space": self.space.tensors, "adapters": {**self.adapters.tensors, "prior": self.prior}}
+        adapters = {**self.spaces.adapters.tensors, "prior": self.spaces.prior}
+        return config, {"space": self.spaces.descriptions.tensors, "adapters": adapters}
 
     @classmethod
     def load(cls, folder: Path | str, backbone: Backbone) -> TrustModel:
@@ -206,31 +204,12 @@ def _restored(
     adapters = dict(tensors["adapters"])
     prior = adapters.pop("prior")
     predictors = {basis: {"noise": 0.0, **entry} for basis, entry in config["predictors"].items()}
+    descriptions = DescriptionSpace.from_state(config["space"], tensors["space"])
     return TrustModel(
         backbone,
-        DescriptionSpace.from_state(config["space"], tensors["space"]),
-        AdapterSpace.from_state(config["adapters"], adapters),
-        prior,
+        Spaces(descriptions, AdapterSpace.from_state(config["adapters"], adapters), prior),
         predictors=decode(dict[str, GainPredictor], predictors, f"{where}: predictors"),
         min_trust=decode(dict[str, dict[str, float]], config["min_trust"], f"{where}: min_trust"),
         held_out=decode(dict[str, HeldOutSummary], config["held_out"], f"{where}: held_out"),
         generator=config["generator"],
     )
-
-
-def evidence_of(
-    backbone: Backbone,
-    space: AdapterSpace,
-    prior: Tensor,
-    novelty: Novelty,
-    adapters: Sequence[Adapter],
-    images: Tensor | None,
-) -> dict[str, float]:
-    """Evidence on one task's adapters: description, parameters and, where there are images, predictions.
-
-    Args:
-        prior: the pretrained model's mean probabilities over the seen tasks.
-        images: unlabelled images behind the stem, or None.
-    """
-    found = {**novelty.evidence, **space.evidence(adapters)}
-    return found if images is None else found | prediction_evidence(backbone, images, adapters, prior)

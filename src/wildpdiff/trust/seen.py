@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.adapters.layout import Layout
-from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.trust.evidence import AdapterSpace
+from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.space import DescriptionSpace
 from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
-from wildpdiff.zoo.store import Zoo
+from wildpdiff.zoo.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,18 @@ class CalibrationConfig:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeenTasks:
     """The seen tasks in the zoo's order: descriptions, flat adapters, and the pretrained model's mean probabilities.
 
     Gains are measured on a task's ``leak_free`` images: those that no other task learns from.
+
+    Attributes:
+        features: labelled images of the tasks.
+        parts: of the descriptions that the generator reads.
     """
 
-    names: tuple[str, ...]
-    descriptions: Mapping[str, Description]
-    schema: MetadataSchema
-    backbone: Backbone
+    training_set: TrainingSet
     features: Callable[[str], TaskFeatures]
     parts: tuple[str, ...]
     config: CalibrationConfig
@@ -68,50 +67,30 @@ class SeenTasks:
     leak_free: tuple[Int[Tensor, " r"], ...]
 
     @classmethod
-    def of(
-        cls,
-        zoo: Zoo,
-        descriptions: Mapping[str, Description],
-        schema: MetadataSchema,
-        backbone: Backbone,
-        features: Callable[[str], TaskFeatures],
-        parts: tuple[str, ...],
-        config: CalibrationConfig,
-    ) -> SeenTasks:
-        """Encode the seen tasks."""
-        initial = zoo.initial
-        layout = Layout.of(initial.tensors)
-        vectors = torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()])
-        images = features_of(features, zoo.tasks)
-        priors = torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images])
+    def of(cls, training_set: TrainingSet, parts: tuple[str, ...], config: CalibrationConfig) -> SeenTasks:
+        """Encode the seen tasks; raises :class:`DataError` where there are no labelled images."""
+        zoo, features, backbone = training_set.zoo, training_set.features, training_set.backbone
+        if features is None:
+            raise DataError(
+                "Trust is calibrated on the labelled images of the seen tasks. Give a training set with them."
+            )
+        layout, images = Layout.of(zoo.initial.tensors), features_of(features, zoo.tasks)
         return cls(
-            tuple(zoo.tasks),
-            descriptions,
-            schema,
-            backbone,
+            training_set,
             features,
             parts,
             config,
             layout,
-            layout.flatten(initial.tensors),
-            vectors,
-            priors,
+            layout.flatten(zoo.initial.tensors),
+            torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()]),
+            torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images]),
             tuple(rows.leak_free for rows in ImageRows.of(images)),
         )
 
     def spaces(self, without: Sequence[str] = ()) -> Spaces:
         """Descriptions and adapters of the seen tasks as points, some of the tasks left out."""
-        kept = [index for index, name in enumerate(self.names) if name not in set(without)]
-        descriptions = [self.descriptions[self.names[index]] for index in kept]
-        vectors = self.vectors[kept]
-        space = DescriptionSpace.fit(descriptions, self.schema, self.backbone.image_features, vectors, self.parts)
+        seen = self.training_set
+        kept = [index for index, name in enumerate(seen.tasks) if name not in set(without)]
+        descriptions, vectors = [seen.descriptions[seen.tasks[index]] for index in kept], self.vectors[kept]
+        space = DescriptionSpace.fit(descriptions, seen.schema, seen.backbone.image_features, vectors, self.parts)
         return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """Seen descriptions and adapters as points, and the pretrained model's mean probabilities."""
-
-    descriptions: DescriptionSpace
-    adapters: AdapterSpace
-    prior: Tensor

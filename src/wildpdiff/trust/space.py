@@ -14,8 +14,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from wildpdiff.conditions.base import Featuriser
-from wildpdiff.conditions.metadata import angle_columns
-from wildpdiff.conditions.sites import unit_vectors
+from wildpdiff.conditions.metadata import angle_columns, unit_vectors
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.description import Description, MetadataSchema

@@ -13,9 +13,9 @@ from wildbench.observers.calibration import CalibrationObserver
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
+from wildpdiff.evaluate.results import CalibrationBin
 from wildpdiff.evaluate.run import Method, Scored
 from wildpdiff.evaluate.score import TestSet
-from wildpdiff.evaluate.sections import CalibrationBin
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description
 

@@ -17,15 +17,14 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import PretrainedSource
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.results import ResultRow
+from wildpdiff.evaluate.results import ResultRow, contradiction
 from wildpdiff.evaluate.run import Method, Scored, evaluate
 from wildpdiff.evaluate.score import test_set
-from wildpdiff.evaluate.sections import contradiction
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.tasks.task import LabelledImages, SplitName
-from wildpdiff.trust.evidence import AdapterSpace
+from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import HeldOutGain, fit_gain_predictor
 from wildpdiff.trust.model import BASES, TrustModel
 from wildpdiff.trust.report import HeldOutSummary
@@ -49,9 +48,11 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
     ]
     return TrustModel(
         backbone=toy_backbone,
-        space=DescriptionSpace.fit(descriptions, toys.SCHEMA, toy_backbone.image_features, vectors),
-        adapters=AdapterSpace.fit(layout, layout.flatten(initial.tensors), vectors),
-        prior=torch.full((3,), 1 / 3),
+        spaces=Spaces(
+            DescriptionSpace.fit(descriptions, toys.SCHEMA, toy_backbone.image_features, vectors),
+            AdapterSpace.fit(layout, layout.flatten(initial.tensors), vectors),
+            torch.full((3,), 1 / 3),
+        ),
         predictors=dict.fromkeys(BASES, fit_gain_predictor(rows)),
         min_trust={basis: {"near": 0.6, "far": 0.95} for basis in BASES},
         held_out=dict.fromkeys(BASES, HeldOutSummary(20, 60, 4.0, None, 0.8, 0.1, 0.9, (3.0, 2.0, 4.0))),

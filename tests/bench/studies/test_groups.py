@@ -11,8 +11,7 @@ from wildbench.studies.groups import HeldOutGroups, add_groups, group_kinds, hel
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import BackboneInfo, Results, SuiteInfo
+from wildpdiff.evaluate.results import BackboneInfo, Results, SuiteInfo, provenance
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema, MetadataValue
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
 from wildpdiff.zoo.build import build_zoo

@@ -26,8 +26,7 @@ from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.results import ResultRow, Results, read_results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.results import ResultRow, Results, TrustPoint, TrustSection, read_results
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.tasks.task import Suite

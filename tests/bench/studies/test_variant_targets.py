@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from wildbench.studies.variant_targets import Target, judge_variants
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, SuiteInfo
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildpdiff.evaluate.results import BackboneInfo, ResultRow, Results, SuiteInfo, TrustPoint, TrustSection, provenance
 from wildpdiff.evaluate.summary import summarise
 
 TASKS = 20

@@ -9,8 +9,7 @@ from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, PICTURES, SP
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
-from wildpdiff.evaluate.provenance import hardware, provenance
-from wildpdiff.evaluate.results import Results, Stage, read_results, write_results
+from wildpdiff.evaluate.results import Results, Stage, hardware, provenance, read_results, write_results
 from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.store import Zoo

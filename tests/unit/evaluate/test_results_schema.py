@@ -12,7 +12,6 @@ import pytest
 from wildbench import sections as added
 from wildbench import study_sections as studies
 from wildpdiff.evaluate import results as module
-from wildpdiff.evaluate import sections
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "results-schema.md").read_text(encoding="utf-8")
 KINDS = {
@@ -28,17 +27,17 @@ KINDS = {
     ),
     "rows": (module.ResultRow,),
     "summary": (module.SummaryRow,),
-    "sources": (sections.SourceInfo,),
+    "sources": (module.SourceInfo,),
     "spread": (added.ParameterSpread,),
     "memorisation": (added.Memorisation, added.NoveltyPoint),
     "distances": (added.ConditionDistance,),
-    "calibration": (sections.Calibration, sections.CalibrationBin),
+    "calibration": (module.Calibration, module.CalibrationBin),
     "latent_map": (added.LatentMap, added.LatentPoint),
     "pictures": (added.Picture,),
     "interpolation": (studies.Interpolation, studies.InterpolationPair, studies.InterpolationPath),
     "scaling": (studies.Scaling, studies.ScalingCell),
     "paper": (studies.PaperRow, studies.PublishedRow),
-    "trust": (sections.TrustSection, sections.TrustPoint),
+    "trust": (module.TrustSection, module.TrustPoint),
 }
 
 
@@ -56,10 +55,10 @@ def test_every_key_is_documented_in_its_section(title: str) -> None:
 def test_every_class_has_a_section() -> None:
     classes: set[Any] = {
         kind
-        for module_ in (module, sections, added, studies)
+        for module_ in (module, added, studies)
         for kind in vars(module_).values()
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module_.__name__
     }
-    classes -= {sections.SectionKind}
+    classes -= {module.SectionKind}
     assert classes == {kind for kinds in KINDS.values() for kind in kinds}
     assert f"| `schema_version` | {module.SCHEMA_VERSION} |" in DOCUMENT

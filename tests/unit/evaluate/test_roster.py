@@ -8,8 +8,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
 from wildpdiff.evaluate.methods import baseline_names
-from wildpdiff.evaluate.provenance import provenance
-from wildpdiff.evaluate.results import Results
+from wildpdiff.evaluate.results import Results, provenance
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.store import Zoo

@@ -33,15 +33,20 @@ from wildbench.study_sections import (
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
     BackboneInfo,
+    Calibration,
+    CalibrationBin,
     Ceiling,
     GeneratorInfo,
     Provenance,
     ResultRow,
     Results,
+    SourceFamily,
+    SourceInfo,
     Stage,
     SuiteInfo,
+    TrustPoint,
+    TrustSection,
 )
-from wildpdiff.evaluate.sections import Calibration, CalibrationBin, SourceFamily, SourceInfo, TrustPoint, TrustSection
 from wildpdiff.evaluate.summary import summarise
 
 GAINS = {

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import SourceInfo
+from wildpdiff.evaluate.results import Results, SourceInfo
 from wildpdiff.report.findings import SplitFindings, findings, grouped
 from wildpdiff.report.sentences import ahead_sentence, control_sentences, headline, seeds_sentence
 from wildpdiff.report.wording import listed, percent, seconds_text, signed_points

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from wildbench.report.trust import judged_points, tasks_text, trust_figure, trust_table
-from wildpdiff.evaluate.results import Results
-from wildpdiff.evaluate.sections import TrustPoint, TrustSection
+from wildbench.trust_summary import covered
+from wildpdiff.evaluate.results import Results, TrustPoint, TrustSection
 from wildpdiff.report.findings import findings
 from wildpdiff.report.page import styles_of
 
@@ -58,5 +58,5 @@ def test_the_figure_counts_intervals_and_is_reproducible(results: Results, trust
     styles = styles_of(results, findings(results))
     trust = trust_of({"a": 0.6}, tasks=20, seen=0)
     figure = trust_figure(trust, styles)
-    assert f"{sum(point.covered for point in trust.points)} of 20" in figure.caption
+    assert f"{sum(covered(point) for point in trust.points)} of 20" in figure.caption
     assert trust_figure(trust, styles) == figure

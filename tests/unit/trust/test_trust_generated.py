@@ -27,6 +27,7 @@ from wildpdiff.trust.generated import MOST_MEASURED, EstimateSource, _some, _Sou
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.seen import SeenTasks
 from wildpdiff.zoo.features import TaskFeatures
+from wildpdiff.zoo.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +199,11 @@ def test_samples_without_a_group_lie_around_its_estimates_in_the_posteriors_own_
 
 
 def test_groups_of_one_name_are_all_measured(toy: Toy) -> None:
-    seen = SeenTasks.of(toy.zoo, DESCRIPTIONS, toys.SCHEMA, toy.generator.backbone, toy.features, ("metadata",),
-                        CALIBRATION)  # fmt: skip
+    training_set = TrainingSet(toy.zoo, DESCRIPTIONS, toys.SCHEMA, toy.generator.backbone, toy.features)
+    seen = SeenTasks.of(training_set, ("metadata",), CALIBRATION)
     folds = [Fold("end", (name,), True) for name in ("seen-00", "seen-17")]
     generator = toy.generator
     assert generator.mean is not None
     source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
     (rows,) = hold_out_folds(seen, folds, lambda fold, tick: (source,), 0)
-    assert [row.task for row in rows] == ["seen-00", "seen-00", "seen-17", "seen-17"]
+    assert [row["description"].task for row in rows] == ["seen-00", "seen-00", "seen-17", "seen-17"]
