@@ -166,9 +166,9 @@ def _dataset(
 
 def _drawn(name: str, rows: Sequence[int]) -> dict[SplitName, list[int]]:
     """Rows of each split, drawn by the task's name."""
-    order = [rows[index] for index in numpy_generator(0, "splits", name).permutation(len(rows))]
+    order = numpy_generator(0, "splits", name).permutation(np.array(rows))
     cuts = np.cumsum([round(SHARES[split] * len(rows)) for split in SPLITS[:-1]])
-    return {split: sorted(part) for split, part in zip(SPLITS, np.split(order, cuts), strict=True)}
+    return {split: sorted(part.tolist()) for split, part in zip(SPLITS, np.split(order, cuts), strict=True)}
 
 
 def _split(values: Sequence[Any], rows: Sequence[int], column: str) -> dict[SplitName, list[int]]:
