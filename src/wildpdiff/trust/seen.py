@@ -63,25 +63,26 @@ class SeenTasks:
     layout: Layout
     initial: Float[Tensor, " d"]
     vectors: Float[Tensor, "t d"]
-    priors: Float[Tensor, "t c"]
+    priors: Float[Tensor, "l c"]
     leak_free: tuple[Int[Tensor, " r"], ...]
 
     @classmethod
     def of(cls, training_set: TrainingSet, parts: tuple[str, ...], config: CalibrationConfig) -> SeenTasks:
         """Encode the seen tasks; raises :class:`DataError` where there are no labelled images."""
         zoo, features, backbone = training_set.zoo, training_set.features, training_set.backbone
+        initial = training_set.initial
         if features is None:
             raise DataError(
                 "Trust is calibrated on the labelled images of the seen tasks. Give a training set with them."
             )
-        layout, images = Layout.of(zoo.initial.tensors), features_of(features, zoo.tasks)
+        layout, images = Layout.of(initial), features_of(features, training_set.labelled)
         return cls(
             training_set,
             features,
             parts,
             config,
             layout,
-            layout.flatten(zoo.initial.tensors),
+            layout.flatten(initial),
             torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()]),
             torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images]),
             tuple(rows.leak_free for rows in ImageRows.of(images)),
@@ -91,6 +92,7 @@ class SeenTasks:
         """Descriptions and adapters of the seen tasks as points, some of the tasks left out."""
         seen = self.training_set
         kept = [index for index, name in enumerate(seen.tasks) if name not in set(without)]
+        labelled = [index for index in kept if index < len(self.priors)]  # they come first
         descriptions, vectors = [seen.descriptions[seen.tasks[index]] for index in kept], self.vectors[kept]
         space = DescriptionSpace.fit(descriptions, seen.schema, seen.backbone.image_features, vectors, self.parts)
-        return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
+        return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[labelled].mean(0))
