@@ -263,6 +263,9 @@ def fit_hypernetworks(
     for member in members:
         rows = fold == member.fold
         held_out[member.basis][rows] = member.normalized(kernel.seen[rows], left_out[rows])
+    for basis in config.bases if unlabelled else ():  # no network has learned from these tasks
+        own = [member.normalized(kernel.seen[count:], left_out[count:]) for member in members if member.basis == basis]
+        held_out[basis][count:] = torch.stack(own).mean(0)
     return HypernetworkEnsemble(members, held_out, fold, fitted.losses)
 
 
