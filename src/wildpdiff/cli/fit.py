@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 
 def fit(
-    context: typer.Context,
     zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
     out: options.OutOption,
-    suite: options.SuiteOption = "savanna",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help=options.SUITE_HELP, show_default="savanna, or none for imported zoos")
+    ] = None,
     option: options.SuiteSettings = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
@@ -93,12 +94,12 @@ def fit(
         if parts is None and config is None:
             settings = replace(settings, parts=("metadata", "text"))
         training_set = imported_training_set(opened_zoo)
-        if str(getattr(context.get_parameter_source("suite"), "name", "")) == "COMMANDLINE":
+        if suite is not None:
             loaded = load_backbone(backbone)
             training_set = imported_training_set(opened_zoo, options.open_suite(suite, option, loaded), loaded)
         return _fit_imported(out, training_set, settings, trust, seed, as_json)
     loaded = load_backbone(backbone)
-    opened = options.open_suite(suite, option, loaded)
+    opened = options.open_suite(suite or "savanna", option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
         raise ArtifactError(
             f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
