@@ -28,6 +28,7 @@ FOLDS = 5
 IMPORTED = GeneratorConfig(parts=("metadata", "text"), centering=False)
 """Settings for adapters of which metadata and text are known."""
 
+NO_BETTER = "Descriptions do not help yet: the mean or the nearest adapter is as near. Give more adapters."
 RELATIVE = "Errors are relative squared errors of the updates ΔW."
 
 
@@ -177,6 +178,7 @@ def _errors(training_set: TrainingSet, generator: Generator, predicted: Float[Te
         return float((squares / norms.clamp_min(torch.finfo(torch.float64).tiny)).mean())
 
     found = ParameterErrors(error(predicted), error(others[MEAN]), error(others[NEAREST]), len(zoo.tasks))
-    if not training_set.labelled:
-        return found
-    return replace(found, note=not_calibrated(f"data of {len(training_set.labelled)} tasks was at hand"))
+    if training_set.labelled:
+        found = replace(found, note=not_calibrated(f"data of {len(training_set.labelled)} tasks was at hand"))
+    ahead = found.generated < min(found.mean_adapter, found.nearest)
+    return found if ahead else replace(found, note=f"{found.note} {NO_BETTER}")

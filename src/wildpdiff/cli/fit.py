@@ -292,7 +292,7 @@ def _fit_imported(
         "seconds": round(found.fitted.seconds, 3),
     }
     columns = (f"held-out tasks ({errors.tasks})", "relative squared error of ΔW")
-    rows = tuple(TableRow(method, (Cell(f"{error:.3f}"),)) for method, error in errors.rows.items())
+    rows = tuple(TableRow(method, (Cell(f"{error:.3g}"),)) for method, error in errors.rows.items())
     done = f"Generator in {out}: reads {', '.join(parts)}, fitted in {found.fitted.seconds:.0f} s."
     answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), note)
     if table is not None and not as_json:
