@@ -90,13 +90,10 @@ def fit(
         given = {"--parts": parts, "--steps": steps, "--task-steps": task_steps, "--config": config}
         _check_update(update, out, opened_zoo, given)
     if opened_zoo.imported:
-        settings = _settings(config, parts, steps, task_steps)
-        if parts is None and config is None:
-            settings = replace(settings, parts=("metadata", "text"))
-        training_set = imported_training_set(opened_zoo)
-        if suite is not None:
-            loaded = load_backbone(backbone)
-            training_set = imported_training_set(opened_zoo, options.open_suite(suite, option, loaded), loaded)
+        settings = _settings(config, parts or (None if config else "metadata,text"), steps, task_steps)
+        base = None if suite is None else load_backbone(backbone)
+        data = None if suite is None else options.open_suite(suite, option, base)
+        training_set = imported_training_set(opened_zoo, data, base)
         return _fit_imported(out, training_set, settings, trust, seed, as_json)
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite or "savanna", option, loaded)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
+from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
@@ -156,34 +157,10 @@ def import_adapters(
         DataError: fewer than two adapters, or two of one name.
     """
     out = Path(out)
-    by_task: dict[str, Path] = {}
-    for folder in sorted(folders, key=lambda folder: folder.name):
-        name = normalize("NFC", folder.name)  # file systems differ in how they write accents
-        if name in by_task:
-            raise DataError(f"Two adapters are named {name!r}: {by_task[name]} and {folder}. Leave one out, or rename.")
-        by_task[name] = folder
-    if len(by_task) < 2:
-        raise DataError(f"Adapters given: {len(by_task)}. Give two or more.")
-    missing = [name for name in by_task if name not in descriptions.by_task]
-    if missing:
-        raise DescriptionError(
-            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}, nor have "
-            f"{len(missing) - 1} others. Describe it, or leave it out."
-        )
+    by_task = _by_task(folders, descriptions)
     if out.is_dir() and own_entries(out):
         raise ArtifactError(f"{out} is not empty. Choose another folder.")
-    specs = {}
-    for name, folder in by_task.items():
-        adapter = Adapter.load(folder)
-        try:
-            adapter.check_finite()
-        except ArtifactError as error:
-            raise ArtifactError(f"{folder}: {error}") from None
-        if all(not adapter.tensors[b].any() or not adapter.tensors[a].any() for a, b in factor_pairs(adapter.tensors)):
-            raise ArtifactError(
-                f"The adapter in {folder} changes nothing: its low-rank updates are zero. Leave it out."
-            )
-        specs[name] = adapter.spec
+    specs = {name: _checked_spec(folder) for name, folder in by_task.items()}
     common = common_spec({str(by_task[name]): spec for name, spec in specs.items()}, rank)
     reports: dict[str, dict[str, Any]] = {}
 
@@ -232,6 +209,38 @@ def import_adapters(
 
     write_folder(out, fill)  # whole or not at all, so that a call that was killed can be made again
     return Zoo.open(out)
+
+
+def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[str, Path]:
+    """Folders by the names of their tasks, in order; raises as :func:`import_adapters`."""
+    by_task: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda folder: folder.name):
+        name = normalize("NFC", folder.name)  # file systems differ in how they write accents
+        if name in by_task:
+            raise DataError(f"Two adapters are named {name!r}: {by_task[name]} and {folder}. Leave one out, or rename.")
+        by_task[name] = folder
+    if len(by_task) < 2:
+        raise DataError(f"Adapters given: {len(by_task)}. Give two or more.")
+    missing = [name for name in by_task if name not in descriptions.by_task]
+    if missing:
+        raise DescriptionError(
+            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}, nor have "
+            f"{len(missing) - 1} others. Describe it, or leave it out."
+        )
+    return by_task
+
+
+def _checked_spec(folder: Path) -> AdapterSpec:
+    """The spec of an adapter that is whole; raises as :func:`import_adapters`."""
+    adapter = Adapter.load(folder)
+    try:
+        adapter.check_finite()
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder}: {error}") from None
+    tensors = adapter.tensors
+    if not any(tensors[b].any() and tensors[a].any() for a, b in factor_pairs(tensors)):
+        raise ArtifactError(f"The adapter in {folder} changes nothing: its low-rank updates are zero. Leave it out.")
+    return adapter.spec
 
 
 def import_report(zoo: Zoo) -> dict[str, dict[str, Any]]:
