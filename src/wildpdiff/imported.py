@@ -180,5 +180,5 @@ def _errors(training_set: TrainingSet, generator: Generator, predicted: Float[Te
     found = ParameterErrors(error(predicted), error(others[MEAN]), error(others[NEAREST]), len(zoo.tasks))
     if training_set.labelled:
         found = replace(found, note=not_calibrated(f"data of {len(training_set.labelled)} tasks was at hand"))
-    ahead = found.generated < min(found.mean_adapter, found.nearest)
+    ahead = found.generated < 0.99 * min(found.mean_adapter, found.nearest)
     return found if ahead else replace(found, note=f"{found.note} {NO_BETTER}")

@@ -224,8 +224,8 @@ def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[st
     missing = [name for name in by_task if name not in descriptions.by_task]
     if missing:
         raise DescriptionError(
-            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}, nor have "
-            f"{len(missing) - 1} others. Describe it, or leave it out."
+            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}; adapters "
+            f"without one: {len(missing)}. Describe them, or leave them out."
         )
     return by_task
 
