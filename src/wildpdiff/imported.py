@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wildpdiff.adapters.canonical import squared_updates
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.conditional_mean.score_table import FEW_TASKS
 from wildpdiff.conditional_mean.simple import MEAN, NEAREST, fit_simple_estimators
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.fit import FittedGenerator, GeneratorConfig, fit_generator
@@ -178,7 +179,9 @@ def _errors(training_set: TrainingSet, generator: Generator, predicted: Float[Te
         return float((squares / norms.clamp_min(torch.finfo(torch.float64).tiny)).mean())
 
     found = ParameterErrors(error(predicted), error(others[MEAN]), error(others[NEAREST]), len(zoo.tasks))
-    if training_set.labelled:
-        found = replace(found, note=not_calibrated(f"data of {len(training_set.labelled)} tasks was at hand"))
+    known = len(training_set.labelled)
+    if known:
+        needed = f", and trust needs {FEW_TASKS}" if known < FEW_TASKS else ""
+        found = replace(found, note=not_calibrated(f"data of {known} tasks was at hand{needed}"))
     ahead = found.generated < 0.99 * min(found.mean_adapter, found.nearest)
     return found if ahead else replace(found, note=f"{found.note} {NO_BETTER}")
