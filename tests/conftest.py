@@ -1,4 +1,4 @@
-"""Shapes and types of every public function are checked while the tests run."""
+"""Shapes and types of every function are checked while the tests run, see ``sampled_checks.py``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from jaxtyping import install_import_hook
+import sampled_checks
 
-# Installed before the package is imported anywhere, and never uninstalled: late imports must be checked too.
-install_import_hook(["wildpdiff", "wildbench"], "beartype.beartype")
+sampled_checks.install(["wildpdiff", "wildbench"])
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 
@@ -24,6 +23,12 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.store import Zoo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _checks_begin() -> None:
+    """Every test checks the first calls of every function."""
+    sampled_checks.begin_test()
 
 
 @pytest.fixture(scope="session", autouse=True)
