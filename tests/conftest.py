@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -148,13 +149,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The demo of size tiny, run once; not to be written to."""
+    """The demo of size tiny, run once for all processes of the tests; not to be written to."""
     from tiny_world import World, tiny_backbone
 
     from wildpdiff.cli.main import main
 
-    folder = tmp_path_factory.mktemp("world")
-    backbone = tiny_backbone(folder / "backbone")
-    demo = ["demo", "--size", "tiny", "--backbone", str(backbone), "--out", str(folder / "run"), "--threads", "1"]
-    assert main([*demo, "--json"]) == 0
-    return World(backbone, folder / "run")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "world"
+    folder.mkdir(exist_ok=True)
+    found = World(folder / "backbone", folder / "run")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "finished").is_file():
+            backbone = str(tiny_backbone(found.backbone))
+            demo = ["demo", "--size", "tiny", "--backbone", backbone, "--out", str(found.run), "--threads", "1"]
+            assert main([*demo, "--json"]) == 0
+            (folder / "finished").touch()
+    return found
