@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.rng import numpy_generator, torch_generator
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.tasks.task import Group, LabelledImages, SplitName
+from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ FINETUNE = FinetuneConfig(
 
 
 class ToyNetwork(nn.Module):
-    """A stem, then a 3x3 convolution, a 1x1 convolution and a linear layer for LoRA, and a classifier."""
+    """What is kept, then a 3x3 convolution, a 1x1 convolution and a linear layer for LoRA, and a classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,19 +42,28 @@ class ToyNetwork(nn.Module):
         self.conv1 = nn.Conv2d(4, 6, 1)
         self.body = nn.Linear(6, 5)
         self.classifier = nn.Linear(5, len(CLASSES))
-
-    def stem(self, inputs: Tensor) -> Tensor:
-        return self.conv0(inputs).relu()
-
-    def embed(self, features: Tensor) -> Tensor:
-        hidden = self.conv1(self.conv3(features).relu()).relu()
-        return self.body(hidden.mean((2, 3))).relu()
-
-    def head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.embed(features))
+        self.relu0 = nn.ReLU()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.stem(inputs))
+        hidden = self.conv1(self.conv3(self.relu0(self.conv0(inputs))).relu()).relu()
+        return self.classifier(self.body(hidden.mean((2, 3))).relu())
+
+
+KEPT = "prefix:relu0"
+"""Name of what is kept of an image in a batch."""
+
+
+def batch(features: Tensor | Batch, labels: Tensor) -> dict[str, Tensor]:
+    """Examples with their classes; maps are those that :class:`ToyNetwork` keeps."""
+    known = features if isinstance(features, Mapping) else {KEPT if features.ndim == 4 else "inputs": features}
+    return {**known, TARGETS: labels}
+
+
+def relabelled(task: TaskFeatures, train: Tensor | None = None, validation: Tensor | None = None) -> TaskFeatures:
+    """The task with other classes."""
+    given = {"train": train, "validation": validation}
+    changed = {name: batch(getattr(task, name), labels) for name, labels in given.items() if labels is not None}
+    return replace(task, **changed)
 
 
 def network(seed: int = 0) -> ToyNetwork:

@@ -12,8 +12,9 @@ from wildpdiff.artifact import Artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.pretrain import PretrainConfig, Pretraining, mirrored, pooled_images, train_classifier
 from wildpdiff.backbones.registry import restored
+from wildpdiff.backbones.savanna_cnn import RectifiedNorm
 from wildpdiff.rng import sub_seed
-from wildpdiff.tasks.task import Task
+from wildpdiff.tasks.task import ImageTask
 
 WIDTH = 48
 BLOCKS = 2
@@ -55,36 +56,21 @@ class SmallCNN(nn.Module):
         self.conv1 = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False)
         self.conv2 = nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False)
         self.conv3 = nn.Conv2d(64, width, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(32)
-        self.bn2 = nn.BatchNorm2d(64)
-        self.bn3 = nn.BatchNorm2d(width)
+        self.bn1 = RectifiedNorm(32)
+        self.bn2 = RectifiedNorm(64)
+        self.bn3 = RectifiedNorm(width)
         self.blocks = nn.ModuleList(SpatialBlock(width) for _ in range(BLOCKS))
         self.neck = nn.Linear(width, neck)
         self.norm = nn.LayerNorm(neck)
         self.classifier = nn.Linear(neck, classes)
 
-    def stem(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f h8 w8"]:
-        """The part that no adapter touches: an eighth of the height and width."""
-        hidden = torch.relu(self.bn1(self.conv1(inputs)))
-        hidden = torch.relu(self.bn2(self.conv2(hidden)))
-        result: Tensor = torch.relu(self.bn3(self.conv3(hidden)))
-        return result
-
-    def embed(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n e"]:
-        """Stem features to the vector before the classifier."""
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
+        """Preprocessed images to logits, on maps of an eighth of the height and width."""
+        features = self.bn3(self.conv3(self.bn2(self.conv2(self.bn1(self.conv1(inputs))))))
         for block in self.blocks:
             features = block(features)
-        pooled: Tensor = self.norm(self.neck(torch.relu(features).flatten(2).mean(2)))
-        return pooled
-
-    def head(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n c"]:
-        """Stem features to logits: the part that adapters touch."""
-        logits: Tensor = self.classifier(self.embed(features))
+        logits: Tensor = self.classifier(self.norm(self.neck(torch.relu(features).flatten(2).mean(2))))
         return logits
-
-    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
-        """Preprocessed images to logits."""
-        return self.head(self.stem(inputs))
 
 
 SMALL_LORA = LoraSpec(
@@ -108,7 +94,7 @@ def small_cnn(artifact: Artifact) -> Backbone:
 
 
 def pretrain_small_cnn(
-    tasks: Sequence[Task],
+    tasks: Sequence[ImageTask],
     classes: Sequence[str],
     image_size: int,
     *,
@@ -140,7 +126,7 @@ def pretrain_small_cnn(
 
 def retrain_neck(
     backbone: Backbone,
-    tasks: Sequence[Task],
+    tasks: Sequence[ImageTask],
     classes: Sequence[str],
     *,
     neck: int,

@@ -17,7 +17,7 @@ from wildpdiff.artifact import Artifact, read_artifact, tensors_hash, write_arti
 from wildpdiff.autoencoder.base import Autoencoder
 from wildpdiff.autoencoder.fit import restore_autoencoder
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import BUNDLED, architectures, is_bundled, load_backbone, save_backbone
+from wildpdiff.backbones.registry import BUNDLED, is_bundled, load_backbone, save_backbone, stored_kind
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.score_table import CrossValidation
@@ -34,6 +34,7 @@ from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.records import decode, encode
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.description import Description, description_provenance
+from wildpdiff.tasks.metric import ACCURACY
 
 if TYPE_CHECKING:
     import wildpdiff
@@ -220,7 +221,7 @@ class Generator:
         :meth:`from_pretrained` again.
         """
         folder = Path(folder)
-        own = type(self.backbone.module).__name__ in architectures() and not is_bundled(self.backbone)
+        own = stored_kind(self.backbone) is not None and not is_bundled(self.backbone)
         inside = own and written_in_place(folder)
         extra: dict[str, Any] = {"backbone_inside": True} if inside else {}
         if own and not inside:
@@ -293,7 +294,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         schedule=schedule and Schedule(**schedule),
         sampling=decode(Sampling, config["sampling"], "sampling"),
         training=config["training"],
-        cross_validation=table and decode(CrossValidation, table, "cross_validation"),
+        cross_validation=table and decode(CrossValidation, {"metric": encode(ACCURACY), **table}, "cross_validation"),
     )
 
 

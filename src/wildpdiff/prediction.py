@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wildpdiff.adapters.adapter import Adapter
-from wildpdiff.backbones.backbone import Backbone, finite_logits
+from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
@@ -113,7 +113,7 @@ def predict(
                 skipped(error)
         if kept:
             logits = backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors)
-            best = finite_logits(logits, backbone.name).double().softmax(1).topk(top, dim=1)
+            best = finite_outputs(logits, backbone.name).double().softmax(1).topk(top, dim=1)
             for file, values, labels in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
                 pairs = zip(labels, values, strict=True)
                 result += [Prediction(file, backbone.classes[label], value) for label, value in pairs]

@@ -90,8 +90,8 @@ def test_below_the_threshold_the_pretrained_model_is_written_with_a_sentence(
     kept = Adapter.load(tmp_path / "kept")
     assert kept.provenance["source"] == "pretrained"
     backbone = load_backbone(str(world.backbone))
-    features = torch.randn(4, *backbone.stem(load_images(backbone.image_size)).shape[1:])
-    assert torch.equal(backbone.predict(features, kept.tensors), backbone.predict(features))
+    batch = backbone.stem(load_images(backbone.image_size))
+    assert torch.equal(backbone.predict(batch, kept.tensors), backbone.predict(batch))
 
     used = run(*words, "--out", tmp_path / "used", "--min-trust", "0", "--json").json
     assert used["trust"]["use"] == "generated"

@@ -78,6 +78,6 @@ def test_merged_weights_are_the_model_that_peft_injects(seed: int) -> None:
     outcome = set_peft_model_state_dict(injected, dict(tensors))
     assert not outcome.unexpected_keys
     with torch.no_grad():
-        theirs = injected.eval()(backbone.preprocess(IMAGES))
+        theirs = injected.eval()(backbone.collate(IMAGES)["inputs"])
     ours = backbone.predict(backbone.stem(IMAGES), tensors)
     assert float((ours - theirs).abs().max()) <= 1e-5 * max(1.0, float(theirs.abs().max()))

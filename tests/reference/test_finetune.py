@@ -10,6 +10,7 @@ from torch import Tensor
 import toys
 from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.tasks.batch import Batch, take
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -18,12 +19,12 @@ SGD = FinetuneConfig(steps=14, batch=8, learning_rate=0.02, warmup=4, shrinkage=
 CONFIG = replace(SGD, optimizer="adam", train_factor_a=True)
 
 
-def slow_logits(backbone: Backbone, images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+def slow_logits(backbone: Backbone, batch: Batch, tensors: dict[str, Tensor]) -> Tensor:
     """The toy network's head with LoRA as two layers in turn beside the frozen one."""
     net = backbone.module
     assert isinstance(net, toys.ToyNetwork)
     scaling = backbone.lora.alpha / backbone.lora.rank
-    hidden = images
+    hidden = batch[toys.KEPT]
     for name in ("conv3", "conv1"):
         a, b = (tensors[f"{PEFT_PREFIX}{name}.lora_{factor}.weight"] for factor in "AB")
         frozen = getattr(net, name)
@@ -52,8 +53,8 @@ def slow_finetune(
     v = {name: torch.zeros_like(value) for name, value in initial.items()}
     checkpoints, losses = [], []
     for t in range(1, config.steps + 1):
-        logits = slow_logits(backbone, task.train[rows[t - 1]], parameters)
-        labels = task.train_labels[rows[t - 1]]
+        logits = slow_logits(backbone, take(task.train, rows[t - 1]), parameters)
+        labels = task.train["targets"][rows[t - 1]]
         loss = -(logits - logits.exp().sum(1, keepdim=True).log())[torch.arange(len(labels)), labels].mean()
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         rate = slow_rate(config, t)
@@ -84,12 +85,12 @@ def tasks(toy_backbone: Backbone) -> list[TaskFeatures]:
 def test_the_vectorised_pass_is_the_slow_one(
     toy_backbone: Backbone, tasks: list[TaskFeatures], config: FinetuneConfig
 ) -> None:
-    from wildpdiff.zoo.steps import image_order
+    from wildpdiff.zoo.steps import example_order
 
     # From random tensors, for with B = 0 the gradient of A is zero and Adam's first step divides noise by noise.
     initial = toys.random_tensors(toy_backbone, 3, scale=0.3)
     fast = finetune(toy_backbone, tasks, initial, config, seed=5)
-    orders = image_order(tasks, config, 5)
+    orders = example_order(tasks, config, 5)
     assert fast.steps == (5, 8, 11, 14)
     for i, task in enumerate(tasks):
         checkpoints, losses = slow_finetune(toy_backbone, task, initial, list(orders[i]), config)
@@ -97,17 +98,17 @@ def test_the_vectorised_pass_is_the_slow_one(
         for k, slow in enumerate(checkpoints):
             for name, value in slow.items():
                 assert torch.allclose(fast.tensors[name][i, k], value, atol=2e-4), (task.name, fast.steps[k], name)
-            right = slow_logits(toy_backbone, task.validation, slow).argmax(1) == task.validation_labels
-            assert float(fast.validation_accuracy[i, k]) == pytest.approx(float(right.float().mean()), abs=1e-6)
+            right = slow_logits(toy_backbone, task.validation, slow).argmax(1) == task.validation["targets"]
+            assert float(fast.validation_score[i, k]) == pytest.approx(float(right.float().mean()), abs=1e-6)
         means = [sum(losses[:5]) / 5, sum(losses[5:8]) / 3, sum(losses[8:11]) / 3, sum(losses[11:]) / 3]
         assert fast.train_loss[i].tolist() == pytest.approx(means, abs=1e-4)
 
 
 def test_every_task_walks_through_all_its_images_before_any_comes_again(tasks: list[TaskFeatures]) -> None:
-    from wildpdiff.zoo.steps import image_order
+    from wildpdiff.zoo.steps import example_order
 
-    rows = image_order(tasks, CONFIG, 5)
+    rows = example_order(tasks, CONFIG, 5)
     assert rows.shape == (3, CONFIG.steps, CONFIG.batch)
     assert sorted(rows[0].flatten()[:48].tolist()) == list(range(48))
     assert rows[0].tolist() != rows[1].tolist()
-    assert torch.equal(image_order(tasks[1:2], CONFIG, 5)[0], rows[1])
+    assert torch.equal(example_order(tasks[1:2], CONFIG, 5)[0], rows[1])

@@ -22,7 +22,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.growth import UNLIKE, UpdatedGenerator, residuals, settings_of, update_generator
 from wildpdiff.tasks.task import LabelledImages, SplitName
 from wildpdiff.zoo.build import build_zoo
-from wildpdiff.zoo.features import FeatureCache, ImageRows, data_hash, task_features
+from wildpdiff.zoo.features import ExampleRows, FeatureCache, data_hash, task_features
 from wildpdiff.zoo.store import KEY, EarlierPlan, Zoo, ZooPlan, shard_path
 from wildpdiff.zoo.training_set import TrainingSet
 
@@ -188,7 +188,7 @@ def test_a_zoo_without_hashes_of_its_data_grows_in_its_own_suite_alone(tmp_path:
     path = shard_path(tmp_path, 0, "parquet")
     table = parquet.read_table(path)
     hashes = json.loads(table.schema.metadata[KEY])
-    assert hashes.pop("data") == {task.name: data_hash(task) for task in tasks[:5]}
+    assert hashes.pop("data") == {task.name: data_hash(toy_backbone, task) for task in tasks[:5]}
     parquet.write_table(table.replace_schema_metadata({KEY: json.dumps(hashes)}), path)
     with refused(ArtifactError, "'seen-0'", "--rebuild"):
         build(tmp_path, toy_backbone, MANY)
@@ -327,15 +327,14 @@ def test_images_of_earlier_tasks_are_no_evaluation_images_of_added_ones(toy_back
     both = replace(
         second,
         validation=first.validation,
-        validation_labels=first.validation_labels,
         keys=(*second.keys[:48], *first.keys[48:]),
     )
 
-    def shared(rows: ImageRows) -> list[int]:
+    def shared(rows: ExampleRows) -> list[int]:
         return [int(row) for row in rows.leak_free if row >= 48]
 
-    assert shared(ImageRows.of([first, both])[1]) == list(range(48, 60))
-    added = ImageRows.of([first, both], earlier=(1,))
+    assert shared(ExampleRows.of([first, both])[1]) == list(range(48, 60))
+    added = ExampleRows.of([first, both], earlier=(1,))
     assert shared(added[1]) == []
     assert shared(added[0]) == list(range(48, 60))
     assert len(added[1].leak_free) == 48

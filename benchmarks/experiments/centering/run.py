@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import toys
 from wildbench.methods.hypernetwork import HypernetworkSource
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
@@ -33,7 +34,7 @@ from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
 from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.disk import json_bytes, read_json, write_file
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import paired_difference
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
@@ -65,7 +66,7 @@ def scored(backbone: Backbone, tests: Sequence[TestSet], centering: FeatureAlign
     found = []
     for row, test in enumerate(tests):
         adapter = Adapter({name: value[row] for name, value in tensors.items()}, backbone.adapter_config)
-        found.append(accuracies(backbone, test, [adapter])[0])
+        found.append(mean_scores(backbone, test, [adapter])[0])
     return found
 
 
@@ -90,8 +91,11 @@ def measured(
     tests = []
     for name in fold:
         own = data(name)
-        images, labels = torch.cat([own.train, own.validation]), torch.cat([own.train_labels, own.validation_labels])
-        tests.append(TestSet(name, descriptions[name], images, labels))
+        images, labels = (
+            torch.cat([own.train, own.validation]),
+            torch.cat([own.train["targets"], own.validation["targets"]]),
+        )
+        tests.append(TestSet(name, descriptions[name], toys.batch(images, labels)))
     encoding = EncodingConfig(**{**settings["reading"], "parts": tuple(settings["reading"]["parts"])})
     encoded = EncodedTasks.of(TrainingSet.of(suite, backbone, zoo, data).without(fold), encoding)
     mean = fit_conditional_mean(encoded, TaskLossConfig(), seed).mean

@@ -29,6 +29,7 @@ from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.statistics import recovered_gain
 from wildpdiff.rng import numpy_generator, sub_seed
+from wildpdiff.tasks.batch import concatenate
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -73,8 +74,7 @@ class Twin(SavannaTask):
 
 def joined(parts: Sequence[TaskFeatures]) -> TaskFeatures:
     """The training images of several cameras as one task's."""
-    images, labels = torch.cat([entry.train for entry in parts]), torch.cat([entry.train_labels for entry in parts])
-    return replace(parts[0], train=images, train_labels=labels)
+    return replace(parts[0], train=concatenate([entry.train for entry in parts]))
 
 
 class Study:
@@ -85,13 +85,13 @@ class Study:
         self.backbone = load_backbone("savanna-cnn")
         self.sites = [SavannaTask(config, "seen", index) for index in range(sites)]
         tests = [site.data("test") for site in self.sites]
-        self.tests = [(self.backbone.stem(found.images), torch.from_numpy(found.labels)) for found in tests]
+        self.tests = [self.backbone.batch(found) for found in tests]
 
     def accuracies(self, tensors: Mapping[str, Tensor]) -> list[float]:
         found = []
-        for row, (inputs, labels) in enumerate(self.tests):
-            logits = self.backbone.predict(inputs, {name: value[row] for name, value in tensors.items()})
-            found.append(float((logits.argmax(1) == labels).float().mean()))
+        for row, batch in enumerate(self.tests):
+            outputs = self.backbone.predict(batch, {name: value[row] for name, value in tensors.items()})
+            found.append(float(self.backbone.objective.score(outputs, batch).mean()))
         return found
 
     def pretrained(self) -> list[float]:

@@ -34,7 +34,7 @@ from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import mean_interval, paired_difference, recovered_gain
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
@@ -181,7 +181,7 @@ def scored(
             table = scores.setdefault(method, np.zeros(len(zoo.names)))
             for i, answer in zip(rows, answers, strict=True):
                 adapter = as_adapter(form, answer, zoo.adapters[i].tensors)
-                table[i] = accuracies(backbone, zoo.tests[i], [adapter])[0]
+                table[i] = mean_scores(backbone, zoo.tests[i], [adapter])[0]
 
         for kind in REGRESSIONS:
             source = kind(encoder, described, train)
@@ -220,14 +220,14 @@ def prepare(
         held = set(names[number :: experiment["splits"]])
         rest = [descriptions[n] for n in names if n not in held]
         encoders.append(fit_fusion(rest, suite.metadata_schema, backbone.image_features, components=8, whiten=False))
-    tests = [TestSet(n, descriptions[n], data(n).validation, data(n).validation_labels) for n in names]
-    pretrained = np.array([accuracies(backbone, test, [zoo.initial])[0] for test in tests])
+    tests = [TestSet(n, descriptions[n], data(n).validation) for n in names]
+    pretrained = np.array([mean_scores(backbone, test, [zoo.initial])[0] for test in tests])
     return Material(backbone, zoo, names, data, encoders, tests, pretrained)
 
 
 def measured(material: Material, backbone: Backbone, variant: Mapping[str, Any]) -> Measured:
     adapters = fine_tuned(material, backbone, variant)
-    own = np.array([accuracies(backbone, t, [a])[0] for t, a in zip(material.tests, adapters, strict=True)])
+    own = np.array([mean_scores(backbone, t, [a])[0] for t, a in zip(material.tests, adapters, strict=True)])
     descriptions = [test.description for test in material.tests]
     return Measured(material.names, adapters, material.tests, descriptions, material.pretrained, own)
 

@@ -24,7 +24,7 @@ from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressio
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.tasks.registry import load_suite
@@ -68,12 +68,12 @@ def main() -> None:
     tests = {}
     for name in zoo.tasks:
         found = features(name)
-        tests[name] = TestSet(name, tasks[name].description, found.validation, found.validation_labels)
+        tests[name] = TestSet(name, tasks[name].description, found.validation)
     descriptions = {name: task.description for name, task in tasks.items()}
     finals = zoo.task_adapters()
     initial = zoo.initial
-    pretrained = {n: accuracies(backbone, tests[n], [initial])[0] for n in zoo.tasks}
-    finetuned = {n: accuracies(backbone, tests[n], [finals[n]])[0] for n in zoo.tasks}
+    pretrained = {n: mean_scores(backbone, tests[n], [initial])[0] for n in zoo.tasks}
+    finetuned = {n: mean_scores(backbone, tests[n], [finals[n]])[0] for n in zoo.tasks}
     variants = json.loads((HERE / "experiment.json").read_text())["variants"]
     chosen = arguments.only or list(variants)
     folds = [list(zoo.tasks)[i :: arguments.folds] for i in range(arguments.use)]
@@ -104,9 +104,9 @@ def main() -> None:
             seconds += time.perf_counter() - started
             count = arguments.samples if source.stochastic else 1
             for n in fold:
-                held[n] = float(np.mean(accuracies(backbone, tests[n], source.sample(descriptions[n], count, 0))))
+                held[n] = float(np.mean(mean_scores(backbone, tests[n], source.sample(descriptions[n], count, 0))))
             for n in rest[:: max(1, len(rest) // 12)]:
-                score = np.mean(accuracies(backbone, tests[n], source.sample(descriptions[n], count, 0)))
+                score = np.mean(mean_scores(backbone, tests[n], source.sample(descriptions[n], count, 0)))
                 seen_gap.append(float(score) - finetuned[n])
         report[name] = {"recovered_gain": gain(held), "accuracy": float(np.mean(list(held.values()))),
                         "seen_minus_finetuned": float(np.mean(seen_gap)), "seconds": seconds / len(folds)}  # fmt: skip

@@ -26,8 +26,9 @@ from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
 from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.disk import json_bytes, read_json, write_file
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import paired_difference
+from wildpdiff.tasks.batch import concatenate
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
@@ -53,9 +54,7 @@ class Fold:
         tests = []
         for name in held_out:
             own = data(name)
-            images = torch.cat([own.train, own.validation])
-            labels = torch.cat([own.train_labels, own.validation_labels])
-            tests.append(TestSet(name, training_set.descriptions[name], images, labels))
+            tests.append(TestSet(name, training_set.descriptions[name], concatenate([own.train, own.validation])))
         return cls(encoded, tests, training_set.backbone, data)
 
     def scores(self, config: TaskLossConfig, seed: int) -> list[float]:
@@ -66,7 +65,7 @@ class Fold:
             query = self.encoded.conditions.encode(test.description).values[None]
             vector = self.encoded.codec.decode(fitted.mean.predict(query))[0]
             adapter = Adapter(layout.unflatten(vector), self.backbone.adapter_config)
-            found.append(accuracies(self.backbone, test, [adapter])[0])
+            found.append(mean_scores(self.backbone, test, [adapter])[0])
         return found
 
 

@@ -20,7 +20,7 @@ import torch
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.store import Zoo
 
@@ -53,9 +53,9 @@ def main() -> None:
     adapters = zoo.task_adapters()
     for name in [name for fold in folds for name in fold]:
         data = tasks[name].data("validation")
-        tests[name] = TestSet(name, descriptions[name], backbone.stem(data.images), torch.from_numpy(data.labels))
-        pretrained[name] = accuracies(backbone, tests[name], [zoo.initial])[0]
-        finetuned[name] = accuracies(backbone, tests[name], [adapters[name]])[0]
+        tests[name] = TestSet(name, descriptions[name], backbone.batch(data))
+        pretrained[name] = mean_scores(backbone, tests[name], [zoo.initial])[0]
+        finetuned[name] = mean_scores(backbone, tests[name], [adapters[name]])[0]
     base = float(np.mean(list(pretrained.values())))
     gap = float(np.mean(list(finetuned.values()))) - base
     report: dict[str, Any] = {"pretrained": base, "fine-tuned": base + gap}
@@ -79,7 +79,7 @@ def main() -> None:
                 errors.append(relative_error(source, chosen["parts"]))
                 for name in fold:
                     adapter = source.sample(descriptions[name], 1, 0)[0]
-                    scores.append(accuracies(backbone, tests[name], [adapter])[0])
+                    scores.append(mean_scores(backbone, tests[name], [adapter])[0])
             found = {
                 "leave_one_out": float(np.mean(errors)),
                 "accuracy": float(np.mean(scores)),

@@ -26,7 +26,7 @@ from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
@@ -71,12 +71,12 @@ def main() -> None:
     tests = {}
     for name in zoo.tasks:
         found = data(name)
-        tests[name] = TestSet(name, descriptions[name], found.validation, found.validation_labels)
+        tests[name] = TestSet(name, descriptions[name], found.validation)
     finals, initial = zoo.task_adapters(), zoo.initial
     folds = [list(zoo.tasks)[i :: arguments.folds] for i in range(arguments.use)]
     held_out = [name for fold in folds for name in fold]
-    pretrained = np.mean([accuracies(backbone, tests[n], [initial])[0] for n in held_out])
-    finetuned = np.mean([accuracies(backbone, tests[n], [finals[n]])[0] for n in held_out])
+    pretrained = np.mean([mean_scores(backbone, tests[n], [initial])[0] for n in held_out])
+    finetuned = np.mean([mean_scores(backbone, tests[n], [finals[n]])[0] for n in held_out])
     print(f"pretrained {pretrained:.4f}, fine-tuned {finetuned:.4f}, {len(held_out)} held-out tasks", flush=True)
     materials = []
     for number, fold in enumerate(folds):
@@ -99,7 +99,7 @@ def main() -> None:
             seconds += time.perf_counter() - started
             for n in fold:
                 adapters = source.sample(descriptions[n], 1, 0)
-                scores[n] = accuracies(backbone, tests[n], adapters)[0]
+                scores[n] = mean_scores(backbone, tests[n], adapters)[0]
             if name not in BASELINES:
                 updates.append(source.fit.steps)
         accuracy = float(np.mean(list(scores.values())))

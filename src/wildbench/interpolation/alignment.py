@@ -14,6 +14,8 @@ from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.tasks.batch import concatenate
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.zoo.features import TaskFeatures
 
 ALIGNMENTS: Mapping[str, str] = {
@@ -73,11 +75,10 @@ def connectivity(
     middle = midpoint(*adapters)
     gained = kept = 0.0
     for task, own in zip(tasks, adapters, strict=True):
-        inputs = torch.cat([task.train, task.validation])
-        labels = torch.cat([task.train_labels, task.validation_labels])
+        batch = concatenate([task.train, task.validation])
         stacked = {name: torch.stack([entry.tensors[name] for entry in (initial, own, middle)]) for name in own.tensors}
-        logits = backbone.predict_many(inputs, stacked)
-        before, after, between = (logits.argmax(-1) == labels).double().mean(1).tolist()
+        outputs = backbone.predict_many(batch, stacked)
+        before, after, between = of_many(backbone.objective.score, outputs, batch).double().mean(1).tolist()
         gained += after - before
         kept += between - before
     return kept / max(gained, LEAST_GAIN)

@@ -15,9 +15,11 @@ from wildbench.study_sections import Interpolation, InterpolationPair, Interpola
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.score import TestSet, accuracies
+from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.generator import Generator
 from wildpdiff.rng import numpy_generator, sub_seed
+from wildpdiff.tasks.batch import concatenate
+from wildpdiff.tasks.objective import of_many
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Way = Literal["conditions", "latents", "adapters"]
@@ -58,12 +60,10 @@ def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
     finals, initial = seen.zoo.task_adapters(), seen.zoo.initial
     for index, name in enumerate(seen.zoo.tasks):
         data = seen.data(name)
-        inputs, labels = (
-            torch.cat([data.train, data.validation]),
-            torch.cat([data.train_labels, data.validation_labels]),
-        )
+        batch = concatenate([data.train, data.validation])
         stacked = {key: torch.stack([value, finals[name].tensors[key]]) for key, value in initial.tensors.items()}
-        before, after = (seen.backbone.predict_many(inputs, stacked).argmax(-1) == labels).double().mean(1).tolist()
+        outputs = seen.backbone.predict_many(batch, stacked)
+        before, after = of_many(seen.backbone.objective.score, outputs, batch).double().mean(1).tolist()
         if after - before >= least:
             chosen.append(index)
     return tuple(chosen)
@@ -163,8 +163,8 @@ def interpolate(
             InterpolationPath(first, second, way, POSITIONS, tuple(table[0].tolist()), tuple(table[1].tolist()))
             for way, table in ways.items()
         ]
-        pretrained = [accuracies(seen.backbone, test, [initial])[0] for test in both]
-        finetuned = [accuracies(seen.backbone, test, [own])[0] for test, own in zip(both, ends, strict=True)]
+        pretrained = [mean_scores(seen.backbone, test, [initial])[0] for test in both]
+        finetuned = [mean_scores(seen.backbone, test, [own])[0] for test, own in zip(both, ends, strict=True)]
         alignment = {
             "connectivity": connectivity(seen.backbone, (seen.data(first), seen.data(second)), ends, initial),
             "cosine": cosine(*ends, initial),
@@ -189,7 +189,7 @@ def interpolate(
 def _scores(seen: SeenTasks, tests: Sequence[TestSet], adapters: Sequence[Sequence[Adapter]]) -> Float[Tensor, "2 p"]:
     """Accuracy of both tasks at every position, the mean over its samples."""
     flat = [adapter for position in adapters for adapter in position]
-    each = torch.tensor([accuracies(seen.backbone, test, flat) for test in tests], dtype=torch.float64)
+    each = torch.tensor([mean_scores(seen.backbone, test, flat) for test in tests], dtype=torch.float64)
     return each.view(len(tests), len(adapters), -1).mean(2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from wildpdiff.refine.cross_validation import TaskStarts
 from wildpdiff.refine.starts import Start
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.source import Source
+from wildpdiff.tasks.batch import Batch, count, take
 from wildpdiff.tasks.description import Description, Images
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -26,52 +27,52 @@ LABELS = 5
 BEST_BY_LABELS = f"best of {CANDIDATES} by {LABELS} labels"
 BEST_BY_IMAGES = f"best of {CANDIDATES} by unlabelled images"
 MOST_IMAGES = 64
-TOGETHER = 256
-"""Images in one pass."""
 
 
 def choose_by_labels(
-    backbone: Backbone, adapters: Sequence[Adapter], labelled: TaskFeatures, unlabelled: Tensor | None = None
+    backbone: Backbone, adapters: Sequence[Adapter], labelled: TaskFeatures, unlabelled: Batch | None = None
 ) -> int:
     """Index of the adapter under which the labels are most probable.
 
-    Cross-entropy with logits offset for labels that are no random sample
+    Loss, for classes with logits offset for labels that are no random sample
     (:func:`~wildpdiff.refine.frequencies.label_offsets`), as in refining.
 
     Args:
-        labelled: the labelled images as training images, behind the stem.
-        unlabelled: more images of the task behind the stem, ``[n, …]``; without them the labels are taken as a random
+        labelled: the labelled examples as training examples.
+        unlabelled: a batch of more examples of the task; without them the labels are taken as a random
             sample of the task.
 
     Raises:
         DataError: there is no candidate or no label.
         AdapterMismatchError: a candidate is of another backbone.
     """
-    if not len(labelled.train_labels):
-        raise DataError(f"Task {labelled.name!r} has no labels to choose by. Label at least one image.")
+    if not labelled.train_size:
+        raise DataError(f"Task {labelled.name!r} has no labels to choose by. Label at least one example.")
     _check(backbone, adapters)
     starts = [Start(f"candidate {index}", adapter, None) for index, adapter in enumerate(adapters)]
     losses = TaskStarts.of(backbone, labelled, starts, unlabelled).losses(backbone)
     return int(losses.nan_to_num(nan=math.inf).argmin())
 
 
-def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Images | Tensor) -> int:
+def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Images | Batch) -> int:
     """Index of the adapter that is most certain of the images, corrected for class frequencies; see :func:`certainty`.
 
     Args:
-        images: of the task, ``uint8 [n, h, w, 3]``, or behind the stem.
+        images: of the task, ``uint8 [n, h, w, 3]``, or a batch.
 
     Raises:
-        DataError: there is no candidate or no image, or images are not of the backbone's size.
+        DataError: there is no candidate or no image, the outputs are no classes, or images are of another size than the
+            backbone takes.
         AdapterMismatchError: a candidate is of another backbone.
     """
-    if not len(images):
+    if not count(images):
         raise DataError("There are no images to choose by. Give at least one of the task.")
+    if not backbone.classes:
+        raise DataError(f"Certainty is that of classes; the backbone's objective is {backbone.objective.kind}.")
     _check(backbone, adapters)
-    features = images if isinstance(images, Tensor) else backbone.stem(images)
-    with torch.inference_mode():  # unchecked: a candidate whose logits are not finite is passed over, not refused
-        parts = torch.split(features, TOGETHER)
-        logits = [torch.cat([backbone.logits(part, entry.tensors) for part in parts]) for entry in adapters]
+    batch = images if isinstance(images, Mapping) else backbone.stem(images)
+    # Unchecked: a candidate whose logits are not finite is passed over, not refused.
+    logits = [backbone.predict(batch, entry.tensors) for entry in adapters]
     return int(certainty(torch.stack(logits)).nan_to_num(nan=-math.inf).argmax())
 
 
@@ -108,9 +109,9 @@ class BestOfSource:
         """Keep the source of the candidates.
 
         Args:
-            images: a task's images behind the stem by its name; training images are read alone, and their labels only
-                where the choice is by labels.
-            by_labels: choose by five labelled images, drawn at random; else by unlabelled images.
+            images: a task's examples by its name; training examples are read alone, and their labels only where the
+                choice is by labels.
+            by_labels: choose by five labelled examples, drawn at random; else by unlabelled images.
         """
         self.name = BEST_BY_LABELS if by_labels else BEST_BY_IMAGES
         self._source = source
@@ -137,8 +138,8 @@ class BestOfSource:
         return found
 
     def _choose(self, task: TaskFeatures, adapters: list[Adapter], seed: int) -> int:
-        order = torch.randperm(len(task.train_labels), generator=torch_generator(seed, "images"))
+        order = torch.randperm(task.train_size, generator=torch_generator(seed, "images"))
         if not self._by_labels:
-            return choose_by_unlabelled(self._backbone, adapters, task.train[order[:MOST_IMAGES]])
-        inputs, labels = task.train[order[:LABELS]], task.train_labels[order[:LABELS]]
-        return choose_by_labels(self._backbone, adapters, TaskFeatures(task.name, inputs, labels, inputs, labels))
+            return choose_by_unlabelled(self._backbone, adapters, take(task.train, order[:MOST_IMAGES]))
+        few = TaskFeatures.of_few(task.name, take(task.train, order[:LABELS]))
+        return choose_by_labels(self._backbone, adapters, few)

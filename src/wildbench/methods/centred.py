@@ -12,7 +12,7 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.centering import FeatureAlignment, fit_alignment
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
@@ -43,7 +43,7 @@ class CentredPretrainedSource:
         centering = FeatureAlignment.of(reader, Codec.fit(layout, vector), seen.descriptions)
         self.centering = centering
         if centering is not None:
-            images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), sub_seed(seen.seed, self.name))
+            images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), sub_seed(seen.seed, self.name))
             start = centering.codec.encode(vector).expand(len(seen.descriptions), -1).contiguous()
             self.centering = fit_alignment(centering, seen.backbone, start, images, EVALUATION_IMAGES)
 

@@ -18,7 +18,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.description import Description
@@ -204,7 +204,7 @@ class _Problem:
     columns: Columns
     reads: Tensor
     views: DescriptionViews
-    images: TaskImages
+    images: TaskExamples
     config: ColumnMergeConfig
 
     def network(self, tasks: Sequence[int]) -> ColumnMergeNetwork:
@@ -260,7 +260,7 @@ class ColumnMergeSource:
             Columns.of(self._seen.layout),
             reads,
             DescriptionViews.of(seen, config),
-            TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
+            TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
             config,
         )
         self._fit = fit_network(problem, count, config.training, seen.seed, self.name)

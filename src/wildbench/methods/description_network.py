@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear, silu
+from torch.nn.functional import linear, silu
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.conditional_mean.task_images import ImageBatch
 from wildpdiff.conditions.base import ConditionSampler
+from wildpdiff.tasks.batch import Batch
 
 
 @runtime_checkable
@@ -103,19 +103,19 @@ class NumbersNetwork(nn.Module):
 
 
 def adapters_loss(
-    backbone: Backbone, batch: ImageBatch, own: dict[str, Tensor], shared: dict[str, Tensor]
+    backbone: Backbone, batch: Batch, own: dict[str, Tensor], shared: dict[str, Tensor]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of one adapter a task.
+    """Mean loss of one adapter a task.
 
     Args:
         backbone: the frozen model.
-        batch: labelled images of b tasks.
+        batch: examples of b tasks.
         own: tensors of the adapters that differ from task to task, each with a leading axis of length b.
         shared: those that all b adapters have in common.
     """
 
-    def one(inputs: Tensor, labels: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-        return cross_entropy(backbone.logits(inputs, {**shared, **tensors}), labels)
+    def one(examples: dict[str, Tensor], tensors: dict[str, Tensor]) -> Tensor:
+        return backbone.objective.loss(backbone.outputs(examples, {**shared, **tensors}), examples).mean()
 
-    losses: Tensor = torch.func.vmap(one)(batch.inputs, batch.labels, own)
+    losses: Tensor = torch.func.vmap(one)(dict(batch), own)
     return losses.mean()

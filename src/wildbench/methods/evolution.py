@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildbench.methods.few_labels import few_labels, labelled_task
 from wildpdiff.adapters.adapter import Adapter
@@ -24,6 +23,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.zoo.features import TaskFeatures
 
 Space = Literal["latent", "raw"]
@@ -259,14 +259,13 @@ class EvolutionSource:
         found = evolve(self._space, lambda points: self.losses(task, points), self._config, draws)
         tensors = {name: value[0].clone() for name, value in self._space.tensors(found.point[None]).items()}
         provenance = {
-            "labels": len(task.train_labels),
+            "labels": task.train_size,
             "labels_per_class": self._labels_per_class,
             "evaluations": self._config.evaluations,
         }
         return Adapter(tensors, self._backbone.adapter_config, provenance)
 
     def losses(self, task: TaskFeatures, points: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-        """Cross-entropy of each point's adapter on the task's training images."""
-        logits = self._backbone.predict_many(task.train, self._space.tensors(points))
-        labels = task.train_labels.expand(len(points), -1)
-        return cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
+        """Mean loss of each point's adapter on the task's training examples."""
+        outputs = self._backbone.predict_many(task.train, self._space.tensors(points))
+        return of_many(self._backbone.objective.loss, outputs, task.train).mean(1)

@@ -19,7 +19,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
 from wildpdiff.conditional_mean.network import moved_values
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.errors import TrainingError
@@ -128,7 +128,7 @@ class _Problem:
     classifier: tuple[str, str]
     reads: Tensor
     views: DescriptionViews
-    images: TaskImages
+    images: TaskExamples
     config: FeaturePromptConfig
 
     def network(self, tasks: Sequence[int]) -> FeaturePromptNetwork:
@@ -186,7 +186,7 @@ class FeaturePromptSource:
             classifier,
             image_columns(seen.encoder).expand(config.hidden, -1),
             DescriptionViews.of(seen, config),
-            TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
+            TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
             config,
         )
         self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)

@@ -15,7 +15,9 @@ from wildpdiff.baselines.material import LabelledData
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.rng import sub_seed, torch_generator
+from wildpdiff.tasks.batch import take
 from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -56,12 +58,11 @@ def few_labels(task: TaskFeatures, labels_per_class: int, seed: int) -> TaskFeat
     """
     if labels_per_class < 1:
         raise DataError(f"{labels_per_class} labels a class were requested; give at least 1.")
-    if not len(task.train_labels):
-        raise DataError(f"Task {task.name!r} has no training images. Label some, or leave the task out.")
-    order = torch.randperm(len(task.train_labels), generator=torch_generator(seed, "few labels", task.name))
-    rows = order[_rank_in_class(task.train_labels[order]) < labels_per_class]
-    images, labels = task.train[rows], task.train_labels[rows]
-    return TaskFeatures(task.name, images, labels, images, labels)
+    if not task.train_size:
+        raise DataError(f"Task {task.name!r} has no training examples. Label some, or leave the task out.")
+    order = torch.randperm(task.train_size, generator=torch_generator(seed, "few labels", task.name))
+    rows = order[_rank_in_class(task.train[TARGETS][order]) < labels_per_class]
+    return TaskFeatures.of_few(task.name, take(task.train, rows))
 
 
 def _rank_in_class(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -152,5 +153,5 @@ class FewLabelsSource:
         run = finetune(self._backbone, tasks, self._initial.tensors, self._config, seed)
         for row, task in enumerate(tasks):
             tensors = {name: value[row, -1].clone() for name, value in run.tensors.items()}
-            provenance = {"labels": len(task.train_labels), "labels_per_class": self._labels_per_class}
+            provenance = {"labels": task.train_size, "labels_per_class": self._labels_per_class}
             self._kept[task.name] = Adapter(tensors, self._initial.config, provenance)

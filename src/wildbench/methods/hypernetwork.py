@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
+from wildbench.methods.description_network import adapters_loss
 from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
@@ -23,10 +24,11 @@ from wildpdiff.conditional_mean.network import (
     moved_values,
     principal_directions,
 )
-from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.description import Description
 
 HypernetworkLoss = Literal["reconstruction", "task"]
@@ -157,7 +159,7 @@ class _Problem:
     start: _Start
     conditions: _Conditions
     backbone: Backbone
-    images: TaskImages
+    images: TaskExamples
     checkpoints: tuple[Tensor, ...] | None
 
     def network(self, tasks: Sequence[int]) -> Hypernetwork:
@@ -179,13 +181,9 @@ class _Problem:
         vectors = network(self.conditions.embeddings[tasks])
         return self._task_loss(vectors, self.images.fixed(tasks, self.start.config.evaluation_images))
 
-    def _task_loss(self, vectors: Tensor, batch: ImageBatch) -> Tensor:
-        """Mean cross-entropy of one adapter a task."""
-        tensors = self.start.seen.layout.unflatten(vectors)
-        losses: Tensor = torch.func.vmap(lambda x, y, adapter: cross_entropy(self.backbone.logits(x, adapter), y))(
-            batch.inputs, batch.labels, tensors
-        )
-        return losses.mean()
+    def _task_loss(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of one adapter a task."""
+        return adapters_loss(self.backbone, batch, self.start.seen.layout.unflatten(vectors), {})
 
 
 class HypernetworkSource:
@@ -223,7 +221,7 @@ class HypernetworkSource:
             seen.descriptions, seen.features, drop_part=config.drop_part, drop_all=0.0, smallest=config.smallest
         )
         conditions = _Conditions(seen.embeddings, sampler, config.noise)
-        images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
+        images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
         checkpoints = None if loss == "task" else _checkpoints(seen, self._seen)
         problem = _Problem(start, conditions, seen.backbone, images, checkpoints)
         self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)

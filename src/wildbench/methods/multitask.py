@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
@@ -18,10 +17,11 @@ from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.errors import TrainingError
+from wildpdiff.tasks.batch import Batch, merge
 from wildpdiff.tasks.description import Description
 
 
@@ -112,7 +112,7 @@ class _Problem:
     backbone: Backbone
     layout: Layout
     initial: Tensor
-    images: TaskImages
+    images: TaskExamples
     embeddings: Tensor | None
     sampler: ConditionSampler | None
     config: MultiTaskConfig
@@ -137,19 +137,19 @@ class _Problem:
             cond = self.sampler(tasks, draws)
             cond = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
         batch = self.images.draw(tasks, self.config.images, draws)
-        return self._loss(network, batch.inputs, batch.labels, cond)
+        return self._loss(network, batch, cond)
 
     def held_out_loss(self, network: MultiTaskNetwork, tasks: Int[Tensor, " b"]) -> Tensor:
         batch = self.images.fixed(tasks, self.config.evaluation_images)
         cond = None if self.embeddings is None else self.embeddings[tasks]
-        return self._loss(network, batch.inputs, batch.labels, cond)
+        return self._loss(network, batch, cond)
 
-    def _loss(self, network: MultiTaskNetwork, inputs: Tensor, labels: Tensor, cond: Tensor | None) -> Tensor:
-        tensors = self.layout.unflatten(network.vector())
-        logits = self.backbone.logits(inputs.flatten(0, 1), tensors)
+    def _loss(self, network: MultiTaskNetwork, batch: Batch, cond: Tensor | None) -> Tensor:
+        pooled = merge(batch)
+        outputs = self.backbone.outputs(pooled, self.layout.unflatten(network.vector()))
         if cond is not None:
-            logits = logits + network(cond).repeat_interleave(labels.shape[1], dim=0)
-        return cross_entropy(logits, labels.flatten())
+            outputs = outputs + network(cond).repeat_interleave(len(outputs) // len(cond), dim=0)
+        return self.backbone.objective.loss(outputs, pooled).mean()
 
 
 class MultiTaskSource:
@@ -181,7 +181,7 @@ class MultiTaskSource:
         self._layout = Layout.of(initial.tensors)
         self._encoder = seen.encoder if with_description else None
         self._bias = _classifier_bias(seen.backbone, initial) if with_description else ""
-        images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
+        images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
         sampler = None
         if with_description:
             sampler = seen.encoder.sampler(

@@ -25,6 +25,7 @@ from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
 from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.objective import TARGETS
 
 STRENGTHS = tuple(step / 10 for step in range(21))
 """Strengths that are tried: 0 leaves the pretrained model, 1 is Bayes' rule."""
@@ -109,7 +110,7 @@ class PredictedPriorSource:
         self._initial = seen.zoo.initial
         self._bias = classifier_bias(self._initial)
         data = [seen.data(name) for name in seen.zoo.tasks]
-        self._priors = label_priors([task.train_labels for task in data], len(seen.backbone.classes))
+        self._priors = label_priors([task.train[TARGETS] for task in data], len(seen.backbone.classes))
         self._mean = fit_kernel_mean(seen.encoder, seen.embeddings, self._priors.tasks)
         predicted = self._mean.leave_one_out().log_softmax(1)
         scores = torch.zeros(len(strengths), dtype=torch.float64)
@@ -117,7 +118,7 @@ class PredictedPriorSource:
             logits = seen.backbone.predict(task.validation)
             for index, strength in enumerate(strengths):
                 found = (logits + strength * (log_prior - self._priors.pooled)).argmax(1)
-                scores[index] += (found == task.validation_labels).double().mean()
+                scores[index] += (found == task.validation[TARGETS]).double().mean()
         self._strength = float(strengths[int(scores.argmax())])
 
     @property
@@ -170,14 +171,14 @@ class UnlabelledPriorSource:
         self._initial = seen.zoo.initial
         self._bias = classifier_bias(self._initial)
         data = [seen.data(name) for name in seen.zoo.tasks]
-        self._pooled = label_priors([task.train_labels for task in data], len(seen.backbone.classes)).pooled
+        self._pooled = label_priors([task.train[TARGETS] for task in data], len(seen.backbone.classes)).pooled
         scores = torch.zeros(len(pseudo_counts), dtype=torch.float64)
         for task in data:
             unlabelled, logits = seen.backbone.predict(task.train), seen.backbone.predict(task.validation)
             for index, pseudo_count in enumerate(pseudo_counts):
                 log_prior = expectation_maximisation(unlabelled.softmax(1), self._pooled.exp(), pseudo_count).log_prior
                 found = (logits + log_prior - self._pooled).argmax(1)
-                scores[index] += (found == task.validation_labels).double().mean()
+                scores[index] += (found == task.validation[TARGETS]).double().mean()
         self._pseudo_count = float(pseudo_counts[int(scores.argmax())])
 
     @property

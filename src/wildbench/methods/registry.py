@@ -83,7 +83,7 @@ class ResearchMethods:
         self, sampled: Source, backbone: Backbone, labelled: LabelledData | None
     ) -> list[tuple[Source, SourceInfo]]:
         """The best of several samples by unlabelled images and by labels, where there are any."""
-        if labelled is None:
+        if labelled is None or not backbone.classes:
             return []
         by_images, by_labels = (
             BestOfSource(sampled, backbone, labelled, by_labels=by_labels) for by_labels in (False, True)

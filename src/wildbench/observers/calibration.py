@@ -33,7 +33,7 @@ class CalibrationObserver:
         key = (scored.split, scored.method.source.name, scored.method.condition)
         sums = self._sums.setdefault(key, torch.zeros(3, self._bins, dtype=torch.float64))
         labels = scored.test.labels
-        for logits in scored.logits:
+        for logits in scored.outputs:
             log_probabilities = logits.double().log_softmax(1)
             log_loss = float(log_probabilities.gather(1, labels[:, None]).sum())
             self._log_losses[key] = self._log_losses.get(key, 0.0) - log_loss

@@ -25,6 +25,8 @@ from wildpdiff.evaluate.results import Split
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet
 from wildpdiff.parallel import in_parallel
+from wildpdiff.tasks.batch import take
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.store import Zoo
 
 CHUNK = 24
@@ -176,7 +178,7 @@ class NoveltyObserver:
 
     def _add(self, scored: Scored, reference: _Reference, sample: int, vector: Tensor, found: Located) -> None:
         geometry, unit, task = self._geometry, self._unit, scored.test.task
-        wrong = scored.logits[sample].argmax(-1) != scored.test.labels
+        wrong = scored.outputs[sample].argmax(-1) != scored.test.labels
         self._products.append(found.products)
         self._squares.append(found.square)
         own = self._finetuned.get(task)
@@ -213,7 +215,7 @@ class NoveltyObserver:
     def _measure(self, test: TestSet) -> _Reference:
         geometry = self._geometry
         mean = geometry.layout.unflatten(geometry.centre.float())
-        right = self._backbone.predict(test.features, mean).argmax(-1) == test.labels
+        right = self._backbone.predict(test.batch, mean).argmax(-1) == test.labels
         count = len(test.labels)
         step = 1 if self._most_images is None else math.ceil(count / self._most_images)
         finals = self._wrong(test, list(self._finals.values()), step)
@@ -231,10 +233,10 @@ class NoveltyObserver:
 
     def _wrong(self, test: TestSet, rows: list[int], step: int = 1) -> Bool[Tensor, "m n"]:
         """Which test images checkpoints get wrong, looking at every ``step``-th."""
-        features, labels = test.features[::step], test.labels[::step]
+        batch = take(test.batch, slice(None, None, step))
         parts = []
         for start in range(0, len(rows), CHUNK):
             vectors = self._geometry.vectors[rows[start : start + CHUNK]]
             tensors = self._geometry.layout.unflatten(vectors)
-            parts.append(self._backbone.predict_many(features, tensors).argmax(-1) != labels)
+            parts.append(self._backbone.predict_many(batch, tensors).argmax(-1) != batch[TARGETS])
         return torch.cat(parts)

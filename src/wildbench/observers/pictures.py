@@ -66,7 +66,7 @@ class PictureObserver:
         name = method.source.name
         if not (name == PRETRAINED or (name == GENERATED and method.condition == "own" and not method.unlabelled)):
             return
-        predicted = scored.logits.argmax(-1)
+        predicted = scored.outputs.argmax(-1)
         entry = self._found.setdefault(scored.split, {}).setdefault(test.task, _Predictions(test.labels))
         entry.predicted.setdefault(name, predicted[0])
         entry.accuracies.setdefault(name, []).extend((predicted == test.labels).double().mean(1).tolist())

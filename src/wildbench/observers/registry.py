@@ -28,6 +28,8 @@ def observers(inputs: ObserverInputs) -> Sequence[SectionObserver]:
     """
     comparison, finetuned = inputs.comparison, inputs.finetuned
     backbone, zoo = comparison.backbone, comparison.zoo
+    if not backbone.image_size:  # all of them are about photographs
+        return []
     found: list[SectionObserver] = [
         CalibrationObserver(),
         SpreadObserver(zoo.initial),
@@ -45,4 +47,4 @@ def observers(inputs: ObserverInputs) -> Sequence[SectionObserver]:
 
 def _test_images(suite: Suite) -> Callable[[str], Images]:
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
-    return lambda name: by_name[name].data("test").images
+    return lambda name: by_name[name].data("test").inputs

@@ -15,11 +15,12 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
+from wildpdiff.tasks.dataset import example_keys
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
-from wildpdiff.zoo.features import ImageRows, TaskFeatures, image_keys
+from wildpdiff.zoo.features import ExampleRows, TaskFeatures
 
 
 def assess_tasks(
@@ -120,7 +121,7 @@ class FreshImages:
     def of(cls, seen: Iterable[TaskFeatures]) -> FreshImages:
         """For a generator that was fitted to these tasks."""
         tasks = tuple(seen)
-        found = ImageRows.of(tasks)
+        found = ExampleRows.of(tasks)
         return cls(
             frozenset(
                 task.keys[row] for task, rows in zip(tasks, found, strict=True) if task.keys for row in rows.trained
@@ -130,10 +131,12 @@ class FreshImages:
     def __call__(self, task: Task) -> Images | None:
         """Training images, then the description's examples, each once; ``None`` where none is fresh."""
         examples = task.description.examples
-        images = task.data("train").images
+        images = np.asarray(task.data("train").inputs)
         if examples is not None and len(examples):
             images = np.concatenate([images, examples])
-        first = {key: index for index, key in reversed(list(enumerate(image_keys(images)))) if key not in self.learned}
+        first = {
+            key: index for index, key in reversed(list(enumerate(example_keys(images)))) if key not in self.learned
+        }
         return images[sorted(first.values())] if first else None
 
 

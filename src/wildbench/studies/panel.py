@@ -20,7 +20,7 @@ from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.tables import TableSuite
-from wildpdiff.tasks.task import Suite
+from wildpdiff.tasks.task import ImageSuite
 from wildpdiff.zoo.steps import FinetuneConfig
 
 SAVANNA = FinetuneConfig()
@@ -35,15 +35,15 @@ LABEL_TABLE = "metadata/conservision_site_label.csv"
 class OpenBenchmark(NamedTuple):
     """A benchmark ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
 
-    suite: Suite
+    suite: ImageSuite
     backbone: Backbone
     finetune: FinetuneConfig | None
 
 
-OpenSuite = Callable[[Path, Path, int], Suite]
+OpenSuite = Callable[[Path, Path, int], ImageSuite]
 """Makes a suite from the data folder, the benchmark's own folder and a seed."""
 
-Pretrain = Callable[[Suite, Path, int, Tick | None], Backbone]
+Pretrain = Callable[[ImageSuite, Path, int, Tick | None], Backbone]
 """Makes a backbone from the opened suite, the data folder, a seed and a report of progress."""
 
 
@@ -70,34 +70,34 @@ class Benchmark:
         return next((name for name in self.files if data is None or not (data / name).exists()), None)
 
 
-def _digits(data: Path, folder: Path, seed: int) -> Suite:
+def _digits(data: Path, folder: Path, seed: int) -> ImageSuite:
     return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed))
 
 
-def _ambiguous_digits(data: Path, folder: Path, seed: int) -> Suite:
+def _ambiguous_digits(data: Path, folder: Path, seed: int) -> ImageSuite:
     return rotated_digits.rotated_digits(rotated_digits.RotatedDigitsConfig(seed, ambiguous=True))
 
 
-def _handwriting(data: Path, folder: Path, seed: int) -> Suite:
+def _handwriting(data: Path, folder: Path, seed: int) -> ImageSuite:
     return handwriting.handwriting(data / handwriting.FILE, handwriting.HandwritingConfig(seed))
 
 
-def _subsets(data: Path, folder: Path, seed: int) -> Suite:
+def _subsets(data: Path, folder: Path, seed: int) -> ImageSuite:
     return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed))
 
 
-def _strict_subsets(data: Path, folder: Path, seed: int) -> Suite:
+def _strict_subsets(data: Path, folder: Path, seed: int) -> ImageSuite:
     return class_subsets.class_subsets(data / class_subsets.FILE, class_subsets.ClassSubsetsConfig(seed, strict=True))
 
 
-def _scanners(data: Path, folder: Path, seed: int) -> Suite:
+def _scanners(data: Path, folder: Path, seed: int) -> ImageSuite:
     return scanners.scanners(data / scanners.FILE, scanners.ScannersConfig(seed))
 
 
 def _small_cnn(epochs: int, neck: int) -> Pretrain:
     """A small network trained on the suite's own pretraining tasks."""
 
-    def pretrain(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+    def pretrain(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
         return pretrain_small_cnn(
             suite.tasks("pretraining"),
             suite.classes,
@@ -112,7 +112,7 @@ def _small_cnn(epochs: int, neck: int) -> Pretrain:
     return pretrain
 
 
-def _subsets_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+def _subsets_backbone(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     """A small network of ten classes, its embedding and classifier retrained to separate vehicles from animals."""
     config = class_subsets.ClassSubsetsConfig(seed)
     task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
@@ -130,7 +130,7 @@ def _subsets_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None
     ).backbone
 
 
-def _sites(data: Path, folder: Path, seed: int) -> Suite:
+def _sites(data: Path, folder: Path, seed: int) -> ImageSuite:
     table = folder / "sites" / "sites.csv"
     if not (table.parent / "meta.json").is_file():
         config = photo_sites.SitesConfig(80, 20, seed, train=100, validation=24, test=100, unlabelled=24)
@@ -141,20 +141,20 @@ def _sites(data: Path, folder: Path, seed: int) -> Suite:
     )
 
 
-def _sites_backbone(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+def _sites_backbone(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     """EfficientNet-Lite0 with ImageNet weights and a classifier fitted to the pretraining tasks."""
     backbone = efficientnet_lite0(suite.classes, 0, image_size=suite.image_size, rank=4)
     return fit_head(backbone, suite.tasks("pretraining"), seed)
 
 
 def _savanna(**options: Any) -> OpenSuite:
-    def make(data: Path, folder: Path, seed: int) -> Suite:
+    def make(data: Path, folder: Path, seed: int) -> ImageSuite:
         return SavannaSuite(SavannaConfig(**{"seed": seed, **SAVANNA_SIZES, **options}))
 
     return make
 
 
-def _extrapolation(data: Path, folder: Path, seed: int) -> Suite:
+def _extrapolation(data: Path, folder: Path, seed: int) -> ImageSuite:
     """Savanna with every task of one habitat unseen: the habitat whose share is nearest to a sixth."""
     suite = SavannaSuite(SavannaConfig(**{"seed": seed, **SAVANNA_SIZES}))
     groups = task_groups(suite.tasks("seen"), suite.metadata_schema, "habitat")
@@ -167,11 +167,11 @@ def _distracted(make: OpenSuite) -> OpenSuite:
     return lambda data, folder, seed: with_distractors(make(data, folder, seed), seed=seed)
 
 
-def _bundled(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+def _bundled(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     return load_backbone("savanna-cnn")
 
 
-def _savanna_cnn(suite: Suite, data: Path, seed: int, progress: Tick | None) -> Backbone:
+def _savanna_cnn(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     """The bundled architecture trained on the variant's own pretraining locations."""
     tasks = suite.tasks("pretraining")
     return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, epochs=6, progress=progress).backbone

@@ -36,7 +36,7 @@ from wildpdiff.records import decode, encode
 from wildpdiff.report.page import write_report
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.registry import load_suite
-from wildpdiff.tasks.task import Suite
+from wildpdiff.tasks.task import ImageSuite
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -180,7 +180,7 @@ class _Study:
     backbone: Backbone
 
     @cached_property
-    def suite(self) -> Suite:
+    def suite(self) -> ImageSuite:
         known = {
             "seed": self.config.seed,
             "image_size": self.backbone.image_size,

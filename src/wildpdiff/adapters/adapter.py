@@ -329,9 +329,10 @@ def _model_card(adapter: Adapter) -> str:
         if not isinstance(value, dict)
     )
     if config.backbone_hash:
-        classes = f"{len(config.classes)} classes: {', '.join(config.classes)}"
-        known = f"the backbone `{config.backbone}`\n(weights `{config.backbone_hash[:12]}`), for {classes}."
-        use = f"""Use: `wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with logits in the order of these classes:
+        classes = f", for {len(config.classes)} classes: {', '.join(config.classes)}" if config.classes else ""
+        known = f"the backbone `{config.backbone}`\n(weights `{config.backbone_hash[:12]}`){classes}."
+        images = "`wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with logits in the order of these classes"
+        use = f"""Use{": " + images if classes else " in Python"}:
 
 ```python
 import peft
@@ -339,7 +340,7 @@ import wildpdiff
 
 backbone = wildpdiff.load_backbone("{config.backbone}")  # or the folder of your own
 model = peft.PeftModel.from_pretrained(backbone.module, "THIS_FOLDER").eval()
-logits = model(backbone.preprocess(images))  # images: uint8, n x height x width x 3
+logits = model(**backbone.collate(images))  # {"images: uint8, n x height x width x 3" if classes else "examples"}
 ```
 """
     else:

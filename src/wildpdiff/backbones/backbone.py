@@ -1,10 +1,11 @@
-"""The frozen pretrained model: preprocessing, where adapters attach, and logits from (inputs, adapter tensors)."""
+"""The frozen pretrained model: collation, where adapters attach, and outputs from (batch, adapter tensors)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from torch import Tensor, nn
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
+from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, first_argument
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
-from wildpdiff.backbones.lora import branch_parameters, initial_adapter, spec_of, with_branches
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
-from wildpdiff.tasks.description import Images
+from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches
+from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, replay
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
+from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
+from wildpdiff.tasks.objective import TARGETS, Classification, Objective, Unknown
+from wildpdiff.tasks.task import Examples
 
 
 @dataclass(frozen=True)
@@ -41,60 +46,50 @@ class LoraSpec:
         return cls(found.rank, found.alpha, found.target_modules, found.modules_to_save, found.peft)
 
 
-class _Part(nn.Module):
-    """One method of the wrapped module as a module of its own, so that ``functional_call`` can reach it."""
-
-    def __init__(self, module: nn.Module, method: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.module = module
-        self._method = method
-
-    @classmethod
-    def of(cls, module: nn.Module) -> _Part:
-        """The part after the stem; the whole module where it has none."""
-        # The bound __call__ and not the module: registered a second time under another name, its weights would count
-        # as tied, and functional_call would leave the adapter's in the frozen model.
-        return cls(module, module.head if _is_split(module) else module.__call__)  # type: ignore[arg-type]
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Run the part."""
-        result: Tensor = self._method(inputs)
-        return result
-
-
-def _is_split(module: nn.Module) -> bool:
-    return hasattr(module, "stem") and hasattr(module, "head")
-
-
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A frozen classifier of images that adapters attach to. Any ``nn.Module`` from images to logits can be one.
+    """A frozen model that adapters attach to. Any ``nn.Module`` can be one, see :meth:`of`.
 
-    A module that has the methods ``stem(x)`` and ``head(h)`` with ``forward(x) == head(stem(x))`` is run in two
-    parts: no adapter may touch the stem, whose output is then computed once per image. A module that has
-    ``embed(h)`` (features before the classifier) gives richer image features to the conditions.
+    Everything that the module computes before the first adapted submodule is the same for all adapters: it is found by
+    hooks (:mod:`wildpdiff.backbones.prefix`) and computed once an example.
 
     Attributes:
         name: registered name, written into every adapter.
         module: the pretrained module, in evaluation mode, its parameters frozen.
-        classes: the class names, in the order of the logits.
-        image_size: height and width of the inputs in pixels.
-        mean: per-channel mean that preprocessing subtracts, of values in [0, 1].
-        std: per-channel standard deviation that preprocessing divides by.
+        objective: of all its tasks.
+        collate: examples to the module's inputs.
         lora: where adapters attach.
         backbone_hash: SHA-256 of the frozen weights.
         memory: cache of :meth:`image_features`. No adapter changes them, so :meth:`with_lora` shares it.
+        prefixes: of inputs, by their shapes and the adapted modules, and of batches, by their shapes.
     """
 
     name: str
     module: nn.Module
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    objective: Objective
+    collate: Collate
     lora: LoraSpec
     backbone_hash: str
     memory: FeatureMemory = field(default_factory=FeatureMemory, init=False, repr=False)
+    prefixes: dict[Hashable, Prefix] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, *, name: str, lora: LoraSpec, objective: Objective, collate: Collate | None = None
+    ) -> Backbone:
+        """Freeze a module and make a backbone of it.
+
+        Args:
+            collate: by default examples are tensors or arrays, the first argument of the module's ``forward``.
+
+        Raises:
+            TrainingError: a target module does not exist.
+        """
+        module = module.eval().requires_grad_(False)
+        collate = collate or TensorCollate(first_argument(module))
+        backbone = cls(name, module, objective, collate, lora, tensors_hash(dict(module.state_dict())))
+        backbone.check_lora()
+        return backbone
 
     @classmethod
     def wrap(
@@ -108,19 +103,58 @@ class Backbone:
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.25, 0.25, 0.25),
     ) -> Backbone:
-        """Freeze a module and make a backbone of it; raises ``TrainingError`` where a target module does not exist."""
-        module = module.eval().requires_grad_(False)
-        backbone = cls(
-            name, module, tuple(classes), image_size, mean, std, lora, tensors_hash(dict(module.state_dict()))
-        )
-        backbone.check_lora()
-        return backbone
+        """A backbone of a classifier of images; raises as :meth:`of`."""
+        collate = ImageCollate(first_argument(module), image_size, mean, std)
+        return cls.of(module, name=name, lora=lora, objective=Classification(tuple(classes)), collate=collate)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | nn.Module,
+        *,
+        lora: Any,
+        objective: Objective | None = None,
+        collate: Collate | None = None,
+        name: str | None = None,
+        length: int = 128,
+    ) -> Backbone:
+        """A backbone of a model of ``transformers``, or of any module.
+
+        Args:
+            source: a folder or a downloaded name of ``transformers``, ``module:function`` of a function that gives a
+                module, or the module. Of pickled weights none are read.
+            lora: a ``peft.LoraConfig``, a part of its content (a classifier's head is then saved whole), or a
+                :class:`LoraSpec`.
+            objective: by default the one that the model states: its classes, its regression, or its next token. A model
+                without a head for it gets one that is not trained; name it in ``modules_to_save``.
+            collate: by default images for a model of pixels, texts for one with a tokenizer, else tensors.
+            name: written into every adapter; by default the source.
+            length: tokens of a text.
+
+        Raises:
+            ArtifactError: there is no such model.
+            TrainingError: the objective is not known, or LoRA cannot attach as stated.
+        """
+        from wildpdiff.backbones.pretrained import from_pretrained
+
+        settings = {"lora": lora, "objective": objective, "collate": collate, "name": name, "length": length}
+        return from_pretrained(source, **settings)
 
     @classmethod
     def named(cls, config: AdapterConfig) -> Backbone:
         """The base model of adapters made elsewhere, of which only the name is known; nothing runs on it."""
         lora = LoraSpec(config.rank, config.alpha, config.target_modules, config.modules_to_save, config.peft)
-        return cls(config.backbone, nn.Module(), config.classes, 0, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), lora, "")
+        return cls(config.backbone, nn.Module(), Unknown(config.classes), TensorCollate(""), lora, "")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; none where outputs are no classes."""
+        return self.objective.labels
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the inputs in pixels; 0 where examples are no images of one size."""
+        return int(getattr(self.collate, "image_size", 0))
 
     @property
     def runs(self) -> bool:
@@ -154,8 +188,7 @@ class Backbone:
 
     def check_lora(self) -> None:
         """Raise ``TrainingError`` where adapters cannot attach as :attr:`lora` states."""
-        if self.spec.bias == "all" and self.split:
-            raise TrainingError("bias is 'all', and no adapter may change the stem's biases. Give bias 'lora_only'.")
+        _ = self.spec
 
     def initial_adapter(self, seed: int) -> Adapter:
         """The shared starting point of all fine-tunings; equals the pretrained model in effect. Imports PEFT."""
@@ -196,72 +229,135 @@ class Backbone:
 
     # Running -----------------------------------------------------------------------------------------------------
 
-    def preprocess(self, images: Images) -> Float[Tensor, "n 3 h w"]:
-        """``uint8 [n, h, w, 3]`` to normalised floats; raises :class:`DataError` on another size."""
-        if not self.runs:
-            raise ArtifactError(f"Of the base model {self.name!r} only the name is known; it cannot be run. Use PEFT.")
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-            raise DataError(f"Images are {images.dtype} of shape {images.shape}; uint8 [n, h, w, 3] is needed.")
-        if images.shape[1:3] != (self.image_size, self.image_size):
-            raise DataError(
-                f"Images are {images.shape[2]}×{images.shape[1]} pixels; backbone {self.name!r} takes "
-                f"{self.image_size}×{self.image_size}. Resize them."
-            )
-        values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255.0)
-        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
-        return ((values - mean) / std).contiguous()
-
-    @property
-    def split(self) -> bool:
-        """Whether the module is run in two parts, of which the first is the same for every adapter."""
-        return _is_split(self.module)
-
-    @cached_property
-    def _adapted(self) -> _Part:
-        """The part after the stem, with low-rank branches."""
-        return _Part.of(with_branches(self.module, self.spec))
-
-    def stem(self, images: Images) -> Tensor:
-        """Outputs of the part before any adapted layer, ``[n, …]``, in batches without gradient. Worth caching."""
-        with torch.inference_mode():
-            parts = []
-            for start in range(0, len(images), BATCH):
-                inputs = self.preprocess(images[start : start + BATCH])
-                parts.append(self.module.stem(inputs) if self.split else inputs)  # type: ignore[operator]
-            if not parts:
-                raise DataError("There are no images. Give at least one.")
-            features = torch.cat(parts)
-        return features.clone()  # a tensor made in inference mode could not take part in autograd
-
-    def logits(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
-        """Logits from stem features and one adapter's tensors; differentiable in both.
+    def stem(self, examples: Any) -> dict[str, Tensor]:
+        """The batch of some examples, computed up to the first adapted module, without gradient. Worth keeping.
 
         Args:
-            features: output of :meth:`stem`, ``[n, …]``.
-            tensors: the adapter's tensors under PEFT's names; ``None`` is the pretrained model.
-        """
-        if tensors is None:
-            return _Part.of(self.module)(features)  # type: ignore[no-any-return]
-        given = {f"module.{name}": value for name, value in branch_parameters(tensors, self.spec).items()}
-        result: Tensor = torch.func.functional_call(self._adapted, given, (features,))
-        return result
-
-    def predict(self, features: Tensor, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n c"]:
-        """Logits without gradient, in batches."""
-        with torch.inference_mode():
-            parts = [self.logits(features[i : i + BATCH], tensors) for i in range(0, len(features), BATCH)]
-            return torch.cat(parts)
-
-    def predict_many(self, features: Tensor, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n c"]:
-        """Logits of many adapters on the same stem features, vectorised over adapters (leading axis of ``stacked``).
+            examples: as :attr:`collate` takes them, for images ``uint8 [n, h, w, 3]``.
 
         Raises:
-            ArtifactError: a logit is not finite.
+            DataError: there are none, or they cannot be collated.
+            ArtifactError: of the model only the name is known.
         """
-        many = torch.func.vmap(lambda tensors, inputs: self.logits(inputs, tensors), in_dims=(0, None))
+        if not self.runs:
+            raise ArtifactError(f"Of the base model {self.name!r} only the name is known; it cannot be run. Use PEFT.")
+        if not count(examples):
+            raise DataError("There are no examples. Give at least one.")
+        parts = []
+        for start in range(0, count(examples), BATCH):
+            batch = self.collate(part(examples, slice(start, start + BATCH)))
+            targets = {name: batch.pop(name) for name in (TARGETS,) if name in batch}
+            prefix = self._prefix(batch)
+            with torch.inference_mode():
+                parts.append({**compute_prefix(self.module, prefix, batch), **targets})
+        with torch.inference_mode():
+            joined = concatenate(parts)
+        # A tensor made in inference mode could not take part in autograd.
+        return {name: value.clone() for name, value in joined.items()}
+
+    def batch(self, examples: Examples) -> dict[str, Tensor]:
+        """The batch of examples with their targets; raises as :meth:`stem`, and for a bad target."""
+        found = self.stem(examples.inputs)
+        return found if examples.targets is None else {**found, TARGETS: self.targets(examples)}
+
+    def targets(self, examples: Examples) -> Tensor:
+        """Targets of examples, of language models their tokens; raises :class:`DataError` for a bad one."""
+        if examples.targets is None:
+            return self.collate(examples.inputs)[TARGETS]
+        return self.objective.targets(examples.targets)
+
+    def _prefix(self, inputs: Batch) -> Prefix:
+        """The prefix of inputs of these shapes."""
+        key = (self._changed, _shapes(inputs))
+        if key not in self.prefixes:
+            with torch.inference_mode(False):
+                some = {name: value[torch.tensor([0, len(value) - 1])] for name, value in inputs.items()}
+                prefix = find_prefix(self.module, some, self._changed)
+                self.prefixes[_shapes(compute_prefix(self.module, prefix, some))] = prefix
+                self.prefixes[key] = prefix
+        return self.prefixes[key]
+
+    def _recognise(self, batch: Batch) -> None:
+        """Find the prefix of a batch of images that another object of the same backbone has computed."""
+        if self.image_size and _shapes(batch) not in self.prefixes and any(name.startswith(KEY) for name in batch):
+            self._prefix(self.collate(np.zeros((2, self.image_size, self.image_size, 3), np.uint8)))
+
+    @cached_property
+    def _changed(self) -> frozenset[str]:
+        """Names of the modules that adapters change."""
+        return frozenset(self.spec.modules) | {name.rpartition(".")[0] for name in self.spec.parameters.values()}
+
+    @cached_property
+    def _models(self) -> dict[tuple[Prefix, bool], nn.Module]:
+        return {}
+
+    def _model(self, batch: Batch, adapted: bool) -> tuple[Prefix, nn.Module]:
+        """The prefix of a batch, and a copy of the module that replays it, with low-rank branches or without."""
+        prefix = self.prefixes.get(_shapes(batch), Prefix())
+        if (prefix, adapted) not in self._models:
+            replaced = (*prefix.live, *(name for name, _ in prefix.dead))
+            known = [name for name in batch if name.startswith(KEY)] if not replaced else []
+            if known or any(f"{name}.".startswith(f"{other}.") for name in self._changed for other in replaced):
+                raise AdapterMismatchError(
+                    f"The batch was computed up to {', '.join(known or prefix.live)}, which is unknown to this "
+                    "backbone, or behind a module that its adapters change. Compute it with this backbone."
+                )
+            model = with_branches(self.module, self.spec if adapted else AdapterSpec({}))
+            install(model, replaced)
+            self._models[prefix, adapted] = model
+        return prefix, self._models[prefix, adapted]
+
+    def outputs(self, batch: Batch, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n ..."]:
+        """Outputs of the model, for classifiers the logits, with one adapter; differentiable in batch and adapter.
+
+        Args:
+            batch: of :meth:`stem`; targets in it are not read.
+            tensors: the adapter's tensors under PEFT's names; ``None`` is the pretrained model.
+        """
+        inputs = {name: value for name, value in batch.items() if name != TARGETS}
+        prefix, model = self._model(inputs, tensors is not None)
+        if tensors is None:
+            return replay(model, prefix, inputs)
+        return replay(model, prefix, inputs, lambda **given: run_adapted(model, self.spec, tensors, **given))
+
+    def predict(self, batch: Batch, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n ..."]:
+        """Outputs without gradient, some examples at a time."""
+        self._recognise(batch)
+        with torch.inference_mode():
+            return torch.cat([self.outputs(some, tensors) for some in _parts(batch)])
+
+    def predict_many(self, batch: Batch, stacked: Mapping[str, Tensor]) -> Float[Tensor, "a n ..."]:
+        """Outputs of many adapters on the same examples, vectorised over adapters (leading axis of ``stacked``).
+
+        Raises:
+            ArtifactError: an output is not finite.
+        """
+        self._recognise(batch)
+        many = torch.func.vmap(lambda tensors, inputs: self.outputs(inputs, tensors), in_dims=(0, None))
         with torch.no_grad():
-            parts = [many(dict(stacked), features[i : i + BATCH]) for i in range(0, len(features), BATCH)]
-        return finite_logits(torch.cat(parts, dim=1), self.name)
+            parts = [many(dict(stacked), some) for some in _parts(batch)]
+        return finite_outputs(torch.cat(parts, dim=1), self.name)
+
+    def embedding(self, batch: Batch) -> Float[Tensor, "n f"] | None:
+        """Input of the linear layer that gives the pretrained model's outputs; None where no such layer does."""
+        found = []
+        self._recognise(batch)
+        for some in _parts(batch):
+            calls: list[tuple[Tensor, Tensor]] = []
+            _, model = self._model(some, False)
+            hooks = [
+                layer.register_forward_hook(lambda _, given, output, calls=calls: calls.append((given[0], output)))
+                for layer in model.modules()
+                if isinstance(layer, nn.Linear)
+            ]
+            try:
+                with torch.inference_mode():
+                    result = self.outputs(some)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            found += [given for given, output in calls if output is result and given.ndim == 2]
+        return torch.cat(found) if found else None
 
     @cached_property
     def image_features(self) -> ImageFeaturiser:
@@ -273,22 +369,34 @@ class Backbone:
         changed = replace(self, lora=lora)
         changed.check_lora()
         object.__setattr__(changed, "memory", self.memory)
+        object.__setattr__(changed, "prefixes", self.prefixes)
         return changed
 
 
-def finite_logits(logits: Tensor, name: str) -> Tensor:
-    """Logits as they are; softmax and argmax would make a class even of those that are not finite.
+def finite_outputs(outputs: Tensor, name: str) -> Tensor:
+    """Outputs as they are; softmax and argmax would make a class even of those that are not finite.
 
     Args:
-        logits: of any shape.
+        outputs: of any shape.
         name: of the backbone, for the message.
 
     Raises:
         ArtifactError: one is not finite.
     """
-    if not bool(torch.isfinite(logits).all()):
+    if not bool(torch.isfinite(outputs).all()):
         raise ArtifactError(
-            f"Logits of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
+            f"Outputs of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
             "use it; generate or train it again."
         )
-    return logits
+    return outputs
+
+
+def _shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of one example."""
+    return tuple(sorted((name, tuple(value.shape[1:])) for name, value in batch.items() if name != TARGETS))
+
+
+def _parts(batch: Batch) -> Iterator[dict[str, Tensor]]:
+    """Consecutive parts of a batch."""
+    for start in range(0, batch_size(batch), BATCH):
+        yield take(batch, slice(start, start + BATCH))

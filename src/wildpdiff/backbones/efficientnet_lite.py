@@ -24,7 +24,7 @@ from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.task import SplitName, Task
+from wildpdiff.tasks.task import ImageTask, SplitName
 
 STAGES = (  # repeats, kernel, stride, expansion, output channels
     (1, 3, 1, 1, 16),
@@ -87,15 +87,24 @@ class InvertedResidual(nn.Module):
         return inputs + result if self.residual else result
 
 
+class FirstConvolution(nn.Conv2d):
+    """Pad, convolve, rectify; in one module, whose output is kept where no adapter changes it."""
+
+    def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f h2 w2"]:
+        """Half the height and width, rounded up."""
+        padded = _same_padding(inputs, 3, 2).contiguous(memory_format=torch.channels_last)
+        return nn.functional.relu6(super().forward(padded))
+
+
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 in two parts: the stem, and a head of the last ``cut`` blocks, final layer and classifier."""
+    """EfficientNet-Lite0; adapters change the last ``cut`` blocks, the final layer and the classifier."""
 
     def __init__(self, classes: int, cut: int) -> None:
         super().__init__()
         self.cut = cut
-        # Also among the weights: where the network is cut decides the shape of the stem's features.
+        # Also among the weights: where the network is cut decides the shape of the features that are kept.
         self.register_buffer("cut_blocks", torch.tensor(cut))
-        self.conv_stem = nn.Conv2d(3, STEM_WIDTH, 3, stride=2)
+        self.conv_stem = FirstConvolution(3, STEM_WIDTH, 3, stride=2)
         blocks: list[InvertedResidual] = []
         width = STEM_WIDTH
         for repeats, kernel, stride, expansion, outputs in STAGES:
@@ -103,32 +112,21 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(InvertedResidual(width, outputs, kernel, stride if repeat == 0 else 1, expansion))
                 width = outputs
         self.blocks = nn.ModuleList(blocks)
+        self.kept = nn.Identity()  # a map with its channels first, as of other networks
         self.conv_head = nn.Linear(width, EMBEDDING)
         self.classifier = nn.Linear(EMBEDDING, classes)
 
-    def stem(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f h2 w2"]:
-        """The part that no adapter touches; 1/32 of the height and width for ``cut`` up to 4."""
-        padded = _same_padding(inputs, 3, 2).contiguous(memory_format=torch.channels_last)
-        hidden = nn.functional.relu6(self.conv_stem(padded)).permute(0, 2, 3, 1)
-        for block in self.blocks[: BLOCKS - self.cut]:
-            hidden = block(hidden)
-        return hidden.permute(0, 3, 1, 2)
-
-    def embed(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n 1280"]:
-        """Stem features to the vector before the classifier."""
-        hidden = features.permute(0, 2, 3, 1)
-        for block in self.blocks[BLOCKS - self.cut :]:
-            hidden = block(hidden)
-        return nn.functional.relu6(_pointwise(self.conv_head, hidden)).flatten(1, 2).mean(1)
-
-    def head(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n c"]:
-        """Stem features to logits: the part that adapters touch."""
-        logits: Tensor = self.classifier(self.embed(features))
-        return logits
-
     def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
         """Preprocessed images to logits."""
-        return self.head(self.stem(inputs))
+        hidden = self.conv_stem(inputs).permute(0, 2, 3, 1)
+        for block in self.blocks[: BLOCKS - self.cut]:
+            hidden = block(hidden)
+        hidden = self.kept(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        for block in self.blocks[BLOCKS - self.cut :]:
+            hidden = block(hidden)
+        embedded = nn.functional.relu6(_pointwise(self.conv_head, hidden)).flatten(1, 2).mean(1)
+        logits: Tensor = self.classifier(embedded)
+        return logits
 
 
 def efficientnet_lite0(
@@ -269,7 +267,7 @@ def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
+def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
     """A backbone whose classifier was fitted to the tasks' training images: the "pretrained" model.
 
     Multinomial logistic regression on the standardised embedding by L-BFGS; the weight decay is the one of five
@@ -277,7 +275,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_im
     does too: adapters made for the one do not fit the other.
 
     Args:
-        backbone: its module has ``stem``, ``embed`` and a linear ``classifier``.
+        backbone: the outputs of its module are those of a linear ``classifier``.
         tasks: the tasks to fit on; pretraining tasks, never unseen ones.
         seed: chooses the images where there are more than ``max_images``.
         max_images: the most training images used, for memory.
@@ -287,10 +285,8 @@ def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_im
         TrainingError: the backbone's module has no such parts.
     """
     classifier = getattr(backbone.module, "classifier", None)
-    if not (isinstance(classifier, nn.Linear) and hasattr(backbone.module, "embed")):
-        raise TrainingError(
-            f"Backbone {backbone.name!r} has no embedding with a linear classifier; fit_head needs both."
-        )
+    if not isinstance(classifier, nn.Linear):
+        raise TrainingError(f"Backbone {backbone.name!r} has no linear classifier; fit_head needs one.")
     inputs, targets = _embedded(backbone, tasks, "train", max_images, seed)
     held_out, held_out_targets = _embedded(backbone, tasks, "validation", max_images, seed)
     mean, std = inputs.mean(0), inputs.std(0, correction=0).clamp_min(1e-6)
@@ -314,7 +310,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_im
 
 
 def _embedded(
-    backbone: Backbone, tasks: Sequence[Task], split: SplitName, max_images: int, seed: int
+    backbone: Backbone, tasks: Sequence[ImageTask], split: SplitName, max_images: int, seed: int
 ) -> tuple[Float[Tensor, "n f"], Int[Tensor, " n"]]:
     rows: list[Tensor] = []
     labels: list[Tensor] = []
@@ -325,9 +321,9 @@ def _embedded(
         chosen = np.sort(order)
         for start in range(0, len(chosen), BATCH):
             batch = chosen[start : start + BATCH]
-            features = backbone.stem(data.images[batch])
-            with torch.no_grad():
-                rows.append(backbone.module.embed(features))  # type: ignore[operator]
+            embedding = backbone.embedding(backbone.stem(data.images[batch]))
+            assert embedding is not None
+            rows.append(embedding.clone())
             labels.append(torch.from_numpy(data.labels[batch]))
     if not rows:
         raise DataError(f"There are no {split} images to fit a classifier on; give tasks that have some.")

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from wildpdiff.backbones.prefix import KEY
 from wildpdiff.tasks.description import Images
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _size(values: Tensor) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ImageFeaturiser:
-    """Features of a set of images for conditions: light, colour, pooled stem, embedding, class probabilities.
+    """Features of a set of images for conditions: light, colour, pooled maps, embedding, class probabilities.
 
     Light, colour and stem statistics depend on site and camera, the embedding and the pretrained model's class
     probabilities on the content. The features are cached in the backbone's memory. It is a
@@ -114,8 +115,10 @@ class ImageFeaturiser:
 
     @cached_property
     def blocks(self) -> dict[str, int]:
-        """The kinds of features in their order, with the number of each."""
+        """The kinds of features in their order, with the number of each; none where the model takes no images."""
         size = self.backbone.image_size
+        if not size:
+            return {}
         blank = np.zeros((1, size, size, 3), dtype=np.uint8)
         return {name: values.shape[1] for name, values in self._compute(blank).items()}
 
@@ -134,21 +137,20 @@ class ImageFeaturiser:
         return (LIGHT, PROBABILITIES)
 
     def _compute(self, images: Images) -> dict[str, Tensor]:
-        module = self.backbone.module
         pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
-        features = self.backbone.stem(images)
+        batch = self.backbone.stem(images)
         grey = (pixels.amax(3) - pixels.amin(3)).mean((1, 2)) < GREY
         colour = [pixels.mean((1, 2)), pixels.std((1, 2)), grey.float()[:, None]]
         blocks = {LIGHT: _light(pixels, grey), "colour": torch.cat(colour, dim=1)}
         with torch.inference_mode():
-            if self.backbone.split:
-                maps = features.flatten(2)
+            kept = [value.flatten(2) for name, value in batch.items() if name.startswith(KEY) and value.ndim == 4]
+            for maps in kept[:1]:
                 blocks |= {"stem mean": maps.mean(2), "stem spread": maps.std(2, correction=0)}
-            if hasattr(module, "embed"):
-                rows = range(0, len(features), BATCH)
-                embedded = [module.embed(features[i : i + BATCH]) for i in rows]  # type: ignore[operator]
-                blocks["embedding"] = torch.cat(embedded)
-            blocks[PROBABILITIES] = self.backbone.predict(features).softmax(1)
+            embedding = self.backbone.embedding(batch)
+            if embedding is not None:
+                blocks["embedding"] = embedding
+            if self.backbone.classes:
+                blocks[PROBABILITIES] = self.backbone.predict(batch).softmax(1)
         return {name: values.clone() for name, values in blocks.items()}
 
 

@@ -14,7 +14,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
 from wildpdiff.errors import DataError
 from wildpdiff.rng import sub_seed, torch_generator
-from wildpdiff.tasks.task import LabelledImages, Task
+from wildpdiff.tasks.task import ImageTask, LabelledImages
 from wildpdiff.training import train
 
 
@@ -43,7 +43,7 @@ class Pretraining:
     steps: int
 
 
-def pooled_images(tasks: Sequence[Task], classes: int) -> LabelledImages:
+def pooled_images(tasks: Sequence[ImageTask], classes: int) -> LabelledImages:
     """The training images of all tasks; raises ``DataError`` without tasks or with a class that has no image."""
     if not tasks:
         raise DataError("The suite has no pretraining tasks. Configure some, or give pretrained weights.")
@@ -56,7 +56,7 @@ def pooled_images(tasks: Sequence[Task], classes: int) -> LabelledImages:
 
 
 def pretrain_savanna_cnn(
-    tasks: Sequence[Task],
+    tasks: Sequence[ImageTask],
     classes: Sequence[str],
     image_size: int,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from wildpdiff.artifact import Artifact, read_artifact, write_artifact
+from wildpdiff.artifact import MANIFEST, Artifact, read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.errors import ArtifactError
@@ -57,9 +57,16 @@ def restored(artifact: Artifact, module: nn.Module) -> Backbone:
     )
 
 
+def _transformers(artifact: Artifact) -> Backbone:
+    from wildpdiff.backbones.pretrained import restored_model
+
+    return restored_model(artifact, stored_lora(artifact.config))
+
+
 ARCHITECTURES: dict[str, Callable[[Artifact], Backbone]] = {
     "SavannaCNN": _savanna,
     "EfficientNetLite0": _efficientnet,
+    "transformers": _transformers,
 }
 """Constructors of stored backbones by the class of their module."""
 
@@ -69,24 +76,39 @@ def architectures() -> dict[str, Callable[[Artifact], Backbone]]:
     return {**registered("architectures"), **ARCHITECTURES}
 
 
+def stored_kind(backbone: Backbone) -> dict[str, Any] | None:
+    """Plain JSON values that name the module's architecture; None where its weights alone cannot rebuild it."""
+    architecture = type(backbone.module).__name__
+    if architecture in architectures():
+        return {"architecture": architecture, "classes": list(backbone.classes), "image_size": backbone.image_size}
+    from wildpdiff.backbones.pretrained import stored_model
+
+    return stored_model(backbone)
+
+
+def is_stored(name_or_folder: str) -> bool:
+    """Whether :func:`load_backbone` reads it: a bundled name, or a folder with a backbone of :func:`save_backbone`."""
+    return name_or_folder in BUNDLED or (Path(name_or_folder) / MANIFEST).is_file()
+
+
 def save_backbone(backbone: Backbone, folder: Path | str) -> str:
     """Write a backbone's weights and configuration; returns the artifact's fingerprint."""
-    architecture = type(backbone.module).__name__
-    if architecture not in architectures():
+    kind = stored_kind(backbone)
+    if kind is None:
         known = ", ".join(sorted(architectures()))
         raise ArtifactError(
-            f"A {architecture} cannot be rebuilt from its weights alone; known are {known}. "
+            f"A {type(backbone.module).__name__} cannot be rebuilt from its weights alone; known are {known}. "
             "Keep your own code for it and pass the Backbone where it is needed."
         )
     config = {
-        "architecture": architecture,
+        **kind,
         "name": backbone.name,
-        "classes": list(backbone.classes),
-        "image_size": backbone.image_size,
         "lora": {name: encode(getattr(backbone.lora, name)) for name in STORED_LORA}
         | ({} if backbone.lora.peft is None else {"peft": dict(backbone.lora.peft)}),
     }
-    return write_artifact(Path(folder), "backbone", config, {"weights": dict(backbone.module.state_dict())})
+    # Copies: tied weights share their memory.
+    weights = {name: value.clone() for name, value in backbone.module.state_dict().items()}
+    return write_artifact(Path(folder), "backbone", config, {"weights": weights})
 
 
 def load_backbone(name_or_folder: str | Path) -> Backbone:

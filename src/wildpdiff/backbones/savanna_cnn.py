@@ -45,8 +45,16 @@ class MixingBlock(nn.Module):
         return result
 
 
+class RectifiedNorm(nn.BatchNorm2d):
+    """Batch normalisation and ReLU in one module, whose output is kept where no adapter changes it."""
+
+    def forward(self, inputs: Float[Tensor, "n f h w"]) -> Float[Tensor, "n f h w"]:
+        """Normalise and rectify."""
+        return torch.relu(super().forward(inputs))
+
+
 class SavannaCNN(nn.Module):
-    """Three strided convolutions and two mixing blocks (the stem), one pointwise block, pooling, a classifier.
+    """Three strided convolutions and two mixing blocks, one pointwise block, pooling, a classifier.
 
     Adapters attach to the pointwise block and the classifier. Pooling adds mean and maximum over positions, since an
     animal far away fills one cell of the map.
@@ -57,39 +65,25 @@ class SavannaCNN(nn.Module):
         self.conv1 = nn.Conv2d(3, width // 3, 3, stride=2, padding=1, bias=False)
         self.conv2 = nn.Conv2d(width // 3, 2 * width // 3, 3, stride=2, padding=1, bias=False)
         self.conv3 = nn.Conv2d(2 * width // 3, width, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width // 3)
-        self.bn2 = nn.BatchNorm2d(2 * width // 3)
-        self.bn3 = nn.BatchNorm2d(width)
+        self.bn1 = RectifiedNorm(width // 3)
+        self.bn2 = RectifiedNorm(2 * width // 3)
+        self.bn3 = RectifiedNorm(width)
         self.mixing = nn.Sequential(*(MixingBlock(width) for _ in range(MIXING_BLOCKS)))
+        # A coarser map costs little accuracy and makes every step of every fine-tuning almost three times cheaper.
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.adapted = PointwiseBlock(width)
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, classes)
 
-    def stem(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f h16 w16"]:
-        """The part that no adapter touches."""
-        hidden = torch.relu(self.bn1(self.conv1(inputs)))
-        hidden = torch.relu(self.bn2(self.conv2(hidden)))
-        hidden = torch.relu(self.bn3(self.conv3(hidden)))
-        mixed: Tensor = self.mixing(hidden.permute(0, 2, 3, 1))
-        # A coarser map costs little accuracy and makes every step of every fine-tuning almost three times cheaper.
-        return nn.functional.max_pool2d(mixed.permute(0, 3, 1, 2), 3, stride=2, padding=1)
-
-    def embed(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n f"]:
-        """Stem features to the vector before the classifier."""
-        # Positions become rows: with one weight matrix a task, a batched product of rows is the only fast one.
-        rows = features.flatten(2).transpose(1, 2).flatten(0, 1)
-        hidden = self.norm(self.adapted(rows)).unflatten(0, (features.shape[0], -1))
-        pooled: Tensor = hidden.mean(1) + hidden.amax(1)
-        return pooled
-
-    def head(self, features: Float[Tensor, "n f h w"]) -> Float[Tensor, "n c"]:
-        """Stem features to logits: the part that adapters touch."""
-        logits: Tensor = self.classifier(self.embed(features))
-        return logits
-
     def forward(self, inputs: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
         """Preprocessed images to logits."""
-        return self.head(self.stem(inputs))
+        hidden = self.bn3(self.conv3(self.bn2(self.conv2(self.bn1(self.conv1(inputs))))))
+        features = self.pool(self.mixing(hidden.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        # Positions become rows: with one weight matrix a task, a batched product of rows is the only fast one.
+        rows = features.flatten(2).transpose(1, 2).flatten(0, 1)
+        adapted = self.norm(self.adapted(rows)).unflatten(0, (features.shape[0], -1))
+        logits: Tensor = self.classifier(adapted.mean(1) + adapted.amax(1))
+        return logits
 
 
 SAVANNA_LORA = LoraSpec(

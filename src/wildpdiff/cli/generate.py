@@ -148,15 +148,15 @@ def _check_logits(generator: Generator, adapters: list[Adapter]) -> None:
     """Refuse adapters that give no finite logits on a grey picture; raises :class:`ArtifactError`."""
     import numpy as np
 
-    from wildpdiff.backbones.backbone import finite_logits
+    from wildpdiff.backbones.backbone import finite_outputs
 
     backbone = generator.backbone
     for adapter in adapters:
         adapter.check_finite()
-    if backbone.runs:
+    if backbone.runs and backbone.image_size:
         grey = backbone.stem(np.full((1, backbone.image_size, backbone.image_size, 3), 128, dtype=np.uint8))
         for adapter in adapters:
-            finite_logits(backbone.predict(grey, adapter.tensors), backbone.name)
+            finite_outputs(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
 def _least_trust(text: str | None) -> float | None:

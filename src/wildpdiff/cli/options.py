@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.generator import Generator
-    from wildpdiff.tasks.task import Suite, Task
+    from wildpdiff.tasks.task import ImageSuite, ImageTask
     from wildpdiff.zoo.store import Zoo
 
 
@@ -39,6 +39,21 @@ SuiteSettings = Annotated[
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),
 ]
 BackboneOption = Annotated[str, typer.Option("--backbone", help="Name of a bundled backbone, or folder of a backbone.")]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--backbone",
+        help="Name of a bundled backbone, folder of a backbone or of a model of transformers, or module:function.",
+    ),
+]
+LoraOption = Annotated[
+    Path | None, typer.Option("--lora", help="JSON file with settings of a peft.LoraConfig, or a part of them.")
+]
+RankOption = Annotated[int | None, typer.Option("--rank", min=1, help="Rank of the LoRA factors.")]
+AlphaOption = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha.")]
+TargetsOption = Annotated[
+    str | None, typer.Option("--targets", help="Modules that get factors: NAME,NAME,… or all-linear.")
+]
 AdapterBackboneOption = Annotated[
     str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, unless it is bundled.")
 ]
@@ -117,7 +132,7 @@ def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
     return dict(sorted(parse_options(key_values("Option", pairs, once=False), kinds).items()))
 
 
-def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | None = None, seed: int = 0) -> Suite:
+def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | None = None, seed: int = 0) -> ImageSuite:
     """A suite with its options, fitted to a backbone's image size and classes where one is given.
 
     Raises:
@@ -133,7 +148,46 @@ def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | Non
     return load_suite(suite, **{**known, **suite_settings(suite, pairs)})
 
 
-def find_task(suite: Suite, name: str) -> Task:
+def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targets: str | None) -> dict[str, Any]:
+    """Settings of a ``peft.LoraConfig``: of a JSON file, and those of the options before it.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+        DataError: it holds no object.
+    """
+    from wildpdiff.disk import read_json
+
+    found = {} if file is None else read_json(file)
+    if not isinstance(found, dict):
+        raise DataError(f"{file} holds no JSON object. Give the settings of a peft.LoraConfig.")
+    names = targets if targets is None or targets == "all-linear" else _names(targets)
+    given = {"r": rank, "lora_alpha": alpha if alpha is not None else rank, "target_modules": names}
+    return {**found, **{key: value for key, value in given.items() if value is not None}}
+
+
+def open_model(name: str, lora: Mapping[str, Any], classes: Callable[[], Sequence[str]]) -> Backbone:
+    """A backbone, or a model made into one; of a model with another head the classes are those of the tasks.
+
+    Raises:
+        ArtifactError: there is no such model.
+        TrainingError: LoRA cannot attach as stated.
+    """
+    from wildpdiff.backbones.backbone import Backbone, LoraSpec
+    from wildpdiff.backbones.registry import is_stored, load_backbone
+    from wildpdiff.tasks.objective import Classification
+
+    if not is_stored(name) and (lora or ":" in name or (Path(name) / "config.json").is_file()):
+        return Backbone.from_pretrained(name, lora=lora, objective=Classification(tuple(classes())))
+    backbone = load_backbone(name)
+    if not lora:
+        return backbone
+    own = backbone.lora
+    stated = {"peft_type": "LORA", "r": own.rank, "lora_alpha": own.alpha, "target_modules": list(own.target_modules)}
+    settings = {**stated, "modules_to_save": list(own.modules_to_save) or None, **lora}
+    return backbone.with_lora(LoraSpec.from_peft(settings, backbone.module))
+
+
+def find_task(suite: ImageSuite, name: str) -> ImageTask:
     """The task of this name in any group; raises :class:`DataError` where there is none."""
     from wildpdiff.tasks.task import GROUPS
 

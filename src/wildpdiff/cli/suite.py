@@ -13,7 +13,7 @@ from wildpdiff.cli.folders import check_output_file
 from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
-    from wildpdiff.tasks.task import Suite, Task
+    from wildpdiff.tasks.task import ImageSuite, ImageTask
 
 app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
 
@@ -70,7 +70,7 @@ def _line(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _suite_values(suite: Suite) -> dict[str, Any]:
+def _suite_values(suite: ImageSuite) -> dict[str, Any]:
     from wildpdiff.tasks.task import GROUPS
 
     fields = {
@@ -87,7 +87,7 @@ def _suite_values(suite: Suite) -> dict[str, Any]:
     }
 
 
-def _task_values(suite: Suite, task: Task) -> dict[str, Any]:
+def _task_values(suite: ImageSuite, task: ImageTask) -> dict[str, Any]:
     import numpy as np
 
     from wildpdiff.tasks.description import description_provenance

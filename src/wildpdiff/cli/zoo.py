@@ -28,7 +28,11 @@ def build(
     out: options.OutOption,
     suite: options.SuiteOption = "savanna",
     option: options.SuiteSettings = None,
-    backbone: options.BackboneOption = "savanna-cnn",
+    backbone: options.ModelOption = "savanna-cnn",
+    lora: options.LoraOption = None,
+    rank: options.RankOption = None,
+    alpha: options.AlphaOption = None,
+    targets: options.TargetsOption = None,
     group: Annotated[
         Literal["seen", "unseen"], typer.Option("--group", help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
@@ -69,7 +73,7 @@ def build(
     """
     check_output_folder(out)
     prepare_torch(threads)
-    from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.backbones.registry import is_stored, save_backbone, stored_kind
     from wildpdiff.engine import ENGINES, RayEngine
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
     from wildpdiff.zoo.recipe import SEARCH_TASKS
@@ -84,8 +88,13 @@ def build(
     if address != "local" and engine != "ray":
         raise DataError(f"--address {address} is that of a Ray cluster. Give --engine ray with it.")
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
-    loaded = load_backbone(backbone)
+    settings = options.lora_settings(lora, rank, alpha, targets)
+    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option).classes)
     opened = options.open_suite(suite, option, loaded)
+    kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
+    if kept is not None and stored_kind(loaded) is not None:
+        save_backbone(loaded, kept)
+        remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")
     tasks = opened.tasks(group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
     if (out / "plan.json").is_file():
@@ -118,7 +127,9 @@ def build(
         "remarks": list(chosen.get("remarks", [])),
         "fingerprint": zoo.plan.fingerprint,
     }
-    done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation accuracy {100 * mean:.1f} %"
+    metric = loaded.objective.metric
+    scored = f"{metric.name} {metric.scale * mean:.{1 if metric.unit == '%' else 3}f} {metric.unit}".strip()
+    done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation {scored}"
     answer(as_json, values, f"{done} on average; {_words(zoo)}.")
 
 

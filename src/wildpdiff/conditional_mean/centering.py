@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import FeatureShift
+from wildpdiff.tasks.batch import merge
 from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.objective import of_many
 
 STRENGTHS = tuple(step / 20 for step in range(21))
 """Shares of the shift that are tried."""
@@ -107,7 +108,7 @@ def fit_alignment(
     centering: FeatureAlignment,
     backbone: Backbone,
     predicted: Float[Tensor, "t d"],
-    images: TaskImages,
+    images: TaskExamples,
     evaluation_images: int,
 ) -> FeatureAlignment:
     """The alignment whose strength has the lowest task loss on seen tasks.
@@ -122,10 +123,9 @@ def fit_alignment(
         for tasks in torch.split(torch.arange(len(predicted)), TASKS_AT_ONCE):
             batch = images.fixed(tasks, evaluation_images)
             adapters = layout.unflatten(centering.codec.decode(predicted[tasks]))
-            logits = torch.func.vmap(lambda x, adapter: backbone.logits(x, adapter))(batch.inputs, adapters)
+            logits = torch.func.vmap(backbone.outputs)(batch, adapters)
             offsets = centering.offsets(predicted[tasks], centering.seen[tasks])
             moved = logits + strengths[:, None, None, None] * offsets[:, None]
-            labels = batch.labels.expand(len(strengths), -1, -1)
-            each = cross_entropy(moved.flatten(0, 2), labels.flatten(), reduction="none").view(labels.shape)
-            losses += each.mean(2).sum(1)
+            each = of_many(backbone.objective.loss, moved.flatten(1, 2), merge(batch))
+            losses += each.view(moved.shape[:3]).mean(2).sum(1)
     return replace(centering, strength=STRENGTHS[int(losses.argmin())])

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
@@ -25,9 +24,11 @@ from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, Blend, ConditionalMean
 from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.parallel import Tick, in_parallel
+from wildpdiff.tasks.batch import batch_size, merge
+from wildpdiff.tasks.metric import Metric
 
 ANCHORS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the way from the estimate to a seen task's own adapter that are tried."""
@@ -36,9 +37,9 @@ BLEND_FOLDS = 4
 FEWEST_TO_ALIGN = 10
 """With fewer seen tasks nothing is aligned."""
 MOST_IMAGES = 256
+WIDEST = 1e9
+"""Half-width of an interval over one task, of a metric without bounds."""
 TASKS_AT_ONCE = 16
-TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-"""Divisors of the logits at which losses are compared."""
 
 Weights = tuple[int, ...]
 """Non-negative counts of each estimator that sum to :data:`SHARES`."""
@@ -55,9 +56,10 @@ class BlendSearch:
     """Coordinate search over blends; losses of a blend are computed once and shared by all searches.
 
     Attributes:
-        losses: mean loss of every task with a blend of predictions that were made without it, at several temperatures
-            of the logits, "k t". A blend is compared at its best temperature, so that no estimator is chosen for
-            lower confidence alone: a single network of a fold is overconfident, their mean is not.
+        losses: mean loss of every task with a blend of predictions that were made without it, at several
+            temperatures (:meth:`Objective.likelihood_losses`), "k t". A blend is compared at its best one, so
+            that no estimator is chosen for lower confidence alone: a single network of a fold is overconfident, their
+            mean is not.
     """
 
     names: tuple[str, ...]
@@ -112,77 +114,75 @@ class HeldOutScores:
     """Scores of adapters that were predicted without the task they are scored on.
 
     Attributes:
-        loss: mean cross-entropy by task.
-        accuracy: by task, 0 to 1.
-        images: a task, the median.
+        loss: mean loss by task.
+        score: mean score by task.
+        images: number of examples a task, the median.
     """
 
     loss: Float[Tensor, " t"]
-    accuracy: Float[Tensor, " t"]
+    score: Float[Tensor, " t"]
     images: int
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Task loss and accuracy of normalised adapters on images of their task that no other task is trained on."""
+    """Task loss and score of normalised adapters on examples of their task that no other task is trained on."""
 
     backbone: Backbone
     codec: Codec
-    images: TaskImages
+    images: TaskExamples
 
     def scores(
         self, vectors: Float[Tensor, "t d"], tasks: Sequence[int] | None = None, *, validation: bool = False
     ) -> HeldOutScores:
         """Scores of one adapter a task, for some of the tasks or all.
 
-        With ``validation`` on the task's validation images alone, which its own adapter was not trained on.
+        With ``validation`` on the task's validation examples alone, which its own adapter was not trained on.
         """
         numbers = list(range(len(vectors))) if tasks is None else list(tasks)
-        losses, rights, counts = torch.zeros(len(numbers)), torch.zeros(len(numbers)), []
+        losses, scores, counts = torch.zeros(len(numbers)), torch.zeros(len(numbers)), []
+        objective = self.backbone.objective
         tensors = self.codec.layout.unflatten(self.codec.decode(vectors))
         with torch.no_grad():
             for row, number in enumerate(numbers):
-                inputs, labels = self.images.evaluation(number, MOST_IMAGES, validation=validation)
-                logits = self.backbone.logits(inputs, {name: value[number] for name, value in tensors.items()})
-                losses[row] = cross_entropy(logits, labels)
-                rights[row] = (logits.argmax(1) == labels).float().mean()
-                counts.append(len(labels))
-        return HeldOutScores(losses, rights, int(np.median(counts)))
+                batch = self.images.evaluation(number, MOST_IMAGES, validation=validation)
+                outputs = self.backbone.outputs(batch, {name: value[number] for name, value in tensors.items()})
+                losses[row] = objective.loss(outputs, batch).mean()
+                scores[row] = objective.score(outputs, batch).mean()
+                counts.append(batch_size(batch))
+        return HeldOutScores(losses, scores, int(np.median(counts)))
 
     def tempered_losses(
         self, vectors: Float[Tensor, "t d"], tasks: Int[Tensor, " s"], most: int
     ) -> Float[Tensor, "k s"]:
-        """Mean loss of some tasks' adapters at each of :data:`TEMPERATURES`, on ``most`` fixed images a task."""
-        found = []
+        """Mean loss of some tasks' adapters at each temperature, on ``most`` fixed examples a task."""
+        found, objective = [], self.backbone.objective
         with torch.no_grad():
             for part in torch.split(tasks, TASKS_AT_ONCE):
                 batch = self.images.fixed(part, most)
                 tensors = self.codec.layout.unflatten(self.codec.decode(vectors[part]))
-                logits = torch.func.vmap(lambda x, adapter: self.backbone.logits(x, adapter))(batch.inputs, tensors)
-                losses = [
-                    cross_entropy((logits / value).flatten(0, 1), batch.labels.flatten(), reduction="none")
-                    for value in TEMPERATURES
-                ]
-                found.append(torch.stack(losses).view(len(TEMPERATURES), *batch.labels.shape).mean(2))
+                outputs = torch.func.vmap(self.backbone.outputs)(batch, tensors)
+                losses = objective.likelihood_losses(outputs.flatten(0, 1), merge(batch))
+                found.append(losses.view(-1, len(part), most).mean(2))
         return torch.cat(found, dim=1)
 
 
 def tabulate(
-    scores: Mapping[str, HeldOutScores], weights: Mapping[str, float], delivered: HeldOutScores
+    scores: Mapping[str, HeldOutScores], weights: Mapping[str, float], delivered: HeldOutScores, *, metric: Metric
 ) -> CrossValidation:
     """Cross-validation table of the delivered estimate, next to every estimator, with the weights of its blend."""
     from scipy.special import stdtrit  # late: reading a generator needs no scipy
 
-    rows = []
+    rows, widest = [], WIDEST if metric.span is None else metric.scale * metric.span
     for name, own in (*scores.items(), (DELIVERED, delivered)):
-        leads = 100 * (delivered.accuracy - own.accuracy).double().numpy()
-        lead, reach = float(leads.mean()), 200.0
+        leads = metric.sign * metric.scale * (delivered.score - own.score).double().numpy()
+        lead, reach = float(leads.mean()), 2 * widest
         if len(leads) > 1:
             reach = float(stdtrit(len(leads) - 1, 0.975) * np.std(leads, ddof=1) / len(leads) ** 0.5)
-        accuracy, loss = 100 * float(own.accuracy.double().mean()), float(own.loss.double().mean())
-        low, high = max(lead - reach, -100.0), min(lead + reach, 100.0)
-        rows.append(MethodScore(name, accuracy, loss, lead, low, high, weights.get(name)))
-    return CrossValidation(tuple(rows), len(delivered.loss), delivered.images)
+        score, loss = metric.scale * float(own.score.double().mean()), float(own.loss.double().mean())
+        low, high = max(lead - reach, -widest), min(lead + reach, widest)
+        rows.append(MethodScore(name, score, loss, lead, low, high, weights.get(name)))
+    return CrossValidation(tuple(rows), len(delivered.loss), delivered.images, metric)
 
 
 @dataclass(frozen=True)
@@ -251,26 +251,27 @@ def cross_validated(
     vectors = [*estimates.values(), held_out]
     *own_scores, delivered = in_parallel(lambda entry, _: scorer.scores(entry, scored), vectors)
     scores = dict(zip(names, own_scores, strict=True))
-    plain = _plain_instead(scores, delivered)
+    metric = scorer.backbone.objective.metric
+    plain = _plain_instead(scores, delivered, metric.sign)
     if plain is None:
         mean = replace(mean, delivered_fold=_delivered_fold(mean, scorer, estimates, evaluation_images))
     else:
         alone = Blend(names, tuple(float(name == plain) for name in names))
         blends, held_out, delivered = (alone,) * len(blends), estimates[plain], scores[plain]
         mean = replace(mean, blend=alone, fold_blends=blends[:-1], held_out=held_out, centering=None)
-    table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered)
+    table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered, metric=metric)
     return replace(mean, anchor=_anchor(scorer, estimators.kernel.targets, held_out)), table
 
 
-def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores) -> str | None:
-    """The pretrained model or the mean adapter, where seen tasks are few and its accuracy is above the blend's.
+def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores, sign: int) -> str | None:
+    """The pretrained model or the mean adapter, where seen tasks are few and its score is better than the blend's.
 
     The lowest loss on a few tasks may be due to lower confidence alone.
     """
-    if len(blended.accuracy) >= FEW_TASKS:
+    if len(blended.score) >= FEW_TASKS:
         return None
-    best = max((PRETRAINED, MEAN), key=lambda name: float(scores[name].accuracy.mean()))
-    return best if float(scores[best].accuracy.mean()) > float(blended.accuracy.mean()) else None
+    best = max((PRETRAINED, MEAN), key=lambda name: sign * float(scores[name].score.mean()))
+    return best if sign * float(scores[best].score.mean()) > sign * float(blended.score.mean()) else None
 
 
 def _delivered_fold(
@@ -313,8 +314,9 @@ def _blends(
 
     def losses(weights: Weights) -> Float[Tensor, "k t"]:
         blended = Blend(names, tuple(count / SHARES for count in weights))(stacked)
-        result = torch.zeros(len(TEMPERATURES), len(fold))
-        result[:, scored] = scorer.tempered_losses(blended, scored, evaluation_images)
+        own = scorer.tempered_losses(blended, scored, evaluation_images)
+        result = torch.zeros(len(own), len(fold))
+        result[:, scored] = own
         return result
 
     search = BlendSearch(names, losses)

@@ -20,18 +20,18 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, factor_reads, principal_directions
-from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble
 from wildpdiff.errors import TrainingError
 from wildpdiff.records import encode
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.training import Progress
 
 Basis = Literal["regression", "nothing"]
@@ -142,17 +142,17 @@ def task_losses(
     backbone: Backbone,
     codec: Codec,
     normalized: Float[Tensor, "b d"],
-    batch: ImageBatch,
+    batch: Batch,
     constant: Collection[str] = (),
 ) -> Float[Tensor, " b"]:
-    """Cross-entropy of normalised adapters, each on labelled images of its own task.
+    """Mean loss of normalised adapters, each on examples of its own task, "b m …".
 
     The gradient of the tensors in ``constant`` is not computed.
     """
     tensors = codec.layout.unflatten(codec.decode(normalized))
     tensors = {name: value.detach() if name in constant else value for name, value in tensors.items()}
-    return torch.func.vmap(lambda x, y, adapter: cross_entropy(backbone.logits(x, adapter), y))(
-        batch.inputs, batch.labels, tensors
+    return torch.func.vmap(lambda own, adapter: backbone.objective.loss(backbone.outputs(own, adapter), own).mean())(
+        dict(batch), tensors
     )
 
 
@@ -166,7 +166,7 @@ class CorrectionProblem:
 
     encoded: EncodedTasks
     kernel: KernelMean
-    images: TaskImages
+    images: TaskExamples
     config: TaskLossConfig
     left_out: Float[Tensor, "s t d"]
 
@@ -203,7 +203,7 @@ class CorrectionProblem:
         vectors = self.left_out[self.kernel.presence_masks(seen), tasks] + network.normalized(seen)
         return self._losses(vectors, self.images.fixed(tasks, self.config.evaluation_images)).mean()
 
-    def _losses(self, vectors: Tensor, batch: ImageBatch, constant: Collection[str] = ()) -> Tensor:
+    def _losses(self, vectors: Tensor, batch: Batch, constant: Collection[str] = ()) -> Tensor:
         return task_losses(self.encoded.backbone, self.encoded.codec, vectors, batch, constant)
 
 
@@ -283,9 +283,9 @@ def _store(
     }
     tensors |= {f"codec.{name}": value for name, value in encoded.codec.state().items()}
     for number, (task, rows) in enumerate(zip(images.tasks, images.rows, strict=True)):
-        own = {"train": task.train, "train labels": task.train_labels, "trained rows": rows.trained}
-        own |= {"validation": task.validation, "validation labels": task.validation_labels, "leak_free": rows.leak_free}
-        tensors |= {f"{number}.{name}": value for name, value in own.items()}
+        tensors |= {f"{number}.train.{name}": value for name, value in task.train.items()}
+        tensors |= {f"{number}.validation.{name}": value for name, value in task.validation.items()}
+        tensors |= {f"{number}.trained": rows.trained, f"{number}.leak_free": rows.leak_free}
     if start is not None:
         tensors["start.fold"] = start.fold
         for number, member in enumerate(start.members):
@@ -295,6 +295,7 @@ def _store(
         "seed": seed,
         "codec": encoded.codec.config,
         "adapter": encoded.backbone.adapter_config.to_json(),
+        "objective": encode(encoded.backbone.objective),
         "groups": encode(encoded.conditions.groups),
         "parts": encode(encoded.conditions.parts),
         "tasks": encode(images.names),

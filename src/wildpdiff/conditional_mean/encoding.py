@@ -15,13 +15,13 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec, NormalizationMode
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.network import moved_values
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion, has_part
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import TrainingError
-from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
+from wildpdiff.zoo.features import ExampleRows, TaskFeatures, features_of
 
 if TYPE_CHECKING:
     from wildpdiff.zoo.training_set import TrainingSet  # reading a generator needs no pyarrow
@@ -152,14 +152,14 @@ class EncodedTasks:
             centering=FeatureAlignment.of(shift, codec, descriptions),
         )
 
-    def images(self, seed: int) -> TaskImages:
+    def images(self, seed: int) -> TaskExamples:
         """The tasks' labelled images; raises :class:`DataError` where a task has none.
 
         ``seed`` decides those of an evaluation.
         """
         assert self.features is not None
         tasks = tuple(features_of(self.features, self.tasks))
-        return TaskImages(tasks, seed, ImageRows.of(tasks, self.earlier))
+        return TaskExamples(tasks, seed, ExampleRows.of(tasks, self.earlier))
 
     def of_tasks(self) -> Float[Tensor, "t d"]:
         """The mean of each task's normalised checkpoints, the least noisy point of its run."""

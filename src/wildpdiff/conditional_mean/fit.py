@@ -16,7 +16,7 @@ from wildpdiff.conditional_mean.kernel import fit_kernel_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.rng import sub_seed
 from wildpdiff.threads import one_thread
 from wildpdiff.training import Progress
@@ -34,7 +34,7 @@ class FittedMean:
     mean: ConditionalMean
     losses: Float[Tensor, " steps"] = field(repr=False)
     cross_validation: CrossValidation | None
-    images: TaskImages | None = None
+    images: TaskExamples | None = None
 
 
 def fit_conditional_mean(

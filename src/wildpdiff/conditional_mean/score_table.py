@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wildpdiff.errors import ArtifactError
+from wildpdiff.tasks.metric import ACCURACY, Metric
 
 DELIVERED = "generated"
 """Name of the row of the delivered estimate."""
@@ -15,12 +16,12 @@ FEW_TASKS = 30
 
 @dataclass(frozen=True)
 class MethodScore:
-    """One row of the table; accuracies in percent, means over tasks.
+    """One row of the table; scores in the metric's unit, for classifiers accuracies in percent; means over tasks.
 
     Attributes:
-        accuracy: on images of a task that no other task is trained on.
-        loss: mean cross-entropy on the same images.
-        lead: accuracy of the delivered estimate less that of the method, in points, mean over tasks.
+        accuracy: score on examples of a task that no other task is trained on.
+        loss: mean loss on the same examples.
+        lead: of the delivered estimate over the method, in the metric's unit; positive where it is better.
         low, high: 95 % interval of the lead (Student's, over tasks).
         weight: of the method in the delivered blend; None where it is no part of it.
     """
@@ -40,12 +41,14 @@ class CrossValidation:
 
     Attributes:
         rows: one a method, the delivered one last.
-        images: labelled images a task that were scored, the median.
+        images: examples a task that were scored, the median.
+        metric: of the scores.
     """
 
     rows: tuple[MethodScore, ...]
     tasks: int
     images: int
+    metric: Metric = ACCURACY
 
     def __post_init__(self) -> None:
         methods = [row.method for row in self.rows]
@@ -73,8 +76,10 @@ class CrossValidation:
 
     @property
     def best_alternative(self) -> MethodScore:
-        """The alternative with the highest accuracy; raises ``ValueError`` where there is none."""
-        return max((row for row in self.rows if row.method != DELIVERED), key=lambda row: row.accuracy)
+        """The alternative with the best score; raises ``ValueError`` where there is none."""
+        return max(
+            (row for row in self.rows if row.method != DELIVERED), key=lambda row: self.metric.sign * row.accuracy
+        )
 
     @property
     def composition(self) -> str:
@@ -84,13 +89,20 @@ class CrossValidation:
             return used[0].method
         return " and ".join(f"{row.method} ({100 * (row.weight or 0):.0f} %)" for row in used)
 
+    def shown(self, score: float) -> str:
+        """A score with its unit; of other metrics than accuracy with the name."""
+        if self.metric == ACCURACY:
+            return f"{score:.1f} %"
+        return f"{score:.3g} {self.metric.unit}".rstrip() + f" of {self.metric.name}"
+
     @property
     def verdict(self) -> str:
         """Summary of the table, in two or three sentences."""
         own, other = self.delivered, self.best_alternative
         text = (
-            f"On {self.tasks} seen tasks, each held out, generated adapters reach {own.accuracy:.1f} %; the best of "
-            f"the others is {other.method} with {other.accuracy:.1f} %. They are made of {self.composition}."
+            f"On {self.tasks} seen tasks, each held out, generated adapters reach {self.shown(own.accuracy)}; "
+            f"the best of the others is {other.method} with {self.shown(other.accuracy)}. "
+            f"They are made of {self.composition}."
         )
         if self.few:
             text += (

@@ -48,12 +48,12 @@ class FeatureShift:
 
     @classmethod
     def restore(cls, part: str, center: Float[Tensor, " f"], backbone: Backbone) -> FeatureShift:
-        """From its stored state; raises :class:`DescriptionError` where the backbone's module has no ``embed``."""
+        """From its stored state; raises :class:`DescriptionError` where the backbone has no such features."""
         embed = embedder(backbone)
         if embed is None:
             raise DescriptionError(
-                f"The generator reads features that {backbone.name!r} does not give: its module has no method embed. "
-                "Give the backbone that it was fitted with."
+                f"The generator reads features that {backbone.name!r} does not give: its outputs are not those of "
+                "a linear layer. Give the backbone that it was fitted with."
             )
         return cls(part, center, embed)
 
@@ -68,7 +68,7 @@ class FeatureShift:
 
 
 def embedder(backbone: Backbone) -> Callable[[Images], Tensor] | None:
-    """Images to the features before the classifier; ``None`` for a module that has no ``embed``."""
+    """Images to the features before the classifier; ``None`` where no linear layer is last."""
     features = backbone.image_features
     columns = features.columns("embedding")
     return None if columns is None else lambda images: features(images)[:, columns]

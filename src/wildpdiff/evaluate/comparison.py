@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
@@ -199,13 +201,15 @@ def compare_sources(
         unlabelled=_unlabelled(suite),
         progress=progress,
     )
+    metric = backbone.objective.metric
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
-    summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed)
+    summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed, metric=metric)
     ceilings = _ceilings(tests, backbone, RoundTripSource(FinetunedSource(finetuned), first), found.rows)
     results = Results(
         provenance=made,
         **_about(comparison, tests, ceilings),
         rows=found.rows,
+        metric=metric,
         summary=tuple(summary),
         stages=tuple(stages),
         sources=roster.sources,
@@ -225,7 +229,7 @@ def _about(
     weights = sum(value.numel() for value in backbone.module.parameters())
     counts = (len(tests["seen"]), len(tests.get("unseen", [])))
     return {
-        "suite": SuiteInfo(suite.name, len(suite.classes), suite.fingerprint, *counts, dict(comparison.knobs)),
+        "suite": SuiteInfo(suite.name, len(backbone.classes), suite.fingerprint, *counts, dict(comparison.knobs)),
         "backbone": BackboneInfo(backbone.name, backbone.backbone_hash, weights, zoo.initial.size),
         "generator": GeneratorInfo(
             tuple(generator.fingerprint for generator in comparison.generators),
@@ -248,7 +252,7 @@ def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFe
 def _unlabelled(suite: Suite) -> Callable[[str], Images]:
     """A task's training images without their labels."""
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
-    return lambda name: by_name[name].data("train").images
+    return lambda name: np.asarray(by_name[name].data("train").inputs)
 
 
 def _ceilings(

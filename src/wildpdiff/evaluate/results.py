@@ -24,10 +24,11 @@ from wildpdiff.errors import ArtifactError, SchemaVersionError
 from wildpdiff.posterior.score import PosteriorSummary
 from wildpdiff.records import decode, encode
 from wildpdiff.registry import registered
+from wildpdiff.tasks.metric import ACCURACY, Metric
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised when an older package could not read the files of a newer one."""
 
 OWN_FIELDS = ("calibration", "trust")
@@ -54,8 +55,8 @@ class ResultRow:
         generator_seed: seed the generator was trained with; None for sources that are not trained.
         sample: index of the sample.
         task: the task's name.
-        accuracy: fraction of the test images classified right, 0 to 1.
-        images: number of test images.
+        accuracy: mean score of the test examples, in the results' metric; for classifiers the fraction right.
+        images: number of test examples.
     """
 
     suite: str
@@ -317,6 +318,7 @@ class Results:
     calibration: tuple[Calibration, ...] = ()
     trust: TrustSection | None = None
     sections: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     def section(self, name: str) -> Any:
         """The section of this name; None where it was not measured."""
@@ -353,7 +355,7 @@ class Results:
                 f"{where} has schema version {version}; this package reads up to {SCHEMA_VERSION}. Update wildpdiff."
             )
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
-        if version <= 4:
+        if version <= 5:
             body = _from_version(version, body)
         results: Results = decode(cls, body, where)
         kinds, separator = section_kinds(), "." if ": " in where else ": "
@@ -414,6 +416,12 @@ ADDED = ("spread", "memorisation", "distances", "latent_map", "pictures", "inter
 
 def _from_version(version: int, body: dict[str, Any]) -> dict[str, Any]:
     """A file of an earlier version with the keys of this one; later additions count as not measured."""
+    body = {"metric": encode(ACCURACY), **body}
+    table = body["generator"].get("cross_validation") if isinstance(body.get("generator"), dict) else None
+    if isinstance(table, dict):
+        body["generator"] = {**body["generator"], "cross_validation": {"metric": encode(ACCURACY), **table}}
+    if version == 5:
+        return body
     sections = {name: body[name] for name in ADDED if body.get(name)}
     body = {"sections": sections, **{key: entry for key, entry in body.items() if key not in ADDED}}
     if version <= 3 and isinstance(body.get("generator"), dict):
@@ -439,8 +447,9 @@ def _contradictions(results: Results) -> Iterator[str]:
         yield f"provenance.created is {made!r}; an ISO 8601 date is needed."
     seen = set()
     for index, row in enumerate(results.rows):
-        if not 0 <= row.accuracy <= 1:
-            yield f"rows[{index}].accuracy is {row.accuracy}; a fraction from 0 to 1 is needed."
+        if not results.metric.contains(row.accuracy):
+            bounds = f"from {results.metric.low} to {results.metric.high}"
+            yield f"rows[{index}].accuracy is {row.accuracy}; a number {bounds} is needed ({results.metric.name})."
         if row.images < 1:
             yield f"rows[{index}].images is {row.images}; at least one image is needed."
         if not _SPLIT.fullmatch(row.split):
@@ -457,7 +466,7 @@ def _contradictions(results: Results) -> Iterator[str]:
     odd = sorted({key[:4] for key in seen}.symmetric_difference(shown)) or [k for k in shown if shown.count(k) > 1]
     if odd:
         yield f"rows and summary disagree about {' / '.join(odd[0])}."
-    wrong = contradicted_summary(results.rows, results.summary, results.provenance.seed)
+    wrong = contradicted_summary(results.rows, results.summary, results.provenance.seed, results.metric)
     if wrong is not None:
         yield f"the summary contradicts the rows: {wrong}."
     for split, entry in results.autoencoder.ceiling.items() if results.autoencoder else ():

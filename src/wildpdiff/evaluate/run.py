@@ -15,12 +15,14 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.results import Condition, ResultRow, Split
-from wildpdiff.evaluate.score import TestSet, logits_of
+from wildpdiff.evaluate.score import TestSet, outputs_of
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
+from wildpdiff.tasks.batch import batch_size
 from wildpdiff.tasks.description import Description, Images, MetadataValue
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.threads import one_thread
 
 
@@ -56,7 +58,7 @@ class Scored:
     method: Method
     test: TestSet
     adapters: Sequence[Adapter]
-    logits: Float[Tensor, "a n c"]
+    outputs: Float[Tensor, "a n ..."]
     rows: Sequence[ResultRow] = ()
 
 
@@ -178,20 +180,20 @@ def evaluate(
         started = time.perf_counter()
         adapters = source.sample(description, count, sub_seed(seed, job.split, test.task))
         seconds = (time.perf_counter() - started) / count
-        return adapters, seconds, logits_of(backbone, test, adapters)
+        return adapters, seconds, outputs_of(backbone, test, adapters)
 
     advance = None if progress is None else lambda share: progress(round(share * len(jobs)), len(jobs))
     rows: list[ResultRow] = []
     costs: dict[str, list[float]] = {}
-    for job, (adapters, seconds, logits) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
+    for job, (adapters, seconds, outputs) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
         method, test = job.method, job.test
         costs.setdefault(method.source.name, []).append(seconds)
         key = (suite, job.split, method.source.name, method.condition, method.generator_seed)
-        right = (logits.argmax(-1) == test.labels).double().mean(1).tolist()
-        own = [ResultRow(*key, i, test.task, value, len(test.labels)) for i, value in enumerate(right)]
+        found = of_many(backbone.objective.score, outputs, test.batch).double().mean(1).tolist()
+        own = [ResultRow(*key, i, test.task, value, batch_size(test.batch)) for i, value in enumerate(found)]
         rows += own
         for observer in observers:
-            observer.observe(Scored(job.split, method, test, adapters, logits, own))
+            observer.observe(Scored(job.split, method, test, adapters, outputs, own))
     return Evaluation(tuple(rows), {name: float(np.mean(values)) for name, values in costs.items()})
 
 

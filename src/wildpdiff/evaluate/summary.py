@@ -8,6 +8,7 @@ import numpy as np
 
 from wildpdiff.evaluate.results import ResultRow, SummaryRow
 from wildpdiff.evaluate.statistics import SAME, mean_interval, recovered_gain
+from wildpdiff.tasks.metric import ACCURACY, Metric
 
 PRETRAINED = "pretrained"
 FINETUNED = "fine-tuned"
@@ -57,6 +58,7 @@ def summarise(
     training: Mapping[str, float] | None = None,
     *,
     seed: int = 0,
+    metric: Metric = ACCURACY,
 ) -> list[SummaryRow]:
     """The table: one row for each suite, split, source and condition, in the order of :data:`SOURCE_ORDER`.
 
@@ -66,6 +68,7 @@ def summarise(
         rows: every score.
         seconds, training: of one adapter and of the training, by source; a source may be missing.
         seed: of the bootstrap.
+        metric: of the scores.
     """
     grouped = grouped_rows(rows)
     suites = list(dict.fromkeys(suite for suite, _ in grouped))
@@ -81,7 +84,7 @@ def summarise(
         }
         for key in sorted(sources, key=order.__getitem__):
             costs = (seconds.get(key[0]), (training or {}).get(key[0]))
-            summary.append(_summary_row(sources[key], references, costs, seed))
+            summary.append(_summary_row(sources[key], references, costs, (seed, metric.sign)))
     return summary
 
 
@@ -89,15 +92,16 @@ def _summary_row(
     rows: list[ResultRow],
     references: Mapping[str, Mapping[str, float]],
     costs: tuple[float | None, float | None],
-    seed: int,
+    seed_and_sign: tuple[int, int],
 ) -> SummaryRow:
+    seed, sign = seed_and_sign
     first = rows[0]
     means = task_means(rows)
     accuracy = mean_interval(np.array(list(means.values())), seed=seed)
     shared = [task for task in means if all(task in reference for reference in references.values())]
     gain = None
     if shared and first.source not in references:
-        columns = [np.array([table[task] for task in shared]) for table in (means, *references.values())]
+        columns = [np.array([sign * table[task] for task in shared]) for table in (means, *references.values())]
         gain = recovered_gain(*columns, seed=seed)
     return SummaryRow(
         suite=first.suite,
@@ -117,7 +121,9 @@ def _summary_row(
     )
 
 
-def contradicted_summary(rows: Sequence[ResultRow], summary: Sequence[SummaryRow], seed: int) -> str | None:
+def contradicted_summary(
+    rows: Sequence[ResultRow], summary: Sequence[SummaryRow], seed: int, metric: Metric = ACCURACY
+) -> str | None:
     """The first contradiction between the table and its rows, as a message; None where both agree.
 
     Means are recomputed and must agree but for rounding. Intervals may come from other draws: their ends may differ by
@@ -127,7 +133,7 @@ def contradicted_summary(rows: Sequence[ResultRow], summary: Sequence[SummaryRow
     def key(row: SummaryRow) -> tuple[str, str, str, str]:
         return (row.suite, row.split, row.source, row.condition)
 
-    again = {key(row): row for row in summarise(rows, {}, seed=seed)}
+    again = {key(row): row for row in summarise(rows, {}, seed=seed, metric=metric)}
     for row in summary:
         for name in ("label", "tasks", "samples", "seeds", "accuracy", "accuracy_interval", "recovered_gain",
                      "recovered_gain_interval"):  # fmt: skip

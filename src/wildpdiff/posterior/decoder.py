@@ -14,7 +14,7 @@ from torch.nn.functional import linear, silu
 from wildpdiff.conditional_mean.correction import task_losses
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.network import principal_directions, sharpen
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 
 SHARPNESS = 2.0
 """Initial standard deviation of the hidden units."""
@@ -135,7 +135,7 @@ class CodeProblem:
     """
 
     encoded: EncodedTasks
-    images: TaskImages
+    images: TaskExamples
     tasks: Int[Tensor, " t"]
     adapters: Float[Tensor, "t d"]
     reads: Bool[Tensor, "h e"]

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from wildpdiff.conditional_mean.choice import TEMPERATURES
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.mean import ConditionalMean
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkTraining, folds, train_network
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.parallel import Tick, in_parallel
@@ -32,6 +30,7 @@ from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.posterior.score import PosteriorScore
 from wildpdiff.rng import first_by_name, sub_seed, torch_generator
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.threads import one_thread
 from wildpdiff.training import flush_denormals
 
@@ -40,11 +39,11 @@ FEWEST_TASKS = 10
 HIDDEN = 128
 TOGETHER = 16
 CHOICES = 4
-"""Draws of a few labels over which the accuracy of the best of several samples is averaged."""
+"""Draws of a few labels over which the score of the best of several samples is averaged."""
 MOST_LOSS = 6.0
 """Cross losses are clipped here."""
 IMAGES = 32
-"""Images a task for cross losses."""
+"""Examples a task for cross losses."""
 TaskRelations = Float[Tensor, "t t"]
 """Signed and symmetric; 0 between tasks described unlike, positive where adapters serve each other's tasks well."""
 
@@ -58,10 +57,11 @@ class PosteriorFitConfig:
         tasks: seen tasks whose errors are measured, at most.
         search: of the most probable adapter of a task given its labels and the distribution of errors.
         scales: of the errors that are tried, ascending.
-        cost: points of accuracy that one sample may cost where no spread gives labels a higher probability.
+        cost: points of accuracy, or hundredths of another metric, that one sample may cost where no spread gives labels
+            a higher probability.
         samples: a task, in that comparison.
         labels: number of labels whose probability is compared.
-        images: a task, in that comparison.
+        images: number of examples a task, in that comparison.
     """
 
     directions: int = 32
@@ -83,7 +83,7 @@ class _Seen:
 
     encoded: EncodedTasks
     mean: ConditionalMean
-    images: TaskImages
+    images: TaskExamples
     tasks: Int[Tensor, " s"]
     fold: Int[Tensor, " s"]
     best: Float[Tensor, "s d"]
@@ -96,7 +96,7 @@ class _Seen:
         return self.mean.held_out[self.tasks]
 
     @property
-    def own_images(self) -> TaskImages:
+    def own_images(self) -> TaskExamples:
         """Images of these tasks, in their order."""
         return self.images.of(self.tasks.tolist())
 
@@ -121,7 +121,7 @@ class _Seen:
 def fit_posterior(
     encoded: EncodedTasks,
     mean: ConditionalMean,
-    images: TaskImages,
+    images: TaskExamples,
     *,
     config: PosteriorFitConfig = PosteriorFitConfig(),
     seed: int = 0,
@@ -151,7 +151,7 @@ def fit_posterior(
 
 
 def _measured_errors(
-    encoded: EncodedTasks, mean: ConditionalMean, images: TaskImages, config: PosteriorFitConfig, seed: int
+    encoded: EncodedTasks, mean: ConditionalMean, images: TaskExamples, config: PosteriorFitConfig, seed: int
 ) -> tuple[_Seen, Float[Tensor, "k d"]]:
     """The best adapter of each task near its held-out estimate, and the directions of these errors."""
     codec, backbone = encoded.codec, encoded.backbone
@@ -161,7 +161,7 @@ def _measured_errors(
 
     def search(part: Tensor, _: Tick) -> Tensor:
         features = [images.tasks[int(task)] for task in part]
-        offsets = torch.zeros(len(part), len(backbone.classes))
+        offsets = torch.zeros(len(part))
         return maximum_a_posteriori(backbone, estimates[part], prior, features, offsets, config.search, seed)
 
     best = codec.encode(torch.cat(list(in_parallel(search, torch.split(tasks, TOGETHER)))))
@@ -263,35 +263,37 @@ def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) ->
     """Scores of samples of one distribution on the seen tasks that it was fitted without."""
     config, codec, backbone = seen.config, seen.encoded.codec, seen.encoded.backbone
     draws = torch_generator(seen.seed, "posterior", "samples")
-    temperatures = torch.tensor(TEMPERATURES)
+    objective = backbone.objective
     likelihoods, singles, best = [], [], []
     for row, task in enumerate(seen.tasks.tolist()):
-        inputs, labels = seen.images.evaluation(task, config.images)
-        logits = backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(draw(row, draws))))
-        count = len(logits)
-        tempered = (logits[None] / temperatures[:, None, None, None]).log_softmax(-1)
-        losses = -tempered.gather(-1, labels.expand(len(temperatures), count, -1)[..., None])[..., 0]
-        right = (logits.argmax(-1) == labels).double()
-        likelihoods.append(torch.logsumexp(-config.labels * losses.mean(2), 1) - math.log(count))
-        singles.append(right.mean())
-        best.append(accuracy_by_labels(losses[TEMPERATURES.index(1.0)], right, config.labels, draws))
-    accuracies = torch.stack(singles)
+        batch = seen.images.evaluation(task, config.images)
+        outputs = backbone.predict_many(batch, codec.layout.unflatten(codec.decode(draw(row, draws))))
+        likely = of_many(objective.likelihood_losses, outputs, batch).transpose(0, 1)
+        score = objective.metric.sign * of_many(objective.score, outputs, batch).double()
+        likelihoods.append(torch.logsumexp(-config.labels * likely.mean(2), 1) - math.log(len(outputs)))
+        singles.append(score.mean())
+        losses = of_many(objective.loss, outputs, batch)
+        best.append(score_by_labels(losses, score, config.labels, draws))
+    scores = torch.stack(singles)
     # Every candidate is compared at the temperature that is best for it on all tasks together, whatever its confidence.
     table = torch.stack(likelihoods, 1)
     own = table[table.mean(1).argmax()]
     chosen = torch.stack(best)
-    one, several = 100 * float(accuracies.mean()), 100 * float(chosen.mean())
-    return Candidate(PosteriorScore(decoder, density, scale, float(own.mean()), one, several), own, accuracies, chosen)
+    unit = objective.metric.sign * objective.metric.scale
+    one, several = unit * float(scores.mean()), unit * float(chosen.mean())
+    return Candidate(PosteriorScore(decoder, density, scale, float(own.mean()), one, several), own, scores, chosen)
 
 
 def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Posterior:
     """The candidate under which labels are most probable; the widest of small cost, if none beats the estimate."""
     best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
-    limit = seen.config.cost / 100
+    metric = seen.encoded.backbone.objective.metric
+    span = float(estimate.scores.abs().mean()) if metric.span is None else metric.span
+    limit = seen.config.cost / 100 * span
     if worth_choosing(best, estimate):
-        # Within chance of the most probable, the one with the highest accuracy of samples chosen by a few labels.
+        # Within chance of the most probable, the one with the best score of samples chosen by a few labels.
         near = [entry for entry in candidates if errors_ahead(best, entry) <= 1.0]
-        chosen = max(near, key=lambda entry: entry.score.best_of_8)
+        chosen = max(near, key=lambda entry: float(entry.best_of_8.mean()))
         reason = (
             f"Samples explain the labels of held-out tasks better than the estimate alone (log probability of "
             f"{seen.config.labels} labels {chosen.score.likelihood:.2f}, estimate {estimate.score.likelihood:.2f}): "
@@ -299,7 +301,7 @@ def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Po
         )
     else:
         cheap = [entry for entry in candidates if entry.score.decoder == "shift"]
-        cost = {id(entry): float((estimate.accuracies - entry.accuracies).mean()) for entry in cheap}
+        cost = {id(entry): float((estimate.scores - entry.scores).mean()) for entry in cheap}
         small = [entry for entry in cheap if cost[id(entry)] <= limit] or cheap[:1]
         widest = max(entry.score.scale for entry in small)
         chosen = max(
@@ -307,7 +309,7 @@ def _chosen(seen: _Seen, estimate: Candidate, candidates: list[Candidate]) -> Po
         )
         reason = (
             "No spread explains the labels of held-out tasks better than the estimate alone, so samples spread as far "
-            f"as one may at a cost of {seen.config.cost:g} point of accuracy."
+            f"as one may at a cost of {seen.config.cost:g} point of {metric.name}."
         )
     assert chosen.decoder is not None
     assert chosen.codes is not None
@@ -325,32 +327,32 @@ class Candidate:
     Attributes:
         score: means over tasks.
         likelihoods: by task, log probability of a few labels, at the temperature that is best for all tasks together.
-        accuracies: by task, of one sample.
-        best_of_8: by task, accuracy of the sample chosen by a few labels.
+        scores: by task, of one sample; the higher the better.
+        best_of_8: by task, score of the sample chosen by a few labels.
         decoder: codes to adapters; None for the estimate alone.
     """
 
     score: PosteriorScore
     likelihoods: Float[Tensor, " s"]
-    accuracies: Float[Tensor, " s"]
+    scores: Float[Tensor, " s"]
     best_of_8: Float[Tensor, " s"]
     decoder: Decoder | None = None
     codes: Float[Tensor, "s k"] | None = None
 
 
-def accuracy_by_labels(losses: Tensor, right: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
-    """Accuracy on the other images of the sample chosen by a few labelled ones; mean over draws of these.
+def score_by_labels(losses: Tensor, scores: Tensor, labels: int, draws: torch.Generator) -> Float[Tensor, ""]:
+    """Score on the other examples of the sample chosen by a few labelled ones; mean over draws of these.
 
-    At most half of the images are used for the choice; of a single image, the mean over samples.
+    At most half of the examples are used for the choice; of a single one, the mean over samples.
     """
     count = losses.shape[1]
     if count < 2:
-        return right.mean()
+        return scores.mean()
     found = []
     for _ in range(CHOICES):
         order = torch.randperm(count, generator=draws)
         few, rest = order[: min(labels, count // 2)], order[min(labels, count // 2) :]
-        found.append(right[losses[:, few].mean(1).argmin()][rest].mean())
+        found.append(scores[losses[:, few].mean(1).argmin()][rest].mean())
     return torch.stack(found).mean()
 
 
@@ -368,15 +370,15 @@ def _errors_above_zero(gains: Float[Tensor, " s"]) -> float:
 def worth_choosing(candidate: Candidate, estimate: Candidate) -> bool:
     """Whether samples predict held-out tasks better than the estimate.
 
-    By the probability of labels, or by the accuracy of samples chosen by a few labels: a few tasks whose labels are
-    very improbable make the mean probability uncertain, and accuracies have no such tails.
+    By the probability of labels, or by the score of samples chosen by a few labels: a few tasks whose labels are
+    very improbable make the mean probability uncertain, and scores have no such tails.
     """
     ahead = errors_ahead(candidate, estimate)
     return ahead > 2.0 or (ahead > 1.0 and _errors_above_zero(candidate.best_of_8 - estimate.best_of_8) > 2.0)
 
 
 def task_relations(
-    encoded: EncodedTasks, vectors: Float[Tensor, "t d"], embeddings: Float[Tensor, "t e"], images: TaskImages
+    encoded: EncodedTasks, vectors: Float[Tensor, "t d"], embeddings: Float[Tensor, "t e"], images: TaskExamples
 ) -> TaskRelations:
     """Relations of seen tasks, each with the quarter of them (4 to 12) that is described most alike.
 
@@ -389,10 +391,10 @@ def task_relations(
     losses = torch.zeros(count, neighbours)
     with torch.no_grad():
         for task in range(count):
-            inputs, labels = images.evaluation(task, IMAGES)
-            logits = encoded.backbone.predict_many(inputs, codec.layout.unflatten(codec.decode(vectors[near[task]])))
-            each = cross_entropy(logits.flatten(0, 1), labels.repeat(neighbours), reduction="none")
-            losses[task] = each.view(neighbours, -1).mean(1).clamp_max(MOST_LOSS)
+            batch = images.evaluation(task, IMAGES)
+            outputs = encoded.backbone.predict_many(batch, codec.layout.unflatten(codec.decode(vectors[near[task]])))
+            each = of_many(encoded.backbone.objective.loss, outputs, batch)
+            losses[task] = each.mean(1).clamp_max(MOST_LOSS)
     signed = torch.zeros(count, count).scatter_(1, near, torch.tanh(losses.median() - losses))
     return (signed + signed.T) / 2
 

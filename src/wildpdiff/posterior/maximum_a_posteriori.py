@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import Batch, stack, take
 from wildpdiff.zoo.features import TaskFeatures
 
 
@@ -36,8 +36,8 @@ class MapConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not self.learning_rate > 0 or not self.strength > 0:
             raise TrainingError(
-                f"Refining has {self.steps} steps of {self.batch} images with rate {self.learning_rate:g} and strength "
-                f"{self.strength:g}; all must be positive."
+                f"Refining has {self.steps} steps of {self.batch} examples with rate {self.learning_rate:g} and "
+                f"strength {self.strength:g}; all must be positive."
             )
 
 
@@ -46,43 +46,43 @@ def maximum_a_posteriori(
     starts: Float[Tensor, "t d"],
     prior: RefinementPrior,
     tasks: Sequence[TaskFeatures],
-    offsets: Float[Tensor, "t c"],
+    offsets: Float[Tensor, "t ..."],
     config: MapConfig,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "t d"]:
     """Maximum a posteriori adapters of several tasks, optimised independently in one pass.
 
-    Minimises over ``w``, for each task, ``Σ_i -log softmax(logits_i + offset)[label_i] + strength |w|² / 2``
-    with the logits of the adapter ``start + w @ directions``.
+    Minimises over ``w``, for each task, ``Σ_i loss(outputs_i + offset) + strength |w|² / 2`` with the outputs of
+    the adapter ``start + w @ directions``.
 
     Args:
-        tasks: their training images are the labelled ones.
-        offsets: of the logits in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
-        seed: of the order of images, with a task's name.
+        tasks: their training examples are the labelled ones.
+        offsets: of the outputs in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
+        seed: of the order of examples, with a task's name.
 
     Raises:
         TrainingError: the loss of a task is not finite.
     """
     layout, directions = prior.layout, prior.directions
-    counts = torch.tensor([float(len(task.train_labels)) for task in tasks])
+    counts = torch.tensor([float(task.train_size) for task in tasks])
     weights = torch.zeros(len(tasks), len(directions))
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     rows = torch.stack([_rows(task, config, seed) for task in tasks])
 
-    def objective(own: Tensor, start: Tensor, inputs: Tensor, labels: Tensor, offset: Tensor, count: Tensor) -> Tensor:
-        logits = backbone.logits(inputs, layout.unflatten(start + own @ directions))
-        return count * cross_entropy(logits + offset, labels) + 0.5 * config.strength * own.square().sum()
+    def loss(own: Tensor, start: Tensor, batch: Batch, offset: Tensor, count: Tensor) -> Tensor:
+        outputs = backbone.outputs(batch, layout.unflatten(start + own @ directions))
+        fit = backbone.objective.loss(outputs + offset, batch).mean()
+        return count * fit + 0.5 * config.strength * own.square().sum()
 
-    gradient = torch.func.vmap(torch.func.grad_and_value(objective))
+    gradient = torch.func.vmap(torch.func.grad_and_value(loss))
     for step in range(config.steps):
-        inputs = torch.stack([task.train[rows[i, step]] for i, task in enumerate(tasks)])
-        labels = torch.stack([task.train_labels[rows[i, step]] for i, task in enumerate(tasks)])
-        slope, value = gradient(weights, starts, inputs, labels, offsets, counts)
+        batch = stack([take(task.train, rows[i, step]) for i, task in enumerate(tasks)])
+        slope, value = gradient(weights, starts, batch, offsets, counts)
         if not bool(torch.isfinite(value).all()):
             bad = next(task.name for task, one in zip(tasks, value, strict=True) if not bool(torch.isfinite(one)))
             raise TrainingError(
-                f"The loss of task {bad!r} is not finite at step {step + 1}; check its images and its start."
+                f"The loss of task {bad!r} is not finite at step {step + 1}; check its examples and its start."
             )
         first.lerp_(slope, 0.1)
         second.lerp_(slope.square(), 0.01)
@@ -95,8 +95,8 @@ def maximum_a_posteriori(
 
 
 def _rows(task: TaskFeatures, config: MapConfig, seed: int) -> Int[Tensor, "s b"]:
-    """Row indices of every step: epochs over the task's images, each in a new order."""
+    """Row indices of every step: epochs over the task's examples, each in a new order."""
     draws = torch_generator(seed, "refine", task.name)
-    needed, count = config.steps * config.batch, len(task.train_labels)
+    needed, count = config.steps * config.batch, task.train_size
     orders = [torch.randperm(count, generator=draws) for _ in range(-(-needed // count))]
     return torch.cat(orders)[:needed].view(config.steps, config.batch)

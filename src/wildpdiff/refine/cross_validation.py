@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import TrainingError
@@ -18,6 +17,8 @@ from wildpdiff.refine.frequencies import class_frequencies, label_offsets
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
 from wildpdiff.refine.starts import Start
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import Batch, batch_size, take
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
 DOUBT = 0.1
@@ -29,33 +30,36 @@ LEFT_OUT = -1e4
 
 @dataclass(frozen=True)
 class TaskStarts:
-    """Labelled images of a task and the starts of its refinement.
+    """Labelled examples of a task and the starts of its refinement.
 
     Attributes:
+        classes: their number; 0 where targets are no classes.
         frequencies: of the classes as predicted by each start; ``None`` where the labels are a random sample.
     """
 
     features: TaskFeatures
     points: Sequence[Start]
     frequencies: Sequence[Float[Tensor, " c"] | None]
+    classes: int
 
     @classmethod
     def of(
-        cls, backbone: Backbone, features: TaskFeatures, points: Sequence[Start], unlabelled: Tensor | None
+        cls, backbone: Backbone, features: TaskFeatures, points: Sequence[Start], unlabelled: Batch | None
     ) -> TaskStarts:
-        """With the class frequencies that each start predicts on unlabelled images, ``[n, …]`` behind the stem."""
-        if unlabelled is None or not len(unlabelled):
-            return cls(features, tuple(points), (None,) * len(points))
+        """With the class frequencies that each start predicts on a batch of unlabelled examples."""
+        classes = len(backbone.classes)
+        if unlabelled is None or not batch_size(unlabelled) or not classes:
+            return cls(features, tuple(points), (None,) * len(points), classes)
         adapters = {id(point.adapter): point.adapter for point in points}
         found = {key: class_frequencies(backbone, unlabelled, entry.tensors) for key, entry in adapters.items()}
-        return cls(features, tuple(points), tuple(found[id(point.adapter)] for point in points))
+        return cls(features, tuple(points), tuple(found[id(point.adapter)] for point in points), classes)
 
     def losses(self, backbone: Backbone) -> Float[Tensor, " s"]:
-        """Cross-entropy of the labels at each start, before refining, with offset logits."""
+        """Mean loss of the labels at each start, before refining, with offset outputs."""
         losses = []
         for index, point in enumerate(self.points):
-            logits = backbone.predict(self.features.train, point.adapter.tensors)
-            losses.append(cross_entropy(logits + self.offsets(index, self.labels, logits.shape[1]), self.labels))
+            outputs = backbone.predict(self.features.train, point.adapter.tensors) + self.offsets(index, self.labels)
+            losses.append(backbone.objective.loss(outputs, self.features.train).mean())
         return torch.stack(losses)
 
     def only(self, indices: Sequence[int]) -> TaskStarts:
@@ -68,16 +72,19 @@ class TaskStarts:
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
-        """Class indices of the images."""
-        return self.features.train_labels
+        """Class indices of the examples; 0 for all where targets are no classes."""
+        targets = self.features.train[TARGETS]
+        return targets if self.classes else torch.zeros(len(targets), dtype=torch.int64)
 
-    def offsets(self, index: int, labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, " c"]:
-        """Offsets of the logits in the loss, from one start, for some of the task's labels.
+    def offsets(self, index: int, labels: Int[Tensor, " n"]) -> Float[Tensor, ...]:
+        """Offsets of the outputs in the loss, from one start, for some of the task's labels.
 
-        A class that only other labels of the task have is excluded from the softmax: its absence is an artefact of the
-        folds.
+        Zero where targets are no classes. A class that only other labels of the task have is excluded from the softmax:
+        its absence is an artefact of the folds.
         """
-        frequencies = self.frequencies[index]
+        classes, frequencies = self.classes, self.frequencies[index]
+        if not classes:
+            return torch.zeros(())
         offsets = torch.zeros(classes) if frequencies is None else label_offsets(labels, frequencies)
         missing = torch.bincount(labels, minlength=classes).eq(0) & torch.bincount(self.labels, minlength=classes).gt(0)
         return offsets.masked_fill(missing, LEFT_OUT)
@@ -102,10 +109,10 @@ def held_out_losses(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Float[Tensor, "s n"]]:
-    """Cross-entropy of each label under every start, refined without that label's fold, for each task.
+    """Loss of each label under every start, refined without that label's fold, for each task.
 
     All folds and starts of all tasks run together, with fewer steps than the refinement
-    (:attr:`RefineConfig.shorter`). Logits are offset as in the refinement's loss, by the frequencies of the labels
+    (:attr:`RefineConfig.shorter`). Outputs are offset as in the refinement's loss, by the frequencies of the labels
     that are learned from. Where a start's loss is not finite, all its labels have an infinite one.
 
     Args:
@@ -137,38 +144,35 @@ def _held_out(
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Float[Tensor, "s n"]]:
-    classes = len(backbone.classes)
     runs: list[Run] = []
     held: list[tuple[int, int, Tensor]] = []
     for number, task in enumerate(tasks):
         fold = label_folds(task.labels, config.folds, seed, task.features.name)
         for index, point in enumerate(task.points):
             for left_out in range(int(fold.max()) + 1):
-                rest = _rows(task.features, fold != left_out)
-                runs.append(Run(rest, point, task.offsets(index, rest.train_labels, classes)))
+                rest = TaskFeatures.of_few(task.features.name, take(task.features.train, fold != left_out))
+                runs.append(Run(rest, point, task.offsets(index, task.labels[fold != left_out])))
                 held.append((number, index, (fold == left_out).nonzero()[:, 0]))
     refined = refine_runs(backbone, runs, config.shorter, seed, progress)
     losses = [torch.zeros(len(task.points), len(task.labels)) for task in tasks]
     for (number, index, rows), tensors in zip(held, refined, strict=True):
         task = tasks[number]
-        logits = backbone.predict(task.features.train[rows], tensors) + task.offsets(index, task.labels, classes)
-        losses[number][index, rows] = cross_entropy(logits, task.labels[rows], reduction="none")
+        batch = take(task.features.train, rows)
+        outputs = backbone.predict(batch, tensors) + task.offsets(index, task.labels)
+        losses[number][index, rows] = backbone.objective.loss(outputs, batch)
     return losses
 
 
 def preferred(losses: Float[Tensor, "s n"], classes: int, margin: float) -> int:
     """Index of the start to take: the first, unless another is ahead by ``margin`` standard errors of the difference.
 
-    Compared are the labels' losses with :data:`DOUBT` mixed into the probabilities, so that no single label, wrong
-    perhaps, decides alone. The standard error is that of the paired differences.
+    Compared are the labels' losses, of classes with :data:`DOUBT` mixed into the probabilities, so that no single
+    label, wrong perhaps, decides alone. The standard error is that of the paired differences.
     """
-    scores = -(DOUBT / classes + (1 - DOUBT) * (-losses.double()).exp()).log()
+    scores = losses.double()
+    if classes:
+        scores = -(DOUBT / classes + (1 - DOUBT) * (-scores).exp()).log()
     best = int(scores.mean(1).argmin())
     ahead = scores[0] - scores[best]
     error = float(ahead.std()) / len(ahead) ** 0.5 if len(ahead) > 1 else 0.0
     return best if float(ahead.mean()) > margin * error else 0
-
-
-def _rows(task: TaskFeatures, chosen: Tensor) -> TaskFeatures:
-    images, labels = task.train[chosen], task.train_labels[chosen]
-    return replace(task, train=images, train_labels=labels, validation=images, validation_labels=labels, keys=())

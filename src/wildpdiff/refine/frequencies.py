@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.tasks.batch import Batch
 
 SMOOTHING = 0.5
 """Pseudo-count of every class, so that no frequency is zero (Jeffreys' prior)."""
 
 
 def class_frequencies(
-    backbone: Backbone, features: Tensor, tensors: Mapping[str, Tensor] | None = None
+    backbone: Backbone, batch: Batch, tensors: Mapping[str, Tensor] | None = None
 ) -> Float[Tensor, " c"]:
     """Predicted frequencies of the classes among unlabelled images; positive, sum to 1.
 
@@ -23,9 +24,9 @@ def class_frequencies(
     from the frequencies that the model itself assumes.
 
     Args:
-        features: the images behind the stem, ``[n, …]``; at least one.
+        batch: at least one image.
     """
-    probabilities = backbone.predict(features, tensors).double().softmax(1)
+    probabilities = backbone.predict(batch, tensors).double().softmax(1)
     counts = probabilities.sum(0) + SMOOTHING
     return (counts / counts.sum()).float()
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.tasks.tables import FOLDER_SPLITS, read_table
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -99,16 +100,15 @@ def _of_table(path: Path, task: str | None) -> LabelledFiles:
 
 
 def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
-    """Labelled images behind the frozen stem, both as training and as validation images.
+    """Labelled images as a task, both as training and as validation images.
 
     Raises:
         DataError: an image cannot be read.
     """
-    features = backbone.stem(read_images(found.files, backbone.image_size))
-    labels = torch.tensor([backbone.classes.index(label) for label in found.labels])
-    return TaskFeatures(found.task, features, labels, features, labels)
+    batch = backbone.stem(read_images(found.files, backbone.image_size))
+    return TaskFeatures.of_few(found.task, {**batch, TARGETS: backbone.objective.targets(found.labels)})
 
 
-def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> torch.Tensor | None:
-    """Unlabelled images behind the frozen stem; ``None`` where there are none. Raises as :func:`labelled_features`."""
+def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> dict[str, Tensor] | None:
+    """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
     return backbone.stem(read_images(files, backbone.image_size)) if files else None

@@ -15,6 +15,8 @@ from wildpdiff.errors import DataError
 from wildpdiff.refine.cross_validation import TaskStarts, held_out_losses, preferred
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
 from wildpdiff.refine.starts import Start, Starts
+from wildpdiff.tasks.batch import Batch, batch_size
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
 
@@ -23,15 +25,15 @@ class LabelledTask:
     """One task to refine.
 
     Attributes:
-        features: its labelled images, as training images; no other part is read.
+        features: its labelled examples, as training examples; no other part is read.
         starts: candidate starts, the generated adapter first.
-        unlabelled: more images of the task behind the stem, ``[n, …]``, as they come, for the frequencies of the
+        unlabelled: a batch of more examples of the task, as they come, for the frequencies of the
             classes. Without them the labels are taken as a random sample of the task.
     """
 
     features: TaskFeatures
     starts: Sequence[Start]
-    unlabelled: Tensor | None = None
+    unlabelled: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Refined:
     Attributes:
         adapter: refined; its provenance has start, losses, labels, steps, and the provenance of the generated adapter.
         start: name of the start.
-        losses: cross-entropy on the labels before refining, for each start where it is finite.
-        cross_validated: mean cross-entropy of held-out labels, for each start that was cross-validated; empty where
+        losses: mean loss on the labels before refining, for each start where it is finite.
+        cross_validated: mean loss of held-out labels, for each start that was cross-validated; empty where
             the first start was taken unchecked.
     """
 
@@ -59,18 +61,18 @@ def refine(
     config: RefineConfig | None = None,
     *,
     points: Starts | None = None,
-    unlabelled: Tensor | None = None,
+    unlabelled: Batch | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Refined:
     """Refine one generated adapter on a few labels.
 
     Args:
-        task: the labelled images as its training images, behind the stem.
+        task: the labelled examples as its training examples.
         config: defaults by measurement on seen tasks.
         points: prior and other starts, best :meth:`Starts.of_generator` of the adapter's generator; without
             it all values move freely, which takes several times the labels.
-        unlabelled: more images of the task behind the stem, see :class:`LabelledTask`.
+        unlabelled: a batch of more examples of the task, see :class:`LabelledTask`.
 
     Raises:
         AdapterMismatchError: the adapter is of another backbone or LoRA setting.
@@ -104,9 +106,8 @@ def refine_tasks(
         _check(backbone, task)
         found.append(_finalists(backbone, task, config))
     chosen = _choose(backbone, [starts for starts, _ in found], config, seed, _half(progress, 0))
-    classes = len(backbone.classes)
     runs = [
-        Run(starts.features, starts.points[index], starts.offsets(index, starts.features.train_labels, classes))
+        Run(starts.features, starts.points[index], starts.offsets(index, starts.labels))
         for (starts, _), (index, _) in zip(found, chosen, strict=True)
     ]
     refined = refine_runs(backbone, runs, config, seed, _half(progress, 1))
@@ -127,12 +128,12 @@ def _half(progress: Callable[[int, int], None] | None, number: int) -> Callable[
 
 
 def _check(backbone: Backbone, task: LabelledTask) -> None:
-    labels, name = task.features.train_labels, task.features.name
+    labels, name = task.features.train[TARGETS], task.features.name
     if not len(labels):
-        raise DataError(f"Task {name!r} has no labelled images. Label at least one.")
+        raise DataError(f"Task {name!r} has no labelled examples. Label at least one.")
     if not task.starts:
         raise DataError(f"Task {name!r} has no adapter to start from. Give one.")
-    if int(labels.max()) >= len(backbone.classes) or int(labels.min()) < 0:
+    if backbone.classes and not 0 <= int(labels.min()) <= int(labels.max()) < len(backbone.classes):
         raise DataError(
             f"Task {name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} "
             "classes. Use the class list that the backbone was pretrained with."
@@ -184,9 +185,9 @@ def _provenance(
         "start": run.start.name,
         "start_losses": losses[0],
         "cross_validated_losses": losses[1],
-        "labels": len(task.features.train_labels),
-        "classes_labelled": len(set(task.features.train_labels.tolist())),
-        "unlabelled_images": 0 if task.unlabelled is None else len(task.unlabelled),
+        "labels": task.features.train_size,
+        "classes_labelled": len({str(target) for target in task.features.train[TARGETS].tolist()}),
+        "unlabelled_images": 0 if task.unlabelled is None else batch_size(task.unlabelled),
         "seed": seed,
         "steps": config.free.steps if prior is None else config.posterior.steps,
         "prior": None if prior is None else f"{len(prior.directions)} directions, {prior.of}",

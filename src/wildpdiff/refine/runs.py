@@ -77,12 +77,12 @@ class Run:
     """One refinement.
 
     Attributes:
-        offsets: of the logits in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
+        offsets: of the outputs in the loss (:func:`~wildpdiff.refine.frequencies.label_offsets`).
     """
 
     features: TaskFeatures
     start: Start
-    offsets: Float[Tensor, " c"]
+    offsets: Float[Tensor, ...]
 
 
 def refine_runs(
@@ -117,7 +117,7 @@ def refine_runs(
 
 def _batch(run: Run, config: RefineConfig) -> int:
     batch = config.free.batch if run.start.prior is None else config.posterior.batch
-    return min(batch, len(run.features.train_labels))
+    return min(batch, run.features.train_size)
 
 
 def _groups(runs: Sequence[Run], config: RefineConfig) -> list[list[int]]:

@@ -139,9 +139,9 @@ def pretrained_adapter(backbone: Backbone, like: Adapter) -> Adapter:
     pretrained = dict(backbone.module.named_parameters())
     tensors = {}
     for name, value in like.tensors.items():
-        if name.endswith(".lora_A.weight"):
+        if name.endswith((".lora_A.weight", ".lora_embedding_A")):
             tensors[name] = value.clone()
-        elif name.endswith(".lora_B.weight"):
+        elif name.endswith((".lora_B.weight", ".lora_embedding_B")):
             tensors[name] = torch.zeros_like(value)
         else:
             tensors[name] = pretrained[name.removeprefix(PEFT_PREFIX)].detach().clone()

@@ -16,7 +16,8 @@ from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, 
 from wildpdiff.report.findings import SplitFindings, compare, grouped
 from wildpdiff.report.palette import BAND, HEAT, MUTED, OTHER, SURFACE, TINT, SourceStyle
 from wildpdiff.report.sentences import split_name
-from wildpdiff.report.wording import count, interval_text, signed_points
+from wildpdiff.report.wording import capital, count
+from wildpdiff.tasks.metric import ACCURACY
 
 Styles = Mapping[str, SourceStyle]
 
@@ -90,12 +91,12 @@ def accuracy_figure(part: SplitFindings, styles: Styles, name: str, heading: str
         references = part.columns([part.of(PRETRAINED), part.of(FINETUNED)])
         if references is not None:
             ys = [rows[task] for task in references.tasks]
-            axes.hlines(ys, *(100 * references.accuracy), color=BAND, linewidth=min(8, row_height / 2))
+            axes.hlines(ys, *(part.metric.scale * references.accuracy), color=BAND, linewidth=min(8, row_height / 2))
         size = min(6.5, 2 + row_height / 4)
         for row in [*others, *main]:
             properties = tick if row in others else {"markersize": size, **marker(styles[row.source], row.condition)}
             table = part.per_task(row)
-            values = [100 * value for value in table.values()]
+            values = [part.metric.scale * value for value in table.values()]
             axes.plot(values, [rows[task] for task in table], linestyle="none", **properties)
         _draw_sample_range(axes, part, styles)
         axes.grid(visible=False, axis="y")
@@ -103,36 +104,39 @@ def accuracy_figure(part: SplitFindings, styles: Styles, name: str, heading: str
         axes.set_yticks(
             range(len(tasks)) if labelled else [], [shorten(task, 20) for task in tasks] if labelled else []
         )
-        axes.set_xlabel("accuracy, %")
+        axes.set_xlabel(part.metric.heading)
         entries = {shorten(row.label, LABEL_LENGTH): marker(styles[row.source], row.condition) for row in main}
         add_legend(figure, entries | ({"other sources without labels": tick} if others else {}))
 
     lead = compare(part, part.generated, part.of(PRETRAINED))
     text = "One row a task, hardest for the pretrained model first; the thin blue line is the range of the samples."
     if lead is not None:
+        difference = "Generated − pretrained" if part.metric.higher_is_better else "Lead over pretrained"
         text += (
-            f" Generated − pretrained: {signed_points(lead.value)} points{interval_text(lead.interval)}; better on "
+            f" {difference}: {part.scores.signed(lead.value)} {part.metric.difference_unit}"
+            f"{part.scores.interval(lead.interval)}; better on "
             f"{count(lead.wins, 'task')}, worse on {lead.losses}, equal on {lead.ties}."
         )
     height = row_height * max(len(tasks), 3) + 110
-    return render(Caption(name, f"{heading}Accuracy of every {part.split} task", text), height, draw)
+    return render(Caption(name, f"{heading}{capital(part.metric.name)} of every {part.split} task", text), height, draw)
 
 
 def _draw_sample_range(axes: Axes, part: SplitFindings, styles: Styles) -> None:
     values: dict[str, list[float]] = {}
     for row in part.rows:
         if (row.source, row.condition) == (GENERATED, "own"):
-            values.setdefault(row.task, []).append(100 * row.accuracy)
+            values.setdefault(row.task, []).append(part.metric.scale * row.accuracy)
     several = [y for y, task in enumerate(part.tasks) if len(values.get(task, [])) > 1]
     low, high = ([end(values[part.tasks[y]]) for y in several] for end in (min, max))
     axes.hlines(several, low, high, color=styles[GENERATED].colour, linewidth=1.4)
 
 
 def heat_map_figure(part: SplitFindings, name: str, heading: str) -> ReportFigure | None:
-    """Accuracy minus pretrained of every source on every task; None without the pretrained model or another source."""
+    """Accuracy minus pretrained of every source on every task; None without the pretrained model or another source,
+    or of another metric: colours are steps of points."""
     pretrained = part.of(PRETRAINED)
     rows = [row for rows in grouped([part], lambda row: row.source != PRETRAINED).values() for row in rows]
-    if pretrained is None or not rows or len(part.tasks) < 2:
+    if pretrained is None or not rows or len(part.tasks) < 2 or part.metric != ACCURACY:
         return None
     before = part.per_task(pretrained)
     change = [

@@ -13,6 +13,8 @@ from numpy import ndarray
 from wildpdiff.evaluate.results import ResultRow, Results, SourceFamily, SummaryRow
 from wildpdiff.evaluate.statistics import SAME, Difference, paired_difference
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED, grouped_rows, task_means
+from wildpdiff.report.wording import Scores
+from wildpdiff.tasks.metric import ACCURACY, Metric
 
 Key = tuple[str, str]
 """Source and condition: a row of the table within a suite and split."""
@@ -42,8 +44,10 @@ class SplitFindings:
         rows: its scores.
         accuracy: accuracy per task (mean over samples and seeds) by source and condition.
         families: of every row of the table.
-        tasks: names, by rising accuracy of the pretrained model.
-        differences: generated − source over the tasks of both, for every other row; empty without a generator.
+        tasks: names, the hardest for the pretrained model first.
+        differences: lead of generated over source on the tasks of both, for every other row, positive where generated
+            is better; empty without a generator.
+        metric: of the scores.
     """
 
     suite: str
@@ -54,6 +58,12 @@ class SplitFindings:
     families: Mapping[Key, SourceFamily]
     tasks: tuple[str, ...]
     differences: Mapping[Key, Difference]
+    metric: Metric = ACCURACY
+
+    @property
+    def scores(self) -> Scores:
+        """Format of scores."""
+        return Scores(self.metric)
 
     def of(self, source: str, condition: str = "own") -> SummaryRow | None:
         """Row of a source; references and sources without a description count under any condition."""
@@ -72,7 +82,7 @@ class SplitFindings:
         """The best rival; against a generator, among those scored on all of its tasks where there are any."""
         rivals = [row for row in self.summary if self.is_rival(row)]
         if self.generated is None:
-            return max(rivals, key=lambda row: row.accuracy, default=None)
+            return max(rivals, key=lambda row: self.metric.sign * row.accuracy, default=None)
         tasks = set(self.per_task(self.generated))
         whole = [row for row in rivals if tasks <= set(self.per_task(row))]
         paired = [row for row in whole or rivals if self.difference(row) is not None]
@@ -129,11 +139,13 @@ class SplitFindings:
 
 
 def compare(part: SplitFindings, a: SummaryRow | None, b: SummaryRow | None) -> Difference | None:
-    """Paired difference of two rows over the tasks of both."""
-    return None if a is None or b is None else _difference(part.per_task(a), part.per_task(b))
+    """Paired lead of one row over another on the tasks of both."""
+    return None if a is None or b is None else _difference(part.per_task(a), part.per_task(b), part.metric)
 
 
-def _difference(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
+def _difference(first: Mapping[str, float], second: Mapping[str, float], metric: Metric) -> Difference | None:
+    if not metric.higher_is_better:
+        first, second = second, first
     shared = [task for task in first if task in second]
     if not shared:
         return None
@@ -145,19 +157,22 @@ def findings(results: Results) -> list[SplitFindings]:
     known = {info.name: info.family for info in results.sources}
     rows = grouped_rows(results.rows)
     splits = dict.fromkeys((row.suite, row.split) for row in results.summary)
-    return [_split_findings([row for row in results.summary if (row.suite, row.split) == key], rows[key], known)
-            for key in splits]  # fmt: skip
+    summaries = {key: [row for row in results.summary if (row.suite, row.split) == key] for key in splits}
+    return [_split_findings(own, rows[key], known, results.metric) for key, own in summaries.items()]
 
 
 def _split_findings(
-    summary: Sequence[SummaryRow], groups: Mapping[Key, Sequence[ResultRow]], known: Mapping[str, SourceFamily]
+    summary: Sequence[SummaryRow],
+    groups: Mapping[Key, Sequence[ResultRow]],
+    known: Mapping[str, SourceFamily],
+    metric: Metric,
 ) -> SplitFindings:
     keys: list[Key] = [(row.source, row.condition) for row in summary]
     accuracy = {key: task_means(groups[key]) for key in keys}
     order = next((table for (source, _), table in accuracy.items() if source == PRETRAINED), {})
     names = {row.task for rows in groups.values() for row in rows}
     own = accuracy.get((GENERATED, "own"), {})
-    found = {key: _difference(own, table) for key, table in accuracy.items() if key != (GENERATED, "own")}
+    found = {key: _difference(own, table, metric) for key, table in accuracy.items() if key != (GENERATED, "own")}
     return SplitFindings(
         suite=summary[0].suite,
         split=summary[0].split,
@@ -165,8 +180,9 @@ def _split_findings(
         rows=tuple(row for rows in groups.values() for row in rows),
         accuracy=accuracy,
         families={(row.source, row.condition): _family(row, known) for row in summary},
-        tasks=tuple(sorted(names, key=lambda task: (order.get(task, 0.0), task))),
+        tasks=tuple(sorted(names, key=lambda task: (metric.sign * order.get(task, 0.0), task))),
         differences={key: value for key, value in found.items() if value is not None},
+        metric=metric,
     )
 
 

@@ -33,7 +33,7 @@ from wildpdiff.report.tables import cross_validation_blocks, losses_blocks, sour
 from wildpdiff.report.wording import count, percentage, seconds_text
 
 _TABLE_NOTE = (
-    "Mean accuracy over tasks, of all samples and never of the best one; 95 % bootstrap intervals over tasks. "
+    "Means over tasks, of all samples and never of the best one; 95 % bootstrap intervals over tasks. "
     "Recovered gain: share of fine-tuning's gain over the pretrained model. Generated − source: paired difference on "
     "the same tasks. Bold: best without labels, and every source ahead of the generator. Training: beyond the zoo."
 )

@@ -10,7 +10,7 @@ from wildpdiff.evaluate.results import SummaryRow
 from wildpdiff.evaluate.statistics import Difference
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED
 from wildpdiff.report.findings import SplitFindings, compare
-from wildpdiff.report.wording import count, interval_text, listed, percentage, points, signed_points
+from wildpdiff.report.wording import capital, count, interval_text, listed, percentage
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,28 @@ def headline(part: SplitFindings) -> Headline:
         return Headline(f"{before}only references and sources that use labels were evaluated.", "", "")
     if generated is None or baseline is None or lead is None:
         missing = "the generator" if generated is None else "a baseline"
-        after = f" reaches {percentage(winner.accuracy)} accuracy; {missing} was not evaluated."
+        after = f" reaches {part.scores.text(winner.accuracy)} {part.metric.name}; {missing} was not evaluated."
         return Headline(before, winner.label, after)
+    better = "above" if part.metric.higher_is_better else "better than"
     if winner is generated:
         gain = "" if generated.recovered_gain is None else (
             f" and recover {percentage(generated.recovered_gain, 0)}"
             f"{interval_text(generated.recovered_gain_interval, 0)} of fine-tuning's gain"
         )  # fmt: skip
-        after = f" reach {percentage(generated.accuracy)} accuracy{gain}, {_margin(lead)} above the best baseline, "
-        return Headline(before, source_name(generated), f"{after}{source_name(baseline)}.")
-    after = f" reaches {percentage(baseline.accuracy)} accuracy, {_margin(lead)} above generated adapters "
-    return Headline(before, source_name(baseline), f"{after}({percentage(generated.accuracy)}).")
+        reached = f"{part.scores.text(generated.accuracy)} {part.metric.name}{gain}"
+        after = f" reach {reached}, {_margin(part, lead)} {better} the best baseline, {source_name(baseline)}."
+        return Headline(before, source_name(generated), after)
+    reached = f"{part.scores.text(baseline.accuracy)} {part.metric.name}"
+    after = f" reaches {reached}, {_margin(part, lead)} {better} generated adapters "
+    return Headline(before, source_name(baseline), f"{after}({part.scores.text(generated.accuracy)}).")
 
 
-def _margin(lead: Difference) -> str:
+def _margin(part: SplitFindings, lead: Difference) -> str:
     """Size and interval of the lead, from the winner's side."""
     interval = lead.interval
     if interval is not None and lead.value < 0:
         interval = (-interval[1], -interval[0])
-    return f"{points(lead.value)}{interval_text(interval)}{'' if lead.decided else ' (undecided)'}"
+    return f"{part.scores.size(lead.value)}{part.scores.interval(interval)}{'' if lead.decided else ' (undecided)'}"
 
 
 def ahead_sentence(part: SplitFindings) -> str | None:
@@ -77,17 +80,16 @@ def ahead_sentence(part: SplitFindings) -> str | None:
 
 def control_sentences(part: SplitFindings) -> list[str]:
     """Accuracy with shuffled and with random descriptions, and the difference to the task's own."""
-    sentences = []
+    sentences, own = [], "own − control" if part.metric.higher_is_better else "the lead of its own"
     words = {"shuffled": "descriptions of other tasks", "random": "descriptions mixed from many tasks"}
     for condition, control in words.items():
         row = part.of(GENERATED, condition)
         difference = compare(part, part.generated, row)
         if row is not None and difference is not None:
-            lead = f"{signed_points(difference.value)} points{interval_text(difference.interval)}"
-            accuracy = percentage(row.accuracy)
-            sentences.append(
-                f"Control: with {control}, the same generator reaches {accuracy}; own − control is {lead}."
-            )
+            unit = part.metric.difference_unit
+            lead = f"{part.scores.signed(difference.value)} {unit}{part.scores.interval(difference.interval)}"
+            accuracy = part.scores.text(row.accuracy)
+            sentences.append(f"Control: with {control}, the same generator reaches {accuracy}; {own} is {lead}.")
     return sentences
 
 
@@ -99,5 +101,5 @@ def seeds_sentence(part: SplitFindings) -> str | None:
             by_seed.setdefault(row.generator_seed, []).append(row.accuracy)
     if len(by_seed) < 2:
         return None
-    means = [percentage(float(np.mean(values))) for _, values in sorted(by_seed.items())]
-    return f"Accuracy by seed of the generator's training: {listed(means)}."
+    means = [part.scores.text(float(np.mean(values))) for _, values in sorted(by_seed.items())]
+    return f"{capital(part.metric.name)} by seed of the generator's training: {listed(means)}."

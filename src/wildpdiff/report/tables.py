@@ -12,6 +12,7 @@ from wildpdiff.report.findings import SplitFindings, compare, grouped
 from wildpdiff.report.palette import SourceStyle
 from wildpdiff.report.sentences import split_name
 from wildpdiff.report.wording import (
+    Scores,
     capital,
     count,
     number,
@@ -19,8 +20,8 @@ from wildpdiff.report.wording import (
     percent_range,
     seconds_text,
     signed,
-    signed_points,
 )
+from wildpdiff.tasks.metric import ACCURACY
 
 WORST_TASKS = 5
 BY_DEFINITION = {PRETRAINED: "0", FINETUNED: "100"}
@@ -40,7 +41,8 @@ def sources_blocks(
         for row in sources:
             small = [notes.get(row.source, ""), count(row.tasks, "task") if uneven else ""]
             rows.append(_source_row(row, part, styles[row.source], "; ".join(text for text in small if text)))
-    columns = ("Source", "Accuracy, %", "Recovered gain, %", "Generated − source, points", "Training", "Per adapter")
+    lead = f"Generated − source, {part.metric.difference_unit}" if part.metric.higher_is_better else "Lead of generated"
+    columns = ("Source", capital(part.metric.heading), "Recovered gain, %", lead, "Training", "Per adapter")
     blocks: list[Block] = [
         DataTable(capital(f"{heading}{split_name(part.split, len(part.tasks))}"), columns, tuple(rows))
     ]
@@ -55,12 +57,12 @@ def _source_row(row: SummaryRow, part: SplitFindings, style: SourceStyle, small:
     difference = part.difference(row)
     lead = Cell("–")
     if difference is not None:
-        lead = Cell(signed_points(difference.value), _signed_range(difference.interval, signed_points))
+        lead = Cell(part.scores.signed(difference.value), _signed_range(difference.interval, part.scores.signed))
     tone = {"ahead"} if part.is_ahead(row) or row is part.winner else set()
     tone |= {"own"} if row is part.generated else set()
     tone |= {"muted"} if reference else set()
     cells = (
-        Cell(percent(row.accuracy), percent_range(row.accuracy_interval)),
+        Cell(part.scores.number(row.accuracy), part.scores.range(row.accuracy_interval)),
         Cell(gain, "by definition" if reference else percent_range(row.recovered_gain_interval, 0)),
         lead,
         *(
@@ -85,34 +87,39 @@ def losses_blocks(part: SplitFindings) -> list[Block]:
     before, own, other, top = (
         part.per_task(row) if row is not None else {} for row in (pretrained, part.generated, rival, part.of(FINETUNED))
     )
-    change = {task: own[task] - before[task] for task in part.tasks if task in before and task in own}
+    change = {
+        task: part.metric.sign * (own[task] - before[task]) for task in part.tasks if task in before and task in own
+    }
     rows = []
     for task in sorted(change, key=change.__getitem__)[: min(lead.losses or WORST_TASKS, WORST_TASKS)]:
         values = [before, own, *([other] if rival else []), top]
-        cells = [Cell(percent(table[task]) if task in table else "–") for table in values]
-        rows.append(TableRow(task, (*cells[:2], Cell(signed_points(change[task])), *cells[2:])))
+        cells = [Cell(part.scores.number(table[task]) if task in table else "–") for table in values]
+        rows.append(TableRow(task, (*cells[:2], Cell(part.scores.signed(change[task])), *cells[2:])))
     rivals = (capital(rival.label),) if rival else ()
+    worse = "below" if part.metric.higher_is_better else "worse than"
     text = (
-        f"Generated adapters are below the pretrained model on {lead.losses} of {split_name(part.split, lead.tasks)}."
+        f"Generated adapters are {worse} the pretrained model on {lead.losses} of {split_name(part.split, lead.tasks)}."
     )
-    note = "Lowest changes first. Accuracy in %; change is generated − pretrained, in points."
+    difference = "generated − pretrained, in points" if part.metric == ACCURACY else "that for the better"
+    note = f"Lowest changes first. {capital(part.metric.name)} in {part.metric.unit}; change is {difference}."
     columns = ("Task", "Pretrained", "Generated", "Change", *rivals, "Fine-tuned")
     return [Text(text), DataTable("", columns, tuple(rows), note)]
 
 
 def cross_validation_table(found: CrossValidation, title: str = "") -> DataTable:
     """A generator's delivered estimate next to its alternatives, on held-out seen tasks."""
-    rows = []
+    rows, metric, digits = [], found.metric, Scores(found.metric).digits
     for row in found.rows:
         delivered = row.weight is None
         lead = (
             Cell("–")
             if delivered
-            else Cell(signed(number(row.lead, 1)), f"{number(row.low, 1)} to {number(row.high, 1)}")
+            else Cell(signed(number(row.lead, digits)), f"{number(row.low, digits)} to {number(row.high, digits)}")
         )
-        cells = (Cell(number(row.accuracy, 1)), lead, Cell(number(100 * row.weight, 0) if row.weight else "–"))
+        cells = (Cell(number(row.accuracy, digits)), lead, Cell(number(100 * row.weight, 0) if row.weight else "–"))
         rows.append(TableRow(capital(row.method), cells, frozenset({"own"} if delivered else ())))
-    columns = ("Adapters", "Accuracy, %", "Generated − it, points", "Weight in it, %")
+    lead_of = f"Generated − it, {metric.difference_unit}" if metric.higher_is_better else "Lead of generated"
+    columns = ("Adapters", capital(metric.heading), lead_of, "Weight in it, %")
     note = (
         f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
         "that no other task learns from; 95 % intervals over tasks. First generator only."

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wildpdiff.tasks.metric import Metric
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -26,6 +29,42 @@ def percentage(value: float, digits: int = 1) -> str:
 def points(value: float) -> str:
     """The size of a difference of accuracies, in points."""
     return f"{percent(abs(value))} points"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Format of the scores of a metric, and of their differences."""
+
+    metric: Metric
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point."""
+        return 1 if self.metric.scale >= 100 else 3
+
+    def number(self, value: float) -> str:
+        """A score in the metric's unit, without it."""
+        return number(self.metric.scale * value, self.digits)
+
+    def text(self, value: float) -> str:
+        """A score with its unit."""
+        return f"{self.number(value)}\N{NO-BREAK SPACE}{self.metric.unit}".strip()
+
+    def size(self, value: float) -> str:
+        """The size of a difference with its unit."""
+        return f"{self.number(abs(value))} {self.metric.difference_unit}".strip()
+
+    def signed(self, value: float) -> str:
+        """A difference with its sign, without the unit."""
+        return signed(self.number(value))
+
+    def interval(self, ends: tuple[float, float] | None) -> str:
+        """An interval with a leading space, or nothing."""
+        return f" [{self.number(ends[0])}, {self.number(ends[1])}]" if ends else ""
+
+    def range(self, ends: tuple[float, float] | None) -> str:
+        """An interval for a table."""
+        return "no interval" if ends is None else f"{self.number(ends[0])} to {self.number(ends[1])}"
 
 
 def signed(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,18 @@ def batch_size(batch: Batch) -> int:
     return next(size for size in sizes.values() if size is not None)
 
 
+def count(examples: Any) -> int:
+    """The number of examples: of a sequence, an array, or named arrays."""
+    return len(next(iter(examples.values()), ())) if isinstance(examples, Mapping) else len(examples)
+
+
+def part(examples: Any, rows: slice) -> Any:
+    """Consecutive examples of a sequence, an array, or named arrays."""
+    if isinstance(examples, Mapping):
+        return {name: values[rows] for name, values in examples.items()}
+    return examples[rows]
+
+
 def take(batch: Batch, rows: Tensor | slice) -> dict[str, Tensor]:
     """Some examples of a batch, by row index or slice."""
     return {name: value[rows] for name, value in batch.items()}
@@ -45,6 +58,11 @@ def concatenate(batches: Sequence[Batch]) -> dict[str, Tensor]:
         if found != wanted:
             raise DataError(f"Batches differ in names or shapes: {found} after {wanted}. Pad examples to one shape.")
     return {name: torch.cat([batch[name] for batch in batches]) for name in first}
+
+
+def merge(batch: Batch) -> dict[str, Tensor]:
+    """Batches stacked as by :func:`stack`, on one axis of all examples."""
+    return {name: value.flatten(0, 1) for name, value in batch.items()}
 
 
 def stack(batches: Sequence[Batch]) -> dict[str, Tensor]:

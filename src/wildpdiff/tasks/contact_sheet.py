@@ -8,7 +8,7 @@ import numpy as np
 
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.tasks.task import ImageSuite, ImageTask
 
 
 def tile(rows: Sequence[Images], gap: int) -> Images:
@@ -22,7 +22,9 @@ def tile(rows: Sequence[Images], gap: int) -> Images:
     return sheet
 
 
-def contact_sheet(suite: Suite, tasks: Sequence[Task] | None = None, columns: int = 12, gap: int = 1) -> Images:
+def contact_sheet(
+    suite: ImageSuite, tasks: Sequence[ImageTask] | None = None, columns: int = 12, gap: int = 1
+) -> Images:
     """Test images of some tasks, one row a task, as one picture ``uint8 [height, width, 3]``.
 
     Args:

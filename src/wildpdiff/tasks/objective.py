@@ -7,7 +7,7 @@ return one value an example, so that means and intervals are formed by the calle
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,33 +16,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
-from wildpdiff.errors import DataError
+from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.records import decode
 from wildpdiff.tasks.batch import Batch
+from wildpdiff.tasks.metric import ACCURACY, Metric
 
 TARGETS = "targets"
 """The name of the targets in a batch."""
 IGNORED = -100
 """Target of a token that takes no part in the loss."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """The metric of a table.
-
-    Attributes:
-        name: for example ``accuracy``.
-        unit: of what is shown, for example ``%``.
-        scale: factor from a score to the unit, 100 for percent.
-        higher_is_better: its direction.
-        low, high: bounds of a score; infinite where there are none.
-    """
-
-    name: str
-    unit: str = ""
-    scale: float = 1.0
-    higher_is_better: bool = True
-    low: float = -math.inf
-    high: float = math.inf
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+"""Divisors of logits at which likelihoods are compared."""
+VARIANCES = tuple(4.0**power for power in range(-8, 9))
+"""Of the errors of real targets, at which likelihoods are compared."""
 
 
 @runtime_checkable
@@ -61,7 +47,7 @@ class Objective(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; none where outputs are no classes."""
 
-    def targets(self, values: Sequence[Any]) -> Tensor:
+    def targets(self, values: Collection[Any]) -> Tensor:
         """Targets of some examples as one tensor ``[n, …]``; raises :class:`DataError` on a bad value."""
 
     def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
@@ -69,6 +55,12 @@ class Objective(Protocol):
 
     def score(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """Metric of each example; the mean over examples is the task's."""
+
+    def likelihood_losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, "k n"]:
+        """Negative log-likelihood of each example, up to a constant, at several temperatures.
+
+        Models are compared at the temperature that is best for each, so that none is preferred for lower confidence.
+        """
 
 
 @dataclass(frozen=True)
@@ -89,15 +81,16 @@ class Classification:
     @property
     def metric(self) -> Metric:
         """Accuracy in percent."""
-        return Metric("accuracy", "%", 100.0, low=0.0, high=1.0)
+        return ACCURACY
 
-    def targets(self, values: Sequence[Any]) -> Tensor:
+    def targets(self, values: Collection[Any]) -> Tensor:
         """Class indices ``int64 [n]`` of indices or class names."""
         known = {name: index for index, name in enumerate(self.labels)}
         found = [known.get(value, -1) if isinstance(value, str) else int(value) for value in values]
         for value, index in zip(values, found, strict=True):
             if not 0 <= index < len(self.labels):
-                raise DataError(f"There is no class {value!r}; classes are {', '.join(self.labels)}.")
+                shown = repr(value) if isinstance(value, str) else f"of index {index}"
+                raise DataError(f"There is no class {shown}; the {len(self.labels)} are {', '.join(self.labels)}.")
         return torch.tensor(found, dtype=torch.int64)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
@@ -107,6 +100,10 @@ class Classification:
     def score(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """1 where the class of the largest logit is the target, else 0."""
         return (outputs.argmax(-1) == batch[TARGETS]).to(torch.float32)
+
+    def likelihood_losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, "k n"]:
+        """Cross-entropy with the logits divided by each of :data:`TEMPERATURES`."""
+        return torch.stack([self.loss(outputs / value, batch) for value in TEMPERATURES])
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Regression:
         """No classes."""
         return ()
 
-    def targets(self, values: Sequence[Any]) -> Tensor:
+    def targets(self, values: Collection[Any]) -> Tensor:
         """Targets ``float32 [n, size]``."""
         try:
             found = torch.as_tensor([torch.as_tensor(value).reshape(-1).tolist() for value in values])
@@ -144,11 +141,17 @@ class Regression:
 
     def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """Mean squared error over the vector."""
-        return mse_loss(outputs, batch[TARGETS], reduction="none").mean(-1)
+        targets = batch[TARGETS]
+        return mse_loss(outputs.reshape(targets.shape), targets, reduction="none").mean(-1)
 
     def score(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """Root of the mean squared error over the vector."""
         return self.loss(outputs, batch).sqrt()
+
+    def likelihood_losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, "k n"]:
+        """Of normal errors with each of :data:`VARIANCES`."""
+        loss = self.loss(outputs, batch)
+        return torch.stack([0.5 * self.size * (loss / value + math.log(value)) for value in VARIANCES])
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class NextToken:
         """No classes."""
         return ()
 
-    def targets(self, values: Sequence[Any]) -> Tensor:
+    def targets(self, values: Collection[Any]) -> Tensor:
         """Token indices ``int64 [n, t]``; shorter sequences are filled up with -100."""
         rows = [torch.as_tensor(value, dtype=torch.int64).reshape(-1) for value in values]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
@@ -181,3 +184,65 @@ class NextToken:
     def score(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """The loss."""
         return self.loss(outputs, batch)
+
+    def likelihood_losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, "k n"]:
+        """Loss with the logits divided by each of :data:`TEMPERATURES`."""
+        return torch.stack([self.loss(outputs / value, batch) for value in TEMPERATURES])
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The objective of a model of which the name alone is known; nothing can be trained or scored with it.
+
+    Attributes:
+        labels: class names, where they are known.
+    """
+
+    labels: tuple[str, ...] = ()
+    kind: Literal["unknown"] = "unknown"
+
+    @property
+    def metric(self) -> Metric:
+        """None that is known."""
+        return Metric("unknown")
+
+    def targets(self, values: Collection[Any]) -> Tensor:
+        """Refused, as are all numbers of this objective."""
+        raise DataError("The objective of this model is not known. Give a backbone with its objective.")
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
+        """Refused."""
+        return self.targets(())
+
+    def score(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
+        """Refused."""
+        return self.targets(())
+
+    def likelihood_losses(self, outputs: Tensor, batch: Batch) -> Float[Tensor, "k n"]:
+        """Refused."""
+        return self.targets(())
+
+
+def of_many(
+    values: Callable[[Tensor, Batch], Tensor], outputs: Float[Tensor, "a n ..."], batch: Batch
+) -> Float[Tensor, "a ... n"]:
+    """Losses or scores of several models' outputs on the same examples."""
+    return torch.stack([values(own, batch) for own in outputs])
+
+
+OBJECTIVES: dict[str, type[Classification | Regression | NextToken | Unknown]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "tokens": NextToken,
+    "unknown": Unknown,
+}
+"""Objectives by the kind that is written into artifacts."""
+
+
+def objective_of(values: Mapping[str, Any], path: object) -> Objective:
+    """The objective of plain JSON values; raises :class:`ArtifactError`, which names ``path``."""
+    kind = OBJECTIVES.get(str(values.get("kind")))
+    if kind is None:
+        raise ArtifactError(f"{path} has the objective {values.get('kind')!r}; known are {', '.join(OBJECTIVES)}.")
+    found: Objective = decode(kind, values, f"{path}: objective")
+    return found

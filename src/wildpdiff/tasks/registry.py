@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from wildpdiff.errors import DataError
 from wildpdiff.registry import registered
-from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.tasks.task import ImageSuite, Task
 
 
 @runtime_checkable
@@ -27,14 +27,14 @@ class SuiteProvider(Protocol):
     def backbone(self) -> str | None:
         """The bundled backbone that was pretrained on it; None where there is none."""
 
-    def open(self, **options: Any) -> Suite:
+    def open(self, **options: Any) -> ImageSuite:
         """The suite with these options; ``seed`` and ``image_size`` may be among them.
 
         Raises:
             DataError: an unknown option or a value out of range.
         """
 
-    def export(self, suite: Suite, tasks: Sequence[Task], folder: Path) -> None:
+    def export(self, suite: ImageSuite, tasks: Sequence[Task], folder: Path) -> None:
         """Write tasks as ordinary files with a table ``images.csv``."""
 
 
@@ -68,7 +68,7 @@ def load_suite(
     image_size: int | None = None,
     classes: Sequence[str] | None = None,
     **options: Any,
-) -> Suite:
+) -> ImageSuite:
     """A suite from its name or path.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,25 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 GROUPS: tuple[Group, ...] = ("pretraining", "seen", "unseen")
 
 
+@runtime_checkable
+class Examples(Protocol):
+    """Examples of one task with their targets."""
+
+    @property
+    def inputs(self) -> Any:
+        """As the backbone's collation takes them: an array, a list, or named arrays."""
+
+    @property
+    def targets(self) -> Any:
+        """As the objective takes them; None where they follow from the inputs."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images ``uint8 [n, h, w, 3]`` with their class indices ``int64 [n]``."""
+    """Images ``uint8 [n, h, w, 3]`` with their class indices ``int64 [n]``; they are :class:`Examples`."""
 
     images: Images
     labels: Labels
@@ -27,10 +43,20 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def inputs(self) -> Images:
+        """The images."""
+        return self.images
+
+    @property
+    def targets(self) -> Labels:
+        """The labels."""
+        return self.labels
+
 
 @runtime_checkable
 class Task(Protocol):
-    """One task of image classification: labelled data in three splits and a description without labels."""
+    """One task: examples with targets in three splits, and a description without them."""
 
     @property
     def name(self) -> str:
@@ -40,25 +66,24 @@ class Task(Protocol):
     def description(self) -> Description:
         """The task without labels."""
 
+    def data(self, split: SplitName) -> Examples:
+        """The examples of one split. The same call gives the same examples."""
+
+
+class ImageTask(Task, Protocol):
+    """A task of image classification."""
+
     def data(self, split: SplitName) -> LabelledImages:
-        """The labelled images of one split. The same call gives the same images."""
+        """The labelled images of one split."""
 
 
 @runtime_checkable
 class Suite(Protocol):
-    """Tasks of one label set: those that pretrain the backbone, those seen by the generator, and the unseen."""
+    """Tasks of one objective: those that pretrain the backbone, those seen by the generator, and the unseen."""
 
     @property
     def name(self) -> str:
         """A short name, for example ``savanna``."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names; a label is an index into them."""
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images in pixels."""
 
     @property
     def metadata_schema(self) -> MetadataSchema:
@@ -69,4 +94,20 @@ class Suite(Protocol):
         """A hash of everything that decides the data: configuration, seed and code version."""
 
     def tasks(self, group: Group) -> tuple[Task, ...]:
+        """The tasks of one group, in a fixed order. Groups are disjoint."""
+
+
+@runtime_checkable
+class ImageSuite(Suite, Protocol):
+    """Tasks of image classification with one list of classes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a label is an index into them."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
+
+    def tasks(self, group: Group) -> tuple[ImageTask, ...]:
         """The tasks of one group, in a fixed order. Groups are disjoint."""

@@ -16,7 +16,9 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
+from wildpdiff.tasks.batch import Batch, take
 from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.trust.evidence import Spaces, stacked_tensors
 from wildpdiff.trust.folds import Fold
 from wildpdiff.trust.gain import (
@@ -117,27 +119,28 @@ class _Measurement:
         count = seen.config.samples if self.source.stochastic else 1
         seed = sub_seed(self.seed, "trust", name)
         adapters = self.source.sample(description, count, seed)
-        images, labels = seen.features(name).labelled(seen.leak_free[seen.training_set.tasks.index(name)])
-        before = (backbone.predict(images).argmax(1) == labels).double()
-        after = _accuracy(backbone, adapters, images, labels)
+        batch = seen.features(name).labelled(seen.leak_free[seen.training_set.tasks.index(name)])
+        before = backbone.objective.score(backbone.predict(batch), batch).double() / seen.gain_unit
+        after = _scores(backbone, adapters, batch) / seen.gain_unit
         without = after
         if shuffled is not None:
-            without = _accuracy(backbone, self.source.sample(shuffled, count, seed), images, labels)
+            without = _scores(backbone, self.source.sample(shuffled, count, seed), batch) / seen.gain_unit
         novelty = spaces.descriptions.novelty(description, backbone.image_features)
 
-        def evidence(unlabelled: Tensor | None) -> dict[str, float]:
+        def evidence(unlabelled: Batch | None) -> dict[str, float]:
             return spaces.evidence(backbone, novelty, adapters, unlabelled)
 
         shared = {"description": evidence(None)}
         # Backgrounds are unlabelled images: they are evidence even where they were hidden from the generator.
-        backgrounds = seen.training_set.descriptions[name].backgrounds
+        backgrounds = seen.training_set.descriptions[name].backgrounds if backbone.classes else None
         if backgrounds is not None and len(backgrounds):
             shared["backgrounds"] = evidence(backbone.stem(backgrounds))
-        order = torch.from_numpy(numpy_generator(self.seed, "trust", "halves", name).permutation(len(labels)))
+        order = torch.from_numpy(numpy_generator(self.seed, "trust", "halves", name).permutation(len(before)))
         halves = order.tensor_split(2)
         rows: list[Measured] = []
         for visible, measured in (halves, halves[::-1]):
-            found = {**shared, "examples": evidence(images[visible])}
+            # Differences of predictions are those of classes.
+            found = {**shared, "examples": evidence(take(batch, visible))} if backbone.classes else shared
             gain, over_shuffled = (float((after - other)[measured].mean()) for other in (before, without))
             noise = float((after - before)[measured].var(correction=0)) / len(measured)
             held_out = HeldOutGain(
@@ -147,9 +150,10 @@ class _Measurement:
         return rows
 
 
-def _accuracy(backbone: Backbone, adapters: Sequence[Adapter], images: Tensor, labels: Tensor) -> Float[Tensor, " n"]:
-    """Share of the adapters with a correct prediction, by image."""
-    return (backbone.predict_many(images, stacked_tensors(adapters)).argmax(2) == labels).double().mean(0)
+def _scores(backbone: Backbone, adapters: Sequence[Adapter], batch: Batch) -> Float[Tensor, " n"]:
+    """Mean score of the adapters, by example."""
+    outputs = backbone.predict_many(batch, stacked_tensors(adapters))
+    return of_many(backbone.objective.score, outputs, batch).double().mean(0)
 
 
 def fit_trust(seen: SeenTasks, rows: Sequence[Measured], generator: str = "") -> TrustModel:

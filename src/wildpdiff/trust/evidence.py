@@ -13,6 +13,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
 EM_STEPS = 30
@@ -77,24 +78,24 @@ class Spaces:
     prior: Float[Tensor, " c"]
 
     def evidence(
-        self, backbone: Backbone, novelty: Novelty, adapters: Sequence[Adapter], images: Tensor | None
+        self, backbone: Backbone, novelty: Novelty, adapters: Sequence[Adapter], images: Batch | None
     ) -> dict[str, float]:
         """Evidence on one task's adapters: description, parameters and, where there are images, predictions.
 
         Args:
-            images: unlabelled images behind the stem, or None.
+            images: a batch of unlabelled images, or None.
         """
         found = {**novelty.evidence, **self.adapters.evidence(adapters)}
         return found if images is None else found | prediction_evidence(backbone, images, adapters, self.prior)
 
 
 def prediction_evidence(
-    backbone: Backbone, images: Tensor, adapters: Sequence[Adapter], prior: Float[Tensor, " c"]
+    backbone: Backbone, images: Batch, adapters: Sequence[Adapter], prior: Float[Tensor, " c"]
 ) -> dict[str, float]:
     """Differences between the predictions with the adapters, averaged over these, and the pretrained model's.
 
     Args:
-        images: unlabelled images behind the stem, ``[n, …]``.
+        images: a batch of unlabelled images.
         adapters: samples for one task.
         prior: the pretrained model's mean probabilities over the seen tasks, in place of its training prior.
     """

@@ -47,7 +47,9 @@ class HeldOutSummary:
 
 @dataclass(frozen=True)
 class TrustReport:
-    """Trust in the generated adapters of one task. Gains are in points of accuracy against the pretrained model.
+    """Trust in the generated adapters of one task. Gains against the pretrained model are in points.
+
+    A point is one of accuracy, or for a metric without bounds a hundredth of the pretrained model's mean score.
 
     Attributes:
         trust: calibrated probability that the generated adapter beats the pretrained model on the task, 0 to 1; 0

@@ -13,7 +13,7 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.errors import DataError
 from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.space import DescriptionSpace
-from wildpdiff.zoo.features import ImageRows, TaskFeatures, features_of
+from wildpdiff.zoo.features import ExampleRows, TaskFeatures, features_of
 from wildpdiff.zoo.training_set import TrainingSet
 
 
@@ -49,11 +49,14 @@ class CalibrationConfig:
 class SeenTasks:
     """The seen tasks in the zoo's order: descriptions, flat adapters, and the pretrained model's mean probabilities.
 
-    Gains are measured on a task's ``leak_free`` images: those that no other task learns from.
+    Gains are measured on a task's ``leak_free`` examples: those that no other task learns from. They are differences of
+    scores, of a metric without bounds in units of the pretrained model's mean score on the seen tasks.
 
     Attributes:
-        features: labelled images of the tasks.
+        features: examples of the tasks.
         parts: of the descriptions that the generator reads.
+        priors: zero where outputs are no classes.
+        gain_unit: divisor of differences of scores, negative where lower scores are better.
     """
 
     training_set: TrainingSet
@@ -64,7 +67,8 @@ class SeenTasks:
     initial: Float[Tensor, " d"]
     vectors: Float[Tensor, "t d"]
     priors: Float[Tensor, "t c"]
-    leak_free: tuple[Int[Tensor, " r"], ...]
+    gain_unit: float
+    leak_free: tuple[Int[Tensor, " _"], ...]
 
     @classmethod
     def of(cls, training_set: TrainingSet, parts: tuple[str, ...], config: CalibrationConfig) -> SeenTasks:
@@ -74,7 +78,14 @@ class SeenTasks:
             raise DataError(
                 "Trust is calibrated on the labelled images of the seen tasks. Give a training set with them."
             )
-        layout, images = Layout.of(zoo.initial.tensors), features_of(features, zoo.tasks)
+        layout, images, metric = (
+            Layout.of(zoo.initial.tensors),
+            features_of(features, zoo.tasks),
+            backbone.objective.metric,
+        )
+        outputs = [backbone.predict(task.train) for task in images]
+        scores = [backbone.objective.score(own, task.train).mean() for own, task in zip(outputs, images, strict=True)]
+        unit = max(float(torch.stack(scores).abs().mean()), 1e-12) if metric.span is None else metric.span
         return cls(
             training_set,
             features,
@@ -83,8 +94,9 @@ class SeenTasks:
             layout,
             layout.flatten(zoo.initial.tensors),
             torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()]),
-            torch.stack([backbone.predict(task.train).softmax(1).mean(0) for task in images]),
-            tuple(rows.leak_free for rows in ImageRows.of(images)),
+            torch.stack([own.softmax(1).mean(0) if backbone.classes else torch.zeros(1) for own in outputs]),
+            metric.sign * unit,
+            tuple(rows.leak_free for rows in ExampleRows.of(images)),
         )
 
     def spaces(self, without: Sequence[str] = ()) -> Spaces:

@@ -47,7 +47,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start(folder: Path, plan: ZooPlan, tasks: Mapping[str, Task], rebuild: bool) -> ZooPlan:
+def _start(folder: Path, plan: ZooPlan, hash_of: Callable[[str], str], rebuild: bool) -> ZooPlan:
     """Write the plan, or check that the zoo in the folder follows the same one or one that it extends.
 
     Returns:
@@ -66,7 +66,7 @@ def _start(folder: Path, plan: ZooPlan, tasks: Mapping[str, Task], rebuild: bool
     if found.fingerprint == plan.fingerprint:
         return plan
     if _shards(folder) and not rebuild:
-        plan = _grown(folder, found, plan, tasks)
+        plan = _grown(folder, found, plan, hash_of)
         if plan != found:
             with _exclusive(folder):
                 write_file(path, json_bytes(plan.to_json()))
@@ -79,7 +79,7 @@ def _start(folder: Path, plan: ZooPlan, tasks: Mapping[str, Task], rebuild: bool
     return plan
 
 
-def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, tasks: Mapping[str, Task]) -> ZooPlan:
+def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, hash_of: Callable[[str], str]) -> ZooPlan:
     """The plan of the zoo in a folder with those tasks of another plan that it does not have.
 
     Raises:
@@ -87,7 +87,7 @@ def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, tasks: Mapping[str, Task
     """
     advice = "Choose another folder, or give --rebuild (rebuild=True) to fine-tune all tasks anew in this one."
     left, right = replace(found, earlier=()).to_json(), plan.to_json()
-    more = set(found.tasks) <= set(tasks)
+    more = set(found.tasks) <= set(plan.tasks)
     changed = [key for key in right if left.get(key) != right[key] and not (more and key in ("suite", "tasks"))]
     if changed:
         raise ArtifactError(f"{folder} holds a zoo of another plan (different: {', '.join(changed)}). {advice}")
@@ -95,7 +95,7 @@ def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, tasks: Mapping[str, Task
         hashes = shard_hashes(folder, number)
         kept = {} if hashes is None else hashes.get("data", dict.fromkeys(names))
         for name in kept:
-            if kept[name] != data_hash(tasks[name]):
+            if kept[name] != hash_of(name):
                 known = "has other images or labels than those" if kept[name] else "may have other images than those"
                 raise ArtifactError(f"Task {name!r} {known} that it was fine-tuned on in {folder}. {advice}")
     new = [name for name in plan.tasks if name not in found.tasks]
@@ -231,7 +231,7 @@ def build_zoo(
     if isinstance(config, ChosenRecipe):
         recipe, config = config.to_json(), config.config
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed, recipe)
-    plan = _start(folder, plan, by_name, rebuild)
+    plan = _start(folder, plan, lambda name: data_hash(backbone, by_name[name]), rebuild)
     with _exclusive(folder):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
         remove_leftovers(folder)

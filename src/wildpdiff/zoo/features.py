@@ -1,8 +1,7 @@
-"""Images of tasks behind the frozen stem, computed once and read by every training."""
+"""Examples of tasks, computed up to the first adapted module once and read by every training."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
@@ -15,71 +14,82 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
-from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.task import LabelledImages, Task
+from wildpdiff.tasks.batch import Batch, batch_size, take
+from wildpdiff.tasks.dataset import example_keys
+from wildpdiff.tasks.objective import TARGETS
+from wildpdiff.tasks.task import Examples, Task
 
 
 @dataclass(frozen=True)
 class TaskFeatures:
-    """A task's training and validation images behind the frozen stem, computed once.
+    """A task's training and validation examples with their targets, as batches of :meth:`Backbone.batch`.
 
     Attributes:
         name: of the task.
-        train, train_labels: of the training split.
-        validation, validation_labels: of the validation split.
-        keys: one a labelled image, training images first; equal for equal images. Without them a task is taken to
-            share no image with another.
+        keys: one an example, training examples first; equal for equal examples. Without them a task is taken to
+            share no example with another.
     """
 
     name: str
-    train: Tensor
-    train_labels: Int[Tensor, " n"]
-    validation: Tensor
-    validation_labels: Int[Tensor, " m"]
+    train: Batch
+    validation: Batch
     keys: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        labelled = len(self.train_labels) + len(self.validation_labels)
+        labelled = self.train_size + self.validation_size
         if len(self.keys) not in (0, labelled):
-            raise DataError(f"Task {self.name!r} has {len(self.keys)} keys for {labelled} labelled images. Give all.")
+            raise DataError(f"Task {self.name!r} has {len(self.keys)} keys for {labelled} examples. Give all.")
+
+    @classmethod
+    def of_few(cls, name: str, batch: Batch) -> TaskFeatures:
+        """A task of which these examples are all that is known; they are its validation examples too."""
+        return cls(name, batch, batch)
+
+    @property
+    def train_size(self) -> int:
+        """Number of training examples."""
+        return batch_size(self.train)
+
+    @property
+    def validation_size(self) -> int:
+        """Number of validation examples."""
+        return batch_size(self.validation)
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 of the task's images and labels."""
-        return _data_hash(self.keys, self.train_labels, self.validation_labels)
+        """SHA-256 of the task's examples and targets."""
+        return _data_hash(self.keys, self.train[TARGETS], self.validation[TARGETS])
 
     def without_validation(self, keys: Container[bytes]) -> TaskFeatures:
-        """The same without the validation images of these keys."""
-        first = len(self.train_labels)
+        """The same without the validation examples of these keys."""
+        first = self.train_size
         kept = [row for row, key in enumerate(self.keys[first:]) if key not in keys]
-        if not self.keys or len(kept) == len(self.validation_labels):
+        if not self.keys or len(kept) == self.validation_size:
             return self
         return replace(
             self,
-            validation=self.validation[kept],
-            validation_labels=self.validation_labels[kept],
+            validation=take(self.validation, torch.tensor(kept, dtype=torch.int64)),
             keys=(*self.keys[:first], *(self.keys[first + row] for row in kept)),
         )
 
-    def labelled(self, rows: Int[Tensor, " r"]) -> tuple[Tensor, Int[Tensor, " r"]]:
-        """Some labelled images with their labels, numbered with the training images first."""
-        count = len(self.train_labels)
-        inputs = self.train.new_empty(len(rows), *self.train.shape[1:])
-        labels = self.train_labels.new_empty(len(rows))
-        early = rows < count
-        inputs[early], labels[early] = self.train[rows[early]], self.train_labels[rows[early]]
-        late = rows[~early] - count
-        inputs[~early], labels[~early] = self.validation[late], self.validation_labels[late]
-        return inputs, labels
+    def labelled(self, rows: Int[Tensor, " r"]) -> dict[str, Tensor]:
+        """Some examples, numbered with the training examples first."""
+        early, late = rows < self.train_size, rows >= self.train_size
+        found = {}
+        for name, values in self.train.items():
+            found[name] = values.new_empty(len(rows), *values.shape[1:])
+            found[name][early] = values[rows[early]]
+            found[name][late] = self.validation[name][rows[late] - self.train_size]
+        return found
 
 
 @dataclass(frozen=True)
-class ImageRows:
-    """Row indices, as of :meth:`TaskFeatures.labelled`, of a task's training images and of its leak-free images.
+class ExampleRows:
+    """Row indices, as of :meth:`TaskFeatures.labelled`, of a task's training examples and of its leak-free examples.
 
     Attributes:
-        trained: the training images, and the validation images that no other task has.
-        leak_free: images for the evaluation of the task when it is held out: no other task learns from them, so a
+        trained: the training examples, and the validation examples that no other task has.
+        leak_free: examples for the evaluation of the task when it is held out: no other task learns from them, so a
             model trained without the task has never seen them.
     """
 
@@ -87,71 +97,78 @@ class ImageRows:
     leak_free: Int[Tensor, " m"]
 
     @classmethod
-    def of(cls, tasks: Sequence[TaskFeatures], earlier: Sequence[int] = ()) -> tuple[ImageRows, ...]:
-        """The rows of some tasks, which may share images.
+    def of(cls, tasks: Sequence[TaskFeatures], earlier: Sequence[int] = ()) -> tuple[ExampleRows, ...]:
+        """The rows of some tasks, which may share examples.
 
-        A task of fewer than two leak_free images gets its validation images instead, or all where those are too few.
+        A task of fewer than two leak-free examples gets its validation examples instead, or all where those are too
+        few.
 
         Args:
             earlier: numbers of first tasks that a model was trained on before the others were added: it may have
-                learned from all of their images, which are not leak-free for the others then.
+                learned from all of their examples, which are not leak-free for the others then.
         """
-        splits = [(set(task.keys[: len(task.train_labels)]), set(task.keys)) for task in tasks]
+        splits = [(set(task.keys[: task.train_size]), set(task.keys)) for task in tasks]
         learned = Counter(key for train, _ in splits for key in train)
         held = Counter(key for _, every in splits for key in every)
         found = []
         for number, (task, (train, _)) in enumerate(zip(tasks, splits, strict=True)):
             before = set().union(*(keys for _, keys in splits[: max((n for n in earlier if n <= number), default=0)]))
-            first, count = len(task.train_labels), len(task.train_labels) + len(task.validation_labels)
-            trained = [row for row in range(count) if row < first or not task.keys or held[task.keys[row]] == 1]
+            first, size = task.train_size, task.train_size + task.validation_size
+            trained = [row for row in range(size) if row < first or not task.keys or held[task.keys[row]] == 1]
             own = [row for row, key in enumerate(task.keys) if learned[key] == int(key in train) and key not in before]
-            choices = (own if task.keys else range(count), range(first, count))
-            leak_free = next((rows for rows in choices if len(rows) > 1), range(count))
+            choices = (own if task.keys else range(size), range(first, size))
+            leak_free = next((rows for rows in choices if len(rows) > 1), range(size))
             found.append(cls(torch.tensor(trained), torch.tensor(leak_free)))
         return tuple(found)
 
 
 def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeatures:
-    """Run a task's images through the frozen stem.
+    """The batches of a task.
 
     Args:
         backbone: the frozen model.
         task: its training and validation splits are read.
-        least: fewest training images. A batch may be larger: images then come in it several times.
+        least: fewest training examples. A batch may be larger: examples then come in it several times.
 
     Raises:
-        DataError: too few training images, only one class, no validation images, or a label that the
-            backbone does not know.
+        DataError: too few training examples, only one class, no validation examples, or a target that the objective
+            does not know.
     """
-    train, validation = task.data("train"), task.data("validation")
-    if len(train) and len(set(train.labels.tolist())) == 1:
+    data, held_out = task.data("train"), task.data("validation")
+    if len(data) < least:
         raise DataError(
-            f"Task {task.name!r} has training images of one class only ({backbone.classes[int(train.labels[0])]!r}). "
-            "Add images of a second class, or leave the task out."
+            f"Task {task.name!r} has {len(data)} training examples, fewer than the {least} that it takes to "
+            "fine-tune. Add some, or leave the task out."
         )
-    train_features, train_labels = _features(backbone, task, train, least)
-    if not len(validation):
-        raise DataError(f"Task {task.name!r} has no validation images. Add some, or leave the task out.")
-    held_out, held_out_labels = _features(backbone, task, validation, 1)
-    keys = (*image_keys(train.images), *image_keys(validation.images))
-    return TaskFeatures(task.name, train_features, train_labels, held_out, held_out_labels, keys)
+    if not len(held_out):
+        raise DataError(f"Task {task.name!r} has no validation examples. Add some, or leave the task out.")
+    train = _batch(backbone, task, data)
+    classes = set(train[TARGETS].tolist()) if backbone.classes else set()
+    if len(classes) == 1:
+        raise DataError(
+            f"Task {task.name!r} has training examples of one class only ({backbone.classes[classes.pop()]!r}). "
+            "Add examples of a second class, or leave the task out."
+        )
+    validation = _batch(backbone, task, held_out)
+    return TaskFeatures(task.name, train, validation, (*example_keys(data.inputs), *example_keys(held_out.inputs)))
 
 
-def data_hash(task: Task) -> str:
-    """The :attr:`TaskFeatures.data_hash` of a task, without the backbone."""
+def _batch(backbone: Backbone, task: Task, data: Examples) -> dict[str, Tensor]:
+    try:
+        return backbone.batch(data)
+    except DataError as error:
+        raise DataError(f"Task {task.name!r}: {error}") from None
+
+
+def data_hash(backbone: Backbone, task: Task) -> str:
+    """The :attr:`TaskFeatures.data_hash` of a task, without running the model."""
     splits = [task.data(split) for split in ("train", "validation")]
-    keys = tuple(key for split in splits for key in image_keys(split.images))
-    return _data_hash(keys, *(torch.from_numpy(split.labels) for split in splits))
+    keys = tuple(key for split in splits for key in example_keys(split.inputs))
+    return _data_hash(keys, *(backbone.targets(split) for split in splits))
 
 
-def _data_hash(keys: Sequence[bytes], train_labels: Tensor, validation_labels: Tensor) -> str:
-    labels = json_bytes([train_labels.tolist(), validation_labels.tolist()])
-    return content_hash(b"".join(keys) + labels)
-
-
-def image_keys(images: Images) -> tuple[bytes, ...]:
-    """One key an image, equal for equal images."""
-    return tuple(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+def _data_hash(keys: Sequence[bytes], train: Tensor, validation: Tensor) -> str:
+    return content_hash(b"".join(keys) + json_bytes([train.tolist(), validation.tolist()]))
 
 
 class FeatureCache:
@@ -190,18 +207,3 @@ def features_of(features: Callable[[str], TaskFeatures], names: Sequence[str]) -
     if isinstance(features, FeatureCache):
         features.fill(names)
     return [features(name) for name in names]
-
-
-def _features(backbone: Backbone, task: Task, data: LabelledImages, least: int) -> tuple[Tensor, Tensor]:
-    labels = torch.from_numpy(data.labels)
-    if len(data) < least:
-        raise DataError(
-            f"Task {task.name!r} has {len(data)} training images, fewer than the {least} that it takes to "
-            "fine-tune. Add images, or leave the task out."
-        )
-    if len(data) and int(labels.max()) >= len(backbone.classes):
-        raise DataError(
-            f"Task {task.name!r} has label {int(labels.max())}; the backbone knows {len(backbone.classes)} classes. "
-            "Use the class list that the backbone was pretrained with."
-        )
-    return backbone.stem(data.images), labels

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
+from wildpdiff.tasks.batch import Batch, stack, take
+from wildpdiff.tasks.objective import of_many
 from wildpdiff.zoo.features import TaskFeatures
-from wildpdiff.zoo.steps import FinetuneConfig, adam_step, image_order, learning_rate
+from wildpdiff.zoo.steps import FinetuneConfig, adam_step, example_order, learning_rate
 
 Progress = Callable[[int, int], None]
 
@@ -26,26 +27,26 @@ class FinetuneRun:
         names: the tasks.
         steps: the step of each checkpoint.
         tensors: adapter tensors stacked as ``[task, checkpoint, …]`` under PEFT's names.
-        train_loss: mean cross-entropy since the previous checkpoint.
-        validation_accuracy: accuracy of each checkpoint on the task's validation images.
-        data: hash of each task's data, by task; of those whose images have keys.
+        train_loss: mean loss since the previous checkpoint.
+        validation_score: mean score of each checkpoint on the task's validation examples.
+        data: hash of each task's data, by task; of those whose examples have keys.
     """
 
     names: tuple[str, ...]
     steps: tuple[int, ...]
     tensors: dict[str, Tensor]
     train_loss: Float[Tensor, "t k"]
-    validation_accuracy: Float[Tensor, "t k"]
+    validation_score: Float[Tensor, "t k"]
     data: Mapping[str, str] = field(default_factory=dict)
 
 
-def validation_accuracies(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
-    """Of adapters stacked as ``[k, …]`` on one task's validation images; raises :class:`TrainingError`."""
+def validation_scores(backbone: Backbone, task: TaskFeatures, tensors: Mapping[str, Tensor]) -> Float[Tensor, " k"]:
+    """Mean scores of adapters stacked as ``[k, …]`` on a task's validation examples; raises :class:`TrainingError`."""
     try:
-        logits = backbone.predict_many(task.validation, tensors)
+        outputs = backbone.predict_many(task.validation, tensors)
     except ArtifactError as error:
         raise TrainingError(f"Fine-tuning of task {task.name!r} diverged ({error}). Lower the learning rate.") from None
-    return (logits.argmax(-1) == task.validation_labels).float().mean(-1)
+    return of_many(backbone.objective.score, outputs, task.validation).mean(-1)
 
 
 def _starts(initial: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]], count: int) -> dict[str, Tensor]:
@@ -65,7 +66,7 @@ def finetune(
     seed: int,
     progress: Progress | None = None,
     *,
-    offsets: Float[Tensor, "t c"] | None = None,
+    offsets: Float[Tensor, "t ..."] | None = None,
 ) -> FinetuneRun:
     """Fine-tune one adapter a task, all tasks in one forward pass, from a shared or from each its own start.
 
@@ -75,9 +76,9 @@ def finetune(
         initial: the starting tensors under PEFT's names: shared by all tasks, or one mapping a task. Shrinkage pulls
             every task to its own (L2-SP, Li et al. 2018, where the start is not the pretrained model).
         config: steps, rates and checkpoints.
-        seed: decides the order of images.
+        seed: decides the order of examples.
         progress: called with (steps done, steps in all).
-        offsets: added to a task's logits in the loss, and in the loss alone (logit adjustment, Menon et al. 2021);
+        offsets: added to a task's outputs in the loss, and in the loss alone (logit adjustment, Menon et al. 2021);
             none by default.
 
     Raises:
@@ -88,29 +89,28 @@ def finetune(
     start = _starts(initial, count)
     names = list(start)
     theta = {name: value.clone() for name, value in start.items()}
-    shifts = torch.zeros(count, len(backbone.classes)) if offsets is None else offsets
+    shifts = torch.zeros(count) if offsets is None else offsets
     trained = {name for name in names if config.train_factor_a or ".lora_A." not in name}
     first = {name: torch.zeros_like(theta[name]) for name in names}
     second = {name: torch.zeros_like(theta[name]) for name in names}
-    rows = image_order(tasks, config, seed)
+    rows = example_order(tasks, config, seed)
     saved = set(config.saved_steps)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     losses: list[Tensor] = []
     running: list[Tensor] = []
 
-    def loss_of(tensors: dict[str, Tensor], inputs: Tensor, labels: Tensor, shift: Tensor) -> Tensor:
-        return cross_entropy(backbone.logits(inputs, tensors) + shift, labels)
+    def loss_of(tensors: dict[str, Tensor], batch: Batch, shift: Tensor) -> Tensor:
+        return backbone.objective.loss(backbone.outputs(batch, tensors) + shift, batch).mean()
 
     gradient = torch.func.vmap(torch.func.grad_and_value(loss_of))
     for step in range(config.steps):
-        inputs = torch.stack([task.train[rows[i, step]] for i, task in enumerate(tasks)])
-        labels = torch.stack([task.train_labels[rows[i, step]] for i, task in enumerate(tasks)])
-        grads, loss = gradient(theta, inputs, labels, shifts)
+        batch = stack([take(task.train, rows[i, step]) for i, task in enumerate(tasks)])
+        grads, loss = gradient(theta, batch, shifts)
         if not bool(torch.isfinite(loss).all()):
             bad = [task.name for task, value in zip(tasks, loss, strict=True) if not bool(torch.isfinite(value))]
             raise TrainingError(
                 f"The loss of task {bad[0]!r} is not finite at step {step + 1}. Lower the learning rate "
-                f"(now {config.learning_rate:g}) or check the task's images."
+                f"(now {config.learning_rate:g}) or check the task's examples."
             )
         running.append(loss.detach())
         rate = learning_rate(config, step)
@@ -128,9 +128,9 @@ def finetune(
         if progress is not None:
             progress(step + 1, config.steps)
     tensors = {name: torch.stack(kept[name], dim=1) for name in names}
-    accuracy = torch.stack(
-        [validation_accuracies(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
+    scores = torch.stack(
+        [validation_scores(backbone, task, {n: v[i] for n, v in tensors.items()}) for i, task in enumerate(tasks)]
     )
     task_names = tuple(task.name for task in tasks)
     data = {task.name: task.data_hash for task in tasks if task.keys}
-    return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), accuracy, data)
+    return FinetuneRun(task_names, config.saved_steps, tensors, torch.stack(losses, dim=1), scores, data)

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone
@@ -28,6 +27,8 @@ from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.records import decode, encode
 from wildpdiff.rng import sub_seed
+from wildpdiff.tasks.batch import batch_size, concatenate, take
+from wildpdiff.tasks.metric import ACCURACY, Metric
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -78,10 +79,11 @@ class ChosenRecipe:
         config: the chosen fine-tuning.
         tasks: names of the seen tasks it was chosen on.
         trials: everything that was tried, in order.
-        accuracy: mean validation accuracy of the chosen fine-tuning on these tasks.
+        accuracy: mean validation score of the chosen fine-tuning on these tasks.
         pretrained: that of the pretrained model.
         multi_task: that of one adapter fine-tuned on the pooled training images of these tasks, without the images that
             it is judged by; None where its training diverged, or there is one task alone.
+        metric: of the scores.
     """
 
     config: FinetuneConfig
@@ -90,6 +92,7 @@ class ChosenRecipe:
     accuracy: float
     pretrained: float
     multi_task: float | None
+    metric: Metric = ACCURACY
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -100,22 +103,27 @@ class ChosenRecipe:
         )
         return tuple(
             f"On the validation images of {len(self.tasks)} seen tasks, fine-tuned adapters reach "
-            f"{100 * self.accuracy:.1f} % accuracy and {name} {100 * accuracy:.1f} %: {reason}, and a generator "
-            "learns from these adapters."
+            f"{self._shown(self.accuracy)} {self.metric.name} and {name} {self._shown(accuracy)}: {reason}, and a "
+            "generator learns from these adapters."
             for name, accuracy, reason in rivals
-            if accuracy is not None and accuracy > self.accuracy
+            if accuracy is not None and self.metric.sign * (accuracy - self.accuracy) > 0
         )
+
+    def _shown(self, score: float) -> str:
+        return f"{self.metric.scale * score:.{1 if self.metric == ACCURACY else 3}f} {self.metric.unit}".strip()
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the configuration, which the zoo's plan holds as ``finetune``, as plain JSON values."""
         values = encode(self)
         del values["config"]
+        if self.metric == ACCURACY:  # as in zoos of before other metrics
+            del values["metric"]
         return {**values, "remarks": list(self.remarks)}
 
     @classmethod
     def from_json(cls, finetuning: Mapping[str, Any], recipe: Mapping[str, Any], path: object) -> ChosenRecipe:
         """The inverse of :meth:`to_json`; raises :class:`ArtifactError`, which names ``path``."""
-        values = {**recipe, "config": encode(finetune_config(finetuning, path))}
+        values = {"metric": encode(ACCURACY), **recipe, "config": encode(finetune_config(finetuning, path))}
         values.pop("remarks", None)
         chosen: ChosenRecipe = decode(cls, values, f"{path}: recipe")
         return chosen
@@ -210,7 +218,7 @@ class RecipeSearch:
         backbone: the frozen model.
         tasks: features of the tasks to search on, see :func:`drawn_tasks`.
         initial: the shared starting tensors.
-        seed: decides the order of images.
+        seed: decides the order of examples.
         together: tasks in one vectorised pass.
         memory: file of finished candidates of these tasks and this backbone, for a search that resumes.
         progress: called with the optimiser steps × tasks done, never more than :func:`search_work`.
@@ -227,8 +235,8 @@ class RecipeSearch:
     trials: list[RecipeTrial] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        parts = ("train", "train_labels", "validation", "validation_labels")
-        data = [tensors_hash({part: getattr(task, part) for part in parts}) for task in self.tasks if self.memory]
+        parts = ("train", "validation")
+        data = [[tensors_hash(dict(getattr(task, part))) for part in parts] for task in self.tasks if self.memory]
         self._known = TrialMemory(self.memory, [self.backbone.backbone_hash, self.seed, self.together, data])
         self._done = 0
 
@@ -270,6 +278,7 @@ class RecipeSearch:
             rounded(chosen.accuracies),
             rounded(self.scores(default, [self.initial] * len(self.tasks)).accuracies),
             self.multi_task(plain),
+            self.backbone.objective.metric,
         )
 
     def run(self, configs: Sequence[FinetuneConfig], most: int = SEARCH_TASKS) -> list[Scores]:
@@ -303,29 +312,28 @@ class RecipeSearch:
         return found
 
     def scores(self, config: FinetuneConfig, adapters: Sequence[Mapping[str, Tensor]]) -> Scores:
-        """Adapters on the validation images of the first tasks, one each."""
-        losses, accuracies = [], []
+        """Adapters on the validation examples of the first tasks, one each."""
+        losses, accuracies, objective = [], [], self.backbone.objective
         for task, tensors in zip(self.tasks, adapters, strict=False):
-            logits = self.backbone.predict(task.validation, tensors)
-            loss = float(cross_entropy(logits, task.validation_labels))
+            outputs = self.backbone.predict(task.validation, tensors)
+            loss = float(objective.loss(outputs, task.validation).mean())
             losses.append(loss if math.isfinite(loss) else math.inf)
-            accuracies.append(float((logits.argmax(1) == task.validation_labels).float().mean()))
+            accuracies.append(float(objective.score(outputs, task.validation).mean()))
         return Scores(config, torch.tensor(losses), torch.tensor(accuracies))
 
     def multi_task(self, config: FinetuneConfig) -> float | None:
-        """Mean accuracy of one adapter fine-tuned on the pooled training images of all tasks, without shrinkage."""
+        """Mean score of one adapter fine-tuned on the pooled training examples of all tasks, without shrinkage."""
         if len(self.tasks) < 2:
             return None
-        judged = {key for task in self.tasks for key in task.keys[len(task.train_labels) :]}
+        judged = {key for task in self.tasks for key in task.keys[task.train_size :]}
         kept = [
-            torch.tensor([not task.keys or task.keys[row] not in judged for row in range(len(task.train_labels))])
+            torch.tensor([not task.keys or task.keys[row] not in judged for row in range(task.train_size)])
             for task in self.tasks
         ]
-        images = torch.cat([task.train[rows] for task, rows in zip(self.tasks, kept, strict=True)])
-        labels = torch.cat([task.train_labels[rows] for task, rows in zip(self.tasks, kept, strict=True)])
-        if not len(labels):
+        batch = concatenate([take(task.train, rows) for task, rows in zip(self.tasks, kept, strict=True)])
+        if not batch_size(batch):
             return None
-        pooled = TaskFeatures("pooled", images, labels, images[:1], labels[:1])
+        pooled = TaskFeatures("pooled", batch, take(batch, slice(1)))
         longer = replace(of_length(config, 2 * config.steps), batch=POOLED_BATCH * config.batch)
         try:
             (tensors,) = self._finetuned(longer, [pooled])
@@ -379,7 +387,7 @@ def _preferred(whole: Sequence[Scores]) -> Scores:
     best = _best(whole)
     if not math.isfinite(best.loss):
         raise TrainingError(
-            "Fine-tuning diverged at every learning rate that was tried. Check the tasks' images, or give a learning "
+            "Fine-tuning diverged at every learning rate that was tried. Check the tasks' examples, or give a learning "
             f"rate below {min(RATES):g}."
         )
     good = [scores for scores in whole if scores.within_noise_of(best)]

@@ -22,7 +22,7 @@ class FinetuneConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: images a step and task.
+        batch: examples a step and task.
         optimizer: ``sgd`` with momentum 0.9, or ``adam``. Adam moves parameters that the labels hardly constrain as
             far as all others, which makes the adapters of like tasks unlike; ``docs/log.md`` has the numbers.
         train_factor_a: train LoRA's A too. Left at the shared initialisation (LoRA-FA, Zhang et al. 2023), adapters
@@ -78,15 +78,15 @@ def learning_rate(config: FinetuneConfig, step: int) -> float:
     return config.learning_rate * (config.final_rate + (1.0 - config.final_rate) * cosine)
 
 
-def image_order(tasks: Sequence[TaskFeatures], config: FinetuneConfig, seed: int) -> Int[Tensor, "t s b"]:
-    """Row numbers of every step: each task walks through its own shuffled images again and again.
+def example_order(tasks: Sequence[TaskFeatures], config: FinetuneConfig, seed: int) -> Int[Tensor, "t s b"]:
+    """Row numbers of every step: each task walks through its own shuffled examples again and again.
 
     The order depends on the seed and the task's name alone, so it does not matter which tasks share a pass.
     """
     orders = []
     for task in tasks:
         generator = torch_generator(seed, "batches", task.name)
-        needed, rows = config.steps * config.batch, len(task.train_labels)
+        needed, rows = config.steps * config.batch, task.train_size
         epochs = [torch.randperm(rows, generator=generator) for _ in range(-(-needed // rows))]
         orders.append(torch.cat(epochs)[:needed].view(config.steps, config.batch))
     return torch.stack(orders)

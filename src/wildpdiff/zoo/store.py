@@ -235,7 +235,7 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
         "step": [step for _ in run.names for step in run.steps],
         "seed": [seed] * (tasks * checkpoints),
         "train_loss": run.train_loss.flatten().tolist(),
-        "validation_accuracy": run.validation_accuracy.flatten().tolist(),
+        "validation_accuracy": run.validation_score.flatten().tolist(),
     }
     write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()}, run.data)
 

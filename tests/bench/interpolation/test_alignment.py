@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import toys
 from toys import backbone, random_adapter
 from wildbench.interpolation.alignment import connectivity, cosine, midpoint, principal_angles
 from wildpdiff.adapters.adapter import Adapter
@@ -53,11 +54,12 @@ def test_connectivity_is_one_between_equals_and_zero_where_the_middle_is_the_sta
     (bias,) = (name for name in initial.tensors if name.endswith("classifier.bias"))
     own = changed(initial, {bias: initial.tensors[bias] + torch.tensor([100.0, 0.0, 0.0])})
     opposite = changed(own, {name: 2 * initial.tensors[name] - value for name, value in own.tensors.items()})
-    inputs = torch.randn(64, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    inputs = of.stem(toys.random_images(1))[toys.KEPT].new_empty(64, 4, 4, 4)
+    inputs.normal_(generator=torch.Generator().manual_seed(0))
     tasks = []
     for adapter in (own, opposite):
         # Labels that the adapter itself gives: it is right on all of them, and the start on few.
-        labels = of.predict(inputs, adapter.tensors).argmax(1)
-        tasks.append(TaskFeatures("t", inputs[:48], labels[:48], inputs[48:], labels[48:]))
+        labels = of.predict({toys.KEPT: inputs}, adapter.tensors).argmax(1)
+        tasks.append(TaskFeatures("t", toys.batch(inputs[:48], labels[:48]), toys.batch(inputs[48:], labels[48:])))
     assert connectivity(of, (tasks[0], tasks[0]), (own, own), initial) == pytest.approx(1)
     assert connectivity(of, (tasks[0], tasks[1]), (own, opposite), initial) == pytest.approx(0, abs=1e-6)

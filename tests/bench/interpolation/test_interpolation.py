@@ -15,8 +15,9 @@ from wildbench.interpolation.interpolation import (
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import seen_material
-from wildpdiff.evaluate.score import accuracies, test_set
+from wildpdiff.evaluate.score import mean_scores, test_set
 from wildpdiff.fit import FittedGenerator
+from wildpdiff.tasks.batch import concatenate
 from wildpdiff.zoo.store import Zoo
 
 
@@ -69,10 +70,10 @@ def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, t
         assert path.places == POSITIONS
         if path.way == "adapters":
             for name, end, line in ((path.first, 0, path.first_accuracy), (path.second, -1, path.second_accuracy)):
-                assert line[end] == accuracies(toy_backbone, tests[name], [finals[name]])[0]
+                assert line[end] == mean_scores(toy_backbone, tests[name], [finals[name]])[0]
     for pair in found.pairs:
         assert set(pair.alignment) == set(found.alignments) == {"connectivity", "cosine", "principal angles"}
-        assert pair.finetuned[0] == accuracies(toy_backbone, tests[pair.first], [finals[pair.first]])[0]
+        assert pair.finetuned[0] == mean_scores(toy_backbone, tests[pair.first], [finals[pair.first]])[0]
     assert found.pairs[0].condition_distance == pytest.approx(0.1)
     # Half-way to a index that is alike, more of both remains than half-way to one that is not.
     assert found.pairs[0].alignment["cosine"] > found.pairs[1].alignment["cosine"]
@@ -87,12 +88,9 @@ def test_gainful_tasks_are_those_that_fine_tuning_helps(
     gains = []
     for name in toy_zoo.tasks:
         data = seen.data(name)
-        inputs, labels = (
-            torch.cat([data.train, data.validation]),
-            torch.cat([data.train_labels, data.validation_labels]),
-        )
+        batch = concatenate([data.train, data.validation])
         before, after = (
-            float((toy_backbone.predict(inputs, adapter.tensors).argmax(1) == labels).double().mean())
+            float((toy_backbone.predict(batch, adapter.tensors).argmax(1) == batch["targets"]).double().mean())
             for adapter in (toy_zoo.initial, toy_zoo.task_adapters()[name])
         )
         gains.append(after - before)

@@ -11,7 +11,7 @@ import toys
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.evaluate.score import accuracies, test_set
+from wildpdiff.evaluate.score import mean_scores, test_set
 from wildpdiff.rng import numpy_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
@@ -65,5 +65,5 @@ def accuracy(seen: SeenTasks, source: Source) -> float:
     """Mean accuracy on the unseen tasks, described by their metadata and backgrounds."""
     scores = []
     for task in UNSEEN:
-        scores += accuracies(seen.backbone, test_set(seen.backbone, task), source.sample(task.description, 1, 0))
+        scores += mean_scores(seen.backbone, test_set(seen.backbone, task), source.sample(task.description, 1, 0))
     return float(np.mean(scores))

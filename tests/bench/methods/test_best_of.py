@@ -75,7 +75,7 @@ def test_five_labels_find_the_good_one(source: OneGood, images: Images, toy_back
 def test_labels_of_another_task_find_it_less_often(source: OneGood, images: Images, toy_backbone: Backbone) -> None:
     """Labels that are exchanged are no help: it is by them that is chosen, not by the images alone."""
     own = images(TASKS[1].name)
-    wrong = replace(own, train_labels=(own.train_labels + 1) % 3)
+    wrong = toys.relabelled(own, (own.train["targets"] + 1) % 3)
     best = BestOfSource(source, toy_backbone, lambda name: wrong, by_labels=True)
     assert share_good(best.sample(DESCRIPTION, 12, 0)) < 0.4
 
@@ -84,12 +84,8 @@ def test_without_labels_neither_labels_nor_validation_images_are_read(
     source: OneGood, images: Images, toy_backbone: Backbone
 ) -> None:
     own = images(TASKS[1].name)
-    spoilt = replace(
-        own,
-        train_labels=torch.full_like(own.train_labels, -7),
-        validation=torch.full_like(own.validation, torch.nan),
-        validation_labels=torch.full_like(own.validation_labels, -7),
-    )
+    nothing = {name: value.new_full(value.shape, -7) for name, value in own.validation.items()}
+    spoilt = replace(toys.relabelled(own, torch.full_like(own.train["targets"], -7)), validation=nothing)
     first, second = (
         BestOfSource(source, toy_backbone, lambda name, data=data: data, by_labels=False).sample(DESCRIPTION, 4, 3)
         for data in (own, spoilt)
@@ -100,7 +96,7 @@ def test_without_labels_neither_labels_nor_validation_images_are_read(
 
 def test_test_or_validation_labels_never_decide(source: OneGood, images: Images, toy_backbone: Backbone) -> None:
     own = images(TASKS[1].name)
-    spoilt = replace(own, validation_labels=(own.validation_labels + 1) % 3)
+    spoilt = toys.relabelled(own, validation=(own.validation["targets"] + 1) % 3)
     first, second = (
         BestOfSource(source, toy_backbone, lambda name, data=data: data, by_labels=True).sample(DESCRIPTION, 4, 3)
         for data in (own, spoilt)

@@ -12,6 +12,7 @@ from wildbench.methods.few_labels import few_labels
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.tasks.batch import take
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.store import Zoo
 
@@ -87,7 +88,7 @@ def test_an_adapter_that_is_not_finite_is_never_chosen(toy_backbone: Backbone, d
 def test_what_cannot_be_chosen_from_is_refused(toy_backbone: Backbone, data: FeatureCache) -> None:
     task = data(SEEN[0].name)
     adapter = toys.random_adapter(toy_backbone, 0)
-    empty = TaskFeatures("t", task.train[:0], task.train_labels[:0], task.train[:0], task.train_labels[:0])
+    empty = TaskFeatures.of_few("t", take(task.train, slice(0)))
     with refused(DataError, empty.name):
         choose_by_labels(toy_backbone, [adapter], empty)
     with refused(DataError):

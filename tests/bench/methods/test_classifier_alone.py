@@ -23,6 +23,6 @@ def test_only_the_classifier_is_fine_tuned() -> None:
         backbone.check(adapter)
         for name, value in initial.tensors.items():
             assert torch.equal(adapter.tensors[name], value) == (".lora_" in name), name
-        before = torch.nn.functional.cross_entropy(backbone.predict(own.train), own.train_labels)
-        after = torch.nn.functional.cross_entropy(backbone.predict(own.train, adapter.tensors), own.train_labels)
+        before = torch.nn.functional.cross_entropy(backbone.predict(own.train), own.train["targets"])
+        after = torch.nn.functional.cross_entropy(backbone.predict(own.train, adapter.tensors), own.train["targets"])
         assert after < before

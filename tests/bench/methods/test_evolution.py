@@ -118,7 +118,7 @@ def test_it_lowers_its_objective_on_every_toy_task(
         adapter = source.sample(Description(task_id=name), 1, 0)[0]
         stacked = {key: value[None] for key, value in adapter.tensors.items()}
         logits = toy_backbone.predict_many(task.train, stacked)[0]
-        reached = torch.nn.functional.cross_entropy(logits, task.train_labels)
+        reached = torch.nn.functional.cross_entropy(logits, task.train["targets"])
         assert float(reached) < float(source.losses(task, spaces[space].start[None])[0])
 
 
@@ -162,7 +162,7 @@ def test_names_budget_and_labels_are_on_record(
         "CMA-ES in the latent space, 5 labels a class", "CMA-ES on raw LoRA, 5 labels a class"
     ]  # fmt: skip
     provenance = sources[0].sample(Description(task_id=NAMES[1]), 1, 3)[0].provenance
-    labels = len(few_labels(data(NAMES[1]), 5, seed=0).train_labels)
+    labels = len(few_labels(data(NAMES[1]), 5, seed=0).train["targets"])
     assert provenance["labels"] == labels
     assert provenance["evaluations"] == 80
 

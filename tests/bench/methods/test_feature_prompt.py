@@ -19,13 +19,14 @@ from wildbench.methods.feature_prompt import (
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.artifact import safetensors_bytes
-from wildpdiff.backbones.backbone import LoraSpec
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DescriptionError, TrainingError
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.description import Description
 
 TRAINING = NetworkTraining(steps=60, tasks=6, warmup=5, evaluate_every=12, averaging=0.9)
@@ -68,23 +69,22 @@ def test_the_classifier_it_writes_reads_scaled_and_shifted_features() -> None:
         scale, shift = network.numbers(cond)[0].chunk(2)
         inputs = backbone.stem(toys.random_images(7))
         weight, bias = (base.tensors[name] for name in CLASSIFIER)
-        logits = backbone.logits(inputs, {**shared, **{name: value[0] for name, value in own.items()}})
-        features = embedded(base, inputs)
+        logits = backbone.outputs(inputs, {**shared, **{name: value[0] for name, value in own.items()}})
+        features = embedded(backbone, base, inputs)
     expected = linear((1 + scale) * features + network.unit * shift, weight, bias)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits, linear(features, weight, bias), atol=0.1)
 
 
-def embedded(adapter: Adapter, inputs: Tensor) -> Tensor:
+def embedded(backbone: Backbone, adapter: Adapter, inputs: Batch) -> Tensor:
     """The features that the classifier reads, one by one: by classifiers of which each reads a single feature."""
-    backbone = toys.backbone()
     weight, bias = (adapter.tensors[name] for name in CLASSIFIER)
     columns = []
     for feature in range(weight.shape[1]):
         picked = torch.zeros_like(weight)
         picked[0, feature] = 1.0
         changed = {CLASSIFIER[0]: picked, CLASSIFIER[1]: torch.zeros_like(bias)}
-        columns.append(backbone.logits(inputs, {**adapter.tensors, **changed})[:, 0])
+        columns.append(backbone.outputs(inputs, {**adapter.tensors, **changed})[:, 0])
     return torch.stack(columns, dim=1)
 
 

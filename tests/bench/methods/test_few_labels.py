@@ -25,7 +25,9 @@ def planted(counts: dict[int, int]) -> TaskFeatures:
     """Images whose value is their row; the labels come in blocks."""
     labels = torch.cat([torch.full((count,), label) for label, count in counts.items()])
     images = torch.arange(len(labels)).float()[:, None]
-    return TaskFeatures("planted", images, labels, torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
+    return TaskFeatures(
+        "planted", toys.batch(images, labels), toys.batch(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,32 +42,31 @@ def source(
 
 
 def accuracy(backbone: Backbone, task: TaskFeatures, tensors: dict[str, torch.Tensor]) -> float:
-    return float((backbone.predict(task.train, tensors).argmax(1) == task.train_labels).float().mean())
+    return float((backbone.predict(task.train, tensors).argmax(1) == task.train["targets"]).float().mean())
 
 
 def test_so_many_of_each_class_and_all_where_there_are_fewer() -> None:
     few = few_labels(planted({0: 40, 1: 3, 4: 9}), 5, seed=0)
-    assert Counter(few.train_labels.tolist()) == {0: 5, 1: 3, 4: 5}
+    assert Counter(few.train["targets"].tolist()) == {0: 5, 1: 3, 4: 5}
 
 
 def test_images_keep_their_labels() -> None:
     task = planted({0: 40, 1: 3, 4: 9})
     few = few_labels(task, 5, seed=0)
-    assert torch.equal(few.train_labels, task.train_labels[few.train[:, 0].long()])
-    assert len(few.train.unique()) == len(few.train)
+    assert torch.equal(few.train["targets"], task.train["targets"][few.train["inputs"][:, 0].long()])
+    assert len(few.train["inputs"].unique()) == few.train_size
 
 
 def test_no_validation_label_is_left() -> None:
     few = few_labels(planted({0: 4, 1: 4}), 2, seed=0)
-    assert torch.equal(few.validation, few.train)
-    assert torch.equal(few.validation_labels, few.train_labels)
+    assert few.validation is few.train
 
 
 def test_more_labels_hold_the_fewer_and_the_seed_draws_others() -> None:
     task = planted({0: 40, 1: 40})
     five, twenty, other = few_labels(task, 5, seed=0), few_labels(task, 20, seed=0), few_labels(task, 5, seed=1)
-    assert set(five.train[:, 0].tolist()) < set(twenty.train[:, 0].tolist())
-    assert set(five.train[:, 0].tolist()) != set(other.train[:, 0].tolist())
+    assert set(five.train["inputs"][:, 0].tolist()) < set(twenty.train["inputs"][:, 0].tolist())
+    assert set(five.train["inputs"][:, 0].tolist()) != set(other.train["inputs"][:, 0].tolist())
 
 
 @pytest.mark.parametrize("k", [0, -1])
@@ -79,21 +80,24 @@ def test_no_label_is_refused(data: FeatureCache, toy_backbone: Backbone, toy_zoo
 def test_a_task_without_images_is_refused() -> None:
     images, labels = torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
     with refused(DataError, "bare"):
-        few_labels(TaskFeatures("bare", images, labels, images, labels), 5, seed=0)
+        few_labels(TaskFeatures.of_few("bare", toys.batch(images, labels)), 5, seed=0)
 
 
 def test_images_beyond_the_few_are_not_read(toy_backbone: Backbone, toy_zoo: Zoo, data: FeatureCache) -> None:
     whole = data(NAMES[0])
     few = few_labels(whole, 2, seed=0)
-    chosen = (whole.train.flatten(1)[:, None] == few.train.flatten(1)[None]).all(2).any(1)
-    assert int(chosen.sum()) == len(few.train_labels) < len(whole.train_labels)
-    rest = torch.where(chosen[:, None, None, None], whole.train, torch.nan)
-    nothing = torch.full_like(whole.validation, torch.nan)
-    garbled = TaskFeatures(whole.name, rest, whole.train_labels, nothing, whole.validation_labels)
+    maps = whole.train[toys.KEPT]
+    chosen = (maps.flatten(1)[:, None] == few.train[toys.KEPT].flatten(1)[None]).all(2).any(1)
+    assert int(chosen.sum()) == few.train_size < whole.train_size
+    rest = torch.where(chosen[:, None, None, None], maps, torch.nan)
+    nothing = torch.full_like(whole.validation[toys.KEPT], torch.nan)
+    garbled = TaskFeatures(
+        whole.name, toys.batch(rest, whole.train["targets"]), toys.batch(nothing, whole.validation["targets"])
+    )
     description = Description(task_id=whole.name)
     expected = source(data, toy_backbone, toy_zoo, 2).sample(description, 1, 0)[0]
     found = source(lambda _: garbled, toy_backbone, toy_zoo, 2).sample(description, 1, 0)[0]
-    assert expected.provenance["labels"] == len(few.train_labels)
+    assert expected.provenance["labels"] == few.train_size
     assert expected.distance(found) == 0.0
 
 
@@ -148,7 +152,7 @@ def test_the_number_of_labels_is_on_record(toy_backbone: Backbone, toy_zoo: Zoo,
     given = source(data, toy_backbone, toy_zoo, 1)
     assert given.name == "fine-tuned, 1 label a class"
     provenance = given.sample(Description(task_id=NAMES[0]), 1, 4)[0].provenance
-    classes = len(set(data(NAMES[0]).train_labels.tolist()))
+    classes = len(set(data(NAMES[0]).train["targets"].tolist()))
     assert dict(provenance) == {
         "source": given.name, "seed": 4, "task": NAMES[0], "labels": classes, "labels_per_class": 1
     }  # fmt: skip

@@ -7,14 +7,16 @@ import pytest
 import torch
 from planted_priors import UNSEEN, accuracy, planted, with_seed
 
+import toys
 from refusals import refused
 from wildbench.methods.multitask import MultiTaskConfig, MultiTaskSource
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.errors import DataError, DescriptionError, TrainingError
+from wildpdiff.tasks.batch import concatenate
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -113,17 +115,17 @@ def test_a_training_of_no_updates_is_refused() -> None:
 def test_a_task_without_training_images_is_refused() -> None:
     none, labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
     with refused(DataError, "bare"):
-        TaskImages((TaskFeatures("bare", none, labels, none, labels),), 0)
+        TaskExamples((TaskFeatures.of_few("bare", toys.batch(none, labels)),), 0)
 
 
 def test_a_held_out_task_is_always_evaluated_on_the_same_images(seen: SeenTasks) -> None:
-    images = TaskImages(tuple(seen.data(name) for name in seen.zoo.tasks), 0)
+    images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), 0)
     tasks = torch.tensor([3, 1])
     first, again = images.fixed(tasks, 4), images.fixed(tasks, 4)
-    assert torch.equal(first.inputs, again.inputs)
+    assert torch.equal(first[toys.KEPT], again[toys.KEPT])
     for row, task in enumerate(tasks.tolist()):
-        for image, label in zip(first.inputs[row], first.labels[row], strict=True):
+        for image, label in zip(first[toys.KEPT][row], first["targets"][row], strict=True):
             own = images.tasks[task]
-            inputs = torch.cat([own.train, own.validation])
-            rows = (inputs == image).flatten(1).all(1).nonzero()[:, 0]
-            assert torch.cat([own.train_labels, own.validation_labels])[rows[0]] == label
+            every = concatenate([own.train, own.validation])
+            rows = (every[toys.KEPT] == image).flatten(1).all(1).nonzero()[:, 0]
+            assert every["targets"][rows[0]] == label

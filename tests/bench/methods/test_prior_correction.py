@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import toys
 from refusals import refused
 from wildbench.methods.prior_correction import (
     PSEUDO_COUNTS,
@@ -94,7 +95,9 @@ def seen_tasks(folder: Path, saved: tuple[str, ...] = ("classifier",)) -> SeenTa
         rng = numpy_generator(0, "planted priors", name)
         train, held_out = labels_at(x, 120, rng), labels_at(x, 60, rng)
         stems = [backbone.stem(pictures(labels, rng)) for labels in (train, held_out)]
-        known[name] = TaskFeatures(name, stems[0], torch.from_numpy(train), stems[1], torch.from_numpy(held_out))
+        known[name] = TaskFeatures(
+            name, toys.batch(stems[0], torch.from_numpy(train)), toys.batch(stems[1], torch.from_numpy(held_out))
+        )
     encoder = fit_fusion(descriptions, SCHEMA, backbone.image_features, ("metadata",))
     return SeenTasks(backbone, zoo, descriptions, encoder, {}, known.__getitem__, seed=0)
 
@@ -219,7 +222,7 @@ def test_the_adapter_shifts_the_logits_and_nothing_else(seen: SeenTasks, estimat
     assert query.examples is not None
     features = seen.backbone.stem(query.examples)
     shift = seen.backbone.predict(features, adapter.tensors) - seen.backbone.predict(features)
-    pooled = label_priors([seen.data(name).train_labels for name in seen.zoo.tasks], 3).pooled
+    pooled = label_priors([seen.data(name).train["targets"] for name in seen.zoo.tasks], 3).pooled
     assert torch.allclose(shift, (estimated.log_prior(query) - pooled).expand_as(shift), atol=1e-4)
     assert float(shift.abs().max()) > 0.5
 
@@ -256,7 +259,7 @@ def test_descriptions_independent_of_labels_hardly_move_the_logits(seen: SeenTas
 
 
 def test_leave_one_out_equals_regression_without_the_task(seen: SeenTasks) -> None:
-    targets = label_priors([seen.data(name).train_labels for name in seen.zoo.tasks], 3).tasks
+    targets = label_priors([seen.data(name).train["targets"] for name in seen.zoo.tasks], 3).tasks
     mean = fit_kernel_mean(seen.encoder, seen.embeddings, targets)
     kernel, values = mean.kernel_between(mean.seen, mean.seen).double().numpy(), targets.double().numpy()
     found = mean.leave_one_out().numpy()

@@ -45,7 +45,7 @@ def test_name_and_provenance(data: FeatureCache, toy_backbone: Backbone, toy_zoo
     assert source(data, toy_backbone, toy_zoo, 1).name == "mean adapter, refined on 1 label a class"
     provenance = refined.sample(Description(task_id=NAMES[1]), 1, seed=6)[0].provenance
     assert (provenance["source"], provenance["task"], provenance["seed"]) == (refined.name, NAMES[1], 6)
-    few = len(few_labels(data(NAMES[1]), 3, 0).train_labels)
+    few = len(few_labels(data(NAMES[1]), 3, 0).train["targets"])
     assert (provenance["labels"], provenance["labels_per_class"], provenance["unlabelled_images"]) == (few, 3, 48)
     assert provenance["refined_from"]["source"] == "mean adapter"
 
@@ -88,10 +88,10 @@ def test_no_image_but_the_few_is_read(data: FeatureCache, toy_backbone: Backbone
 
     def blackened(name: str) -> TaskFeatures:
         task = data(name)
-        few = few_labels(task, 3, 0).train.flatten(1)
-        kept = (task.train.flatten(1)[:, None] == few[None]).all(2).any(1)
-        images = task.train * kept.view(-1, *[1] * (task.train.ndim - 1))
-        return TaskFeatures(name, images, task.train_labels, images, task.validation_labels)
+        few, maps = few_labels(task, 3, 0).train[toys.KEPT].flatten(1), task.train[toys.KEPT]
+        kept = (maps.flatten(1)[:, None] == few[None]).all(2).any(1)
+        images = maps * kept.view(-1, *[1] * (maps.ndim - 1))
+        return TaskFeatures.of_few(name, toys.batch(images, task.train["targets"]))
 
     description = Description(task_id=NAMES[0])
 

@@ -22,7 +22,7 @@ from wildpdiff.tasks.description import Description
 
 def scored(logits: Tensor, labels: Tensor, backbone: Backbone, split: str = "unseen") -> Scored:
     adapter = toys.random_adapter(backbone, 0)
-    test = TestSet("somewhere", Description(), torch.zeros(len(labels), 1), labels)
+    test = TestSet("somewhere", Description(), toys.batch(torch.zeros(len(labels), 1), labels))
     return Scored(split, Method(PretrainedSource(adapter), "none"), test, [adapter] * len(logits), logits)
 
 
@@ -37,7 +37,7 @@ def slow(parts: list[Scored], bins: int) -> tuple[list[CalibrationBin], float, f
     held: dict[int, list[tuple[float, bool]]] = {}
     losses = []
     for part in parts:
-        for sample in part.logits.double().tolist():
+        for sample in part.outputs.double().tolist():
             for row, label in zip(sample, part.test.labels.tolist(), strict=True):
                 total = sum(math.exp(value) for value in row)
                 probabilities = [math.exp(value) / total for value in row]

@@ -27,7 +27,9 @@ def no_data(task: str) -> TaskFeatures:
 
 
 def described(task: str, description: Description) -> TestSet:
-    return TestSet(task, replace(description, task_id=task), torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    return TestSet(
+        task, replace(description, task_id=task), toys.batch(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    )
 
 
 def material(backbone: Backbone, zoo: Zoo, parts: tuple[str, ...]) -> SeenTasks:

@@ -23,6 +23,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Method, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import take
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.store import Zoo
@@ -197,8 +198,8 @@ def test_the_numbers_of_one_point_are_those_of_a_slow_calculation(
     found = measured(toy_backbone, NoveltyObserver(toy_backbone, toy_zoo), {"seen": [test]}, Method(source))
     stored = [Adapter(geometry.layout.unflatten(vector), adapter.config) for vector in geometry.vectors]
     distances = [adapter.distance(other) for other in stored]
-    wrong = [toy_backbone.predict(test.features, entry.tensors).argmax(-1) != test.labels for entry in stored]
-    mine = toy_backbone.predict(test.features, adapter.tensors).argmax(-1) != test.labels
+    wrong = [toy_backbone.predict(test.batch, entry.tensors).argmax(-1) != test.labels for entry in stored]
+    mine = toy_backbone.predict(test.batch, adapter.tensors).argmax(-1) != test.labels
     names, last = toy_zoo.column("task"), {task: max(toy_zoo.rows_of(task)) for task in toy_zoo.tasks}
     compared = [row for row, task in enumerate(names) if row == last[task] or task == test.task]
     units = [
@@ -219,7 +220,7 @@ def test_the_numbers_of_one_point_are_those_of_a_slow_calculation(
     centre = geometry.vectors.double().mean(0)
     away = (geometry.layout.flatten(adapter.tensors).double() - centre).norm()
     assert point.mean_distance == pytest.approx(float(away) / found.unit)
-    middle = toy_backbone.predict(test.features, geometry.layout.unflatten(centre.float())).argmax(-1) == test.labels
+    middle = toy_backbone.predict(test.batch, geometry.layout.unflatten(centre.float())).argmax(-1) == test.labels
     assert point.mean_accuracy == pytest.approx(float(middle.double().mean()))
 
 
@@ -247,7 +248,7 @@ def test_errors_may_be_compared_on_some_of_the_images(
     toy_backbone: Backbone, toy_zoo: Zoo, tests: dict[str, list[TestSet]]
 ) -> None:
     test = tests["unseen"][1]
-    half = TestSet(test.task, test.description, test.features[::2], test.labels[::2])
+    half = TestSet(test.task, test.description, take(test.batch, slice(None, None, 2)))
     vector = geometry_of(toy_zoo.folder).layout.flatten(toys.random_tensors(toy_backbone, 5, scale=0.3))
     method = Method(Planted("random", toy_zoo, lambda *_: vector))
     some = measured(toy_backbone, NoveltyObserver(toy_backbone, toy_zoo, most_images=12), {"unseen": [test]}, method)

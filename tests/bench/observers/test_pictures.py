@@ -36,7 +36,7 @@ def shown(
     backbone: Backbone, source: str, task: str, answers: list[list[int]], split: str = "unseen", condition: str = "own"
 ) -> Scored:
     logits = torch.nn.functional.one_hot(torch.tensor(answers), 3).float()
-    test = TestSet(task, Description(), torch.zeros(8, 1), LABELS)
+    test = TestSet(task, Description(), toys.batch(torch.zeros(8, 1), LABELS))
     adapters = [toys.random_adapter(backbone, 0)] * len(answers)
     return Scored(split, Method(Named(source), condition), test, adapters, logits)  # type: ignore[arg-type]
 

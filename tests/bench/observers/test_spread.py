@@ -13,7 +13,7 @@ from wildbench.sections import ParameterSpread
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.run import Method, evaluate
-from wildpdiff.evaluate.score import TestSet, accuracies, test_set
+from wildpdiff.evaluate.score import TestSet, mean_scores, test_set
 from wildpdiff.tasks.description import Description
 
 TASKS = toys.ToySuite().tasks("unseen")[:2]
@@ -71,7 +71,7 @@ def test_every_number_is_that_of_a_slow_calculation(toy_backbone: Backbone, test
     (found,) = observer.result()
     origin = flat(toys.random_adapter(toy_backbone, 0))
     vectors = {key: [flat(adapter) for adapter in adapters] for key, adapters in given.items()}
-    right = {key: accuracies(toy_backbone, test, given[key]) for test in tests for key in given if key[0] == test.task}
+    right = {key: mean_scores(toy_backbone, test, given[key]) for test in tests for key in given if key[0] == test.task}
     assert found.over_samples == pytest.approx(np.mean([slow_spread(v, origin) for v in vectors.values()]), rel=1e-5)
     over_seeds = [slow_spread([np.mean(vectors[test.task, s], axis=0) for s in (1, 2, 3)], origin) for test in tests]
     assert found.over_seeds == pytest.approx(np.mean(over_seeds), rel=1e-5)

@@ -100,7 +100,7 @@ def test_peft_opens_the_folder_and_gives_the_same_logits(site: str, tmp_path: Pa
     assert [str(entry.message) for entry in caught if "peft" in entry.filename] == []
     images = toys.random_images(12)
     with torch.no_grad():
-        theirs = model.eval()(backbone.preprocess(images))
+        theirs = model.eval()(backbone.collate(images)["inputs"])
     features = backbone.stem(images)
     ours = backbone.predict(features, adapter.tensors)
     assert float((ours - theirs).abs().max()) <= 1e-5

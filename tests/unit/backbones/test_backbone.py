@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from refusals import refused
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.conditions.base import BlockFeaturiser
-from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
+from wildpdiff.tasks.dataset import Dataset
+from wildpdiff.tasks.objective import Regression
 
 
 class Plain(nn.Module):
-    """No stem, no head, no embedding: nothing but a forward."""
+    """Adapters change its first module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,17 +47,39 @@ def test_wrapping_freezes_and_hashes_the_weights() -> None:
     assert backbone.backbone_hash == toys.backbone().backbone_hash != toys.backbone(seed=1).backbone_hash
 
 
-def test_stem_and_head_are_the_forward(backbone: Backbone) -> None:
+def test_outputs_of_a_batch_are_the_forward(backbone: Backbone) -> None:
     images = toys.random_images(10)
     with torch.no_grad():
-        whole = backbone.module(backbone.preprocess(images))
+        whole = backbone.module(backbone.collate(images)["inputs"])
     assert torch.equal(backbone.predict(backbone.stem(images)), whole)
 
 
-def test_the_stem_is_split_off_only_where_the_module_has_one() -> None:
+def test_what_no_adapter_changes_is_computed_once_where_there_is_any() -> None:
     images = toys.random_images(2)
-    assert toys.backbone().stem(images).shape == (2, 4, 4, 4)
-    assert torch.equal(plain().stem(images), plain().preprocess(images))
+    assert {name: value.shape for name, value in toys.backbone().stem(images).items()} == {toys.KEPT: (2, 4, 4, 4)}
+    assert torch.equal(plain().stem(images)["inputs"], plain().collate(images)["inputs"])
+
+
+def test_a_batch_serves_adapters_of_later_modules_alone() -> None:
+    backbone = toys.backbone()
+    batch = backbone.stem(toys.random_images(2))
+    later = backbone.with_lora(LoraSpec(1, 1.0, ("body",)))
+    assert torch.equal(later.predict(batch), backbone.predict(batch))
+    earlier = backbone.with_lora(LoraSpec(1, 1.0, ("conv0",)))
+    with refused(AdapterMismatchError, "relu0"):
+        earlier.predict(batch, toys.random_tensors(earlier, 0))
+    again = pickle.loads(pickle.dumps(backbone))
+    assert torch.equal(again.predict(batch), backbone.predict(batch))
+
+
+def test_any_module_and_objective_make_a_backbone() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    backbone = Backbone.of(module, name="net", lora=LoraSpec(1, 1.0, ("2",)), objective=Regression(2))
+    inputs = np.arange(12.0).reshape(4, 3)
+    batch = backbone.batch(Dataset(inputs, np.ones((4, 2))))
+    assert {name: value.dtype for name, value in batch.items()} == {"prefix:1": torch.float32, "targets": torch.float32}
+    assert torch.equal(backbone.predict(batch), module(torch.tensor(inputs).float()))
+    assert (backbone.classes, backbone.image_size, backbone.image_features.blocks) == ((), 0, {})
 
 
 def test_features_in_batches_are_those_of_one_batch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +87,8 @@ def test_features_in_batches_are_those_of_one_batch(backbone: Backbone, monkeypa
     tensors = toys.random_tensors(backbone, 0)
     stem, logits = backbone.stem(images), backbone.predict(backbone.stem(images), tensors)
     monkeypatch.setattr("wildpdiff.backbones.backbone.BATCH", 3)
-    assert torch.allclose(backbone.stem(images), stem, atol=1e-6)
+    for name, value in backbone.stem(images).items():
+        assert torch.allclose(value, stem[name], atol=1e-6)
     assert torch.allclose(backbone.predict(stem, tensors), logits, atol=1e-6)
 
 
@@ -85,8 +112,8 @@ def test_running_adapters_leaves_the_frozen_model_as_it_was(backbone: Backbone) 
 
 def test_logits_are_differentiable_in_adapter_and_features(backbone: Backbone) -> None:
     tensors = {name: value.requires_grad_() for name, value in toys.random_tensors(backbone, 0).items()}
-    features = backbone.stem(toys.random_images(4)).requires_grad_()
-    backbone.logits(features, tensors).square().sum().backward()
+    ((name, features),) = backbone.stem(toys.random_images(4)).items()
+    backbone.outputs({name: features.requires_grad_()}, tensors).square().sum().backward()
     assert features.grad is not None
     assert all(value.grad is not None and float(value.grad.abs().sum()) > 0 for value in tensors.values())
     assert all(value.grad is None for value in backbone.module.parameters())
@@ -95,8 +122,8 @@ def test_logits_are_differentiable_in_adapter_and_features(backbone: Backbone) -
 def test_image_features_have_every_block_and_follow_their_image(backbone: Backbone) -> None:
     images = toys.random_images(6)
     features = backbone.image_features(images)
-    # Light: 4 bands of 3; colour: 3 means, 3 deviations, grey or not; stem: 4 and 4; embedding: 5; classes: 3.
-    assert features.shape == (6, 12 + 7 + 4 + 4 + 5 + 3 if hasattr(backbone.module, "stem") else 12 + 7 + 3)
+    # Light: 4 bands of 3; colour: 3 means, 3 deviations, grey or not; stem: 4 and 4; embedding: 5 or 4; classes: 3.
+    assert features.shape == (6, 12 + 7 + 4 + 4 + 5 + 3 if backbone.name == "toy" else 12 + 7 + 4 + 3)
     assert torch.allclose(features[:, -3:].sum(1), torch.ones(6), atol=1e-6)
     blocks = backbone.image_features.blocks
     assert sum(blocks.values()) == features.shape[1]
@@ -141,7 +168,7 @@ def test_preprocessing_normalises_channels() -> None:
         mean=(0.0, 0.5, 1.0),
         std=(1.0, 0.5, 0.25),
     )
-    values = backbone.preprocess(np.full((2, toys.SIZE, toys.SIZE, 3), 255, dtype=np.uint8))
+    values = backbone.collate(np.full((2, toys.SIZE, toys.SIZE, 3), 255, dtype=np.uint8))["inputs"]
     assert values.shape == (2, 3, toys.SIZE, toys.SIZE)
     assert values[0, :, 0, 0].tolist() == [1.0, 1.0, 0.0]
 
@@ -149,24 +176,24 @@ def test_preprocessing_normalises_channels() -> None:
 def test_preprocessing_leaves_the_images_as_they_were() -> None:
     images = toys.random_images(2)
     before = images.copy()
-    toys.backbone().preprocess(images)
+    toys.backbone().collate(images)
     assert (images == before).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 8, 3), (2, 8, 9, 3)])
 def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
-    with refused(DataError, f"{shape[2]}×{shape[1]}", "'toy'", "8×8"):
-        toys.backbone().preprocess(np.zeros(shape, dtype=np.uint8))
+    with refused(DataError, f"{shape[2]}×{shape[1]}", "8×8"):
+        toys.backbone().collate(np.zeros(shape, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (1, 3, 8, 8), (1, 8, 8, 4)])
 def test_images_of_another_layout_are_refused(shape: tuple[int, ...]) -> None:
     with refused(DataError, "uint8 [n, h, w, 3]"):
-        toys.backbone().preprocess(np.zeros(shape, dtype=np.uint8))
+        toys.backbone().collate(np.zeros(shape, dtype=np.uint8))
 
 
 def test_no_images_are_refused() -> None:
-    with refused(DataError, "no images"):
+    with refused(DataError, "no examples"):
         toys.backbone().stem(toys.random_images(0))
 
 

@@ -85,8 +85,8 @@ def test_the_logits_are_those_of_the_published_network(size: int) -> None:
 
 def test_preprocessing_is_127_and_128(backbone: Backbone) -> None:
     images = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
-    assert torch.allclose(backbone.preprocess(images), torch.tensor(1.0))
-    assert torch.allclose(backbone.preprocess(images // 255 * 127), torch.tensor(0.0), atol=1e-6)
+    assert torch.allclose(backbone.collate(images)["inputs"], torch.tensor(1.0))
+    assert torch.allclose(backbone.collate(images // 255 * 127)["inputs"], torch.tensor(0.0), atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 16])
@@ -95,8 +95,9 @@ def test_wherever_the_network_is_cut_it_is_the_same_network(cut: int, backbone: 
     images = ColourTask(1).data("test").images
     embeddings = []
     for each in (backbone, cut_backbone):
-        with torch.no_grad():
-            embeddings.append(each.module.embed(each.stem(images)))
+        embedding = each.embedding(each.stem(images))
+        assert embedding is not None
+        embeddings.append(embedding)
     assert torch.allclose(embeddings[0], embeddings[1], atol=1e-5)
     assert len(cut_backbone.lora.target_modules) == 1 + 2 * cut - (cut == 16)  # the first block does not expand
 
@@ -115,13 +116,13 @@ def test_many_adapters_at_once_are_the_same_as_one_by_one_with_gradients(backbon
     stacked = {name: torch.stack([tensors[name] for tensors in adapters]) for name in adapters[0]}
 
     def loss(tensors: dict[str, Tensor]) -> Tensor:
-        return torch.nn.functional.cross_entropy(backbone.logits(features, tensors), targets)
+        return torch.nn.functional.cross_entropy(backbone.outputs(features, tensors), targets)
 
     gradient: Callable[[dict[str, Tensor]], dict[str, Tensor]] = torch.func.grad(loss)
     together = torch.func.vmap(gradient)(stacked)
     logits = backbone.predict_many(features, stacked)
     for index, tensors in enumerate(adapters):
-        assert torch.allclose(logits[index], backbone.logits(features, tensors), atol=1e-4)
+        assert torch.allclose(logits[index], backbone.outputs(features, tensors), atol=1e-4)
         for name, value in gradient(tensors).items():
             assert value.abs().max() > 0, name
             assert torch.allclose(together[name][index], value, atol=1e-4, rtol=1e-3), name
@@ -133,7 +134,7 @@ def test_peft_wraps_it_and_the_start_changes_nothing(backbone: Backbone, fitted:
     assert f"{PEFT_PREFIX}blocks.15.expand.lora_A.weight" in adapter.tensors
     assert adapter.tensors[f"{PEFT_PREFIX}conv_head.lora_B.weight"].shape == (1280, 4)
     features = fitted.stem(ColourTask().data("test").images)
-    assert torch.equal(fitted.logits(features, fitted.initial_adapter(0).tensors), fitted.logits(features))
+    assert torch.equal(fitted.outputs(features, fitted.initial_adapter(0).tensors), fitted.outputs(features))
 
 
 def test_a_fitted_head_classifies_and_is_another_backbone(backbone: Backbone, fitted: Backbone) -> None:
@@ -158,7 +159,8 @@ def test_a_saved_backbone_is_the_same_without_the_installed_weights(
     images = ColourTask(1).data("test").images
     assert loaded.backbone_hash == fitted.backbone_hash
     assert loaded.adapter_config == fitted.adapter_config
-    assert torch.equal(loaded.stem(images), fitted.stem(images))
+    for name, value in loaded.stem(images).items():
+        assert torch.equal(value, fitted.stem(images)[name])
     assert torch.equal(loaded.predict(loaded.stem(images)), fitted.predict(fitted.stem(images)))
     config = {"name": "x", "classes": CLASSES, "image_size": 32, "lora": encode(fitted.lora)}
     with refused(ArtifactError, "'x'"):

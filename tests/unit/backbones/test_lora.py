@@ -41,17 +41,6 @@ def test_layers_that_lora_cannot_take_are_refused(layer: nn.Module) -> None:
         spec_of(nn.Sequential(layer), config)
 
 
-class Head(nn.Module):
-    """The head of a module as a module of its own, which ``functional_call`` takes."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.module.head(inputs)
-
-
 def merged(backbone: Backbone, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The slow twin: every target's dense weight ``W + s B A``, and the saved modules as they are."""
     base = dict(backbone.module.named_parameters())
@@ -78,17 +67,18 @@ def test_only_what_the_adapter_holds_is_given() -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_branches_are_merged_weights_in_value_and_gradient(together: bool) -> None:
     backbone = toys.backbone()
-    images = backbone.stem(toys.random_images(8)).view(2, 4, 4, 4, 4)
+    images = backbone.collate(toys.random_images(8))["inputs"].unflatten(0, (2, 4))
     each = [toys.random_tensors(backbone, seed) for seed in (1, 2)]
     stacked = {name: torch.stack([own[name] for own in each]).requires_grad_() for name in each[0]}
 
     def dense(inputs: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        part = Head(backbone.module)
-        weights = {f"module.{name}": value for name, value in merged(backbone, tensors).items()}
-        return torch.func.functional_call(part, weights, (inputs,))
+        return torch.func.functional_call(backbone.module, merged(backbone, tensors), (inputs,))
+
+    def branches(inputs: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        return backbone.outputs({"inputs": inputs}, tensors)
 
     results = []
-    for logits in (dense, backbone.logits):
+    for logits in (dense, branches):
         if together:
             values = torch.func.vmap(logits)(images, stacked)
         else:
@@ -202,11 +192,11 @@ def test_a_backbone_takes_peft_settings_of_any_kind() -> None:
     assert {name: entry.rank for name, entry in backbone.spec.modules.items()} == {"body": 4, "conv3": 2}
     features = backbone.stem(toys.random_images(6))
     initial = backbone.initial_adapter(0)
-    assert torch.equal(backbone.logits(features, initial.tensors), backbone.logits(features))
+    assert torch.equal(backbone.outputs(features, initial.tensors), backbone.outputs(features))
     each = [toys.random_tensors(backbone, seed) for seed in (1, 2)]
     together = backbone.predict_many(features, {name: torch.stack([own[name] for own in each]) for name in each[0]})
     for row, own in enumerate(each):
-        assert torch.allclose(together[row], backbone.logits(features, own), atol=1e-5)
-        assert not torch.allclose(together[row], backbone.logits(features), atol=1e-2)
-    with refused(TrainingError, "bias", "stem"):
-        toys.backbone(lora=LoraSpec.from_peft(LoraConfig(target_modules=["body"], bias="all"), toys.network()))
+        assert torch.allclose(together[row], backbone.outputs(features, own), atol=1e-5)
+        assert not torch.allclose(together[row], backbone.outputs(features), atol=1e-2)
+    every = toys.backbone(lora=LoraSpec.from_peft(LoraConfig(target_modules=["body"], bias="all"), toys.network()))
+    assert list(every.stem(toys.random_images(2))) == ["inputs"]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -16,15 +17,14 @@ def backbone() -> Backbone:
     return Backbone.wrap(module, name="small", classes=tuple("abcd"), image_size=40, lora=SAVANNA_LORA)
 
 
-def test_the_two_parts_are_the_whole(backbone: Backbone) -> None:
-    inputs = torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(1))
-    module = backbone.module
-    assert isinstance(module, SavannaCNN)
-    with torch.no_grad():
-        features = module.stem(inputs)
-        assert torch.equal(module.head(features), module(inputs))
-        assert torch.allclose(module.classifier(module.embed(features)), module(inputs))
-    assert features.shape == (3, 24, 3, 3)
+def test_the_pooled_map_is_kept_and_the_embedding_gives_the_logits(backbone: Backbone) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 40, 40, 3)).astype(np.uint8)
+    batch, module = backbone.stem(images), backbone.module
+    assert {name: value.shape for name, value in batch.items()} == {"prefix:pool": (3, 24, 3, 3)}
+    assert torch.equal(backbone.predict(batch), module(backbone.collate(images)["inputs"]))
+    embedding = backbone.embedding(batch)
+    assert embedding is not None
+    assert torch.allclose(module.classifier(embedding), backbone.predict(batch))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("size", [24, 40, 64])

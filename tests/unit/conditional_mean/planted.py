@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from wildpdiff.conditional_mean.correction import Basis, EnsembleMember, Hyperne
 from wildpdiff.conditional_mean.kernel import fit_kernel_mean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -47,7 +47,7 @@ class Planted:
     embeddings: Tensor
     true: Tensor
     start: Tensor
-    images: TaskImages
+    images: TaskExamples
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,18 +73,16 @@ class Planted:
             correction = HypernetworkEnsemble(members, networks, fold, torch.zeros(0))
         return Estimators(kernel, simple, correction)
 
-    def relabelled(self, tasks: Tensor, seed: int) -> TaskImages:
+    def relabelled(self, tasks: Tensor, seed: int) -> TaskExamples:
         """The same images, those of some tasks with their labels permuted."""
         draws = torch.Generator().manual_seed(seed)
         found = []
         for number, task in enumerate(self.images.tasks):
-            order = torch.randperm(len(task.train_labels), generator=draws)
-            late = torch.randperm(len(task.validation_labels), generator=draws)
-            changed = replace(
-                task, train_labels=task.train_labels[order], validation_labels=task.validation_labels[late]
-            )
+            order = torch.randperm(task.train_size, generator=draws)
+            late = torch.randperm(task.validation_size, generator=draws)
+            changed = toys.relabelled(task, task.train["targets"][order], task.validation["targets"][late])
             found.append(changed if bool(tasks[number]) else task)
-        return TaskImages(tuple(found), self.images.seed)
+        return TaskExamples(tuple(found), self.images.seed)
 
 
 def planted(backbone: Backbone, count: int, seed: int = 0) -> Planted:
@@ -94,8 +92,10 @@ def planted(backbone: Backbone, count: int, seed: int = 0) -> Planted:
     described = [Description(metadata=dict(zip(SCHEMA.names, row.tolist(), strict=True))) for row in points]
     encoder = fit_fusion(described, SCHEMA, lambda images: torch.zeros(len(images), 1), ("metadata",))
     inputs = 4 * torch.randn(count, IMAGES, 4, 1, 1, generator=draws).expand(-1, -1, -1, 4, 4)
-    with torch.no_grad():
-        center = backbone.module.embed(inputs.flatten(0, 1)).mean(0)  # type: ignore[operator]
+    backbone.stem(toys.random_images(1))  # from here on the backbone knows the maps that it keeps
+    embedding = backbone.embedding({toys.KEPT: inputs.flatten(0, 1)})
+    assert embedding is not None
+    center = embedding.mean(0)
     axes = 25 * torch.randn(2, len(toys.CLASSES), 5, generator=draws)
     weights = torch.einsum("tp,pcf->tcf", points, axes)
     layout = Layout.of({name: torch.zeros(shape) for name, shape in backbone.shapes.items()})
@@ -109,12 +109,16 @@ def planted(backbone: Backbone, count: int, seed: int = 0) -> Planted:
     tensors = layout.unflatten(codec.decode(true))
     features = []
     for row in range(count):
-        logits = backbone.logits(inputs[row], {name: value[row] for name, value in tensors.items()})
+        logits = backbone.outputs({toys.KEPT: inputs[row]}, {name: value[row] for name, value in tensors.items()})
         labels = torch.multinomial(logits.softmax(1), 1, generator=draws)[:, 0]
         half = IMAGES // 2
         features.append(
-            TaskFeatures(f"task-{row}", inputs[row, :half], labels[:half], inputs[row, half:], labels[half:])
+            TaskFeatures(
+                f"task-{row}",
+                toys.batch(inputs[row, :half], labels[:half]),
+                toys.batch(inputs[row, half:], labels[half:]),
+            )
         )
     start = codec.encode(torch.zeros(1, layout.size))[0]
     embeddings = torch.stack([encoder.encode(entry).values for entry in described])
-    return Planted(backbone, codec, encoder, embeddings, true, start, TaskImages(tuple(features), 0))
+    return Planted(backbone, codec, encoder, embeddings, true, start, TaskExamples(tuple(features), 0))

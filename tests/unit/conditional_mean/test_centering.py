@@ -20,9 +20,10 @@ from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
 from wildpdiff.conditional_mean.fit import fit_conditional_mean
 from wildpdiff.conditional_mean.mean import ConditionalMean
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.batch import take
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures, task_features
 from wildpdiff.zoo.store import Zoo
@@ -50,8 +51,8 @@ class Sites:
         return found
 
     @property
-    def images(self) -> TaskImages:
-        return TaskImages(tuple(self.features), 0)
+    def images(self) -> TaskExamples:
+        return TaskExamples(tuple(self.features), 0)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def sites(toy_backbone: Backbone) -> Sites:
 
 def logits(sites: Sites, vectors: Tensor, row: int) -> Tensor:
     tensors = sites.codec.layout.unflatten(sites.codec.decode(vectors))
-    return sites.backbone.logits(sites.features[row].train, {name: value[row] for name, value in tensors.items()})
+    return sites.backbone.outputs(sites.features[row].train, {name: value[row] for name, value in tensors.items()})
 
 
 def test_features_less_a_share_of_the_shift_are_what_the_classifier_reads(sites: Sites) -> None:
@@ -93,9 +94,9 @@ def test_the_seen_shifts_have_mean_zero_and_are_those_of_the_frozen_backbone(sit
     assert torch.allclose(centering.seen.mean(0), torch.zeros(5), atol=1e-5)
     images = sites.descriptions[3].backgrounds
     assert images is not None
-    with torch.no_grad():
-        own = sites.backbone.module.embed(sites.backbone.stem(images)).mean(0)  # type: ignore[operator]
-    torch.testing.assert_close(centering.seen[3], own - centering.reader.center)
+    own = sites.backbone.embedding(sites.backbone.stem(images))
+    assert own is not None
+    torch.testing.assert_close(centering.seen[3], own.mean(0) - centering.reader.center)
 
 
 def test_a_description_without_images_is_not_moved(sites: Sites) -> None:
@@ -117,8 +118,9 @@ def test_the_strength_is_found_again(sites: Sites, strength: float) -> None:
         probabilities = logits(sites, own, row).softmax(1)
         rows = torch.arange(len(probabilities)).repeat(100)
         labels = torch.multinomial(probabilities[rows], 1, generator=drawn)[:, 0]
-        features.append(TaskFeatures(entry.name, entry.train[rows], labels, entry.train[:0], labels[:0]))
-    found = fit_alignment(centering, sites.backbone, small, TaskImages(tuple(features), 0), 4000)
+        batch = toys.batch(take(entry.train, rows), labels)
+        features.append(TaskFeatures(entry.name, batch, take(batch, slice(0))))
+    found = fit_alignment(centering, sites.backbone, small, TaskExamples(tuple(features), 0), 4000)
     assert found.strength == pytest.approx(strength, abs=0.1)
 
 
@@ -136,23 +138,25 @@ def test_the_classifier_is_the_one_linear_layer_of_that_width(sites: Sites) -> N
 
 
 class NoEmbedding(nn.Module):
-    """The toy network without a method ``embed``."""
+    """The toy network, and something behind its classifier."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = toys.network()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = self.network(inputs)
+        result: Tensor = 1.0 * self.network(inputs)
         return result
 
 
-def test_a_backbone_without_embed_is_not_centred_and_restoring_an_alignment_for_it_is_refused(sites: Sites) -> None:
+def test_a_backbone_without_an_embedding_is_not_centred_and_restoring_an_alignment_for_it_is_refused(
+    sites: Sites,
+) -> None:
     lora = replace(toys.LORA, target_modules=("network.body",), modules_to_save=("network.classifier",))
     plain = Backbone.wrap(NoEmbedding(), name="plain", classes=toys.CLASSES, image_size=toys.SIZE, lora=lora)
     assert FeatureShift.fit(sites.descriptions, plain, ("backgrounds",)) is None
     assert FeatureAlignment.of(None, sites.codec, sites.descriptions) is None
-    with refused(DescriptionError, "plain", "embed"):
+    with refused(DescriptionError, "plain", "linear"):
         FeatureShift.restore("backgrounds", torch.zeros(5), plain)
 
 

@@ -10,6 +10,7 @@ import torch
 from planted import IMAGES, Planted, planted
 from torch import Tensor
 
+import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean import choice
 from wildpdiff.conditional_mean.choice import (
@@ -23,8 +24,10 @@ from wildpdiff.conditional_mean.correction import Basis
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
 from wildpdiff.conditional_mean.score_table import DELIVERED, CrossValidation
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SIMPLE
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
+from wildpdiff.tasks.batch import take
+from wildpdiff.tasks.objective import TEMPERATURES
 
 COUNT = 24
 EVALUATION_IMAGES = 32
@@ -43,7 +46,7 @@ def chosen(
     world: Planted,
     networks: dict[Basis, Tensor] | None = None,
     own: Tensor | None = None,
-    images: TaskImages | None = None,
+    images: TaskExamples | None = None,
 ) -> tuple[ConditionalMean, CrossValidation]:
     estimators = world.estimators(networks, own=own)
     return cross_validated(
@@ -86,10 +89,10 @@ def test_training_images_that_own_adapters_know_do_not_draw_seen_tasks_to_them(w
     tensors = world.codec.layout.unflatten(world.codec.decode(other))
     tasks = []
     for number, task in enumerate(world.images.tasks):
-        train = task.train[:10]
-        logits = world.backbone.logits(train, {name: value[number] for name, value in tensors.items()})
-        tasks.append(replace(task, train=train, train_labels=logits.argmax(1)))
-    images = TaskImages(tuple(tasks), 0)
+        train = take(task.train, slice(10))
+        logits = world.backbone.outputs(train, {name: value[number] for name, value in tensors.items()})
+        tasks.append(toys.relabelled(replace(task, train=train), logits.argmax(1)))
+    images = TaskExamples(tuple(tasks), 0)
     mean, _ = chosen(world, {"regression": world.true, "nothing": world.true}, own=other, images=images)
     assert mean.anchor == 0.0
 
@@ -123,7 +126,7 @@ class TwoBasins(Scorer):
     def tempered_losses(self, vectors: Tensor, tasks: Tensor, most: int) -> Tensor:
         c = torch.ones(vectors.shape[1])
         losses = torch.minimum((vectors - c).square().mean(1), (vectors + c).square().mean(1))
-        return losses[tasks].expand(len(choice.TEMPERATURES), -1)
+        return losses[tasks].expand(len(TEMPERATURES), -1)
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1, 1), (1, -1, 1, -1), (1, 1, 1, -1)])
@@ -155,7 +158,7 @@ def test_the_table_is_of_what_is_held_out(world: Planted) -> None:
     for name, vectors in {**world.estimators().held_out(), DELIVERED: mean.held_out}.items():
         row, scores = table.row(name), Scorer(world.backbone, world.codec, world.images).scores(vectors)
         assert row is not None
-        assert row.accuracy == pytest.approx(100 * float(scores.accuracy.double().mean()))
+        assert row.accuracy == pytest.approx(100 * float(scores.score.double().mean()))
         assert row.loss == pytest.approx(float(scores.loss.double().mean()))
     assert {row.method: row.weight for row in table.rows if row.weight} == mean.blend.used
     assert table.tasks == COUNT
@@ -205,8 +208,9 @@ def test_of_few_tasks_the_better_of_pretrained_and_mean_is_delivered_where_the_b
             for name, value in ((PRETRAINED, 0.5), (MEAN, 0.4))
         },
         HeldOutScores(torch.zeros(6), torch.full((6,), 0.45), 8),
+        1,
     )
     assert worse == PRETRAINED
     many = HeldOutScores(torch.zeros(30), torch.full((30,), 0.45), 8)
-    assert choice._plain_instead({PRETRAINED: replace(many, accuracy=many.accuracy + 0.2), MEAN: many}, many) is None
+    assert choice._plain_instead({PRETRAINED: replace(many, score=many.score + 0.2), MEAN: many}, many, 1) is None
     assert torch.isfinite(mean(few.embeddings)).all()

@@ -17,7 +17,7 @@ from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
 from wildpdiff.conditional_mean.mean import NETWORKS, Blend, ConditionalMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, moved_values
 from wildpdiff.conditional_mean.simple import fit_simple_estimators
-from wildpdiff.conditional_mean.task_images import ImageBatch, TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkTraining, fit_ensemble, folds
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.errors import TrainingError
@@ -173,7 +173,10 @@ def test_networks_need_folds_and_a_basis(bad: dict[str, object]) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
-    dark = [replace(task, train=torch.full_like(task.train, torch.nan)) for task in world.features]
+    dark = [
+        replace(task, train={**task.train, toys.KEPT: torch.full_like(task.train[toys.KEPT], torch.nan)})
+        for task in world.features
+    ]
     broken = replace(world, features=dark)
     with refused(TrainingError, "conditional mean", "step 1"):
         broken.fit(SHORT)
@@ -271,7 +274,7 @@ def test_the_first_evaluations_are_closer_together() -> None:
 
 def test_tensors_that_fine_tuning_leaves_alone_have_no_gradient_to_compute(world: World) -> None:
     layout = world.encoded.codec.layout
-    batch = TaskImages(tuple(world.features), 0).fixed(torch.arange(3), 4)
+    batch = TaskExamples(tuple(world.features), 0).fixed(torch.arange(3), 4)
     vectors = world.kernel.targets[:3].clone().requires_grad_()
     still = layout.names[0]
     grads = []
@@ -312,11 +315,10 @@ def test_few_tasks_are_dealt_out_so_that_no_part_is_empty(count: int) -> None:
 
 
 def test_images_are_drawn_with_their_labels(world: World) -> None:
-    batch = TaskImages(tuple(world.features), 0).draw(torch.tensor([0, 2]), 5, torch.Generator().manual_seed(0))
-    assert isinstance(batch, ImageBatch)
-    assert batch.labels.shape == (2, 5)
+    batch = TaskExamples(tuple(world.features), 0).draw(torch.tensor([0, 2]), 5, torch.Generator().manual_seed(0))
+    assert batch["targets"].shape == (2, 5)
     for index, task in enumerate((0, 2)):
         own = world.features[task]
-        for image, label in zip(batch.inputs[index], batch.labels[index], strict=True):
-            rows = (own.train == image).flatten(1).all(1)
-            assert label in own.train_labels[rows]
+        for image, label in zip(batch[toys.KEPT][index], batch["targets"][index], strict=True):
+            rows = (own.train[toys.KEPT] == image).flatten(1).all(1)
+            assert label in own.train["targets"][rows]

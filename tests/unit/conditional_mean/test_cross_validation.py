@@ -12,17 +12,21 @@ from planted import IMAGES, Planted, planted
 from scipy import stats
 from torch.nn.functional import cross_entropy
 
+import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.choice import (
     MOST_IMAGES,
-    TEMPERATURES,
     HeldOutScores,
     Scorer,
     tabulate,
 )
 from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.records import decode, encode
+from wildpdiff.tasks.batch import concatenate
+from wildpdiff.tasks.objective import TEMPERATURES, Classification
+
+METRIC = Classification(("a", "b")).metric
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def table(tasks: int, weights: dict[str, float] | None = None) -> CrossValidatio
         "mean adapter": HeldOutScores(ones, torch.linspace(0.4, 0.6, tasks).flip(0), 20),
     }
     delivered = HeldOutScores(0.5 * ones, torch.linspace(0.6, 0.8, tasks), 20)
-    return tabulate(scores, weights or {"pretrained": 0.0, "mean adapter": 1.0}, delivered)
+    return tabulate(scores, weights or {"pretrained": 0.0, "mean adapter": 1.0}, delivered, metric=METRIC)
 
 
 def test_leads_are_means_over_tasks_of_paired_differences_with_student_intervals() -> None:
@@ -89,21 +93,22 @@ def test_scores_are_those_of_each_task_s_own_adapter_on_its_own_images(world: Pl
     tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
     for index, number in enumerate(tasks):
         own = world.images.tasks[number]
-        inputs, labels = torch.cat([own.train, own.validation]), torch.cat([own.train_labels, own.validation_labels])
-        logits = world.backbone.logits(inputs, {name: value[number] for name, value in tensors.items()})
+        batch = concatenate([own.train, own.validation])
+        labels = batch["targets"]
+        logits = world.backbone.outputs(batch, {name: value[number] for name, value in tensors.items()})
         assert float(found.loss[index]) == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
-        assert float(found.accuracy[index]) == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+        assert float(found.score[index]) == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
     assert found.images == IMAGES < MOST_IMAGES
 
 
-def shared(world: Planted) -> TaskImages:
+def shared(world: Planted) -> TaskExamples:
     """All tasks learn from the same training images, and these have wrong labels; validation images are their own."""
     tasks = []
     for number, task in enumerate(world.images.tasks):
-        common = [f"common {row}".encode() for row in range(len(task.train_labels))]
-        own = [f"{number} {row}".encode() for row in range(len(task.validation_labels))]
-        tasks.append(replace(task, train_labels=(task.train_labels + 1) % 3, keys=(*common, *own)))
-    return TaskImages(tuple(tasks), 0)
+        common = [f"common {row}".encode() for row in range(task.train_size)]
+        own = [f"{number} {row}".encode() for row in range(task.validation_size)]
+        tasks.append(replace(toys.relabelled(task, (task.train["targets"] + 1) % 3), keys=(*common, *own)))
+    return TaskExamples(tuple(tasks), 0)
 
 
 def test_images_that_other_tasks_learn_from_are_not_scored(world: Planted) -> None:
@@ -111,23 +116,23 @@ def test_images_that_other_tasks_learn_from_are_not_scored(world: Planted) -> No
     own = Scorer(world.backbone, world.codec, world.images).scores(world.true, validation=True)
     found = Scorer(world.backbone, world.codec, shared(world)).scores(world.true)
     torch.testing.assert_close(found.loss, own.loss)
-    assert torch.equal(found.accuracy, own.accuracy)
+    assert torch.equal(found.score, own.score)
     assert found.images == IMAGES // 2
     tempered = Scorer(world.backbone, world.codec, shared(world)).tempered_losses(world.true, every, IMAGES // 2)
     torch.testing.assert_close(tempered[TEMPERATURES.index(1.0)], own.loss)
     # Without keys the same images count as each task's own, and their wrong labels are read.
-    unkeyed = TaskImages(tuple(replace(task, keys=()) for task in shared(world).tasks), 0)
+    unkeyed = TaskExamples(tuple(replace(task, keys=()) for task in shared(world).tasks), 0)
     wrong = Scorer(world.backbone, world.codec, unkeyed).scores(world.true)
-    assert float(wrong.accuracy.mean()) < float(own.accuracy.mean()) - 0.2
+    assert float(wrong.score.mean()) < float(own.score.mean()) - 0.2
 
 
 def test_validation_images_alone_are_scored_where_wanted(world: Planted) -> None:
-    wrong = tuple(replace(task, train_labels=(task.train_labels + 1) % 3) for task in world.images.tasks)
-    images = TaskImages(wrong, 0)
+    wrong = tuple(toys.relabelled(task, (task.train["targets"] + 1) % 3) for task in world.images.tasks)
+    images = TaskExamples(wrong, 0)
     late = Scorer(world.backbone, world.codec, images).scores(world.true, validation=True)
     right = Scorer(world.backbone, world.codec, world.images).scores(world.true, validation=True)
-    assert torch.equal(late.accuracy, right.accuracy)
-    assert float(Scorer(world.backbone, world.codec, images).scores(world.true).accuracy.mean()) < 0.7
+    assert torch.equal(late.score, right.score)
+    assert float(Scorer(world.backbone, world.codec, images).scores(world.true).score.mean()) < 0.7
 
 
 def test_losses_are_compared_at_several_temperatures_of_the_same_logits(world: Planted) -> None:
@@ -138,7 +143,8 @@ def test_losses_are_compared_at_several_temperatures_of_the_same_logits(world: P
     batch = world.images.fixed(tasks, 10)
     tensors = world.codec.layout.unflatten(world.codec.decode(world.true))
     for index, number in enumerate(tasks.tolist()):
-        logits = world.backbone.logits(batch.inputs[index], {name: value[number] for name, value in tensors.items()})
+        some = {name: value[index] for name, value in batch.items()}
+        logits = world.backbone.outputs(some, {name: value[number] for name, value in tensors.items()})
         for row, temperature in enumerate(TEMPERATURES):
-            expected = cross_entropy(logits / temperature, batch.labels[index])
+            expected = cross_entropy(logits / temperature, some["targets"])
             assert float(found[row, index]) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)

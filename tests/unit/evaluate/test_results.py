@@ -112,7 +112,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     write_results(path, make())
     assert read_results(path) == make()
     document = json.loads(path.read_text())
-    assert (document["schema_version"], document["kind"]) == (5, "results")
+    assert (document["schema_version"], document["kind"]) == (6, "results")
     assert document == make().to_json()
 
 
@@ -164,8 +164,8 @@ def test_a_damaged_file_is_refused_with_file_and_key(
 
 def test_a_newer_schema_is_an_error_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({**make().to_json(), "schema_version": 6}))
-    with refused(SchemaVersionError, path, 6):
+    path.write_text(json.dumps({**make().to_json(), "schema_version": 7}))
+    with refused(SchemaVersionError, path, 7):
         read_results(path)
 
 
@@ -220,7 +220,7 @@ def test_trust_is_written_and_read(tmp_path: Path) -> None:
 
 
 def test_sections_of_installed_packages_are_records_and_others_stay_as_they_are(tmp_path: Path) -> None:
-    document = json.loads((GOLDEN / "results-5" / "results.json").read_bytes())
+    document = json.loads((GOLDEN / "results-6" / "results.json").read_bytes())
     document["sections"]["of another package"] = {"values": [1, None, "x"]}
     (tmp_path / "results.json").write_text(json.dumps(document))
     results = read_results(tmp_path / "results.json")
@@ -236,7 +236,7 @@ def test_a_damaged_section_is_refused_with_its_key() -> None:
 
 
 def test_the_sections_of_before_are_those_of_today() -> None:
-    before, now = (read_results(GOLDEN / f"results-{version}" / "results.json") for version in (4, 5))
+    before, now = (read_results(GOLDEN / f"results-{version}" / "results.json") for version in (4, 6))
     assert before == now
     assert set(now.sections) == {"spread", "distances", "scaling"}
 

@@ -15,7 +15,7 @@ import toys
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.network import factor_reads
-from wildpdiff.conditional_mean.task_images import TaskImages
+from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkTraining, train_network
 from wildpdiff.fit import FittedGenerator, fit_generator
 from wildpdiff.generator import Generator
@@ -37,7 +37,7 @@ class World:
 
     generator: Generator
     encoded: EncodedTasks
-    images: TaskImages
+    images: TaskExamples
     choice: tuple[Any, Candidate, list[Candidate]]
 
     @property
@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> W
         patch.setattr(posterior_fit, "_chosen", choose)
         generator = fit_generator(training_set, config()).generator
     encoded = EncodedTasks.of(training_set, config())
-    return World(generator, encoded, TaskImages(tuple(features(task.name) for task in TASKS), 0), choices[0])
+    return World(generator, encoded, TaskExamples(tuple(features(task.name) for task in TASKS), 0), choices[0])
 
 
 def agreement(signs: Tensor) -> float:

@@ -18,6 +18,7 @@ from wildpdiff.refine.cross_validation import LEFT_OUT, TaskStarts, held_out_los
 from wildpdiff.refine.runs import RefineConfig, Run, refine_runs
 from wildpdiff.refine.starts import Start, pretrained_adapter
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import take
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 
@@ -62,10 +63,10 @@ def test_a_class_that_only_the_fold_lacks_is_left_out_of_the_softmax(
     few: TaskFeatures, points: list[Start], toy_backbone: Backbone
 ) -> None:
     starts = TaskStarts.of(toy_backbone, few, points, None)
-    assert starts.offsets(0, few.train_labels, 3).tolist() == [0.0, 0.0, 0.0]
-    assert starts.offsets(0, few.train_labels[few.train_labels != 1], 3).tolist() == [0.0, LEFT_OUT, 0.0]
+    assert starts.offsets(0, few.train["targets"]).tolist() == [0.0, 0.0, 0.0]
+    assert starts.offsets(0, few.train["targets"][few.train["targets"] != 1]).tolist() == [0.0, LEFT_OUT, 0.0]
     informed = TaskStarts.of(toy_backbone, few, points, few.train)
-    offsets = informed.offsets(0, few.train_labels[few.train_labels == 2], 3)
+    offsets = informed.offsets(0, few.train["targets"][few.train["targets"] == 2])
     assert offsets[:2].tolist() == [LEFT_OUT, LEFT_OUT]
     assert math.isfinite(float(offsets[2]))
 
@@ -76,20 +77,19 @@ def test_the_loss_of_a_label_is_that_of_a_refinement_without_its_fold(
     """By hand: one fold of one start, refined alone."""
     starts = TaskStarts.of(toy_backbone, few, points, None)
     losses = held_out_losses(toy_backbone, [starts], SHORT, 3)[0]
-    assert losses.shape == (2, len(few.train_labels))
-    fold = label_folds(few.train_labels, SHORT.folds, 3, few.name)
+    assert losses.shape == (2, few.train_size)
+    fold = label_folds(few.train["targets"], SHORT.folds, 3, few.name)
     kept, held = fold != 2, fold == 2
-    images, labels = few.train[kept], few.train_labels[kept]
-    rest = TaskFeatures(few.name, images, labels, images, labels)
+    rest = TaskFeatures.of_few(few.name, take(few.train, kept))
     for index, point in enumerate(points):
         tensors = refine_runs(toy_backbone, [Run(rest, point, torch.zeros(3))], SHORT.shorter, 3)[0]
-        logs = toy_backbone.predict(few.train[held], tensors).log_softmax(1)
-        expected = -logs[torch.arange(int(held.sum())), few.train_labels[held]]
+        logs = toy_backbone.predict(take(few.train, held), tensors).log_softmax(1)
+        expected = -logs[torch.arange(int(held.sum())), few.train["targets"][held]]
         assert torch.allclose(losses[index, held], expected, atol=1e-3)
 
 
 def test_tasks_together_or_alone(few: TaskFeatures, points: list[Start], toy_backbone: Backbone) -> None:
-    other = TaskFeatures("u", few.train[:7], few.train_labels[:7], few.train[:7], few.train_labels[:7])
+    other = TaskFeatures.of_few("u", take(few.train, slice(7)))
     both = [TaskStarts.of(toy_backbone, task, points, None) for task in (few, other)]
     together = held_out_losses(toy_backbone, both, SHORT, 0)
     for one, found in zip(both, together, strict=True):

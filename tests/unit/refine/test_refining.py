@@ -20,6 +20,7 @@ from wildpdiff.refine.refining import LabelledTask, refine, refine_tasks
 from wildpdiff.refine.runs import RefineConfig
 from wildpdiff.refine.starts import FREE, Start, Starts, pretrained_adapter
 from wildpdiff.rng import torch_generator
+from wildpdiff.tasks.batch import take
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
 from wildpdiff.zoo.store import Zoo
@@ -46,7 +47,7 @@ def points(toy_backbone: Backbone, toy_zoo: Zoo) -> Starts:
 
 
 def accuracy(backbone: Backbone, task: TaskFeatures, adapter: Adapter) -> float:
-    return float((backbone.predict(task.train, adapter.tensors).argmax(1) == task.train_labels).float().mean())
+    return float((backbone.predict(task.train, adapter.tensors).argmax(1) == task.train["targets"]).float().mean())
 
 
 def random_prior(backbone: Backbone, scale: float = 0.1, count: int = 6) -> RefinementPrior:
@@ -67,7 +68,7 @@ def test_labels_make_a_wrong_start_better(toy_backbone: Backbone, toy_zoo: Zoo, 
     (found,) = refine_tasks(toy_backbone, [LabelledTask(few, points(wrong)[:1])], config)
     assert found.start == "generated"
     logits = toy_backbone.predict(few.train, found.adapter.tensors)
-    assert float(cross_entropy(logits, few.train_labels)) < 0.7 * found.losses["generated"]
+    assert float(cross_entropy(logits, few.train["targets"])) < 0.7 * found.losses["generated"]
 
 
 def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: Backbone) -> None:
@@ -76,13 +77,13 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
     start = prior.layout.flatten(toys.random_adapter(toy_backbone, 1).tensors)
     features = toy_backbone.stem(toys.random_images(10))
     labels = torch.arange(10) % 3
-    task = TaskFeatures("t", features, labels, features, labels)
+    task = TaskFeatures.of_few("t", toys.batch(features, labels))
     offsets = torch.tensor([[0.5, -0.5, 0.0]])
     config = MapConfig(steps=120, batch=10, learning_rate=0.1, strength=2.0)
     best = maximum_a_posteriori(toy_backbone, start[None], prior, [task], offsets, config, 0)[0]
     moved = (best - start) @ prior.directions.T / prior.directions.square().sum(1)
     weights = moved.clone().requires_grad_(True)
-    logits = toy_backbone.logits(features, prior.layout.unflatten(start + weights @ prior.directions)) + offsets[0]
+    logits = toy_backbone.outputs(features, prior.layout.unflatten(start + weights @ prior.directions)) + offsets[0]
     loss = cross_entropy(logits, labels, reduction="sum") + weights.square().sum()
     (slope,) = torch.autograd.grad(loss, weights)
     assert float(moved.norm()) > 0.05
@@ -168,7 +169,7 @@ def test_the_choice_is_that_of_the_seed(toy_backbone: Backbone, data: dict[str, 
 
 def test_one_label_chooses_nothing(toy_backbone: Backbone, data: dict[str, TaskFeatures], points: Starts) -> None:
     task = data["unseen-1"]
-    one = TaskFeatures("t", task.train[:1], task.train_labels[:1], task.train[:1], task.train_labels[:1])
+    one = TaskFeatures.of_few("t", take(task.train, slice(1)))
     found = refine(toy_backbone, toys.random_adapter(toy_backbone, 1), one, SHORT, points=points)
     assert (found.start, found.cross_validated) == ("generated", {})
 
@@ -196,11 +197,11 @@ def test_provenance_has_start_labels_and_steps(
     provenance = refine(toy_backbone, start, few, config, points=points, unlabelled=task.train).adapter.provenance
     assert (provenance["source"], provenance["labels"], provenance["start"]) == (
         "refined",
-        len(few.train_labels),
+        few.train_size,
         "generated",
     )
     assert provenance["steps"] == 30
-    assert (provenance["classes_labelled"], provenance["unlabelled_images"]) == (3, len(task.train))
+    assert (provenance["classes_labelled"], provenance["unlabelled_images"]) == (3, task.train_size)
 
 
 def test_what_cannot_be_refined_is_refused(
@@ -208,11 +209,11 @@ def test_what_cannot_be_refined_is_refused(
 ) -> None:
     task = data["unseen-0"]
     start = toys.random_adapter(toy_backbone, 1)
-    none = TaskFeatures("t", task.train[:0], task.train_labels[:0], task.train[:0], task.train_labels[:0])
+    none = TaskFeatures.of_few("t", take(task.train, slice(0)))
     with refused(DataError, "'t'"):
         refine(toy_backbone, start, none, SHORT, points=points)
-    other = replace(task, train_labels=task.train_labels + 5)
-    with refused(DataError, task.name, int(other.train_labels.max()), 3):
+    other = toys.relabelled(task, task.train["targets"] + 5)
+    with refused(DataError, task.name, int(other.train["targets"].max()), 3):
         refine(toy_backbone, start, other, SHORT, points=points)
     with refused(AdapterMismatchError, toy_backbone.backbone_hash[:12]):
         refine(toy_backbone, toys.random_adapter(toys.backbone(1), 0), task, SHORT, points=points)

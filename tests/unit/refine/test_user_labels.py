@@ -11,6 +11,7 @@ from refusals import refused
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
+from wildpdiff.tasks.batch import batch_size
 
 
 def picture(path: Path, grey: int = 100) -> Path:
@@ -33,11 +34,11 @@ def test_a_folder(folder: Path, toy_backbone: Backbone) -> None:
     assert [file.name for file in found.files] == ["3.png", "1.png", "2.png"]
     assert [file.name for file in found.unlabelled] == ["4.png"]
     features = labelled_features(toy_backbone, found)
-    assert features.train_labels.tolist() == [1, 0, 0]
-    assert len(features.train) == 3
+    assert features.train["targets"].tolist() == [1, 0, 0]
+    assert features.train_size == 3
     more = unlabelled_features(toy_backbone, found.unlabelled)
     assert more is not None
-    assert len(more) == 1
+    assert batch_size(more) == 1
     assert unlabelled_features(toy_backbone, []) is None
 
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 import torch
 
 from refusals import refused
-from wildpdiff.errors import DataError
+from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.records import encode
 from wildpdiff.tasks.batch import batch_size, concatenate, take
-from wildpdiff.tasks.objective import IGNORED, TARGETS, Classification, NextToken, Objective, Regression
+from wildpdiff.tasks.objective import (
+    IGNORED,
+    TARGETS,
+    VARIANCES,
+    Classification,
+    NextToken,
+    Objective,
+    Regression,
+    Unknown,
+    objective_of,
+)
 
 CASES = {
     "classification": (Classification(("cat", "dog", "owl")), torch.randn(4, 3), ["cat", 2, "owl", 0]),
@@ -28,7 +42,7 @@ def test_losses_and_scores_are_those_of_each_example_alone(name: str) -> None:
         alone = take(batch, slice(row, row + 1))
         torch.testing.assert_close(objective.loss(outputs[row : row + 1], alone)[0], losses[row])
     assert bool((losses > 0).all())
-    assert all(objective.metric.low <= float(score) <= objective.metric.high for score in scores)
+    assert all(objective.metric.contains(float(score)) for score in scores)
 
 
 def test_ignored_tokens_count_nothing() -> None:
@@ -48,3 +62,22 @@ def test_bad_targets_and_batches_are_named() -> None:
         batch_size({"inputs": torch.zeros(2), "other": torch.zeros(3)})
     with refused(DataError, "inputs"):
         concatenate([{"inputs": torch.zeros(2, 3)}, {"inputs": torch.zeros(2, 4)}])
+
+
+def test_likelihoods_are_compared_at_the_best_temperature_or_variance() -> None:
+    outputs, batch = torch.tensor([[2.0, 0.0]]), {TARGETS: torch.tensor([0])}
+    table = Classification(("a", "b")).likelihood_losses(outputs, batch)
+    assert table[:, 0].tolist() == sorted(table[:, 0].tolist()), "a right answer is most probable when it is confident"
+    exact = -torch.distributions.Normal(0.0, 2.0).log_prob(torch.tensor(3.0)) - 0.5 * math.log(2 * math.pi)
+    found = Regression(1).likelihood_losses(torch.tensor([[3.0]]), {TARGETS: torch.zeros(1, 1)})
+    assert found[VARIANCES.index(4.0), 0] == pytest.approx(float(exact))
+
+
+def test_an_objective_is_restored_from_json_and_an_unknown_one_trains_nothing() -> None:
+    for objective in (Classification(("a", "b")), Regression(3, "m"), NextToken(), Unknown(("a",))):
+        assert objective_of(json.loads(json.dumps(encode(objective))), "x") == objective
+    with refused(ArtifactError, "'policy'"):
+        objective_of({"kind": "policy"}, "x")
+    for use in (Unknown().loss, Unknown().score, Unknown().likelihood_losses):
+        with refused(DataError, "objective"):
+            use(torch.zeros(1), {})

@@ -88,10 +88,8 @@ def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
     pooled = {}
     for task in TASKS:
         own = toy.features(task.name)
-        keys = (*own.keys[: len(own.train_labels)], *common.keys[len(common.train_labels) :])
-        pooled[task.name] = replace(
-            own, validation=common.validation, validation_labels=common.validation_labels, keys=keys
-        )
+        keys = (*own.keys[: own.train_size], *common.keys[common.train_size :])
+        pooled[task.name] = replace(own, validation=common.validation, keys=keys)
     taught: list[tuple[TaskFeatures, ...]] = []
 
     def spied(encoded: EncodedTasks, config: TaskLossConfig, seed: int, **named: Any) -> FittedMean:
@@ -105,7 +103,7 @@ def test_a_refit_never_learns_from_what_those_it_was_made_without_are_judged_by(
     assert len(taught) == CALIBRATION.group_folds
     for tasks in taught:
         assert 0 < len(tasks) < len(TASKS)
-        assert all(len(task.train_labels) and not len(task.validation_labels) for task in tasks)
+        assert all(task.train_size and not task.validation_size for task in tasks)
 
 
 def test_a_resumed_calibration_reads_finished_networks_and_counts_from_its_folds(

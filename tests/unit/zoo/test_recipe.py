@@ -96,7 +96,7 @@ def test_the_chosen_accuracy_is_that_of_the_mean_of_the_checkpoints(
     hits = []
     for row, task in enumerate(tasks):
         logits = toy_backbone.predict(task.validation, {name: v[row].mean(0) for name, v in run.tensors.items()})
-        hits.append(float((logits.argmax(1) == task.validation_labels).float().mean()))
+        hits.append(float((logits.argmax(1) == task.validation["targets"]).float().mean()))
     assert found.accuracy == pytest.approx(np.mean(hits), abs=1e-4)
 
 
@@ -114,11 +114,10 @@ def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
     toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tasks[0]
-    count = len(first.train_labels)
+    count = first.train_size
     own = first.keys[count:]
     # The second task trains on what the first is judged by.
-    second = replace(tasks[1], train=first.validation, train_labels=first.validation_labels,
-                     keys=(*own, *tasks[1].keys[len(tasks[1].train_labels) :]))  # fmt: skip
+    second = replace(tasks[1], train=first.validation, keys=(*own, *tasks[1].keys[tasks[1].train_size :]))
     pooled: list[TaskFeatures] = []
     real = recipe.finetune
 
@@ -128,7 +127,7 @@ def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
 
     monkeypatch.setattr(recipe, "finetune", finetune)
     assert RecipeSearch(toy_backbone, [first, second], initial, 0).choose(DEFAULT).multi_task is not None
-    assert torch.equal(pooled[0].train, first.train)
+    assert torch.equal(pooled[0].train[toys.KEPT], first.train[toys.KEPT])
 
 
 def test_tasks_are_drawn_by_their_names_alone() -> None:
@@ -265,7 +264,7 @@ def test_a_stopped_search_goes_on_where_it_was(
     assert RecipeSearch(toy_backbone, tasks, initial, 0, memory=memory).choose(DEFAULT) == calm
     assert len(calls) == len(calm.trials) - 5 + 1, "all but the five, and the adapter for all tasks"
     calls.clear()
-    other = [replace(tasks[0], train_labels=1 - tasks[0].train_labels.clamp(max=1)), *tasks[1:]]
+    other = [toys.relabelled(tasks[0], 1 - tasks[0].train["targets"].clamp(max=1)), *tasks[1:]]
     assert RecipeSearch(toy_backbone, other, initial, 0, memory=memory).choose(DEFAULT) != calm
     assert len(calls) > len(RATES), "other labels are other data"
     kept = json.loads(memory.read_text())

@@ -51,7 +51,7 @@ def test_fine_tuning_helps_and_leaves_initial_and_backbone_alone(
     run = finetune(toy_backbone, tasks, initial, dataclasses.replace(CONFIG, steps=30, interval=12), seed=1)
     assert all(torch.equal(before[name], value) for name, value in initial.items())
     assert float(run.train_loss[:, -1].mean()) < 0.9 * float(run.train_loss[:, 0].mean())
-    assert run.train_loss.shape == run.validation_accuracy.shape == (5, 3)
+    assert run.train_loss.shape == run.validation_score.shape == (5, 3)
     assert all(value.shape[:2] == (5, 3) for value in run.tensors.values())
 
 
@@ -85,7 +85,9 @@ def test_more_checkpoints_than_steps_are_refused(steps: int, checkpoints: int, i
 
 
 def test_a_loss_that_is_no_number_names_task_and_step(toy_backbone: Backbone, tasks: list[TaskFeatures]) -> None:
-    bad = dataclasses.replace(tasks[1], train=torch.full_like(tasks[1].train, float("nan")))
+    bad = dataclasses.replace(
+        tasks[1], train={**tasks[1].train, toys.KEPT: torch.full_like(tasks[1].train[toys.KEPT], float("nan"))}
+    )
     with refused(TrainingError, "'seen-1'", "step 1", CONFIG.learning_rate):
         finetune(toy_backbone, [tasks[0], bad], toys.random_tensors(toy_backbone, 0), CONFIG, seed=0)
 
@@ -96,7 +98,7 @@ def fixed(labels: list[int]) -> toys.FixedTask:
 
 @pytest.mark.parametrize(
     ("labels", "values"),
-    [([1] * 12, ["'bright'"]), ([0, 1, 2], [3, 8]), ([], [0, 8]), ([0, 1, 3] * 4, ["label 3", "3 classes"])],
+    [([1] * 12, ["'bright'"]), ([0, 1, 2], [3, 8]), ([], [0, 8]), ([0, 1, 3] * 4, ["index 3", "striped"])],
 )
 def test_a_task_that_cannot_be_trained_on_is_named(
     toy_backbone: Backbone, labels: list[int], values: list[object]

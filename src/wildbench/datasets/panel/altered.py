@@ -10,13 +10,13 @@ from wildbench.datasets.panel.suite import PanelSuite, PanelTask
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.task import GROUPS, Group, Suite, Task
+from wildpdiff.tasks.task import GROUPS, Group, ImageSuite, ImageTask
 
 VERSION = 1
 PREFIX = "distractor"
 
 
-def with_distractors(suite: Suite, columns: int = 10, *, seed: int = 0) -> PanelSuite:
+def with_distractors(suite: ImageSuite, columns: int = 10, *, seed: int = 0) -> PanelSuite:
     """The same tasks whose metadata has further columns of random numbers that are independent of the task.
 
     Args:
@@ -43,13 +43,13 @@ def with_distractors(suite: Suite, columns: int = 10, *, seed: int = 0) -> Panel
     return PanelSuite(f"{suite.name}-distractors", suite.classes, suite.image_size, schema, tasks, content)
 
 
-def _distracted(task: Task, columns: int, seed: int) -> Description:
+def _distracted(task: ImageTask, columns: int, seed: int) -> Description:
     values = numpy_generator(seed, "distractors", task.name).standard_normal(columns)
     metadata = {f"{PREFIX}-{number}": round(float(value), 4) for number, value in enumerate(values)}
     return replace(task.description, metadata={**(task.description.metadata or {}), **metadata})
 
 
-def divided(suite: Suite, name: str, unseen: Collection[str]) -> PanelSuite:
+def divided(suite: ImageSuite, name: str, unseen: Collection[str]) -> PanelSuite:
     """The seen tasks of a suite divided anew: those named are unseen, the others seen; no other task is unseen.
 
     Args:

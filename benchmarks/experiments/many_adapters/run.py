@@ -1,0 +1,106 @@
+"""Seconds of training steps of many adapters of a ViT-tiny: one vectorised pass, and a loop over PEFT's adapters.
+
+    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py
+
+Both have the same adapters and images and a gradient of every adapter in each step; losses and gradients are compared.
+The vectorised pass runs the frozen layers before the first adapted one once for all steps: its seconds are given apart.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import ViTConfig, ViTForImageClassification
+
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.tasks.batch import stack, take
+from wildpdiff.tasks.dataset import Dataset
+from wildpdiff.training import seeded
+
+FOLDER = Path(__file__).parent
+
+
+def main(settings: dict[str, Any], targets: Any) -> dict[str, Any]:
+    """Medians over the repeats, the two ways in turn."""
+    count, images, steps = settings["adapters"], settings["images"], settings["steps"]
+    with seeded(settings["seed"]):
+        module = ViTForImageClassification(ViTConfig(**settings["model"]))
+        pixels = np.random.default_rng(settings["seed"]).integers(0, 256, (count * images, 224, 224, 3), dtype=np.uint8)
+        lora = LoraConfig(**settings["lora"], target_modules=targets)
+        backbone = Backbone.from_pretrained(module, lora=lora)
+        start = backbone.initial_adapter(0).tensors
+        adapters = [
+            {name: value + 0.02 * torch.randn(value.shape) for name, value in start.items()} for _ in range(count)
+        ]
+        labels = torch.arange(count * images) % settings["model"]["num_labels"]
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    began = time.perf_counter()
+    batch = backbone.batch(Dataset(pixels, labels))
+    prefix = time.perf_counter() - began
+    batches = stack([take(batch, slice(row * images, (row + 1) * images)) for row in range(count)])
+    stacked = {name: torch.stack([own[name] for own in adapters]) for name in start}
+    gradient = torch.func.vmap(
+        torch.func.grad_and_value(lambda own, some: backbone.objective.loss(backbone.outputs(some, own), some).mean())
+    )
+
+    def vectorised() -> torch.Tensor:
+        grads, losses = gradient(stacked, batches)
+        assert len(grads) == len(start)
+        return losses
+
+    inputs = backbone.collate(pixels)["pixel_values"]
+    with seeded(settings["seed"]):
+        again = ViTForImageClassification(ViTConfig(**settings["model"]))
+        model = get_peft_model(again, lora, adapter_name="0")
+        for number in range(1, count):
+            model.add_adapter(str(number), lora)
+    from peft import set_peft_model_state_dict
+
+    for number, own in enumerate(adapters):
+        set_peft_model_state_dict(model, own, adapter_name=str(number))
+    model.eval()
+
+    def loop() -> torch.Tensor:
+        losses = []
+        for number in range(count):
+            model.set_adapter(str(number))
+            rows = slice(number * images, (number + 1) * images)
+            loss = cross_entropy(model(pixel_values=inputs[rows]).logits, labels[rows])
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    difference = float((vectorised() - loop()).abs().max())
+    seconds: dict[str, list[float]] = {"vectorised": [], "loop": []}
+    for _ in range(settings["repeats"]):
+        for name, run, times in (("vectorised", vectorised, steps), ("loop", loop, max(1, steps // 4))):
+            began = time.perf_counter()
+            for _ in range(times):
+                run()
+            seconds[name].append((time.perf_counter() - began) / times)
+    found = {name: median(values) for name, values in seconds.items()}
+    return {
+        "seconds a step": found,
+        "seconds of what is computed once": prefix,
+        "times faster": found["loop"] / found["vectorised"],
+        "largest difference of a loss": difference,
+        "MiB before": base,
+        "MiB at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given = json.loads((FOLDER / "experiment.json").read_text())
+    print(json.dumps({name: main(given, targets) for name, targets in given["targets"].items()}, indent=2))

@@ -1,0 +1,237 @@
+"""Backbones of ``transformers`` by name or folder, and any ``nn.Module``, with PEFT's own LoRA configuration."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wildpdiff.artifact import Artifact
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, TextCollate, first_argument
+from wildpdiff.errors import ArtifactError, TrainingError
+from wildpdiff.records import decode, encode
+from wildpdiff.tasks.objective import Classification, NextToken, Objective, Regression, objective_of
+from wildpdiff.training import seeded
+
+ATTENTION = "vectorised"
+"""Name of an attention of ``transformers``."""
+
+LORA_DEFAULTS = {"peft_type": "LORA", "r": 8, "lora_alpha": 8}
+"""Of a configuration that is given in parts; as PEFT's own."""
+
+LENGTH = 128
+"""Tokens of a text, unless the model takes fewer."""
+
+
+def from_pretrained(
+    source: str | Path | nn.Module,
+    *,
+    lora: Any,
+    objective: Objective | None = None,
+    collate: Collate | None = None,
+    name: str | None = None,
+    length: int = LENGTH,
+) -> Backbone:
+    """A frozen backbone; see :meth:`Backbone.from_pretrained`."""
+    module = source if isinstance(source, nn.Module) else _load(str(source), objective)
+    config: Any = getattr(module, "config", None)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    _vectorise_attention(module)
+    objective = _named(module, objective) if objective else _objective(module)
+    collate = collate or _collate(module, None if isinstance(source, nn.Module) else str(source), objective, length)
+    label = name or (type(module).__name__ if isinstance(source, nn.Module) else str(source))
+    if isinstance(lora, Mapping):
+        lora = {**LORA_DEFAULTS, "modules_to_save": _heads(module), **lora}
+    spec = lora if isinstance(lora, LoraSpec) else LoraSpec.from_peft(lora, module)
+    return Backbone.of(module, name=label, lora=spec, objective=objective, collate=collate)
+
+
+def _heads(module: nn.Module) -> list[str] | None:
+    """Names of a classifier's last module, which is trained whole."""
+    return [name for name in ("classifier", "score") if isinstance(getattr(module, name, None), nn.Module)] or None
+
+
+def _vectorise_attention(module: Any) -> None:
+    """Attention that ``vmap`` takes: plain matrix products, and a mask that is made even where it is all ones."""
+    if not hasattr(module, "set_attn_implementation"):
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(
+        ATTENTION, lambda *given, **named: eager_mask(*given, **{**named, "allow_is_bidirectional_skip": False})
+    )
+    module.set_attn_implementation(ATTENTION)
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **named: Any
+) -> tuple[Tensor, None]:
+    """``softmax(q k / √d + mask) v`` (Vaswani et al. 2017, equation 1), "n h t d" to "n t h d"."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scaling = named.get("scaling")
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    weights = (scores if attention_mask is None else scores + attention_mask).softmax(-1)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _load(source: str, objective: Objective | None) -> nn.Module:
+    """The model of a name, a folder, or ``module:function``."""
+    module, _, function = source.partition(":")
+    if function and not Path(source).exists():
+        return _built(module, function)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+        kind = _model_class(config, objective)
+        size = {} if objective is None or isinstance(objective, NextToken) else {"num_labels": _outputs(objective)}
+        with seeded(0):  # a head that the folder lacks starts at random
+            model = kind.from_pretrained(source, use_safetensors=True, ignore_mismatched_sizes=True, **size)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(
+            f"{source!r} cannot be read as a model of transformers ({reason}). Give a folder with config.json and "
+            "safetensors, a name that is downloaded already, an nn.Module, or module:function."
+        ) from None
+    if not isinstance(model, nn.Module):
+        raise ArtifactError(f"{source!r} is no torch model. Give another.")
+    return model
+
+
+def _built(module: str, function: str) -> nn.Module:
+    """The result of a function without arguments."""
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise ArtifactError(f"{module}:{function} cannot be imported ({error}). Check both names.") from None
+    if not isinstance(made, nn.Module):
+        raise TrainingError(f"{module}:{function} gives a {type(made).__name__}; an nn.Module is needed.")
+    return made
+
+
+def _outputs(objective: Objective) -> int:
+    return objective.size if isinstance(objective, Regression) else len(objective.labels)
+
+
+def _model_class(config: Any, objective: Objective | None) -> Any:
+    """The class that the folder names, or for a model without a head the one with the head that the objective needs."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    stored = (config.architectures or [""])[0]
+    if isinstance(objective, NextToken):
+        return transformers.AutoModelForCausalLM
+    if objective is None or stored.endswith("Classification"):
+        return getattr(transformers, stored, transformers.AutoModel)
+    if type(config) in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        return transformers.AutoModelForImageClassification
+    return transformers.AutoModelForSequenceClassification
+
+
+def _named(module: nn.Module, objective: Objective) -> Objective:
+    """The objective, its classes in the order of the model's where both have the same."""
+    labels = getattr(getattr(module, "config", None), "id2label", None) or {}
+    own = tuple(str(labels[index]) for index in sorted(labels))
+    if isinstance(objective, Classification) and set(own) == set(objective.labels):
+        return Classification(own)
+    return objective
+
+
+def _objective(module: nn.Module) -> Objective:
+    """The objective that a model of ``transformers`` states."""
+    config, kind = getattr(module, "config", None), type(module).__name__
+    if kind.endswith(("LMHeadModel", "ForCausalLM")):
+        return NextToken()
+    if config is not None and kind.endswith("Classification"):
+        if config.problem_type == "regression" or config.num_labels == 1:
+            return Regression(config.num_labels)
+        return Classification(tuple(str(config.id2label[index]) for index in range(config.num_labels)))
+    raise TrainingError(f"The objective of a {kind} is not known. Give one: Classification, Regression or NextToken.")
+
+
+def _collate(module: nn.Module, source: str | None, objective: Objective, length: int) -> Collate:
+    """Images for models of pixels, texts where there is a tokenizer, else tensors."""
+    argument = first_argument(module)
+    if argument == "pixel_values":
+        return _image_collate(module, source)
+    if argument == "input_ids" and source is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        return TextCollate.of(tokenizer, length, isinstance(objective, NextToken))
+    return TensorCollate(argument)
+
+
+def _image_collate(module: nn.Module, source: str | None) -> ImageCollate:
+    """Size, mean and standard deviation of the folder's processor; without one a half, and the model's own size."""
+    config: Any = module.config
+    size: Any = getattr(config, "image_size", None) or getattr(
+        getattr(config, "vision_config", None), "image_size", 224
+    )
+    values: Mapping[str, Any] = {}
+    if source is not None:
+        from transformers import ImageProcessingMixin
+
+        try:
+            values = ImageProcessingMixin.get_image_processor_dict(source)[0]
+        except OSError:
+            values = {}
+        found = values.get("crop_size") or values.get("size") or size
+        if isinstance(found, dict):
+            found = found.get("height") or found.get("shortest_edge") or size
+        size = found
+    half, ones = (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
+    if not values.get("do_normalize", True):
+        return ImageCollate("pixel_values", int(size), (0.0, 0.0, 0.0), ones)
+    mean, std = (tuple(map(float, values.get(name, half))) for name in ("image_mean", "image_std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise TrainingError(f"The processor of {source} has {len(mean)} colours; three are needed. Give a collate.")
+    return ImageCollate("pixel_values", int(size), mean, std)
+
+
+COLLATES: dict[str, Any] = {"images": ImageCollate, "tensors": TensorCollate, "texts": TextCollate}
+"""Collations that are stored, by the name on disk."""
+
+
+def stored_model(backbone: Backbone) -> dict[str, Any] | None:
+    """Plain JSON values that with the weights restore a model of ``transformers``; None for other models."""
+    module: Any = backbone.module
+    kind = next((name for name, known in COLLATES.items() if type(backbone.collate) is known), None)
+    if not type(module).__module__.startswith("transformers.") or kind is None:
+        return None
+    return {
+        "architecture": "transformers",
+        "class": type(module).__name__,
+        "model": module.config.to_dict(),
+        "objective": encode(backbone.objective),
+        "collate": {"kind": kind, **encode(backbone.collate)},
+    }
+
+
+def restored_model(artifact: Artifact, lora: LoraSpec) -> Backbone:
+    """The backbone of :func:`stored_model`."""
+    import transformers
+
+    config = artifact.config
+    kind = getattr(transformers, str(config["class"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ArtifactError(f"{artifact.folder} holds a {config['class']}, unknown to this version of transformers.")
+    made: Any = kind
+    with torch.device("cpu"), seeded(0):
+        module = made(made.config_class.from_dict(dict(config["model"])))
+    _vectorise_attention(module)
+    module.load_state_dict(artifact.tensors["weights"])
+    stored = dict(config["collate"])
+    collate = decode(COLLATES[stored.pop("kind")], stored, f"{artifact.folder}: collate")
+    objective = objective_of(config["objective"], artifact.folder)
+    return Backbone.of(module, name=config["name"], lora=lora, objective=objective, collate=collate)

@@ -1,0 +1,59 @@
+"""``wildpdiff zoo build`` on a folder of ``transformers``, then fit and generate on the backbone that it keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.cli.main import app
+
+transformers = pytest.importorskip("transformers")
+ATTENTION = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A model with other classes than the photographs of three tasks."""
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(**ATTENTION, image_size=16, patch_size=4))
+    model.save_pretrained(tmp_path / "vit")
+    processor = '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "size": {"height": 16, "width": 16}}'
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(processor)
+    draws = np.random.default_rng(0)
+    for task in ("a", "b", "c"):
+        for kind in ("dark", "light", "striped"):
+            folder = tmp_path / "photographs" / task / kind
+            folder.mkdir(parents=True)
+            for number in range(16):
+                Image.fromarray(draws.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_model_s_folder_becomes_a_zoo_a_generator_and_an_adapter(world: Path) -> None:
+    (world / "lora.json").write_text('{"target_modules": ["q_proj"], "r": 4}')
+    suite = ("--suite", world / "photographs", "-o", "minimum=1", "-o", "unseen=1", "--threads", 1, "--json")
+    steps = ("--steps", 3, "--checkpoints", 1, "--interval", 1, "--batch", 2)
+    lora = ("--backbone", world / "vit", "--lora", world / "lora.json", "--rank", 2)
+    built = json.loads(run("zoo", "build", *lora, *suite, *steps, "--out", world / "zoo"))
+    assert built["tasks"] == 2
+    kept = load_backbone(world / "zoo-backbone")
+    assert (kept.classes, kept.image_size, kept.lora.rank) == (("dark", "light", "striped"), 16, 2)
+    assert {name.rpartition(".")[2] for name in kept.lora.target_modules} == {"q_proj"}
+    assert kept.lora.modules_to_save == ("classifier",)
+    assert (
+        built["fingerprint"]
+        == json.loads(
+            run("zoo", "build", "--backbone", world / "zoo-backbone", *suite, *steps, "--out", world / "again")
+        )["fingerprint"]
+    )
