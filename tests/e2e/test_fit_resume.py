@@ -18,15 +18,6 @@ def test_killed_fits_end_with_the_bytes_of_an_undisturbed_one(world: World, run:
     assert run("zoo", "build", *common, *ZOO, "--out", zoo).status == 0
     settings = str(quick_settings(tmp_path / "settings.json"))
     fit = ["fit", "--zoo", str(zoo), *common, *FIT, "--config", settings, "--out"]
-        "fit",
-        "--zoo",
-        str(zoo),
-        *common,
-        *FIT,
-        "--config",
-        str(quick_settings(tmp_path / "settings.json")),
-        "--out",
-    ]
     # Of one name: the manifest names the backbone that is saved beside the generator.
     calm, killed = tmp_path / "calm" / "generator", tmp_path / "killed" / "generator"
     assert run(*fit, calm).status == 0
