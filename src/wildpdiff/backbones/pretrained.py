@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,10 @@ def _vectorise_attention(module: Any) -> None:
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **named: Any
 ) -> tuple[Tensor, None]:
-    """``softmax(q k / √d + mask) v`` (Vaswani et al. 2017, equation 1), "n h t d" to "n t h d"."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scaling = named.get("scaling")
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = (scores if attention_mask is None else scores + attention_mask).softmax(-1)
-    return (weights @ value).transpose(1, 2).contiguous(), None
+    """The layer's own attention by matrix products, "n h t d" to "n t h d": models differ in caps, sinks and biases."""
+    own = (sys.modules[kind.__module__] for kind in type(module).__mro__)
+    eager = next(found for part in own if (found := getattr(part, "eager_attention_forward", None)))
+    return eager(module, query, key, value, attention_mask, **{"scaling": query.shape[-1] ** -0.5, **named})[0], None
 
 
 def _load(source: str, objective: Objective | None) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wildpdiff.artifact import read_safetensors, safetensors_bytes
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.prefix import Prefix
 from wildpdiff.disk import (
     UNFINISHED,
     disk_errors,
@@ -267,10 +268,10 @@ def _fill(
         if progress is not None:
             progress(round(total * (there + share * len(missing)) / len(plan.shards)), total)
 
-    for number, (run, features) in zip(missing, engine.map(job, missing, advance), strict=True):
+    for number, (run, features, prefixes) in zip(missing, engine.map(job, missing, advance), strict=True):
         write_shard(folder, number, run, plan.seed)
         if cache is not None:
-            cache.keep(features)
+            cache.keep(features, prefixes)
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ class ShardJob:
     Attributes:
         features: labelled images of a task behind the stem, by its name.
         initial: the shared initialisation.
-        keep: whether the tasks' features are a part of the result, for later stages.
+        keep: whether the tasks' features are a part of the result, with the backbone's prefixes, for later stages.
     """
 
     plan: ZooPlan
@@ -289,9 +290,11 @@ class ShardJob:
     initial: Mapping[str, Tensor]
     keep: bool = False
 
-    def __call__(self, number: int, tick: Callable[[float], None]) -> tuple[FinetuneRun, list[TaskFeatures]]:
+    def __call__(
+        self, number: int, tick: Callable[[float], None]
+    ) -> tuple[FinetuneRun, list[TaskFeatures], dict[Hashable, Prefix]]:
         """The checkpoints of one shard."""
         features = [self.features(name) for name in self.plan.shards[number]]
         config, seed = finetune_config(self.plan.finetune, PLAN), sub_seed(self.plan.seed, "finetune")
         run = finetune(self.backbone, features, self.initial, config, seed, lambda step, steps: tick(step / steps))
-        return run, features if self.keep else []
+        return (run, features, self.backbone.prefixes) if self.keep else (run, [], {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.prefix import Prefix
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
@@ -186,8 +187,9 @@ class FeatureCache:
             self._kept[name] = task_features(self._backbone, self._tasks[name], self._least)
         return self._kept[name]
 
-    def keep(self, features: Sequence[TaskFeatures]) -> None:
-        """Features of some of the tasks, as another process has computed them."""
+    def keep(self, features: Sequence[TaskFeatures], prefixes: Mapping[Hashable, Prefix]) -> None:
+        """Features of some of the tasks, as another process has computed them, with its :attr:`Backbone.prefixes`."""
+        self._backbone.prefixes.update(prefixes)  # without them nothing could run on these features
         for entry in features:
             self._kept.setdefault(entry.name, entry)
 
@@ -195,11 +197,11 @@ class FeatureCache:
         """Compute the features of some tasks, on all cores."""
         missing = [name for name in names if name not in self._kept]
 
-        def compute(name: str, _: Callable[[float], None]) -> TaskFeatures:
-            return task_features(self._backbone, self._tasks[name], self._least)
+        def compute(name: str, _: Callable[[float], None]) -> tuple[TaskFeatures, dict[Hashable, Prefix]]:
+            return task_features(self._backbone, self._tasks[name], self._least), self._backbone.prefixes
 
-        for entry in in_parallel(compute, missing):
-            self._kept[entry.name] = entry
+        for entry, prefixes in in_parallel(compute, missing):
+            self.keep([entry], prefixes)
 
 
 def features_of(features: Callable[[str], TaskFeatures], names: Sequence[str]) -> list[TaskFeatures]:
