@@ -236,7 +236,7 @@ def _noise(memorisation: Memorisation, part: _Part) -> list[str]:
     if memorisation.checkpoint_overlap:
         between = (1 - np.mean(memorisation.checkpoint_overlap)) / np.mean(memorisation.checkpoint_distance)
         changed = (1 - part.overlap.mean()) / part.distance.mean()
-        if changed <= FLAT * between:
+        if between and changed <= FLAT * between:
             share = 100 * changed / between
             marks.append(f"their errors change only {share:.0f} % as much as over the same way from run to run")
     return marks

@@ -326,7 +326,10 @@ def _embedded(
             rows.append(embedding.clone())
             labels.append(torch.from_numpy(data.labels[batch]))
     if not rows:
-        raise DataError(f"There are no {split} images to fit a classifier on; give tasks that have some.")
+        raise DataError(
+            f"There are no {split} images to fit a classifier on. Give pretraining tasks: in a table, rows "
+            "whose column group is pretraining."
+        )
     return torch.cat(rows), torch.cat(labels)
 
 

@@ -164,7 +164,8 @@ def _collate(module: nn.Module, source: str | None, objective: Objective, length
     if argument == "input_ids" and source is not None:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer, config = AutoTokenizer.from_pretrained(source), getattr(module, "config", None)
+        length = min(length, getattr(config, "max_position_embeddings", None) or length)
         return TextCollate.of(tokenizer, length, isinstance(objective, NextToken))
     return TensorCollate(argument)
 

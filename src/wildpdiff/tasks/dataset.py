@@ -14,7 +14,8 @@ from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.batch import count
-from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.tables import GEOGRAPHIC
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, SplitName
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -62,6 +63,9 @@ class PlainTask:
 class PlainSuite:
     """Tasks in memory; a :class:`~wildpdiff.tasks.task.Suite`.
 
+    Attributes:
+        metadata_schema: by default that of the tasks' metadata: a category where any value is a text, else a number.
+
     Raises:
         DataError: two tasks have one name.
     """
@@ -77,6 +81,9 @@ class PlainSuite:
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
             raise DataError(f"There are two tasks {double!r}. Give every task a name of its own.")
+        if not self.metadata_schema.fields:
+            known = [task.description.metadata or {} for group in GROUPS for task in self.tasks(group)]
+            object.__setattr__(self, "metadata_schema", schema_of(known))
 
     def tasks(self, group: Group) -> tuple[PlainTask, ...]:
         """The tasks of one group."""
@@ -94,6 +101,23 @@ class PlainSuite:
         ]
         described = [dict(task.description.metadata or {}) for group in GROUPS for task in self.tasks(group)]
         return content_hash(json_bytes([self.name, values, described]))
+
+
+def schema_of(described: Sequence[Mapping[str, Any]]) -> MetadataSchema:
+    """The schema of some tasks' metadata: a key is a category where any of its values is a text, else a number."""
+    values: dict[str, list[Any]] = {}
+    for metadata in described:
+        for name, value in metadata.items():
+            values.setdefault(name, []).append(value)
+    fields = []
+    for name, found in values.items():
+        if any(isinstance(value, str) for value in found):
+            categories = tuple(sorted({str(value) for value in found}))
+            fields.append(MetadataField(name, "category", categories=categories))
+        else:
+            geographic = GEOGRAPHIC.get(name.lower())
+            fields.append(MetadataField(name, "number", "degrees" if geographic else "", geographic=geographic))
+    return MetadataSchema(tuple(fields))
 
 
 def tasks_of_table(

@@ -290,13 +290,24 @@ def test_a_configuration_of_another_rank_than_the_tensors_is_refused(changes: di
         Adapter.load(tmp_path / "a")
 
 
-@pytest.mark.parametrize("changes", [{"rank_pattern": 3}, {"modules_to_save": 3}, {"alpha_pattern": {"(": 2}}])
-def test_a_broken_configuration_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rank_pattern": 3}, "rank_pattern"),
+        ({"modules_to_save": 3}, "modules_to_save"),
+        ({"target_modules": [3]}, "target_modules"),
+        ({"layers_to_transform": "x"}, "layers_to_transform"),
+        ({"alpha_pattern": {"(": 2}}, "'('"),
+        ({"r": 10**9}, "1000000000"),
+        ({"lora_alpha": 0}, "lora_alpha"),
+    ],
+)
+def test_a_broken_configuration_is_refused(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
     module, _ = base_of(CASES["names, alpha"])
     trained(module, LoraConfig(target_modules=["up"], r=2), tmp_path / "a")
     path = tmp_path / "a" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
-    with refused(ArtifactError, path):
+    with refused(AdapterMismatchError, tmp_path / "a", named):
         Adapter.load(tmp_path / "a")
 
 

@@ -190,6 +190,8 @@ def test_a_folder_of_texts_has_its_tokenizer_and_is_saved_and_opened(tmp_path: P
     assert torch.equal(again.predict(again.stem(texts)), backbone.predict(backbone.stem(texts)))
     with refused(DataError, "texts"):
         backbone.collate([1, 2])
+    longest = Backbone.from_pretrained(tmp_path / "bert", lora=lora("all-linear"))
+    assert longest.stem(["a lion"])["attention_mask"].shape == (1, 8), "the positions that the model has"
 
 
 def test_the_tokens_of_a_language_model_are_its_targets(tmp_path: Path) -> None:

@@ -30,6 +30,17 @@ def test_rows_become_tasks_with_what_is_the_same_in_all_of_their_rows_as_metadat
     assert isinstance(first.data("train"), Examples)
 
 
+def test_a_suite_has_the_schema_of_its_tasks_metadata() -> None:
+    tasks = tasks_of_table(
+        {**TABLE, "habitat": ["wood"] * 10 + ["3"] * 5}, task="camera", inputs="text", target="kind", split="part"
+    )
+    schema = PlainSuite("lines", tasks).metadata_schema
+    assert [(entry.name, entry.kind, entry.categories) for entry in schema.fields] == [
+        ("height", "number", ()),
+        ("habitat", "category", ("3", "wood")),
+    ]
+
+
 def test_splits_are_drawn_by_the_task_s_name_where_no_column_has_them() -> None:
     table = {key: values for key, values in TABLE.items() if key != "part"}
     one, again = (tasks_of_table(table, task="camera", inputs=("text", "height"), target="kind")[0] for _ in range(2))
