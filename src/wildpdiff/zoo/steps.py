@@ -14,7 +14,7 @@ from wildpdiff.errors import TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
 
-FASTEST = 1e6
+FASTEST = 1e30
 """Largest learning rate; the optimisers compute with 32 bits."""
 
 MOST_EXAMPLES = 10**8
