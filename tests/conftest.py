@@ -1,7 +1,8 @@
-"""Shapes and types of every public function are checked while the tests run."""
+"""Shapes and types of every function are checked while the tests run, see ``sampled_checks.py``."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from jaxtyping import install_import_hook
 
-# Installed before the package is imported anywhere, and never uninstalled: late imports must be checked too.
-install_import_hook(["wildpdiff", "wildbench"], "beartype.beartype")
+import sampled_checks
+
+sampled_checks.install(["wildpdiff", "wildbench"])
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.store import Zoo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _checks_begin() -> None:
+    """Every test checks the first calls of every function."""
+    sampled_checks.begin_test()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -126,6 +133,12 @@ def machine_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with empty figures, where others check the drawing: it takes seconds."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **options: file.write(b""))
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command line in this process."""
     from tiny_world import Outcome
@@ -143,13 +156,20 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The demo of size tiny, run once; not to be written to."""
+    """The demo of size tiny, run once for all processes of the tests; not to be written to."""
     from tiny_world import World, tiny_backbone
 
     from wildpdiff.cli.main import main
 
-    folder = tmp_path_factory.mktemp("world")
-    backbone = tiny_backbone(folder / "backbone")
-    demo = ["demo", "--size", "tiny", "--backbone", str(backbone), "--out", str(folder / "run"), "--threads", "1"]
-    assert main([*demo, "--json"]) == 0
-    return World(backbone, folder / "run")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "world"
+    folder.mkdir(exist_ok=True)
+    found = World(folder / "backbone", folder / "run")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "finished").is_file():
+            backbone = str(tiny_backbone(found.backbone))
+            demo = ["demo", "--size", "tiny", "--backbone", backbone, "--out", str(found.run), "--threads", "1"]
+            assert main([*demo, "--json"]) == 0
+            (folder / "finished").touch()
+    return found

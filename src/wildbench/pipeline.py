@@ -12,12 +12,12 @@ from typing import Any
 from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.backbones.registry import load_backbone, save_backbone, stored_kind
 from wildpdiff.disk import remove_leftovers
 from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
 from wildpdiff.evaluate.results import Results, provenance, read_results, write_results
 from wildpdiff.fit import GeneratorConfig, fit_generator
-from wildpdiff.generator import Generator
+from wildpdiff.generator import BACKBONE_FOLDER, Generator
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
 from wildpdiff.tasks.registry import load_suite, suite_providers
@@ -228,6 +228,8 @@ def _generator(
         fitted.generator.save_pretrained(folder)
         shutil.rmtree(_store(out, number), ignore_errors=True)
         found = Generator.from_pretrained(folder, backbone)
+    elif stored_kind(backbone) is not None and kept(lambda: Generator.from_pretrained(folder), lambda _: True) is None:
+        save_backbone(backbone, folder.with_name(f"{folder.name}-{BACKBONE_FOLDER}"))  # only the copy is broken
     return found
 
 

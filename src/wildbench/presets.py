@@ -9,10 +9,23 @@ from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.fit import GeneratorConfig
+from wildpdiff.posterior.decoder import CodeConfig
+from wildpdiff.posterior.fit import PosteriorFitConfig
+from wildpdiff.posterior.maximum_a_posteriori import MapConfig
 from wildpdiff.zoo.steps import FinetuneConfig
 
 SUITE = {"seen": 12, "unseen": 3, "train": 40, "validation": 10, "test": 20, "backgrounds": 4}
 LATENTS = AutoencoderConfig(latent_size=8, steps=30)
+
+
+POSTERIOR = PosteriorFitConfig(
+    search=MapConfig(steps=6, batch=16, learning_rate=0.25),
+    scales=(0.25, 1.0),
+    samples=3,
+    images=16,
+    diffusion=DiffusionConfig(size="tiny", steps=30, batch=32),
+    codes=CodeConfig(steps=15, images=8, directions=4),
+)
 
 
 def tiny_generator(latents: AutoencoderConfig = LATENTS, steps: int = 60, task_steps: int = 20) -> GeneratorConfig:
@@ -22,6 +35,7 @@ def tiny_generator(latents: AutoencoderConfig = LATENTS, steps: int = 60, task_s
         autoencoder_config=latents,
         diffusion=DiffusionConfig(size="tiny", steps=steps, batch=32),
         task_loss=TaskLossConfig(steps=task_steps, tasks=4, images=8),
+        posterior=POSTERIOR,
     )
 
 

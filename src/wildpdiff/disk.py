@@ -66,6 +66,8 @@ def file_hash(path: Path) -> str:
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into one clear :class:`ArtifactError` sentence."""
+    if "\0" in str(path):
+        raise ArtifactError(f"{str(path)!r} holds the byte 0, which no path can. Correct it.")
     try:
         yield
     except OSError as error:

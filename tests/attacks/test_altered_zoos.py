@@ -134,11 +134,11 @@ def test_a_build_by_the_altered_plan_takes_no_shard_of_the_old_one(zoo: Path, to
     assert Zoo.open(zoo).initial.distance(build(zoo.parent / "fresh", toy_backbone, seed=1).initial) == 0
 
 
-@pytest.mark.parametrize("key", ["suite", "finetune", "adapter", "per_shard", "tasks", "seed"])
+@pytest.mark.parametrize("key", ["suite", "finetune", "adapter", "per_shard", "tasks", "seed", "schema_version"])
 def test_a_plan_that_lacks_a_key_is_refused_in_a_sentence(zoo: Path, key: str) -> None:
     path = zoo / "plan.json"
     plan = json.loads(path.read_bytes())
-    for value in (None, [], -1):
+    for value in (None, [], "x", -1, True, 10**400, [[]]):
         path.write_text(json.dumps({**plan, key: value}))
         with pytest.raises(ArtifactError):
             Zoo.open(zoo)

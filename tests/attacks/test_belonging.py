@@ -166,6 +166,7 @@ def suite_of(demo: Path) -> Any:
     return json.loads((demo / "results.json").read_bytes())["suite"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_resumed_demo_makes_again_what_is_broken(world: World, run: Run, demo: Path) -> None:
     attacks = (damaged_adapter, exchanged_adapter, damaged_generator, damaged_picture, missing_picture)
     parts = [attack(demo) for attack in attacks]

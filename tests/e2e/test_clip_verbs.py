@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import SUITE, Run, World
+from tiny_world import SUITE, Run, World, quick_settings
 
 transformers = pytest.importorskip("transformers")
 
@@ -30,7 +30,8 @@ def test_it_is_fitted_generates_and_is_evaluated_with_clip_and_not_without(
 ) -> None:
     suite = (*SUITE, "--backbone", world.backbone)
     out = tmp_path / "generator"
-    small = ("--parts", "backgrounds", "--steps", "5")
+    settings = quick_settings(tmp_path / "config.json")
+    small = ("--parts", "backgrounds", "--steps", "5", "--task-steps", "20", "--config", settings)
     fitted = run("fit", "--zoo", world.zoo, *suite, *small, "--clip", clip, "--out", out)
     assert fitted.status == 0, fitted.err
 

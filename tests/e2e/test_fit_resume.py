@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from test_zoo_resume import files_of, kill_when
-from tiny_world import Run, World
+from tiny_world import Run, World, quick_settings
 
 SUITE = [word for pair in ("seen=12", "train=24", "validation=8", "test=4", "backgrounds=3") for word in ("-o", pair)]
 ZOO = ("--steps", "8", "--checkpoints", "3", "--batch", "16")
@@ -16,7 +16,8 @@ FIT = ("--parts", "metadata", "--steps", "20", "--task-steps", "40", "--threads"
 def test_killed_fits_end_with_the_bytes_of_an_undisturbed_one(world: World, run: Run, tmp_path: Path) -> None:
     zoo, common = tmp_path / "zoo", [*SUITE, "--backbone", str(world.backbone)]
     assert run("zoo", "build", *common, *ZOO, "--out", zoo).status == 0
-    fit = ["fit", "--zoo", str(zoo), *common, *FIT, "--out"]
+    settings = str(quick_settings(tmp_path / "settings.json"))
+    fit = ["fit", "--zoo", str(zoo), *common, *FIT, "--config", settings, "--out"]
     # Of one name: the manifest names the backbone that is saved beside the generator.
     calm, killed = tmp_path / "calm" / "generator", tmp_path / "killed" / "generator"
     assert run(*fit, calm).status == 0

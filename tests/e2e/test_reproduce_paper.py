@@ -67,6 +67,7 @@ def test_pairs_of_three_kinds_are_walked_in_three_ways(results: Results) -> None
     assert len(found.paths) == 18
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_called_again_it_draws_the_page_and_trains_nothing(folder: Path, run: Run) -> None:
     kept = (folder / "run" / "results.json").read_bytes()
     outcome = run(*words(folder))

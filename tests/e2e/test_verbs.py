@@ -8,10 +8,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_world import SUITE, Run, World
+from tiny_world import SUITE, Run, World, quick_settings
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import BUNDLED, load_backbone
@@ -60,8 +61,8 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     again = run("zoo", "build", *common, *steps, "--out", zoo, "--json")
     assert "resuming" in again.err
     assert again.json["resumed_shards"] == 1
-    settings = tmp_path / "config.json"
-    settings.write_text('{"components": 3, "diffusion": {"batch": 32}, "autoencoder_config": {"latent_size": 6}}')
+    small: dict[str, Any] = {"components": 3, "diffusion": {"batch": 32}, "autoencoder_config": {"latent_size": 6}}
+    settings = quick_settings(tmp_path / "config.json", **small)
     generator = tmp_path / "generator"
     fit = [
         "--parts",

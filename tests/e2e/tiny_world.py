@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from wildbench.datasets.savanna.world import CLASSES
+from wildbench.presets import POSTERIOR
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import save_backbone
 from wildpdiff.backbones.savanna_cnn import SAVANNA_LORA, SavannaCNN
+from wildpdiff.records import encode
 
 IMAGE_SIZE = 24
 SUITE = [
@@ -70,6 +72,12 @@ def tiny_backbone(folder: Path, name: str = "savanna-cnn", seed: int = 0) -> Pat
     backbone = Backbone.wrap(module, name=name, classes=CLASSES, image_size=IMAGE_SIZE, lora=SAVANNA_LORA)
     save_backbone(backbone, folder)
     return folder
+
+
+def quick_settings(path: Path, **further: Any) -> Path:
+    """A file of settings for ``fit --config`` with a posterior of a few steps."""
+    path.write_text(json.dumps({"posterior": encode(POSTERIOR), **further}))
+    return path
 
 
 def refused_run(outcome: Outcome, *values: object) -> None:

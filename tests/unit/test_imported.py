@@ -20,7 +20,7 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.imported import IMPORTED, FittedImport, fit_imported
+from wildpdiff.imported import IMPORTED, NO_BETTER, FittedImport, fit_imported
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.importing import TaskDescriptions, import_adapters
 from wildpdiff.zoo.store import Zoo
@@ -141,6 +141,13 @@ def test_a_diffusion_is_measured_without_each_fold_of_the_tasks(zoo: Zoo) -> Non
     assert fitted.generator.stochastic
     assert fitted.errors.tasks == 24
     assert 0 < fitted.errors.nearest < fitted.errors.generated
+
+
+def test_too_few_adapters_are_said_to_teach_nothing(zoo: Zoo, found: FittedImport) -> None:
+    errors = fit_imported(zoo.only(zoo.tasks[:3])).errors
+    assert errors.generated == pytest.approx(errors.mean_adapter)
+    assert errors.note.endswith(NO_BETTER)
+    assert NO_BETTER not in found.errors.note
 
 
 def test_settings_without_a_readable_part_are_refused(zoo: Zoo) -> None:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec, ModuleSpec
+from wildpdiff.adapters.spec import LARGEST_RANK, PEFT_PREFIX, AdapterSpec, ModuleSpec
 from wildpdiff.errors import AdapterMismatchError
 
 Gauge = Literal["raw", "canonical"]
@@ -156,6 +156,8 @@ def common_spec(specs: Mapping[str, AdapterSpec], rank: int | None = None) -> Ad
                 )
             owner.setdefault(module, name)
     largest = max((entry.rank for spec in specs.values() for entry in spec.modules.values()), default=1)
+    if rank is not None and not 1 <= rank <= LARGEST_RANK:
+        raise AdapterMismatchError(f"The rank of the common layout is {rank}; give one from 1 to {LARGEST_RANK}.")
     common = {name: replace(modules[name], rank=rank or largest, scaling=1.0) for name in sorted(modules)}
     return replace(first, modules=common)
 

@@ -47,6 +47,10 @@ HEADS = {
 """Modules that PEFT's own model classes save whole, by type of task."""
 
 
+LARGEST_RANK = 2**14
+"""No module has a wider update."""
+
+
 @dataclass(frozen=True)
 class ModuleSpec:
     """Low-rank update of one module.
@@ -180,6 +184,9 @@ class AdapterSpec:
             given = {key: settings[key] for key in keys if settings.get(key) is not None}
             selection = LoraConfig(**given, modules_to_save=list(wanted) or None)
             found = [name for name in names if check_target_module_exists(selection, name)]
+        for own in settings.get("modules_to_save") or ():
+            if not any(name.endswith(own) for name in names):
+                raise AdapterMismatchError(f"modules_to_save has {own!r}, and the model no such module. Leave it out.")
         if not found:
             raise AdapterMismatchError(
                 f"target_modules {targets!r} names no module of the model. Take names from named_modules()."
@@ -297,6 +304,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
     kind = _text(config.get("peft_type"))
     if kind != "LORA":
         raise AdapterMismatchError(f"peft_type is {kind!r}; LORA is supported. Train the adapter as LoRA.")
+    _check_kinds(config)
     start = config.get("init_lora_weights", True)
     if start not in INITIALISATIONS:
         raise AdapterMismatchError(
@@ -308,6 +316,31 @@ def check_supported(config: Mapping[str, Any]) -> None:
             raise AdapterMismatchError(
                 f"{key} is {config[key]!r}, which is not supported. Train the adapter without it."
             )
+
+
+def _check_kinds(config: Mapping[str, Any]) -> None:
+    """Refuse names that are no names, and expressions that are none."""
+    expressions: list[str] = []
+    for key in ("rank_pattern", "alpha_pattern"):
+        found = config.get(key) or {}
+        if not isinstance(found, dict):
+            raise AdapterMismatchError(f"{key} is {found!r}. Give an object of module names and numbers.")
+        expressions += found
+    kinds = {"modules_to_save": str, "layers_pattern": str, "layers_to_transform": int}
+    for key, kind in {**kinds, "target_modules": str, "exclude_modules": str}.items():
+        value = config.get(key)
+        if key in ("target_modules", "exclude_modules") and isinstance(value, str):
+            expressions.append(value)
+            continue
+        entries = (value,) if isinstance(value, kind) and key != "modules_to_save" else value or ()
+        if not isinstance(entries, list | tuple | set) or not all(isinstance(entry, kind) for entry in entries):
+            needed = "layer numbers" if kind is int else "module names"
+            raise AdapterMismatchError(f"{key} is {value!r}. Give a list of {needed}.")
+    for text in expressions:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise AdapterMismatchError(f"{text!r} is no regular expression ({error}). Correct it.") from None
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -382,9 +415,12 @@ def _rank_and_scaling(config: Mapping[str, Any], module: str) -> tuple[int, floa
         if re.match(rf"(.*\.)?({key})$", module):
             alpha = value
             break
-    whole = isinstance(rank, int) and not isinstance(rank, bool) and rank > 0
-    if not whole or not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < 1e30:
-        raise AdapterMismatchError(f"Module {module!r} has r {rank!r} and lora_alpha {alpha!r}. Give numbers above 0.")
+    whole = isinstance(rank, int) and not isinstance(rank, bool) and 0 < rank <= LARGEST_RANK
+    if not whole or not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < abs(alpha) < 1e30:
+        raise AdapterMismatchError(
+            f"Module {module!r} has r {rank!r} and lora_alpha {alpha!r}. Give a rank from 1 to {LARGEST_RANK}, and an "
+            "alpha that is not 0."
+        )
     return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

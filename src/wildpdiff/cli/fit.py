@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from wildpdiff.generator import Generator
     from wildpdiff.growth import UpdatedGenerator
     from wildpdiff.zoo.store import Zoo
+    from wildpdiff.zoo.training_set import TrainingSet
 
 
 def fit(
     zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
     out: options.OutOption,
-    suite: options.SuiteOption = "savanna",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help=options.SUITE_HELP, show_default="savanna, or none for imported zoos")
+    ] = None,
     option: options.SuiteSettings = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
@@ -65,7 +68,8 @@ def fit(
 ) -> None:
     """Fit a generator: from the description of a task to the adapters that fine-tuning on it gives.
 
-    An imported zoo contains its descriptions; --suite and --backbone are then ignored.
+    An imported zoo contains its descriptions and needs no data; with --suite and --backbone, the labelled data of tasks
+    that are named like adapters gives networks, cross-validation by task loss and, from 30 tasks on, trust.
 
     After an interruption, the same command resumes.
     """
@@ -75,6 +79,7 @@ def fit(
     from wildpdiff.fit import fit_generator
     from wildpdiff.generator import Generator
     from wildpdiff.growth import settings_of, update_generator, updated_training
+    from wildpdiff.imported import imported_training_set
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
@@ -85,12 +90,13 @@ def fit(
         given = {"--parts": parts, "--steps": steps, "--task-steps": task_steps, "--config": config}
         _check_update(update, out, opened_zoo, given)
     if opened_zoo.imported:
-        settings = _settings(config, parts, steps, None)
-        if parts is None and config is None:
-            settings = replace(settings, parts=("metadata", "text"))
-        return _fit_imported(out, opened_zoo, settings, seed, as_json)
+        settings = _settings(config, parts or (None if config else "metadata,text"), steps, task_steps)
+        base = None if suite is None else load_backbone(backbone)
+        data = None if suite is None else options.open_suite(suite, option, base)
+        training_set = imported_training_set(opened_zoo, data, base)
+        return _fit_imported(out, training_set, settings, trust, seed, as_json)
     loaded = load_backbone(backbone)
-    opened = options.open_suite(suite, option, loaded)
+    opened = options.open_suite(suite or "savanna", option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
         raise ArtifactError(
             f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
@@ -247,27 +253,44 @@ def _merged(defaults: Any, given: Any) -> Any:
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
 
 
-def _fit_imported(out: Path, zoo: Zoo, settings: GeneratorConfig, seed: int, as_json: bool) -> None:
-    """Fit a generator to an imported zoo, write it and show its errors on held-out tasks."""
-    from wildpdiff.imported import fit_imported
+def _fit_imported(
+    out: Path, training_set: TrainingSet, settings: GeneratorConfig, trust: bool, seed: int, as_json: bool
+) -> None:
+    """Fit a generator to imported adapters, write it with its trust and show its errors on held-out tasks."""
+    from wildpdiff.imported import RELATIVE, fit_imported
     from wildpdiff.report.blocks import Cell, DataTable, TableRow
     from wildpdiff.report.terminal import terminal_table
+    from wildpdiff.trust.generated import calibrate_generator, can_calibrate
+    from wildpdiff.trust.model import FOLDER
 
+    count, known = len(training_set.tasks), len(training_set.labelled)
     with Stages() as stages:
-        found = fit_imported(zoo, settings, seed=seed, progress=stages(f"fit a generator to {len(zoo)} adapters"))
-    generator, errors = found.generator, found.errors
-    generator.save_pretrained(out)
-    parts = list(generator.conditions.parts)
+        found = fit_imported(training_set, settings, seed=seed, progress=stages(f"fit a generator to {count} adapters"))
+        generator, errors = found.generator, found.errors
+        generator.save_pretrained(out)
+        calibrated = trust and can_calibrate(generator, training_set)
+        if calibrated:
+            tick = stages(f"calibrate trust on the {known} tasks with data")
+            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick)
+            model.save(out / FOLDER)
+    note = errors.note
+    if calibrated:
+        note = f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
+    table, parts = generator.cross_validation, list(generator.conditions.parts)
     values = {
         "generator": str(out),
         "fingerprint": generator.fingerprint,
         "parts": parts,
-        "trust": False,
+        "trust": calibrated,
+        "tasks_with_data": known,
+        "cross_validation": None if table is None else encode(table),
         "leave_one_out": dict(errors.rows),
-        "note": errors.note,
+        "note": note,
         "seconds": round(found.fitted.seconds, 3),
     }
     columns = (f"held-out tasks ({errors.tasks})", "relative squared error of ΔW")
-    rows = tuple(TableRow(method, (Cell(f"{error:.3f}"),)) for method, error in errors.rows.items())
+    rows = tuple(TableRow(method, (Cell(f"{error:.3g}"),)) for method, error in errors.rows.items())
     done = f"Generator in {out}: reads {', '.join(parts)}, fitted in {found.fitted.seconds:.0f} s."
-    answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), errors.note)
+    answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), note)
+    if table is not None and not as_json:
+        show_cross_validation(table)

@@ -31,9 +31,8 @@ OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU cores; default: OMP_NUM_THREADS, or all.")
 ]
-SuiteOption = Annotated[
-    str, typer.Option("--suite", help="savanna, a CSV table (path,label,task,…), or a folder with TASK/CLASS/IMAGE.")
-]
+SUITE_HELP = "savanna, a CSV table (path,label,task,…), or a folder with TASK/CLASS/IMAGE."
+SuiteOption = Annotated[str, typer.Option("--suite", help=SUITE_HELP)]
 SuiteSettings = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),

@@ -192,6 +192,11 @@ def import_zoo(
     with Stages() as stages:
         zoo = import_adapters(found, read, out, rank=rank, progress=stages(f"import {len(found)} adapters"))
     report = import_report(zoo)
+    unused = [name for name in read.by_task if name not in report]
+    if unused:
+        remark(
+            f"{len(unused)} descriptions are of no adapter, for example that of task {unused[0]!r}; they are unused."
+        )
     lost = [entry["lost_energy"] for entry in report.values()]
     ranks = sorted({entry["rank"] for entry in report.values()})
     config = zoo.plan.adapter

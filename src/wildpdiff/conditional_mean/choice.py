@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
@@ -224,15 +225,18 @@ def cross_validated(
     """
     images, correction = scorer.images, estimators.correction
     estimates = estimators.held_out()
-    names, count = tuple(estimates), len(images.names)
+    names, count = tuple(estimates), len(images.names)  # of the tasks with images, which are the first
     stacked = torch.stack(list(estimates.values()))
-    fold = correction.fold if correction.members else folds(images.names, min(BLEND_FOLDS, count), images.seed, "blend")
+    fold = correction.fold
+    if not correction.members:
+        own_folds = folds(images.names, min(BLEND_FOLDS, count), images.seed, "blend")
+        fold = pad(own_folds, (0, len(fold) - count), value=-1)
     blends = _blends(scorer, estimates, fold, evaluation_images)
     held_out = blends[-1](stacked)
     for number, own in enumerate(blends[:-1]):
         held_out[fold == number] = own(stacked[:, fold == number])
     if centering is not None and count >= FEWEST_TO_ALIGN:
-        centering = fit_alignment(centering, scorer.backbone, held_out, images, evaluation_images)
+        centering = fit_alignment(centering, scorer.backbone, held_out[:count], images, evaluation_images)
     if centering is None or not centering.strength:
         centering = None
     else:
@@ -260,7 +264,7 @@ def cross_validated(
         blends, held_out, delivered = (alone,) * len(blends), estimates[plain], scores[plain]
         mean = replace(mean, blend=alone, fold_blends=blends[:-1], held_out=held_out, centering=None)
     table = tabulate(scores, dict(zip(names, blends[-1].weights, strict=True)), delivered, metric=metric)
-    return replace(mean, anchor=_anchor(scorer, estimators.kernel.targets, held_out)), table
+    return replace(mean, anchor=_anchor(scorer, estimators.kernel.targets[:count], held_out[:count])), table
 
 
 def _plain_instead(scores: Mapping[str, HeldOutScores], blended: HeldOutScores, sign: int) -> str | None:
@@ -295,7 +299,7 @@ def _delivered_fold(
     candidates = [torch.stack(blends).mean(0), *blends]
     if mean.centering is not None:
         candidates = [mean.centering(entry, mean.centering.seen) for entry in candidates]
-    tasks = torch.arange(len(mean.seen))
+    tasks = torch.arange(len(scorer.images.names))
     tempered = in_parallel(lambda entry, _: scorer.tempered_losses(entry, tasks, images), candidates)
     averaged, *single = (losses[losses.mean(1).argmin()] for losses in tempered)
     worse = averaged - torch.stack(single).mean(0)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
@@ -232,9 +233,9 @@ def fit_hypernetworks(
         TrainingError: a loss is not finite.
         DataError: a task has no training images.
     """
-    count = len(kernel.seen)
-    if encoded.features is None or not config.steps or count < FEWEST_TASKS:
-        return HypernetworkEnsemble((), {}, torch.full((count,), -1), torch.zeros(0))
+    count, unlabelled = len(encoded.labelled), len(kernel.seen) - len(encoded.labelled)
+    if not config.steps or count < FEWEST_TASKS:
+        return HypernetworkEnsemble((), {}, torch.full((len(kernel.seen),), -1), torch.zeros(0))
     table = torch.stack([kernel.leave_one_out(mask) for mask in range(2 ** len(kernel.parts))])
     images = encoded.images(seed)
     problems = [
@@ -258,12 +259,15 @@ def fit_hypernetworks(
         EnsembleMember(network, config.bases[index % kinds], index // kinds)
         for index, network in enumerate(fitted.networks)
     )
-    left_out = kernel.held_out()
+    left_out, fold = kernel.held_out(), pad(fitted.fold, (0, unlabelled), value=-1)
     held_out = {basis: left_out.clone() for basis in config.bases}
     for member in members:
-        rows = fitted.fold == member.fold
+        rows = fold == member.fold
         held_out[member.basis][rows] = member.normalized(kernel.seen[rows], left_out[rows])
-    return HypernetworkEnsemble(members, held_out, fitted.fold, fitted.losses)
+    for basis in config.bases if unlabelled else ():  # no network has learned from these tasks
+        own = [member.normalized(kernel.seen[count:], left_out[count:]) for member in members if member.basis == basis]
+        held_out[basis][count:] = torch.stack(own).mean(0)
+    return HypernetworkEnsemble(members, held_out, fold, fitted.losses)
 
 
 def _store(

@@ -74,6 +74,7 @@ class EncodedTasks:
         start: normalised adapter that leaves the pretrained model as it is.
         centering: on the images of a site, of no strength yet; None where there are none to read.
         earlier: numbers of first tasks that networks were trained on before the others were added.
+        with_data: tasks that have labelled images, the first ones; None for all.
     """
 
     backbone: Backbone
@@ -89,6 +90,7 @@ class EncodedTasks:
     start: Float[Tensor, " d"]
     centering: FeatureAlignment | None
     earlier: tuple[int, ...] = ()
+    with_data: frozenset[str] | None = None
 
     @classmethod
     def of(
@@ -134,7 +136,7 @@ class EncodedTasks:
         layout = Layout.of({name: value[0] for name, value in stacked.items()})
         vectors = layout.flatten_many(stacked)
         codec = codec or Codec.fit(layout, vectors, config.normalization)
-        initial = layout.flatten(zoo.initial.tensors)
+        initial = layout.flatten(training_set.initial)
         index_of = {task: number for number, task in enumerate(zoo.tasks)}
         shift = FeatureShift.fit(descriptions, backbone, conditions.parts) if config.centering else None
         return cls(
@@ -150,15 +152,22 @@ class EncodedTasks:
             moved=moved_values(vectors, initial, layout.sizes),
             start=codec.encode(initial[None])[0],
             centering=FeatureAlignment.of(shift, codec, descriptions),
+            with_data=training_set.with_data,
         )
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Tasks with labelled examples."""
+        names = () if self.features is None else self.tasks
+        return tuple(name for name in names if self.with_data is None or name in self.with_data)
+
     def images(self, seed: int) -> TaskExamples:
-        """The tasks' labelled images; raises :class:`DataError` where a task has none.
+        """Labelled examples of those tasks that have them; raises :class:`DataError` where one has none to train on.
 
         ``seed`` decides those of an evaluation.
         """
         assert self.features is not None
-        tasks = tuple(features_of(self.features, self.tasks))
+        tasks = tuple(features_of(self.features, self.labelled))
         return TaskExamples(tasks, seed, ExampleRows.of(tasks, self.earlier))
 
     def of_tasks(self) -> Float[Tensor, "t d"]:

@@ -67,7 +67,7 @@ def fit_conditional_mean(
         encoded, kernel, config, seed=seed, trained_folds=trained_folds, progress=progress, store=store, start=first
     )
     estimators = Estimators(kernel, simple, correction)
-    if encoded.features is None or len(encoded.tasks) < 2:  # one task alone cannot be held out
+    if len(encoded.labelled) < 2:  # one task alone cannot be held out
         return FittedMean(without_images(estimators), correction.losses, None)
     images = encoded.images(sub_seed(seed, "cross-validation"))
     with one_thread():

@@ -137,7 +137,7 @@ def fit_posterior(
     Raises:
         TrainingError: a training diverged.
     """
-    if len(encoded.tasks) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
+    if len(encoded.labelled) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
         return None
     with flush_denormals(), one_thread():
         seen, directions = _measured_errors(encoded, mean, images, config, seed)
@@ -155,7 +155,7 @@ def _measured_errors(
 ) -> tuple[_Seen, Float[Tensor, "k d"]]:
     """The best adapter of each task near its held-out estimate, and the directions of these errors."""
     codec, backbone = encoded.codec, encoded.backbone
-    tasks = torch.tensor(first_by_name(encoded.tasks, config.tasks, seed, "posterior", "tasks"))
+    tasks = torch.tensor(first_by_name(encoded.labelled, config.tasks, seed, "posterior", "tasks"))
     own, estimates = codec.decode(mean.adapters), codec.decode(mean.held_out)
     prior = RefinementPrior.of_errors(codec.layout, own - estimates, "errors of held-out seen tasks", config.directions)
 

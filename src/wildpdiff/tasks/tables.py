@@ -230,8 +230,9 @@ def _drawn_groups(source: str, names: Sequence[str], unseen: Unseen, seed: int) 
     if unseen is None:
         chosen: set[str] = set()
     elif isinstance(unseen, int | float):
-        count = round(unseen * len(names)) if isinstance(unseen, float) else unseen
-        if not 0 <= count < len(names) or (isinstance(unseen, float) and not 0 <= unseen < 1):
+        share = unseen if isinstance(unseen, float) else unseen / len(names)
+        count = round(share * len(names)) if 0 <= share < 1 else len(names)
+        if count == len(names):
             raise DataError(
                 f"{source}: unseen is {unseen} of {len(names)} tasks; give a number below that, or a fraction below 1."
             )

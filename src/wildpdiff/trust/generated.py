@@ -111,9 +111,10 @@ def _adapters(codec: Codec, config: AdapterConfig, vectors: Tensor, provenance: 
     ]
 
 
-def can_calibrate(generator: Generator, zoo: Zoo) -> bool:
-    """Whether seen tasks can be left out of this generator, and are enough for trust to rest on."""
-    return generator.mean is not None and len(zoo.tasks) >= FEWEST_TASKS
+def can_calibrate(generator: Generator, seen: Zoo | TrainingSet) -> bool:
+    """Whether seen tasks can be left out of this generator, and those with data are enough for trust to rest on."""
+    tasks = seen.tasks if isinstance(seen, Zoo) else seen.labelled
+    return generator.mean is not None and len(tasks) >= FEWEST_TASKS
 
 
 def calibrate_generator(
@@ -150,7 +151,7 @@ def calibrate_generator(
     unnamed = {name: replace(training_set.descriptions[name], task_id=None) for name in zoo.tasks}
     training_set = replace(training_set, descriptions=unnamed, featurise=generator.conditions.featurise)
     groups = calibration_folds(
-        zoo.tasks,
+        training_set.labelled or zoo.tasks,
         unnamed,
         schema,
         generator.backbone.image_features,

@@ -66,7 +66,7 @@ class SeenTasks:
     layout: Layout
     initial: Float[Tensor, " d"]
     vectors: Float[Tensor, "t d"]
-    priors: Float[Tensor, "t c"]
+    priors: Float[Tensor, "l c"]
     gain_unit: float
     leak_free: tuple[Int[Tensor, " _"], ...]
 
@@ -74,13 +74,14 @@ class SeenTasks:
     def of(cls, training_set: TrainingSet, parts: tuple[str, ...], config: CalibrationConfig) -> SeenTasks:
         """Encode the seen tasks; raises :class:`DataError` where there are no labelled images."""
         zoo, features, backbone = training_set.zoo, training_set.features, training_set.backbone
+        initial = training_set.initial
         if features is None:
             raise DataError(
                 "Trust is calibrated on the labelled images of the seen tasks. Give a training set with them."
             )
         layout, images, metric = (
-            Layout.of(zoo.initial.tensors),
-            features_of(features, zoo.tasks),
+            Layout.of(initial),
+            features_of(features, training_set.labelled),
             backbone.objective.metric,
         )
         outputs = [backbone.predict(task.train) for task in images]
@@ -92,7 +93,7 @@ class SeenTasks:
             parts,
             config,
             layout,
-            layout.flatten(zoo.initial.tensors),
+            layout.flatten(initial),
             torch.stack([layout.flatten(adapter.tensors) for adapter in zoo.task_adapters().values()]),
             torch.stack([own.softmax(1).mean(0) if backbone.classes else torch.zeros(1) for own in outputs]),
             metric.sign * unit,
@@ -103,6 +104,7 @@ class SeenTasks:
         """Descriptions and adapters of the seen tasks as points, some of the tasks left out."""
         seen = self.training_set
         kept = [index for index, name in enumerate(seen.tasks) if name not in set(without)]
+        labelled = [index for index in kept if index < len(self.priors)]  # they come first
         descriptions, vectors = [seen.descriptions[seen.tasks[index]] for index in kept], self.vectors[kept]
         space = DescriptionSpace.fit(descriptions, seen.schema, seen.backbone.image_features, vectors, self.parts)
-        return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[kept].mean(0))
+        return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[labelled].mean(0))

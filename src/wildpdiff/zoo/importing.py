@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
-from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, in_common
+from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
+from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
@@ -59,9 +61,11 @@ class TaskDescriptions:
             raise DataError(f"{path} has no rows with a column 'task'. Give one row an adapter: task, then metadata.")
         rows: dict[str, dict[str, Any]] = {}
         for number, line in enumerate(lines, 2):
-            name = (line.pop("task") or "").strip()
-            if not name or name in rows or None in line:
-                raise DataError(f"{path}, line {number}: task {name!r} has no name, two rows, or too many cells.")
+            name = normalize("NFC", line.pop("task") or "").strip()
+            if not name or None in line:
+                raise DataError(f"{path}, line {number} has {'more cells than the header' if name else 'no task'}.")
+            if name in rows:
+                raise DataError(f"{path}, line {number} is a second row of task {name!r}. Give one row an adapter.")
             rows[name] = {column: value.strip() for column, value in line.items() if value is not None}
         texts = {name: row.pop("text", "") for name, row in rows.items()}
         return cls._of(rows, texts)
@@ -75,7 +79,8 @@ class TaskDescriptions:
         """
         rows, texts = {}, {}
         for folder in folders:
-            rows[folder.name], texts[folder.name] = _card(folder / CARD)
+            name = normalize("NFC", folder.name)
+            rows[name], texts[name] = _card(folder / CARD)
         return cls._of(rows, texts)
 
     @classmethod
@@ -86,6 +91,9 @@ class TaskDescriptions:
             values = {str(row[column]) for row in rows.values() if str(row.get(column, "")).lower() not in MISSING}
             geographic = GEOGRAPHIC.get(column.lower())
             if values and all(_is_number(value) for value in values):
+                endless = sorted(value for value in values if not math.isfinite(float(value)))
+                if endless:
+                    raise DescriptionError(f"Column {column!r} has the value {endless[0]!r}. Give a number, or none.")
                 fields.append(MetadataField(column, "number", "degrees" if geographic else "", geographic=geographic))
             elif values:
                 fields.append(MetadataField(column, "category", categories=tuple(sorted(values))))
@@ -143,27 +151,16 @@ def import_adapters(
         progress: called with (adapters written, in all).
 
     Raises:
-        ArtifactError: an adapter cannot be read, or the folder holds something else.
+        ArtifactError: an adapter cannot be read or changes nothing, or the folder holds something else.
         AdapterMismatchError: an adapter is not supported, or does not fit the others.
         DescriptionError: an adapter has no description.
-        DataError: no adapters, or two of one name.
+        DataError: fewer than two adapters, or two of one name.
     """
     out = Path(out)
-    by_task = {folder.name: folder for folder in sorted(folders, key=lambda folder: folder.name)}
-    if len(by_task) < len(folders) or len(by_task) < 2:
-        raise DataError(
-            f"There are {len(by_task)} names for {len(folders)} adapters. Give two or more, of unlike names."
-        )
-    missing = [name for name in by_task if name not in descriptions.by_task]
-    if missing:
-        raise DescriptionError(f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}.")
+    by_task = _by_task(folders, descriptions)
     if out.is_dir() and own_entries(out):
         raise ArtifactError(f"{out} is not empty. Choose another folder.")
-    specs = {}
-    for name, folder in by_task.items():
-        adapter = Adapter.load(folder)
-        adapter.check_finite()
-        specs[name] = adapter.spec
+    specs = {name: _checked_spec(folder) for name, folder in by_task.items()}
     common = common_spec({str(by_task[name]): spec for name, spec in specs.items()}, rank)
     reports: dict[str, dict[str, Any]] = {}
 
@@ -214,6 +211,38 @@ def import_adapters(
     return Zoo.open(out)
 
 
+def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[str, Path]:
+    """Folders by the names of their tasks, in order; raises as :func:`import_adapters`."""
+    by_task: dict[str, Path] = {}
+    for folder in sorted(folders, key=lambda folder: folder.name):
+        name = normalize("NFC", folder.name)  # file systems differ in how they write accents
+        if name in by_task:
+            raise DataError(f"Two adapters are named {name!r}: {by_task[name]} and {folder}. Leave one out, or rename.")
+        by_task[name] = folder
+    if len(by_task) < 2:
+        raise DataError(f"Adapters given: {len(by_task)}. Give two or more.")
+    missing = [name for name in by_task if name not in descriptions.by_task]
+    if missing:
+        raise DescriptionError(
+            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}; adapters "
+            f"without one: {len(missing)}. Describe them, or leave them out."
+        )
+    return by_task
+
+
+def _checked_spec(folder: Path) -> AdapterSpec:
+    """The spec of an adapter that is whole; raises as :func:`import_adapters`."""
+    adapter = Adapter.load(folder)
+    try:
+        adapter.check_finite()
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder}: {error}") from None
+    tensors = adapter.tensors
+    if not any(tensors[b].any() and tensors[a].any() for a, b in factor_pairs(tensors)):
+        raise ArtifactError(f"The adapter in {folder} changes nothing: its low-rank updates are zero. Leave it out.")
+    return adapter.spec
+
+
 def import_report(zoo: Zoo) -> dict[str, dict[str, Any]]:
     """Rank, modules, lost share of energy and hash of every imported adapter, by task."""
     return dict(read_json(zoo.folder / DESCRIPTIONS)["adapters"])
@@ -230,9 +259,10 @@ def _plain(description: Description) -> dict[str, Any]:
 
 def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def _card(path: Path) -> tuple[dict[str, Any], str]:

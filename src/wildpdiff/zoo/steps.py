@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,12 @@ from torch import Tensor
 from wildpdiff.errors import TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.zoo.features import TaskFeatures
+
+FASTEST = 1e6
+"""Largest learning rate; the optimisers compute with 32 bits."""
+
+MOST_EXAMPLES = 10**8
+"""Examples of one task in all steps; their order is kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,15 @@ class FinetuneConfig:
     interval: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < math.inf:
-            raise TrainingError(f"The learning rate of fine-tuning is {self.learning_rate}; give a number above 0.")
+        if not 0 < self.learning_rate <= FASTEST:
+            raise TrainingError(
+                f"The learning rate of fine-tuning is {self.learning_rate}; give a number above 0, at most {FASTEST:g}."
+            )
+        if not 0 < self.steps * self.batch <= MOST_EXAMPLES:
+            raise TrainingError(
+                f"{self.steps} steps of {self.batch} examples are {self.steps * self.batch:g}; a task takes 1 to "
+                f"{MOST_EXAMPLES:g}. Give fewer steps, or a smaller batch."
+            )
         first = self.steps - (self.checkpoints - 1) * self.interval
         if self.checkpoints < 1 or self.interval < 1 or first < 1:
             raise TrainingError(

@@ -140,30 +140,22 @@ class ZooPlan:
         data = read_json(path, finite=True)
         if not isinstance(data, dict) or data.get("kind") != "zoo":
             raise ArtifactError(f"{path} is not the plan of a zoo. Check the path.")
-        if not isinstance(data.get("schema_version"), int):
-            raise ArtifactError(f"{path} has no schema version. Build the zoo again.")
+        if decode(int, data.get("schema_version"), f"{path}: schema_version") < 1:
+            raise ArtifactError(f"{path} has schema version {data['schema_version']}, which is none. {ADVICE}")
         if data["schema_version"] > SCHEMA_VERSION:
             raise SchemaVersionError(
                 f"{path} has schema version {data['schema_version']}; this package reads up to {SCHEMA_VERSION}. "
                 "Update wildpdiff, or build the zoo again."
             )
+        values = {"recipe": None, "earlier": [], **data}
         try:
-            recipe = None if data.get("recipe") is None else dict(data["recipe"])
-            adapter, finetune = AdapterConfig.from_json(data["adapter"]), dict(data["finetune"])
-            earlier = decode(tuple[EarlierPlan, ...], data.get("earlier", []), f"{path}: earlier")
-            rest = (tuple(data["tasks"]), data["per_shard"], finetune, data["seed"], recipe, earlier)
-            plan = cls(adapter, data["suite"], *rest)
+            rest = {key: decode(kind, values[key], f"{path}: {key}") for key, kind in _PLAN_KINDS.items()}
+            plan = cls(adapter=AdapterConfig.from_json(data["adapter"]), **rest)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not a whole plan of a zoo ({error}). Build the zoo again.") from None
-        numbers = all(isinstance(value, int) and value >= 0 for value in (plan.per_shard - 1, plan.seed))
         sizes = [*(entry.tasks for entry in plan.earlier), len(plan.tasks)]
-        if (
-            not numbers
-            or sizes != sorted(sizes)
-            or sizes[0] < 1
-            or not all(isinstance(name, str) for name in (plan.suite, *plan.tasks))
-        ):
-            raise ArtifactError(f"{path} is not a whole plan of a zoo: its values are of wrong kinds. Build it again.")
+        if min(plan.per_shard, sizes[0]) < 1 or plan.seed < 0 or sizes != sorted(sizes):
+            raise ArtifactError(f"{path} is not a whole plan of a zoo: a number is out of range. Build it again.")
         if "structured" in plan.finetune:
             raise ArtifactError(
                 f"{path}: the tasks were fine-tuned in one shared basis, which this version does not have. Build the "
@@ -175,6 +167,17 @@ class ZooPlan:
     def fingerprint(self) -> str:
         """SHA-256 of the plan."""
         return content_hash(json_bytes(self.to_json()))
+
+
+_PLAN_KINDS: Mapping[str, Any] = {
+    "suite": str,
+    "tasks": tuple[str, ...],
+    "per_shard": int,
+    "finetune": dict[str, Any],
+    "seed": int,
+    "recipe": dict[str, Any] | None,
+    "earlier": tuple[EarlierPlan, ...],
+}
 
 
 # Tables with hashes ------------------------------------------------------------------------------------------------
@@ -446,6 +449,13 @@ class Zoo:
         index = self.index.filter(pa.array([name in keep for name in self.column("task")]))
         kept = tuple(name for name in self.tasks if name in keep)
         return Zoo(self.folder, replace(self.plan, tasks=kept, earlier=()), index)
+
+    def with_first(self, tasks: Sequence[str]) -> Zoo:
+        """The same zoo with some of its tasks before the others. Nothing is copied."""
+        order = (*self.only(tasks).tasks, *(name for name in self.tasks if name not in set(tasks)))
+        rows = self._rows_by_task()
+        index = self.index.take([row for name in order for row in rows[name]])
+        return Zoo(self.folder, replace(self.plan, tasks=order, earlier=()), index)
 
     def without(self, tasks: Sequence[str]) -> Zoo:
         """The zoo of all other tasks, to hold these out; raises :class:`ArtifactError` where none is left."""

@@ -23,6 +23,7 @@ class TrainingSet:
         descriptions: by task name, one for every task of the zoo; those of other tasks are not read.
         features: labelled images of a seen task behind the stem, by its name; None without data.
         featurise: features of a description's images; None for those of the backbone.
+        with_data: tasks that have labelled images, the first ones of the zoo; None for all.
     """
 
     zoo: Zoo
@@ -31,6 +32,7 @@ class TrainingSet:
     backbone: Backbone
     features: Callable[[str], TaskFeatures] | None = None
     featurise: Callable[[Images], Tensor] | None = None
+    with_data: frozenset[str] | None = None
 
     @classmethod
     def of(
@@ -49,6 +51,21 @@ class TrainingSet:
     def tasks(self) -> tuple[str, ...]:
         """Task names, in the zoo's order."""
         return self.zoo.tasks
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Tasks with labelled images, the first ones of the zoo."""
+        names = () if self.features is None else self.tasks
+        return tuple(name for name in names if self.with_data is None or name in self.with_data)
+
+    @property
+    def initial(self) -> dict[str, Tensor]:
+        """An adapter's tensors that leave the pretrained model as it is; an import alone knows no saved modules."""
+        found = dict(self.zoo.initial.tensors)
+        if self.zoo.imported and self.backbone.runs:
+            own = self.backbone.module.state_dict()
+            found |= {name: own[module].float() for name, module in self.backbone.spec.parameters.items()}
+        return found
 
     @property
     def ordered_descriptions(self) -> list[Description]:
@@ -71,7 +88,7 @@ class TrainingSet:
             DescriptionError: a task of the zoo has no description.
         """
         plan, backbone = self.zoo.plan.adapter, self.backbone
-        if plan.backbone_hash != backbone.backbone_hash:
+        if plan.backbone_hash != backbone.backbone_hash and not self.zoo.imported:
             raise AdapterMismatchError(
                 f"The zoo in {self.zoo.folder} was built on {plan.backbone!r} with weights {plan.backbone_hash[:12]}; "
                 f"the backbone given has {backbone.backbone_hash[:12]}."

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
-from peft.utils.hotswap import hotswap_adapter_from_state_dict
+from peft.utils.hotswap import hotswap_adapter, hotswap_adapter_from_state_dict
 from torch import Tensor, nn
 
 from refusals import refused
@@ -333,4 +333,8 @@ def test_state_dict_is_taken_by_peft_and_by_its_hot_swap(tmp_path: Path) -> None
     adapter = Adapter.load(tmp_path / "fourth")
     config = LoraConfig.from_pretrained(str(tmp_path / "fourth"))
     hotswap_adapter_from_state_dict(first, adapter.state_dict("default"), "default", config)
+    assert torch.allclose(logits_of(first(**inputs)), logits_of(other(**inputs)), atol=1e-6)
+
+    first = trained(module, LoraConfig(**settings), tmp_path / "fifth", 5)
+    hotswap_adapter(first, str(adapter.save(tmp_path / "ours")), "default")
     assert torch.allclose(logits_of(first(**inputs)), logits_of(other(**inputs)), atol=1e-6)

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import peft_folders
 from refusals import refused
@@ -119,13 +121,39 @@ def test_adapters_without_description_twice_or_alone_are_refused(
     with refused(DescriptionError, folders.paths[0], "task-000"):
         some = TaskDescriptions(described.schema, {"task-001": described.by_task["task-001"]})
         import_adapters(folders.paths, some, tmp_path / "zoo")
-    for chosen in (folders.paths[:1], [folders.paths[0], *folders.paths]):
-        with refused(DataError, len(chosen)):
-            import_adapters(chosen, described, tmp_path / "zoo")
+    with refused(DataError, 1):
+        import_adapters(folders.paths[:1], described, tmp_path / "zoo")
+    with refused(DataError, "task-000", folders.paths[0]):
+        import_adapters([folders.paths[0], *folders.paths], described, tmp_path / "zoo")
     (tmp_path / "zoo").mkdir()
     (tmp_path / "zoo" / "mine").write_text("")
     with refused(ArtifactError, tmp_path / "zoo"):
         import_adapters(folders.paths, described, tmp_path / "zoo")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_adapters_of_values_that_are_not_finite_or_all_zero_are_refused_by_folder(
+    value: float, folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    bad = Path(shutil.copytree(folders.paths[1], tmp_path / "task-001"))
+    tensors = load_file(bad / "adapter_model.safetensors")
+    save_file(
+        {name: torch.full_like(tensor, value) for name, tensor in tensors.items()}, bad / "adapter_model.safetensors"
+    )
+    with refused(ArtifactError, bad):
+        import_adapters([folders.paths[0], bad], described, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("names", [("Савана", "大草原"), ("naïve café", "e\u0301te\u0301"), ("été", "سافانا")])
+def test_names_in_every_script_and_spelling_of_accents_are_those_of_the_table(
+    names: tuple[str, str], folders: peft_folders.Folders, tmp_path: Path
+) -> None:
+    found = [Path(shutil.copytree(path, tmp_path / name)) for path, name in zip(folders.paths, names, strict=False)]
+    table = "".join(f"{unicodedata.normalize('NFC', name)},{number}\n" for number, name in enumerate(names))
+    (tmp_path / "tasks.csv").write_text(f"task,höhe\n{table}", encoding="utf-8")
+    zoo = import_adapters(found, TaskDescriptions.from_csv(tmp_path / "tasks.csv"), tmp_path / "zoo")
+    assert set(zoo.tasks) == {unicodedata.normalize("NFC", name) for name in names}
 
 
 SPEC = AdapterSpec({"fc": ModuleSpec("linear", 2, 1.0, (4, 3))}, base_model="base")
@@ -152,6 +180,7 @@ def test_adapters_that_do_not_fit_together_are_refused(name: str) -> None:
         ("task,x\n,1\n", DataError, ("line 2",)),
         ("task,x\na,1,2\n", DataError, ("line 2",)),
         ("task,x,text\na,,\nb,1,\n", DescriptionError, ("'a'",)),
+        ("task,x\na,1\nb,inf\n", DescriptionError, ("'x'", "'inf'")),
         ("task,latitude\na,95\n", DescriptionError, ("latitude", 95)),
     ],
 )
@@ -224,13 +253,21 @@ def test_adding_adapters_adds_updates_where_factors_are_joined_and_not_where_the
     model = peft_folders.opened_by_peft(one.save(tmp_path / "one"))
     model.load_adapter(str(two.save(tmp_path / "two")), "two")
     updates = {}
-    for way in ("cat", "linear"):
-        model.add_weighted_adapter(["default", "two"], [1.0, 1.0], way, combination_type=way)
+    for way in ("cat", "svd", "linear"):
+        size = {"svd_rank": 8} if way == "svd" else {}
+        model.add_weighted_adapter(["default", "two"], [1.0, 1.0], way, combination_type=way, **size)
         layer = model.get_submodule("base_model.model.block.first")
         updates[way] = layer.get_delta_weight(way)
     total = layer.get_delta_weight("default") + layer.get_delta_weight("two")
     torch.testing.assert_close(updates["cat"], total, atol=1e-5, rtol=0)
+    assert layer.lora_A["cat"].weight.shape[0] == 2 * layer.lora_A["default"].weight.shape[0]
+    u, singular, vh = torch.linalg.svd(total)  # the nearest update of the rank: not exact, but the best of its size
+    torch.testing.assert_close(updates["svd"], u[:, :8] * singular[:8] @ vh[:8], atol=1e-4, rtol=0)
     assert float((updates["linear"] - total).norm() / total.norm()) > 0.1
+    # PEFT's linear adds the factors: twice the mean adapter's (ours), and so four times its update.
+    half = {name: (value + two.tensors[name]) / 2 for name, value in one.tensors.items()}
+    a, b = (half[f"base_model.model.block.first.lora_{factor}.weight"] for factor in "AB")
+    torch.testing.assert_close(updates["linear"], 4 * b @ a, atol=1e-4, rtol=0)
 
 
 def test_a_generated_folder_without_provenance_is_an_ordinary_peft_folder(zoo: Zoo, tmp_path: Path) -> None:
