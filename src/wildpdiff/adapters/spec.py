@@ -176,7 +176,9 @@ class AdapterSpec:
         names = dict(module.named_modules())
         wanted = (*(settings.get("modules_to_save") or ()), *HEADS.get(_text(settings.get("task_type")) or "", ()))
         if isinstance(targets, str) and targets.lower() == "all-linear":
-            found = _all_linear(module, _text(settings.get("task_type")))
+            inside = tuple(f"{name}." for name in names if wanted and name.endswith(wanted))
+            linear = _all_linear(module, _text(settings.get("task_type")))
+            found = [name for name in linear if not f"{name}.".startswith(inside)]
         else:
             keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
             given = {key: settings[key] for key in keys if settings.get(key) is not None}

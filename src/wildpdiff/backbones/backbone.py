@@ -19,10 +19,10 @@ from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, first_argument
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
 from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches
-from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, replay
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError
+from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
-from wildpdiff.tasks.objective import TARGETS, Classification, Objective, Unknown
+from wildpdiff.tasks.objective import TARGETS, Classification, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
 
 
@@ -83,9 +83,14 @@ class Backbone:
             collate: by default examples are tensors or arrays, the first argument of the module's ``forward``.
 
         Raises:
-            TrainingError: a target module does not exist.
+            TrainingError: a target module does not exist, or a parameter is not in single precision.
         """
         module = module.eval().requires_grad_(False)
+        strange = {value.dtype for value in module.parameters() if value.is_floating_point()} - {torch.float32}
+        if strange:
+            raise TrainingError(
+                f"The model {name!r} has parameters of {strange.pop()}; single precision is needed. Give model.float()."
+            )
         collate = collate or TensorCollate(first_argument(module))
         backbone = cls(name, module, objective, collate, lora, tensors_hash(dict(module.state_dict())))
         backbone.check_lora()
@@ -236,7 +241,8 @@ class Backbone:
             examples: as :attr:`collate` takes them, for images ``uint8 [n, h, w, 3]``.
 
         Raises:
-            DataError: there are none, or they cannot be collated.
+            DataError: there are none, they cannot be collated, or the model does not take them.
+            TrainingError: the model's outputs are not as many as the objective needs.
             ArtifactError: of the model only the name is known.
         """
         if not self.runs:
@@ -247,9 +253,17 @@ class Backbone:
         for start in range(0, count(examples), BATCH):
             batch = self.collate(part(examples, slice(start, start + BATCH)))
             targets = {name: batch.pop(name) for name in (TARGETS,) if name in batch}
-            prefix = self._prefix(batch)
-            with torch.inference_mode():
-                parts.append({**compute_prefix(self.module, prefix, batch), **targets})
+            try:
+                batch_size({**batch, **targets})
+                prefix = self._prefix(batch)
+                with torch.inference_mode():
+                    parts.append({**compute_prefix(self.module, prefix, batch), **targets})
+            except (RuntimeError, IndexError, TypeError, ValueError) as error:
+                found = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in batch.items())
+                raise DataError(
+                    f"The model {self.name!r} cannot be run on {found} ({error}). Check names, shapes, types and "
+                    "indices of the examples."
+                ) from error
         with torch.inference_mode():
             joined = concatenate(parts)
         # A tensor made in inference mode could not take part in autograd.
@@ -258,13 +272,16 @@ class Backbone:
     def batch(self, examples: Examples) -> dict[str, Tensor]:
         """The batch of examples with their targets; raises as :meth:`stem`, and for a bad target."""
         found = self.stem(examples.inputs)
-        return found if examples.targets is None else {**found, TARGETS: self.targets(examples)}
+        return found if examples.targets is None and TARGETS in found else {**found, TARGETS: self.targets(examples)}
 
     def targets(self, examples: Examples) -> Tensor:
         """Targets of examples, of language models their tokens; raises :class:`DataError` for a bad one."""
-        if examples.targets is None:
-            return self.collate(examples.inputs)[TARGETS]
-        return self.objective.targets(examples.targets)
+        if examples.targets is not None:
+            return self.objective.targets(examples.targets)
+        found = self.collate(examples.inputs)
+        if TARGETS not in found:
+            raise DataError("The examples have no targets, and none follow from them. Give one target each.")
+        return found[TARGETS]
 
     def _prefix(self, inputs: Batch) -> Prefix:
         """The prefix of inputs of these shapes."""
@@ -272,10 +289,24 @@ class Backbone:
         if key not in self.prefixes:
             with torch.inference_mode(False):
                 some = {name: value[torch.tensor([0, len(value) - 1])] for name, value in inputs.items()}
+                self._check_outputs(some)
                 prefix = find_prefix(self.module, some, self._changed)
                 self.prefixes[_shapes(compute_prefix(self.module, prefix, some))] = prefix
                 self.prefixes[key] = prefix
         return self.prefixes[key]
+
+    def _check_outputs(self, inputs: Batch) -> None:
+        """Refuse a model of other outputs than the objective's; indices of classes would hide it."""
+        with torch.no_grad():
+            outputs = outputs_of(self.module(**inputs))
+        wanted, found = len(self.classes), outputs.shape[-1]
+        if isinstance(self.objective, Regression):
+            wanted, found = self.objective.size, outputs[0].numel()
+        if wanted and wanted != found:
+            raise TrainingError(
+                f"The model {self.name!r} has {found} outputs an example, and its {self.objective.kind} {wanted}. Give "
+                "a model and an objective of one size."
+            )
 
     def _recognise(self, batch: Batch) -> None:
         """Find the prefix of a batch of images that another object of the same backbone has computed."""

@@ -69,7 +69,10 @@ class TensorCollate:
         """One tensor ``[n, …]``, or several of the same length."""
         given = examples if isinstance(examples, Mapping) else {self.argument: examples}
         try:
-            found = {name: torch.as_tensor(np.asarray(values)) for name, values in given.items()}
+            found = {
+                name: values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+                for name, values in given.items()
+            }
         except (TypeError, ValueError) as error:
             raise DataError(f"Examples are no tensors of one shape ({error}). Give arrays, or a collate.") from None
         return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
@@ -130,7 +133,7 @@ class TextCollate:
 
     def __call__(self, examples: Any) -> dict[str, Tensor]:
         """Token indices and mask ``[n, length]``."""
-        if not all(isinstance(text, str) for text in examples):
+        if isinstance(examples, str) or not all(isinstance(text, str) for text in examples):
             raise DataError("Examples are no texts. Give a list of texts.")
         settings = {"padding": "max_length", "truncation": True, "max_length": self.length, "return_tensors": "pt"}
         found = dict(self._tokenizer(list(examples), **settings))

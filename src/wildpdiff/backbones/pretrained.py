@@ -91,9 +91,12 @@ def _load(source: str, objective: Objective | None) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(source)
         kind = _model_class(config, objective)
-        size = {} if objective is None or isinstance(objective, NextToken) else {"num_labels": _outputs(objective)}
+        size: dict[str, Any] = (
+            {} if objective is None or isinstance(objective, NextToken) else {"num_labels": _outputs(objective)}
+        )
         with seeded(0):  # a head that the folder lacks starts at random
-            model = kind.from_pretrained(source, use_safetensors=True, ignore_mismatched_sizes=True, **size)
+            size |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+            model = kind.from_pretrained(source, **size)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(
@@ -164,10 +167,29 @@ def _collate(module: nn.Module, source: str | None, objective: Objective, length
     if argument == "input_ids" and source is not None:
         from transformers import AutoTokenizer
 
-        tokenizer, config = AutoTokenizer.from_pretrained(source), getattr(module, "config", None)
-        length = min(length, getattr(config, "max_position_embeddings", None) or length)
-        return TextCollate.of(tokenizer, length, isinstance(objective, NextToken))
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        collate = TextCollate.of(tokenizer, min(length, _positions(module)), isinstance(objective, NextToken))
+        config: Any = module.config
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up by transformers where files are missing
+            raise ArtifactError(f"{source} has no tokenizer. Save the model's own there, or give a collate.")
+        if len(tokenizer) > config.vocab_size:
+            raise TrainingError(
+                f"The tokenizer of {source} has {len(tokenizer)} tokens, and its model {config.vocab_size}. Give the "
+                "model's own tokenizer, or a collate."
+            )
+        if config.pad_token_id is None:  # a classifier of the last token has to know which it is
+            config.pad_token_id = tokenizer.convert_tokens_to_ids(collate.special["pad_token"])
+        return collate
     return TensorCollate(argument)
+
+
+def _positions(module: Any) -> int:
+    """Most tokens that a model takes; padding may have a position of its own, before which none is used."""
+    most = getattr(module.config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return sys.maxsize
+    tables = (part for name, part in module.named_modules() if name.endswith(".position_embeddings"))
+    return most - 1 - next((p for t in tables if (p := getattr(t, "padding_idx", None)) is not None), -1)
 
 
 def _image_collate(module: nn.Module, source: str | None) -> ImageCollate:

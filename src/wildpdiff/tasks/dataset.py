@@ -37,6 +37,9 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.targets is not None and len(self.targets) != len(self):
             raise DataError(f"There are {len(self)} examples and {len(self.targets)} targets. Give one target each.")
+        sizes = {len(values) for values in self.inputs.values()} if isinstance(self.inputs, Mapping) else set()
+        if len(sizes) > 1:
+            raise DataError(f"Named inputs have different numbers of examples: {sorted(sizes)}. Give as many of each.")
 
     def __len__(self) -> int:
         return count(self.inputs)
@@ -142,6 +145,9 @@ def tasks_of_table(
     if missing:
         raise DataError(f"The table has no column {missing[0]!r}; its columns are {', '.join(map(str, names))}.")
     columns = {name: list(table[name]) for name in names}
+    odd = next((name for name in names if len(columns[name]) != len(columns[task])), None)
+    if odd is not None:
+        raise DataError(f"Column {odd!r} has {len(columns[odd])} rows, and {task!r} {len(columns[task])}.")
     rows: dict[str, list[int]] = {}
     for row, value in enumerate(columns[task]):
         rows.setdefault(str(value), []).append(row)
@@ -154,7 +160,8 @@ def tasks_of_table(
     for name, own in rows.items():
         parts = _drawn(name, own) if split is None else _split(columns[split], own, split)
         splits = {part: _dataset(columns, chosen, inputs, target) for part, chosen in parts.items()}
-        metadata = {field: columns[field][own[0]] for field in about}
+        first = {field: columns[field][own[0]] for field in about}
+        metadata = {field: value.item() if isinstance(value, np.generic) else value for field, value in first.items()}
         found.append(PlainTask(name, splits, Description(metadata=metadata or None, task_id=name)))
     return tuple(found)
 
@@ -171,11 +178,22 @@ def example_keys(examples: Any) -> tuple[bytes, ...]:
 def _bytes(example: Any) -> bytes:
     if isinstance(example, Mapping):
         return b"".join(name.encode() + b"\0" + _bytes(value) for name, value in sorted(example.items()))
-    return example.encode() if isinstance(example, str) else np.asarray(example).tobytes()
+    if isinstance(example, str):
+        return example.encode(errors="surrogatepass")
+    try:
+        values = np.asarray(example)
+    except ValueError as error:
+        raise DataError(f"An example is no tensor of one shape ({error}). Pad it.") from None
+    if values.dtype.hasobject:  # of which the bytes are addresses
+        raise DataError(f"An example or target is {example!r}. Give text, numbers, or arrays of them.")
+    return values.tobytes()
 
 
 def _is_one_value(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, str | int | float) and value == values[0] for value in values)
+    return all(
+        isinstance(value, str | int | float | np.integer | np.floating | np.bool_) and value == values[0]
+        for value in values
+    )
 
 
 def _dataset(

@@ -86,10 +86,10 @@ class Classification:
     def targets(self, values: Collection[Any]) -> Tensor:
         """Class indices ``int64 [n]`` of indices or class names."""
         known = {name: index for index, name in enumerate(self.labels)}
-        found = [known.get(value, -1) if isinstance(value, str) else int(value) for value in values]
+        found = [known.get(value) if isinstance(value, str) else _whole(value) for value in values]
         for value, index in zip(values, found, strict=True):
-            if not 0 <= index < len(self.labels):
-                shown = repr(value) if isinstance(value, str) else f"of index {index}"
+            if index is None or not 0 <= index < len(self.labels):
+                shown = repr(value) if isinstance(value, str) else f"of index {value}"
                 raise DataError(f"There is no class {shown}; the {len(self.labels)} are {', '.join(self.labels)}.")
         return torch.tensor(found, dtype=torch.int64)
 
@@ -106,6 +106,15 @@ class Classification:
         return torch.stack([self.loss(outputs / value, batch) for value in TEMPERATURES])
 
 
+def _whole(value: Any) -> int | None:
+    """A whole number, of any type; None for anything else."""
+    try:
+        found = int(value)
+        return found if found == value else None
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
 @dataclass(frozen=True)
 class Regression:
     """Squared error of real vectors.
@@ -118,6 +127,10 @@ class Regression:
     size: int
     unit: str = ""
     kind: Literal["regression"] = "regression"
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise DataError(f"Regression needs vectors of at least 1 number; the size is {self.size}.")
 
     @property
     def metric(self) -> Metric:
@@ -172,8 +185,14 @@ class NextToken:
 
     def targets(self, values: Collection[Any]) -> Tensor:
         """Token indices ``int64 [n, t]``; shorter sequences are filled up with -100."""
-        rows = [torch.as_tensor(value, dtype=torch.int64).reshape(-1) for value in values]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        try:
+            rows = [torch.as_tensor(value).reshape(-1) for value in values]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"Targets are no sequences of token indices ({error}).") from None
+        for row in rows:
+            if row.is_floating_point() or not bool(((row >= 0) | (row == IGNORED)).all()):
+                raise DataError(f"Targets {row.tolist()} are no token indices. Give whole numbers from 0, or -100.")
+        return torch.nn.utils.rnn.pad_sequence([row.long() for row in rows], batch_first=True, padding_value=IGNORED)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, " n"]:
         """Mean over the tokens of each example of the cross-entropy of the token that follows."""

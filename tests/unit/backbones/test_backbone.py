@@ -12,7 +12,7 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
 from wildpdiff.tasks.dataset import Dataset
-from wildpdiff.tasks.objective import Regression
+from wildpdiff.tasks.objective import Classification, Objective, Regression
 
 
 class Plain(nn.Module):
@@ -213,3 +213,30 @@ def test_the_initial_adapter_is_the_pretrained_model_and_repeats() -> None:
     assert first.distance(again) == 0.0 < first.distance(other)
     features = backbone.stem(toys.random_images(5))
     assert torch.equal(backbone.predict(features, first.tensors), backbone.predict(features))
+
+
+@pytest.mark.parametrize(
+    ("examples", "named"),
+    [
+        (np.zeros((2, 5)), "(2, 5)"),
+        (np.ones((2, 3), np.int64), "int64"),
+        ({"other": np.zeros((2, 3))}, "other"),
+        ({"input": np.zeros((2, 3)), "mask": np.zeros((3, 3))}, "'mask': 3"),
+        (torch.zeros(2, 2, requires_grad=True), "(2, 2)"),
+    ],
+)
+def test_examples_that_the_model_does_not_take_are_refused(examples: object, named: str) -> None:
+    module, lora = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), LoraSpec(1, 1.0, ("1",))
+    backbone = Backbone.of(module, name="net", lora=lora, objective=Regression(2))
+    with refused(DataError, named):
+        backbone.stem(examples)
+    with refused(DataError, "targets"):
+        backbone.batch(Dataset(np.zeros((2, 3))))
+
+
+@pytest.mark.parametrize("objective", [Classification(("a", "b", "c")), Regression(1)])
+def test_a_model_of_another_number_of_outputs_than_its_objective_is_refused(objective: Objective) -> None:
+    module, lora = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), LoraSpec(1, 1.0, ("1",))
+    backbone = Backbone.of(module, name="net", lora=lora, objective=objective)
+    with refused(TrainingError, "net", 2):
+        backbone.batch(Dataset(np.zeros((2, 3)), [0, 0]))

@@ -233,3 +233,86 @@ def test_what_is_no_model_is_refused(source: str, monkeypatch: pytest.MonkeyPatc
 def test_a_function_of_something_else_is_refused() -> None:
     with refused(TrainingError, "dict"):
         Backbone.from_pretrained("builtins:dict", lora={"target_modules": "all-linear"})
+
+
+def test_features_of_other_processes_serve_a_fit_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wildpdiff.parallel.allowed_threads", lambda: 2)
+    suite = suite_of(CASES["BERT"])
+    backbone = Backbone.from_pretrained(bert(), lora=lora(CASES["BERT"].targets))
+    features = FeatureCache(backbone, suite.tasks("seen"), 4)
+    settings: dict[str, Any] = {"features": features, "per_shard": 2}
+    build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, FINETUNE, **settings)
+    again = FeatureCache(Backbone.from_pretrained(bert(), lora=lora(CASES["BERT"].targets)), suite.tasks("seen"), 4)
+    again.fill([task.name for task in suite.tasks("seen")])
+    for cache in (features, again):
+        batch = cache(suite.tasks("seen")[0].name).train
+        assert torch.isfinite(cache._backbone.outputs(batch)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("Gemma2", {"attn_logit_softcapping": 0.5, "head_dim": 8}),
+        ("GptOss", {"num_local_experts": 2, "num_experts_per_tok": 1}),
+    ],
+)
+def test_attention_has_the_caps_and_sinks_of_the_model(name: str, own: dict[str, Any]) -> None:
+    sizes = {**ATTENTION, "num_key_value_heads": 1, "vocab_size": 20, "pad_token_id": 0, "head_dim": 8, **own}
+    module = made(f"{name}ForSequenceClassification", **sizes).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(4)
+    reference = copy.deepcopy(module)
+    reference.set_attn_implementation("eager")  # type: ignore[operator]
+    backbone = Backbone.from_pretrained(module, lora={"r": 2, "target_modules": ["q_proj"]})
+    inputs = {key: torch.from_numpy(value) for key, value in tokens(0.0, numpy_generator(0, "x"), 4).inputs.items()}
+    with torch.no_grad():
+        wanted = reference(**inputs).logits
+    torch.testing.assert_close(backbone.predict(backbone.stem(inputs)), wanted)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["query", "dense"]])
+def test_modules_saved_whole_have_no_factors_inside(targets: Any) -> None:
+    module = made("RobertaForSequenceClassification", **ATTENTION, vocab_size=20, max_position_embeddings=10)
+    backbone = Backbone.from_pretrained(module, lora={"r": 2, "target_modules": targets})
+    names = list(backbone.initial_adapter(0).tensors)
+    assert any("attention" in name for name in names)
+    assert not any("classifier" in name and "lora_" in name for name in names)
+
+
+def test_half_precision_in_a_folder_is_read_as_single_and_refused_in_a_module(tmp_path: Path) -> None:
+    vit().to(torch.bfloat16).save_pretrained(tmp_path / "vit")  # type: ignore[operator]
+    backbone = Backbone.from_pretrained(tmp_path / "vit", lora=lora("all-linear"))
+    images = pictures(0.0, numpy_generator(0, "x"), 3).inputs
+    assert backbone.predict(backbone.stem(images), backbone.initial_adapter(0).tensors).dtype == torch.float32
+    with refused(TrainingError, "ViT", torch.float16):
+        Backbone.from_pretrained(vit().half(), lora=lora("all-linear"))
+
+
+@pytest.mark.parametrize(("name", "most"), [("Bert", 8), ("Roberta", 6)])
+def test_texts_are_cut_where_the_model_has_no_more_positions(name: str, most: int, tmp_path: Path) -> None:
+    sizes = {**ATTENTION, "vocab_size": 20, "max_position_embeddings": 8}
+    module = made(f"{name}ForSequenceClassification", **sizes, **({"pad_token_id": 1} if name == "Roberta" else {}))
+    module.save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer(tmp_path)
+    backbone = Backbone.from_pretrained(tmp_path, lora=lora("all-linear"))
+    assert backbone.stem(["a lion " * 9, "a"])["input_ids"].shape == (2, most)
+
+
+def test_a_classifier_of_the_last_token_knows_which_one_pads(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 5, "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 8}
+    made("GPT2ForSequenceClassification", **sizes).save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer(tmp_path)
+    targets = {"r": 2, "target_modules": ["c_attn"]}
+    short, long = (Backbone.from_pretrained(tmp_path, lora=targets, length=length) for length in (2, 6))
+    torch.testing.assert_close(short.predict(short.stem(["a lion", "a"])), long.predict(long.stem(["a lion", "a"])))
+
+
+def test_a_missing_and_another_model_s_tokenizer_are_refused(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path)  # type: ignore[operator]
+    with refused(ArtifactError, tmp_path):
+        Backbone.from_pretrained(tmp_path, lora=lora("all-linear"))
+    made("BertForSequenceClassification", **ATTENTION, vocab_size=3).save_pretrained(tmp_path)  # type: ignore[operator]
+    tokenizer(tmp_path)
+    with refused(TrainingError, tmp_path, 5, 3):
+        Backbone.from_pretrained(tmp_path, lora=lora("all-linear"))

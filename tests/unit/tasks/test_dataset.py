@@ -82,3 +82,22 @@ def test_equal_examples_have_equal_keys_whatever_holds_them() -> None:
     both = example_keys({"x": array, "y": np.array([0, 0, 1])})
     assert len(set(both)) == 3
     assert example_keys(None) == ()
+
+
+def test_numbers_of_numpy_are_metadata_too() -> None:
+    table = {**TABLE, "floor": np.repeat([1, 2], [10, 5]), "height": np.repeat(np.float32([2, 3]), [10, 5])}
+    tasks = tasks_of_table(table, task="camera", inputs="text", target="kind", split="part")
+    assert [task.description.metadata for task in tasks] == [{"height": 2.0, "floor": 1}, {"height": 3.0, "floor": 2}]
+
+
+def test_columns_and_named_inputs_of_several_lengths_are_refused() -> None:
+    with refused(DataError, "kind", 14, 15):
+        tasks_of_table({**TABLE, "kind": TABLE["kind"][:-1]}, task="camera", inputs="text", target="kind")
+    with refused(DataError, "[1, 2]"):
+        Dataset({"ids": [1, 2], "mask": [1]}, [0, 1])
+
+
+@pytest.mark.parametrize("example", [object(), None, [[1], [1, 2]]])
+def test_an_example_that_has_no_bytes_of_its_own_has_no_key(example: object) -> None:
+    with refused(DataError):
+        example_keys([example])

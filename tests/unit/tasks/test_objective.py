@@ -81,3 +81,22 @@ def test_an_objective_is_restored_from_json_and_an_unknown_one_trains_nothing() 
     for use in (Unknown().loss, Unknown().score, Unknown().likelihood_losses):
         with refused(DataError, "objective"):
             use(torch.zeros(1), {})
+
+
+@pytest.mark.parametrize("value", [0.7, math.nan, math.inf, None, [0, 1], b"a"])
+def test_a_class_is_a_name_or_a_whole_number(value: object) -> None:
+    objective = Classification(("a", "b"))
+    assert objective.targets([1.0, True, "a", torch.tensor(1)]).tolist() == [1, 1, 0, 1]
+    with refused(DataError, value):
+        objective.targets([0, value])
+
+
+@pytest.mark.parametrize("value", [[1.7], ["a"], None, [-5], [math.nan]])
+def test_tokens_are_whole_numbers_from_0(value: object) -> None:
+    with refused(DataError):
+        NextToken().targets([[1, IGNORED], value])
+
+
+def test_a_vector_of_no_numbers_is_refused() -> None:
+    with refused(DataError, 0):
+        Regression(0)
