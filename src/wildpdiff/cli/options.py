@@ -160,8 +160,9 @@ def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targ
     if not isinstance(found, dict):
         raise DataError(f"{file} holds no JSON object. Give the settings of a peft.LoraConfig.")
     names = targets if targets is None or targets == "all-linear" else _names(targets)
-    given = {"r": rank, "lora_alpha": alpha if alpha is not None else rank, "target_modules": names}
-    return {**found, **{key: value for key, value in given.items() if value is not None}}
+    given = {"r": rank, "lora_alpha": alpha, "target_modules": names}
+    as_rank = {} if rank is None else {"lora_alpha": rank}  # where neither file nor option has an alpha
+    return {**as_rank, **found, **{key: value for key, value in given.items() if value is not None}}
 
 
 def open_model(name: str, lora: Mapping[str, Any], classes: Callable[[], Sequence[str]]) -> Backbone:

@@ -92,9 +92,6 @@ def build(
     loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option).classes)
     opened = options.open_suite(suite, option, loaded)
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
-    if kept is not None and stored_kind(loaded) is not None:
-        save_backbone(loaded, kept)
-        remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")
     tasks = opened.tasks(group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
     if (out / "plan.json").is_file():
@@ -112,6 +109,9 @@ def build(
         zoo = build_zoo(
             out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild
         )
+    if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
+        save_backbone(loaded, kept)
+        remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
     chosen = zoo.plan.recipe or {}

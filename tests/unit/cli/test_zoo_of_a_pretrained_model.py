@@ -41,7 +41,7 @@ def run(*words: object) -> str:
 
 
 def test_a_model_s_folder_becomes_a_zoo_a_generator_and_an_adapter(world: Path) -> None:
-    (world / "lora.json").write_text('{"target_modules": ["q_proj"], "r": 4}')
+    (world / "lora.json").write_text('{"target_modules": ["q_proj"], "r": 4, "lora_alpha": 6}')
     suite = ("--suite", world / "photographs", "-o", "minimum=1", "-o", "unseen=1", "--threads", 1, "--json")
     steps = ("--steps", 3, "--checkpoints", 1, "--interval", 1, "--batch", 2)
     lora = ("--backbone", world / "vit", "--lora", world / "lora.json", "--rank", 2)
@@ -51,6 +51,10 @@ def test_a_model_s_folder_becomes_a_zoo_a_generator_and_an_adapter(world: Path) 
     assert (kept.classes, kept.image_size, kept.lora.rank) == (("dark", "light", "striped"), 16, 2)
     assert {name.rpartition(".")[2] for name in kept.lora.target_modules} == {"q_proj"}
     assert kept.lora.modules_to_save == ("classifier",)
+    assert (kept.lora.rank, kept.lora.alpha) == (2, 6.0), "the file's alpha, the option's rank"
+    words = ["zoo", "build", *lora[:-1], 3, *suite, *steps, "--out", world / "zoo"]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code != 0
+    assert load_backbone(world / "zoo-backbone").lora.rank == 2, "of the zoo that is there"
     assert (
         built["fingerprint"]
         == json.loads(
