@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -98,8 +99,7 @@ def imported_training_set(zoo: Zoo, suite: Suite | None = None, backbone: Backbo
     config = zoo.plan.adapter
     if suite is None or backbone is None:
         return TrainingSet(zoo, found.by_task, found.schema, Backbone.named(config))
-    lora = LoraSpec(config.rank, config.alpha, config.target_modules, config.modules_to_save, config.peft)
-    backbone = backbone.with_lora(lora)
+    backbone = backbone.with_lora(LoraSpec.of(config))
     backbone.check(zoo.initial)
     tasks = [task for task in suite.tasks("seen") if task.name in found.by_task]
     if not tasks:
@@ -118,6 +118,7 @@ def fit_imported(
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    store: Path | None = None,
 ) -> FittedImport:
     """Fit a generator to imported adapters and the descriptions that they were imported with.
 
@@ -127,6 +128,7 @@ def fit_imported(
         config: of the generator; of ``parts``, metadata and text are read.
         seed: of everything random.
         progress: called with (training steps done, in all).
+        store: folder of finished networks, as for :func:`~wildpdiff.fit.fit_generator`.
 
     Raises:
         TrainingError: the zoo was not imported, or the settings read no part that adapters can be described by.
@@ -144,6 +146,7 @@ def fit_imported(
             config,
             seed=sub_seed(seed, "fold", number) if number else seed,
             progress=progress if not number else None,
+            store=store,
         )
 
     fitted = fit(training_set)

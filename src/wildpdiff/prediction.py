@@ -97,6 +97,10 @@ def predict(
     """
     backbone.check(adapter)
     adapter.check_finite()
+    if not backbone.classes:
+        raise DataError(
+            f"The outputs of {backbone.name!r} are no classes, and images are only classified. Run the model itself."
+        )
     if not 1 <= top <= len(backbone.classes):
         raise DataError(f"The {top} most probable classes are not among {len(backbone.classes)}. Give 1 to that many.")
     files = find_images(paths)

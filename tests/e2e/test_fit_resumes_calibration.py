@@ -6,23 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_world import SUITE, Run, World
+from tiny_world import SUITE, Calibrated, Run, World
 
 from wildpdiff.errors import TrainingError
 from wildpdiff.trust import generated
 
 FIT = ("--parts", "metadata", "--steps", "10", "--task-steps", "0")
-
-
-class Calibrated:
-    """Stands for a model of trust, of which twelve tasks cannot make a real one."""
-
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "of").write_text(self.fingerprint)
 
 
 def test_a_stopped_fit_resumes_with_the_calibration(

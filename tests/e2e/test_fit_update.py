@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from test_zoo_resume import files_of
-from tiny_world import Run, refused_run, tiny_backbone
+from tiny_world import Calibrated, Run, refused_run, tiny_backbone
 
 from wildpdiff.conditional_mean.training import NetworkStore
 from wildpdiff.trust import generated
@@ -96,17 +96,6 @@ def test_an_update_that_is_stopped_leaves_no_generator_and_resumes(
     assert files_of(stopped) == files_of(grown.updated)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g", "g-backbone"]
     assert "2 tasks were added" in resumed.out
-
-
-class Calibrated:
-    """A model of trust that is not one: thirteen tasks are too few."""
-
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
-
-    def save(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "of").write_text(self.fingerprint)
 
 
 def test_trust_is_calibrated_anew_and_never_that_of_the_earlier_generator(

@@ -197,6 +197,18 @@ def test_a_zoo_without_hashes_of_its_data_grows_in_its_own_suite_alone(tmp_path:
     assert grown.tasks == tuple(task.name for task in tasks[:7])
 
 
+@pytest.mark.parametrize("earlier", [[{"tasks": 14, "suite": "toy of 15"}], [{"tasks": 15, "suite": "another"}]])
+def test_a_history_that_is_not_that_of_the_shards_builds_nothing(
+    copy: Path, earlier: object, toy_backbone: Backbone
+) -> None:
+    path = copy / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "earlier": earlier}))
+    before = files_of(copy)
+    with refused(ArtifactError, path):
+        build(copy, toy_backbone, MANY)
+    assert files_of(copy) == before
+
+
 @pytest.mark.parametrize("earlier", [[{"tasks": 0, "suite": "s"}], [{"tasks": 30, "suite": "s"}], [{"tasks": 3}], 7])
 def test_a_plan_with_a_wrong_history_is_refused(copy: Path, earlier: object) -> None:
     path = copy / "plan.json"

@@ -159,8 +159,8 @@ def picture_rows(results: Results) -> list[PictureRow]:
     rows = []
     for role, split, task in order:
         own = [entry for entry in pictures if (entry.role, entry.split, entry.task) == (role, split, task)]
-        words = "large" if role == "best" else "small"
-        title = f"{task} ({split}), {words} gain{_change(results, split, task)}"
+        words = "largest" if role == "best" else "smallest"
+        title = f"{task} ({split}), {words} gains{_change(results, split, task)}"
         rows.append(PictureRow(title, tuple(_shot(picture) for picture in own)))
     return rows
 

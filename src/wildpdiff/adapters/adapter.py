@@ -338,7 +338,7 @@ def _model_card(adapter: Adapter) -> str:
 import peft
 import wildpdiff
 
-backbone = wildpdiff.load_backbone("{config.backbone}")  # or the folder of your own
+backbone = wildpdiff.load_backbone("{config.backbone}")  # a bundled name or a stored folder; else your own Backbone
 model = peft.PeftModel.from_pretrained(backbone.module, "THIS_FOLDER").eval()
 logits = model(**backbone.collate(images))  # {"images: uint8, n x height x width x 3" if classes else "examples"}
 ```

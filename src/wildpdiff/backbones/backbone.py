@@ -22,7 +22,7 @@ from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
-from wildpdiff.tasks.objective import TARGETS, Classification, Objective, Regression, Unknown
+from wildpdiff.tasks.objective import TARGETS, Classification, NextToken, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
 
 
@@ -42,8 +42,12 @@ class LoraSpec:
     @classmethod
     def from_peft(cls, config: Any, module: nn.Module) -> LoraSpec:
         """The settings of a ``peft.LoraConfig``, its target modules resolved on the module."""
-        found = AdapterConfig.of(AdapterSpec.from_peft(config, module))
-        return cls(found.rank, found.alpha, found.target_modules, found.modules_to_save, found.peft)
+        return cls.of(AdapterConfig.of(AdapterSpec.from_peft(config, module)))
+
+    @classmethod
+    def of(cls, config: AdapterConfig) -> LoraSpec:
+        """The settings of an adapter."""
+        return cls(config.rank, config.alpha, config.target_modules, config.modules_to_save, config.peft)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +138,7 @@ class Backbone:
                 without a head for it gets one that is not trained; name it in ``modules_to_save``.
             collate: by default images for a model of pixels, texts for one with a tokenizer, else tensors.
             name: written into every adapter; by default the source.
-            length: tokens of a text.
+            length: tokens of a text, unless the model takes fewer.
 
         Raises:
             ArtifactError: there is no such model.
@@ -148,7 +152,7 @@ class Backbone:
     @classmethod
     def named(cls, config: AdapterConfig) -> Backbone:
         """The base model of adapters made elsewhere, of which only the name is known; nothing runs on it."""
-        lora = LoraSpec(config.rank, config.alpha, config.target_modules, config.modules_to_save, config.peft)
+        lora = LoraSpec.of(config)
         return cls(config.backbone, nn.Module(), Unknown(config.classes), TensorCollate(""), lora, "")
 
     @property
@@ -300,6 +304,8 @@ class Backbone:
         with torch.no_grad():
             outputs = outputs_of(self.module(**inputs))
         wanted, found = len(self.classes), outputs.shape[-1]
+        if isinstance(self.objective, NextToken) and outputs.ndim != 3:
+            raise TrainingError(f"The outputs of {self.name!r} are no logits of each token. Give another objective.")
         if isinstance(self.objective, Regression):
             wanted, found = self.objective.size, outputs[0].numel()
         if wanted and wanted != found:

@@ -114,12 +114,14 @@ class TextCollate:
         """Of a fast tokenizer of ``transformers``.
 
         Raises:
-            TrainingError: the tokenizer is a slow one.
+            TrainingError: the tokenizer is a slow one, or has no token to pad with.
         """
         if not tokenizer.is_fast:
             raise TrainingError(f"{type(tokenizer).__name__} is a slow tokenizer. Give a collate that calls it.")
         special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
         special.setdefault("pad_token", special.get("eos_token", ""))
+        if not special["pad_token"]:
+            raise TrainingError(f"The {type(tokenizer).__name__} has no token to pad with. Set its pad_token.")
         arguments = tuple(name for name in tokenizer.model_input_names if name != "token_type_ids")
         most = min(length, int(tokenizer.model_max_length))
         return cls(tokenizer.backend_tokenizer.to_str(), special, most, arguments, as_targets)

@@ -25,18 +25,15 @@ ATTENTION = "vectorised"
 LORA_DEFAULTS = {"peft_type": "LORA", "r": 8, "lora_alpha": 8}
 """Of a configuration that is given in parts; as PEFT's own."""
 
-LENGTH = 128
-"""Tokens of a text, unless the model takes fewer."""
-
 
 def from_pretrained(
     source: str | Path | nn.Module,
     *,
     lora: Any,
-    objective: Objective | None = None,
-    collate: Collate | None = None,
-    name: str | None = None,
-    length: int = LENGTH,
+    objective: Objective | None,
+    collate: Collate | None,
+    name: str | None,
+    length: int,
 ) -> Backbone:
     """A frozen backbone; see :meth:`Backbone.from_pretrained`."""
     module = source if isinstance(source, nn.Module) else _load(str(source), objective)
@@ -111,9 +108,13 @@ def _load(source: str, objective: Objective | None) -> nn.Module:
 def _built(module: str, function: str) -> nn.Module:
     """The result of a function without arguments."""
     try:
-        made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
+        build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ArtifactError(f"{module}:{function} cannot be imported ({error}). Check both names.") from None
+    try:
+        made = build()
+    except Exception as error:  # of the user's own code
+        raise TrainingError(f"{module}:{function} cannot be called without arguments ({error!r}).") from error
     if not isinstance(made, nn.Module):
         raise TrainingError(f"{module}:{function} gives a {type(made).__name__}; an nn.Module is needed.")
     return made

@@ -79,7 +79,6 @@ def fit(
     from wildpdiff.fit import fit_generator
     from wildpdiff.generator import Generator
     from wildpdiff.growth import settings_of, update_generator, updated_training
-    from wildpdiff.imported import imported_training_set
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
@@ -89,12 +88,15 @@ def fit(
     if update is not None:
         given = {"--parts": parts, "--steps": steps, "--task-steps": task_steps, "--config": config}
         _check_update(update, out, opened_zoo, given)
+    whole = out.absolute() if out.name not in ("", "..") else out.resolve()
+    store = whole / UNFINISHED if written_in_place(whole) else whole.with_name(f".{whole.name}{UNFINISHED}")
+    if store.is_dir():
+        remark(f"{store} holds finished networks of a call that was stopped; resuming with those that fit.")
     if opened_zoo.imported:
         settings = _settings(config, parts or (None if config else "metadata,text"), steps, task_steps)
-        base = None if suite is None else load_backbone(backbone)
-        data = None if suite is None else options.open_suite(suite, option, base)
-        training_set = imported_training_set(opened_zoo, data, base)
-        return _fit_imported(out, training_set, settings, trust, seed, as_json)
+        training_set = _imported(opened_zoo, suite, option, backbone)
+        _fit_imported(out, training_set, settings, trust=trust, seed=seed, store=store, as_json=as_json)
+        return shutil.rmtree(store, ignore_errors=True)
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite or "savanna", option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
@@ -111,10 +113,6 @@ def fit(
         settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
     features = FeatureCache(loaded, opened.tasks("seen"))
     measured: dict[str, Any] = {}
-    whole = out.absolute() if out.name not in ("", "..") else out.resolve()
-    store = whole / UNFINISHED if written_in_place(whole) else whole.with_name(f".{whole.name}{UNFINISHED}")
-    if store.is_dir():
-        remark(f"{store} holds finished networks of a call that was stopped; resuming with those that fit.")
     with Stages() as stages:
         training_set = TrainingSet.of(opened, loaded, opened_zoo, features, reader)
         generator = _unfinished(out, loaded, wanted, opened_zoo, reader) if trust else None
@@ -253,8 +251,25 @@ def _merged(defaults: Any, given: Any) -> Any:
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
 
 
+def _imported(zoo: Zoo, suite: str | None, option: list[str] | None, backbone: str) -> TrainingSet:
+    """Imported adapters, with the data of the tasks in a suite where one is given."""
+    from wildpdiff.imported import imported_training_set
+
+    if suite is None:
+        return imported_training_set(zoo)
+    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option).classes)
+    return imported_training_set(zoo, options.open_suite(suite, option, base), base)
+
+
 def _fit_imported(
-    out: Path, training_set: TrainingSet, settings: GeneratorConfig, trust: bool, seed: int, as_json: bool
+    out: Path,
+    training_set: TrainingSet,
+    settings: GeneratorConfig,
+    *,
+    trust: bool,
+    seed: int,
+    store: Path,
+    as_json: bool,
 ) -> None:
     """Fit a generator to imported adapters, write it with its trust and show its errors on held-out tasks."""
     from wildpdiff.imported import RELATIVE, fit_imported
@@ -265,13 +280,14 @@ def _fit_imported(
 
     count, known = len(training_set.tasks), len(training_set.labelled)
     with Stages() as stages:
-        found = fit_imported(training_set, settings, seed=seed, progress=stages(f"fit a generator to {count} adapters"))
+        tick = stages(f"fit a generator to {count} adapters")
+        found = fit_imported(training_set, settings, seed=seed, progress=tick, store=store)
         generator, errors = found.generator, found.errors
         generator.save_pretrained(out)
         calibrated = trust and can_calibrate(generator, training_set)
         if calibrated:
             tick = stages(f"calibrate trust on the {known} tasks with data")
-            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick)
+            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
             model.save(out / FOLDER)
     note = errors.note
     if calibrated:

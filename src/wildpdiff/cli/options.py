@@ -11,6 +11,7 @@ import typer
 from wildpdiff.errors import DataError, WildpdiffError
 
 if TYPE_CHECKING:
+    from wildpdiff.adapters.adapter import AdapterConfig
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.generator import Generator
@@ -185,6 +186,21 @@ def open_model(name: str, lora: Mapping[str, Any], classes: Callable[[], Sequenc
     stated = {"peft_type": "LORA", "r": own.rank, "lora_alpha": own.alpha, "target_modules": list(own.target_modules)}
     settings = {**stated, "modules_to_save": list(own.modules_to_save) or None, **lora}
     return backbone.with_lora(LoraSpec.from_peft(settings, backbone.module))
+
+
+def open_base(name: str, adapter: AdapterConfig, classes: Sequence[str]) -> Backbone:
+    """The model that an adapter is for: a stored backbone, or that of a folder of ``transformers``.
+
+    Raises:
+        ArtifactError: there is no such model.
+    """
+    from wildpdiff.backbones.backbone import Backbone, LoraSpec
+    from wildpdiff.backbones.registry import is_stored, load_backbone
+    from wildpdiff.tasks.objective import Classification
+
+    if is_stored(name) or not (Path(name) / "config.json").is_file():
+        return load_backbone(name)
+    return Backbone.from_pretrained(name, lora=LoraSpec.of(adapter), objective=Classification(tuple(classes)))
 
 
 def find_task(suite: ImageSuite, name: str) -> ImageTask:

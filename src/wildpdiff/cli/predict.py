@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wildpdiff.cli.folders import check_output_file
-from wildpdiff.cli.options import AdapterBackboneOption, JsonOption
+from wildpdiff.cli.options import AdapterBackboneOption, JsonOption, open_base
 from wildpdiff.cli.terminal import Stages, print_json, remark
 from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, DataError
@@ -74,31 +74,25 @@ def predict(
 def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
     """The backbone that an adapter is for, with the adapter's LoRA setting.
 
+    Args:
+        given: a stored backbone, or a folder of ``transformers`` with the model.
+
     Raises:
         AdapterMismatchError: it is not bundled and none was given, or another was given.
     """
-    from dataclasses import replace
-
-    from wildpdiff.backbones.registry import BUNDLED, load_backbone
+    from wildpdiff.backbones.backbone import LoraSpec
+    from wildpdiff.backbones.registry import BUNDLED
 
     config = adapter.config
     if given is None and config.backbone not in BUNDLED:
         raise AdapterMismatchError(
             f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
         )
-    backbone = load_backbone(given or config.backbone)
+    backbone = open_base(given or config.backbone, config, config.classes)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
     # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
-    lora = replace(
-        backbone.lora,
-        rank=config.rank,
-        alpha=config.alpha,
-        target_modules=config.target_modules,
-        modules_to_save=config.modules_to_save,
-        peft=config.peft,
-    )
-    return backbone.with_lora(lora)
+    return backbone.with_lora(LoraSpec.of(config))
 
 
 def _csv(rows: list[Prediction]) -> str:

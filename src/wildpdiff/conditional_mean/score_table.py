@@ -102,7 +102,7 @@ class CrossValidation:
         text = (
             f"On {self.tasks} seen tasks, each held out, generated adapters reach {self.shown(own.accuracy)}; "
             f"the best of the others is {other.method} with {self.shown(other.accuracy)}. "
-            f"They are made of {self.composition}."
+            f"The blend: {self.composition}."
         )
         if self.few:
             text += (

@@ -55,6 +55,13 @@ class DiffusionConfig:
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
 
+    def __post_init__(self) -> None:
+        if min(self.train_steps, self.steps, self.batch) < 1:
+            raise TrainingError(
+                f"A diffusion has {self.train_steps} times, {self.steps} updates and batches of {self.batch}. Give at "
+                "least 1 of each."
+            )
+
 
 @dataclass(frozen=True)
 class FittedDiffusion:

@@ -28,7 +28,7 @@ HEAT_EDGES = (-20, -10, -5, -1, 1, 5, 10, 20)
 """Changes of accuracy, in points, between the colours of the heat map."""
 
 MOST_LABELLED_TASKS = 45
-LABEL_LENGTH = 28
+LABEL_LENGTH = 31
 
 
 def gain_figure(parts: Sequence[SplitFindings], styles: Styles, name: str, heading: str) -> ReportFigure | None:

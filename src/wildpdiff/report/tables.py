@@ -118,8 +118,8 @@ def cross_validation_table(found: CrossValidation, title: str = "") -> DataTable
         )
         cells = (Cell(number(row.accuracy, digits)), lead, Cell(number(100 * row.weight, 0) if row.weight else "–"))
         rows.append(TableRow(capital(row.method), cells, frozenset({"own"} if delivered else ())))
-    lead_of = f"Generated − it, {metric.difference_unit}" if metric.higher_is_better else "Lead of generated"
-    columns = ("Adapters", capital(metric.heading), lead_of, "Weight in it, %")
+    lead_of = f"Generated − source, {metric.difference_unit}" if metric.higher_is_better else "Lead of generated"
+    columns = ("Source", capital(metric.heading), lead_of, "Weight, %")
     note = (
         f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
         "that no other task learns from; 95 % intervals over tasks. First generator only."

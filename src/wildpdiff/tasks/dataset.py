@@ -15,7 +15,6 @@ from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.tables import GEOGRAPHIC
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, SplitName
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -67,7 +66,7 @@ class PlainSuite:
     """Tasks in memory; a :class:`~wildpdiff.tasks.task.Suite`.
 
     Attributes:
-        metadata_schema: by default that of the tasks' metadata: a category where any value is a text, else a number.
+        metadata_schema: by default that of the tasks' metadata: a number where all values are numbers, else a category.
 
     Raises:
         DataError: two tasks have one name.
@@ -107,20 +106,12 @@ class PlainSuite:
 
 
 def schema_of(described: Sequence[Mapping[str, Any]]) -> MetadataSchema:
-    """The schema of some tasks' metadata: a key is a category where any of its values is a text, else a number."""
+    """The schema of some tasks' metadata."""
     values: dict[str, list[Any]] = {}
     for metadata in described:
         for name, value in metadata.items():
             values.setdefault(name, []).append(value)
-    fields = []
-    for name, found in values.items():
-        if any(isinstance(value, str) for value in found):
-            categories = tuple(sorted({str(value) for value in found}))
-            fields.append(MetadataField(name, "category", categories=categories))
-        else:
-            geographic = GEOGRAPHIC.get(name.lower())
-            fields.append(MetadataField(name, "number", "degrees" if geographic else "", geographic=geographic))
-    return MetadataSchema(tuple(fields))
+    return MetadataSchema(tuple(MetadataField.of_values(name, found) for name, found in values.items()))
 
 
 def tasks_of_table(

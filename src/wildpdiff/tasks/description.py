@@ -57,6 +57,13 @@ class Description:
             )
 
 
+GEOGRAPHIC: dict[str, Literal["latitude", "longitude"]] = {
+    **dict.fromkeys(("latitude", "lat"), "latitude"),
+    **dict.fromkeys(("longitude", "lon", "lng", "long"), "longitude"),
+}
+"""Names of metadata that are coordinates in degrees, in small letters."""
+
+
 @dataclass(frozen=True)
 class MetadataField:
     """One named value of the metadata.
@@ -76,6 +83,23 @@ class MetadataField:
     period: float | None = None
     categories: tuple[str, ...] = ()
     geographic: Literal["latitude", "longitude"] | None = None
+
+    @classmethod
+    def of_values(cls, name: str, values: Iterable[object]) -> MetadataField:
+        """The field that has these values: a number where all of them are numbers, else a category.
+
+        Raises:
+            DescriptionError: a number is not finite.
+        """
+        found = sorted({str(value) for value in values})
+        try:
+            endless = [value for value in found if not math.isfinite(float(value))]
+        except ValueError:
+            return cls(name, "category", categories=tuple(found))
+        if endless:
+            raise DescriptionError(f"Column {name!r} has the value {endless[0]!r}. Give a number, or none.")
+        geographic = GEOGRAPHIC.get(name.lower())
+        return cls(name, "number", "degrees" if geographic else "", geographic=geographic)
 
     def check(self, value: MetadataValue, *, open_categories: bool = False) -> MetadataValue:
         """The value as ``float`` or ``str``; raises :class:`DescriptionError` where it is of another kind.

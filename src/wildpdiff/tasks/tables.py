@@ -19,7 +19,7 @@ import numpy as np
 
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.description import Description, Images, MetadataField, MetadataSchema, MetadataValue
+from wildpdiff.tasks.description import GEOGRAPHIC, Description, Images, MetadataField, MetadataSchema, MetadataValue
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, LabelledImages, SplitName
 
@@ -33,10 +33,6 @@ ROW_SPLITS: tuple[RowSplit, ...] = get_args(RowSplit)
 NEEDED = ("path", "label", "task")
 KNOWN = (*NEEDED, "split", "group")
 MISSING = {"", "na", "n/a", "nan", "null"}
-GEOGRAPHIC: dict[str, Literal["latitude", "longitude"]] = {
-    **dict.fromkeys(("latitude", "lat"), "latitude"),
-    **dict.fromkeys(("longitude", "lon", "lng", "long"), "longitude"),
-}
 TRAIN_SHARE, VALIDATION_SHARE = 0.60, 0.15
 FOLDER_SPLITS: dict[str, RowSplit] = {"_unlabelled": "unlabelled", "_background": "background"}
 
@@ -266,11 +262,10 @@ def _fields(source: str, rows: Sequence[Row], columns: Sequence[str]) -> list[Me
             raise DataError(
                 f"{source}: column {column!r} holds {words[0]!r}; give the {geographic} in decimal degrees."
             )
-        if words:
-            fields.append(MetadataField(column, "category", categories=tuple(values)))
-        else:
-            unit = "degrees" if geographic else ""
-            fields.append(MetadataField(column, "number", unit=unit, geographic=geographic))
+        try:
+            fields.append(MetadataField.of_values(column, values))
+        except DescriptionError as error:
+            raise DataError(f"{source}: {error}") from None
     return fields
 
 

@@ -99,6 +99,9 @@ def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, hash_of: Callable[[str],
             if kept[name] != hash_of(name):
                 known = "has other images or labels than those" if kept[name] else "may have other images than those"
                 raise ArtifactError(f"Task {name!r} {known} that it was fine-tuned on in {folder}. {advice}")
+    plans = {entry.fingerprint for entry in found.history}
+    if any(built_by not in plans for built_by, _ in _origins(folder, found)):
+        raise ArtifactError(f"{folder / PLAN} is not the plan that the shards beside it were built by. {advice}")
     new = [name for name in plan.tasks if name not in found.tasks]
     return found.extended(new, plan.suite) if new or found.suite != plan.suite else found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.tables import GEOGRAPHIC, MISSING
+from wildpdiff.tasks.tables import MISSING
 from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_rows
 
 DESCRIPTIONS = "descriptions.json"
@@ -89,14 +88,8 @@ class TaskDescriptions:
         fields = []
         for column in columns:
             values = {str(row[column]) for row in rows.values() if str(row.get(column, "")).lower() not in MISSING}
-            geographic = GEOGRAPHIC.get(column.lower())
-            if values and all(_is_number(value) for value in values):
-                endless = sorted(value for value in values if not math.isfinite(float(value)))
-                if endless:
-                    raise DescriptionError(f"Column {column!r} has the value {endless[0]!r}. Give a number, or none.")
-                fields.append(MetadataField(column, "number", "degrees" if geographic else "", geographic=geographic))
-            elif values:
-                fields.append(MetadataField(column, "category", categories=tuple(sorted(values))))
+            if values:
+                fields.append(MetadataField.of_values(column, values))
         schema = MetadataSchema(tuple(fields))
         described = {}
         for name, row in rows.items():
@@ -255,14 +248,6 @@ def _stacked(adapters: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _plain(description: Description) -> dict[str, Any]:
     metadata = None if description.metadata is None else dict(description.metadata)
     return {"metadata": metadata, "text": description.text}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _card(path: Path) -> tuple[dict[str, Any], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_a_function_gives_a_module_and_its_objective_is_to_be_stated() -> None:
         Backbone.from_pretrained(own_module(), lora={}, objective=Regression(2))
 
 
-@pytest.mark.parametrize("source", ["no/such-model", f"{__name__}:nothing", "no_such_module:make"])
+@pytest.mark.parametrize("source", ["no/such-model", f"{__name__}:nothing", "no_such_module:make", "../up:make"])
 def test_what_is_no_model_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with refused(ArtifactError, source):
@@ -233,6 +234,23 @@ def test_what_is_no_model_is_refused(source: str, monkeypatch: pytest.MonkeyPatc
 def test_a_function_of_something_else_is_refused() -> None:
     with refused(TrainingError, "dict"):
         Backbone.from_pretrained("builtins:dict", lora={"target_modules": "all-linear"})
+    with refused(TrainingError, "json:loads"):
+        Backbone.from_pretrained("json:loads", lora={"target_modules": "all-linear"})
+
+
+def test_language_models_need_logits_of_each_token() -> None:
+    with refused(TrainingError, "each token"):
+        backbone = Backbone.from_pretrained(bert(), lora=lora("all-linear"), objective=NextToken())
+        backbone.stem({"input_ids": torch.ones(2, 4, dtype=torch.int64)})
+
+
+def test_a_tokenizer_pads(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path / "bert")  # type: ignore[operator]
+    tokenizer(tmp_path / "bert")
+    path = tmp_path / "bert" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "pad_token": None}))
+    with refused(TrainingError, "pad_token"):
+        Backbone.from_pretrained(tmp_path / "bert", lora=lora("all-linear"))
 
 
 def test_features_of_other_processes_serve_a_fit_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

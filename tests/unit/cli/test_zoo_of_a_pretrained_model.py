@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from refusals import refused
+from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.collate import ImageCollate
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.cli.main import app
+from wildpdiff.errors import DataError
+from wildpdiff.prediction import predict
+from wildpdiff.tasks.image_files import read_images
+from wildpdiff.tasks.objective import Regression
 
 transformers = pytest.importorskip("transformers")
 ATTENTION = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
@@ -32,6 +40,28 @@ def world(tmp_path: Path) -> Path:
             for number in range(16):
                 Image.fromarray(draws.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(folder / f"{number}.png")
     return tmp_path
+
+
+def test_the_model_s_own_folder_serves_an_adapter(world: Path) -> None:
+    model = transformers.ViTForImageClassification.from_pretrained(world / "vit")
+    model.config.id2label = {0: "dark", 1: "light"}
+    model.config.label2id = {"dark": 0, "light": 1}
+    model.save_pretrained(world / "vit")
+    backbone = Backbone.from_pretrained(world / "vit", lora={"target_modules": ["q_proj"], "r": 2})
+    backbone.initial_adapter(0).save(world / "adapter")
+    images, given = world / "photographs" / "a" / "dark" / "0.png", ("--backbone", world / "vit")
+    rows = json.loads(run("predict", world / "adapter", images, *given, "--top", 2, "--json"))
+    batch = backbone.stem(read_images([images], 16))
+    expected = backbone.predict(batch).softmax(1)[0].sort(descending=True).values
+    assert [row["probability"] for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_outputs_that_are_no_classes_do_not_classify(world: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 1))
+    lora = LoraSpec(1, 1.0, ("1",))
+    backbone = Backbone.of(module, name="r", lora=lora, objective=Regression(1), collate=ImageCollate("input", 16))
+    with refused(DataError, "'r'", "classes"):
+        predict(backbone.initial_adapter(0), backbone, [world / "photographs" / "a" / "dark" / "0.png"])
 
 
 def run(*words: object) -> str:

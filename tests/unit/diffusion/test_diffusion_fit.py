@@ -130,3 +130,9 @@ def test_the_weights_returned_are_the_moving_average() -> None:
     averaged = fit_diffusion(mixture(), conditions, QUICK, seed=0)
     assert torch.equal(last.losses, averaged.losses)
     assert not same_weights(last, averaged)
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"steps": -1}, {"batch": 0}, {"train_steps": 0}])
+def test_numbers_below_one_are_refused(changes: dict[str, int]) -> None:
+    with refused(TrainingError, next(iter(changes.values()))):
+        DiffusionConfig(**changes)

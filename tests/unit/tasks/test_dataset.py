@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refusals import refused
-from wildpdiff.errors import DataError
+from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask, example_keys, tasks_of_table
 from wildpdiff.tasks.task import Examples, Suite, Task
 
@@ -39,6 +39,14 @@ def test_a_suite_has_the_schema_of_its_tasks_metadata() -> None:
         ("height", "number", ()),
         ("habitat", "category", ("3", "wood")),
     ]
+
+
+def test_metadata_that_is_endless_is_refused() -> None:
+    tasks = tasks_of_table(
+        {**TABLE, "height": [2.0] * 10 + [float("inf")] * 5}, task="camera", inputs="text", target="kind"
+    )
+    with refused(DescriptionError, "height", "inf"):
+        PlainSuite("lines", tasks)
 
 
 def test_splits_are_drawn_by_the_task_s_name_where_no_column_has_them() -> None:
