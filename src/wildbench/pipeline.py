@@ -13,6 +13,7 @@ from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone, save_backbone, stored_kind
+from wildpdiff.camera_traps.registry import load_suite, suite_providers
 from wildpdiff.disk import remove_leftovers
 from wildpdiff.evaluate.comparison import FIT_STAGE, SEEN_STAGE, Comparison, compare_sources
 from wildpdiff.evaluate.results import Results, provenance, read_results, write_results
@@ -20,7 +21,6 @@ from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import BACKBONE_FOLDER, Generator
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
-from wildpdiff.tasks.registry import load_suite, suite_providers
 from wildpdiff.tasks.task import Group, Suite
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
@@ -40,7 +40,7 @@ class PipelineConfig:
     """One run from tasks to report.
 
     Attributes:
-        suite: name or path, as :func:`wildpdiff.tasks.registry.load_suite` takes it.
+        suite: name or path, as :func:`wildpdiff.camera_traps.registry.load_suite` takes it.
         suite_options: its options.
         backbone: a bundled name, or a folder.
         seed: decides everything random.

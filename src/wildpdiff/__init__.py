@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone, LoraSpec
     from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.camera_traps.registry import load_suite
     from wildpdiff.fit import GeneratorConfig, fit_generator
     from wildpdiff.generator import Generator
     from wildpdiff.growth import UpdatedGenerator, update_generator
     from wildpdiff.prediction import predict
     from wildpdiff.source import Source
     from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-    from wildpdiff.tasks.registry import load_suite
     from wildpdiff.tasks.task import Suite, Task
     from wildpdiff.zoo.build import build_zoo
     from wildpdiff.zoo.steps import FinetuneConfig
@@ -68,7 +68,7 @@ _MODULES = {
     "build_zoo": "wildpdiff.zoo.build",
     "fit_generator": "wildpdiff.fit",
     "load_backbone": "wildpdiff.backbones.registry",
-    "load_suite": "wildpdiff.tasks.registry",
+    "load_suite": "wildpdiff.camera_traps.registry",
     "predict": "wildpdiff.prediction",
     "update_generator": "wildpdiff.growth",
 }

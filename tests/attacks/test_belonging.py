@@ -215,7 +215,7 @@ def test_trust_of_another_generator_is_refused(world: World) -> None:
 
 def test_a_zoo_of_another_recipe_under_the_same_generator_is_refused(world: World, run: Run, tmp_path: Path) -> None:
     from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.tasks.registry import load_suite
+    from wildpdiff.camera_traps.registry import load_suite
 
     backbone = load_backbone(world.backbone)
     options = json.loads((world.run / "run.json").read_bytes())["suite_options"]

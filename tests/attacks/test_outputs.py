@@ -35,7 +35,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("work was begun")
 
     monkeypatch.setattr("wildpdiff.artifact.read_safetensors", begun)
-    monkeypatch.setattr("wildpdiff.tasks.registry.load_suite", begun)
+    monkeypatch.setattr("wildpdiff.camera_traps.registry.load_suite", begun)
     monkeypatch.setattr("wildpdiff.backbones.registry.load_backbone", begun)
     monkeypatch.setattr("wildpdiff.adapters.adapter.Adapter.load", begun)
 

@@ -13,10 +13,10 @@ from tiny_world import Run, World
 from trust_calibration import calibrate
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.generator import Generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.trust.folds import Fold
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo

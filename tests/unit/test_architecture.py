@@ -26,6 +26,7 @@ LAYERS = (
     {"artifact", "engine"},
     {"adapters"},
     {"tasks"},
+    {"camera_traps"},
     {"backbones", "source"},
     {"zoo"},
     {"codec"},

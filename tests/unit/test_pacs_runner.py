@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from refusals import refused
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.errors import ArtifactError
 from wildpdiff.records import encode
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.steps import FinetuneConfig
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "experiments" / "pacs_sites"

@@ -28,6 +28,7 @@ from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
@@ -38,7 +39,6 @@ from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import paired_difference
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet

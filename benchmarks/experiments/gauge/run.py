@@ -32,13 +32,13 @@ from wildpdiff.autoencoder.pca import PCAAutoencoder
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import mean_interval, paired_difference, recovered_gain
 from wildpdiff.rng import sub_seed
 from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
 from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig

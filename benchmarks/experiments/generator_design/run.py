@@ -21,13 +21,13 @@ import torch
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.posterior.sampling import Sampling
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet

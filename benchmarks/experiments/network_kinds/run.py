@@ -22,6 +22,7 @@ import torch
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
 from wildpdiff.conditional_mean.fit import fit_conditional_mean
@@ -29,7 +30,6 @@ from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.evaluate.score import TestSet, mean_scores
 from wildpdiff.evaluate.statistics import paired_difference
 from wildpdiff.tasks.batch import concatenate
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet

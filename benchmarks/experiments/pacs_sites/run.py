@@ -24,6 +24,7 @@ from wildbench.run_folder import RunFolder
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.registry import load_backbone, save_backbone
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.cli.terminal import Stages, prepare_torch, show
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.diffusion.fit import DiffusionConfig
@@ -32,7 +33,6 @@ from wildpdiff.errors import ArtifactError, WildpdiffError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.report.terminal import results_table
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.steps import FinetuneConfig
 
 HERE = Path(__file__).parent

@@ -19,9 +19,9 @@ import torch
 
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, mean_scores
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.store import Zoo
 
 HERE = Path(__file__).parent

@@ -25,9 +25,9 @@ from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressionSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.evaluate.score import TestSet, mean_scores
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 

@@ -87,8 +87,8 @@ def _pictures(config: PipelineConfig, folder: Path) -> Path:
     from PIL import Image
 
     from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.camera_traps.registry import load_suite
     from wildpdiff.disk import write_file
-    from wildpdiff.tasks.registry import load_suite
 
     suite = load_suite(
         config.suite, seed=config.seed, image_size=load_backbone(config.backbone).image_size, **config.suite_options

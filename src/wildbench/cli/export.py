@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Write a simulated suite as ordinary files: JPEG images, COCO Camera Traps annotations, and a CSV table."""
     check_output_folder(out)
-    from wildpdiff.tasks.registry import suite_providers
+    from wildpdiff.camera_traps.registry import suite_providers
 
     opened, provider = options.open_suite(suite, option, seed=seed), suite_providers().get(suite)
     if provider is None:

@@ -19,8 +19,8 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     from wildbench.pipeline import SEED_STEP
     from wildbench.run_folder import RunFolder
     from wildpdiff.backbones.registry import load_backbone
+    from wildpdiff.camera_traps.registry import load_suite
     from wildpdiff.evaluate.comparison import Comparison
-    from wildpdiff.tasks.registry import load_suite
     from wildpdiff.zoo.features import FeatureCache
 
     path = run / "run.json"

@@ -18,8 +18,8 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
+from wildpdiff.camera_traps.table_suite import TableSuite
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.tables import TableSuite
 from wildpdiff.tasks.task import ImageSuite
 from wildpdiff.zoo.steps import FinetuneConfig
 

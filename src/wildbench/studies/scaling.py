@@ -15,6 +15,7 @@ from wildbench.study_sections import Scaling, ScalingCell
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.baselines.constant import FinetunedSource, PretrainedSource
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.disk import json_bytes, read_json, write_file
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import SEEN_STAGE
@@ -35,7 +36,6 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import decode, encode
 from wildpdiff.report.page import write_report
 from wildpdiff.rng import sub_seed
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.tasks.task import ImageSuite
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
@@ -72,7 +72,7 @@ class ScalingConfig:
     """The grid, and what it is run on.
 
     Attributes:
-        suite: name or path, as :func:`wildpdiff.tasks.registry.load_suite` takes it.
+        suite: name or path, as :func:`wildpdiff.camera_traps.registry.load_suite` takes it.
         suite_options: its options. The narrow half has to hold the largest number of tasks.
         backbone: a bundled name, or a folder.
         seed: decides everything random.

@@ -21,6 +21,7 @@ from wildbench.studies.variant_groups import GroupsStudy, measure_groups
 from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
+from wildpdiff.camera_traps.registry import load_suite
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources, scored_seen_tasks
 from wildpdiff.evaluate.methods import baseline_names
@@ -28,7 +29,6 @@ from wildpdiff.evaluate.results import Results, SourceInfo, TrustSection, proven
 from wildpdiff.evaluate.run import Method
 from wildpdiff.report.page import write_report
 from wildpdiff.report.wording import count
-from wildpdiff.tasks.registry import load_suite
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.store import Zoo
 

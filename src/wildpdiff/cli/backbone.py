@@ -46,7 +46,7 @@ def pretrain(
     check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
-    from wildpdiff.tasks.registry import suite_providers
+    from wildpdiff.camera_traps.registry import suite_providers
 
     opened = options.open_suite(suite, option)
     chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")

@@ -124,7 +124,7 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 
 def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
     """The ``KEY=VALUE`` texts of a suite as values of the right kinds; raises :class:`DataError`."""
-    from wildpdiff.tasks.registry import parse_options, suite_providers
+    from wildpdiff.camera_traps.registry import parse_options, suite_providers
 
     provider = suite_providers().get(suite)
     kinds = _TABLE_KINDS if provider is None else provider.options
@@ -138,7 +138,7 @@ def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | Non
     Raises:
         DataError: no such suite or option, or labels and classes that the backbone does not know.
     """
-    from wildpdiff.tasks.registry import load_suite, suite_providers
+    from wildpdiff.camera_traps.registry import load_suite, suite_providers
 
     known: dict[str, Any] = {"seed": seed}
     if backbone is not None:

@@ -29,7 +29,7 @@ KINDS = {
 @app.command("ls")
 def ls(as_json: options.JsonOption = False) -> None:
     """List the kinds of suites."""
-    from wildpdiff.tasks.registry import suite_providers
+    from wildpdiff.camera_traps.registry import suite_providers
 
     kinds = {name: provider.summary for name, provider in suite_providers().items()} | KINDS
     rows = [{"suite": name, "what": what} for name, what in kinds.items()]

@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.camera_traps.table_suite import FOLDER_SPLITS, read_table
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.objective import TARGETS
-from wildpdiff.tasks.tables import FOLDER_SPLITS, read_table
 from wildpdiff.zoo.features import TaskFeatures
 
 

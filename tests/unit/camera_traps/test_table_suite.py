@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from refusals import refused
+from wildpdiff.camera_traps.table_suite import MAX_EXAMPLES, TableSuite
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import read_images
-from wildpdiff.tasks.tables import MAX_EXAMPLES, TableSuite
 
 PROJECT = Path(__file__).parents[3]
 DATA = PROJECT.parent / "shared" / "data"

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from refusals import refused
+from wildpdiff.camera_traps.registry import load_suite, parse_options
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.registry import load_suite, parse_options
 from wildpdiff.tasks.task import GROUPS, Suite
 
 OPTIONS = {"seen": 2, "unseen": 1, "pretraining": 1, "train": 4, "image_size": 24}

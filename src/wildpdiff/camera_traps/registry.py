@@ -78,7 +78,7 @@ def load_suite(
         image_size: pixels a side; the backbone decides it for tables.
         classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
             them, and a suite with a fixed list of its own must have the same.
-        **options: of the registered suite, or those of :class:`wildpdiff.tasks.tables.TableOptions`.
+        **options: of the registered suite, or those of :class:`wildpdiff.camera_traps.table_suite.TableOptions`.
 
     Raises:
         DataError: no such suite, an unknown option, or other classes than the backbone's.
@@ -94,7 +94,7 @@ def load_suite(
                 f"backbone ({', '.join(tuple(classes)[:3])}, …). Give a backbone pretrained on this suite's classes."
             )
         return suite
-    from wildpdiff.tasks.tables import TableSuite
+    from wildpdiff.camera_traps.table_suite import TableSuite
 
     path = Path(text)
     size = {} if image_size is None else {"image_size": image_size}
