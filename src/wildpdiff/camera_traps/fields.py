@@ -81,7 +81,7 @@ def share_of(value: Any) -> float | None:
 
 
 def path_of(value: Any) -> str:
-    """A picture's path with ``/`` between folders; of an address the part after the host; empty where it is unusable."""
+    """A picture's path with ``/`` between folders; the part after the host of an address; empty where unusable."""
     text = value.strip() if isinstance(value, str) else ""
     if not text or _UNUSABLE.search(text):
         return ""
@@ -161,7 +161,7 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     below = [entry for entry in _folders(folder) if any(_exists(entry, path) for path in sample)]
     if len(below) == 1:
         return below[0], within
-    shared = os.path.commonprefix([path for path in paths if path]).rpartition("/")[0] + "/"
+    shared = _shared_folder([path for path in paths if path])
     for path in sample:
         parts = path.split("/")
         for dropped in range(1, len(parts)):
@@ -174,6 +174,14 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     for path in filter(is_absolute, paths):
         remarks.add("Absolute paths stay as they are", repr(path))
     return folder, within
+
+
+def _shared_folder(paths: Sequence[str]) -> str:
+    try:
+        shared = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # some are absolute
+        return ""
+    return f"{shared.rstrip('/')}/" if shared else ""
 
 
 def _within(folder: Path, path: str) -> str:

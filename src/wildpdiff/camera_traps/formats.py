@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wildpdiff.camera_traps.coco import CocoReader
+from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
+from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
 from wildpdiff.errors import DataError
 
-READERS: tuple[Reader, ...] = (CocoReader(),)
+READERS: tuple[Reader, ...] = (MegaDetectorReader(), SpeciesNetReader(), CocoReader())
 """In the order in which they are asked; the plainest tables come last."""
 
 

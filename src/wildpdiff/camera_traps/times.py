@@ -10,7 +10,8 @@ from wildpdiff.camera_traps.remarks import Remarks
 
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
-_MONTHS = {name: number + 1 for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split())}
+_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 _YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
 _NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([A-Za-z]{3,9})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
 _MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
@@ -40,7 +41,7 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
 
 
 def days_first(texts: Iterable[str], remarks: Remarks) -> bool:
-    """Whether a column's dates of the form ``1/5/2013`` begin with the day: where none decides they do, with a remark."""
+    """Whether dates of the form ``1/5/2013`` begin with the day; where none decides, they do, with a remark."""
     undecided = ""
     for text in texts:
         if found := _NUMBERED.match(text.strip()):
