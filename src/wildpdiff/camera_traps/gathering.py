@@ -30,13 +30,23 @@ class Gathering:
     remarks: Remarks = field(default_factory=Remarks)
     repeated: str = "Pictures that are listed more than once are joined"
 
-    def times(self, texts: Sequence[str]) -> list[datetime | None]:
-        """The times of pictures, from their texts; None, with a remark, where one cannot be read."""
-        first = days_first(texts, self.remarks)
-        times = [parse_time(text, first) if text else None for text in texts]
-        for text, time in zip(texts, times, strict=True):
-            if text and time is None:
+    def times(self, texts: Sequence[str], day_first: bool | None = None) -> list[datetime | None]:
+        """The times of pictures, from their texts; None, with a remark, where one cannot be read.
+
+        Args:
+            texts: one a picture; empty where it has none.
+            day_first: whether ``1/5/2013`` is the first of May; None to find it out, with a remark where the texts
+                do not show it.
+        """
+        first = days_first(texts) if day_first is None else day_first
+        times = []
+        for text in texts:
+            day, month = parse_time(text, True), parse_time(text, False)
+            if text and day is None:
                 self.remarks.add("Times that cannot be read are left out", repr(text[:40]))
+            if first is None and day != month:
+                self.remarks.add("No date shows whether its day or its month is first; it is read as the day", repr(text))
+            times.append(month if first is False else day)
         zones = {time.tzinfo is not None for time in times if time is not None}
         if len(zones) == 2:
             self.remarks.add("Some times have a zone and some have none; zones are left out", "as read")

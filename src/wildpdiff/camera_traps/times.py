@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 
-from wildpdiff.camera_traps.remarks import Remarks
-
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -40,19 +38,15 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
     return time if time is not None and FIRST_YEAR <= time.year <= LAST_YEAR else None
 
 
-def days_first(texts: Iterable[str], remarks: Remarks) -> bool:
-    """Whether dates of the form ``1/5/2013`` begin with the day; where none decides, they do, with a remark."""
-    undecided = ""
+def days_first(texts: Iterable[str]) -> bool | None:
+    """Whether a column's dates of the form ``1/5/2013`` begin with the day; None where no date of it decides."""
     for text in texts:
-        if found := _NUMBERED.match(text.strip()):
-            if int(found[1]) > 12 or found[2] == ".":
-                return True
-            if int(found[3]) > 12:
-                return False
-            undecided = undecided or text.strip()
-    if undecided:
-        remarks.add("No date shows whether the day or the month is first; days are taken to be", repr(undecided))
-    return True
+        found = _NUMBERED.match(text.strip())
+        if found and (int(found[1]) > 12 or found[2] == "."):
+            return True
+        if found and int(found[3]) > 12:
+            return False
+    return None
 
 
 def _other_spelling(text: str, day_first: bool) -> datetime | None:
