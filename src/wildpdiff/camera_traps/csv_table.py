@@ -41,10 +41,10 @@ _TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
 _GROUPS = frozenset({"pretraining", "seen", "unseen"})
 
 
-class CsvTable:
+class CsvTableReader:
     """Reader of tables with a row for each picture, or for each camera."""
 
-    format = "table"
+    format = "CSV table"
 
     def reads(self, path: Path) -> bool:
         """Whether a file is text with a column for paths or cameras, or a spreadsheet (which :meth:`read` refuses)."""
@@ -77,7 +77,7 @@ class CsvTable:
 
 
 def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
-    """The pictures or cameras of a table whose cells are read; see :meth:`CsvTable.read`."""
+    """The pictures or cameras of a table whose cells are read; see :meth:`CsvTableReader.read`."""
     found = matched_columns(cells.header, columns, cells.source, ("path",))
     if "path" not in found:
         return _cameras(cells, path, columns, format)
@@ -268,6 +268,8 @@ def _cameras(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
             remarks.add("Rows without a camera are left out", f"line {line} of {cells.source}")
         else:
             rows.setdefault(row[index], []).append(row)
+    if not rows:
+        raise DataError(f"{cells.source} has no rows with a camera below its header; add one row for each.")
     if len(cells.rows) > MOST_ROWS * len(rows):
         raise DataError(
             f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows, "

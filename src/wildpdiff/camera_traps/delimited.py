@@ -263,8 +263,9 @@ def _aligned(
         header = header[:-1]
     full = [(line, cells) for line, cells in records if any(cells)]
     names = tuple(header)
-    if full and all(len(cells) == len(names) + 1 for _, cells in full) and any(cells[-1] for _, cells in full):
-        names = ("", *names)  # R's write.table gives row names without a name in the header
+    numbered = (cells[0] == str(number) for number, (_, cells) in enumerate(full, 1))
+    if full and all(len(cells) == len(names) + 1 for _, cells in full) and all(numbered):
+        names = ("", *names)  # R's write.table gives row numbers without a name in the header
     rows, wrong = [], []
     for line, cells in full:
         if cells == names:

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wildpdiff.camera_traps.coco import CocoReader
+from wildpdiff.camera_traps.csv_table import CsvTableReader
+from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
 from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
 from wildpdiff.errors import DataError
 
-READERS: tuple[Reader, ...] = (MegaDetectorReader(), SpeciesNetReader(), CocoReader())
+READERS: tuple[Reader, ...] = (
+    MegaDetectorReader(),
+    SpeciesNetReader(),
+    CocoReader(),
+    CsvTableReader(),
+    FolderReader(),
+)
 """In the order in which they are asked; the plainest tables come last."""
 
 

@@ -45,7 +45,9 @@ class Gathering:
             if text and day is None:
                 self.remarks.add("Times that cannot be read are left out", repr(text[:40]))
             if first is None and day != month:
-                self.remarks.add("No date shows whether its day or its month is first; it is read as the day", repr(text))
+                self.remarks.add(
+                    "No date shows whether its day or its month is first; it is read as the day", repr(text)
+                )
             times.append(month if first is False else day)
         zones = {time.tzinfo is not None for time in times if time is not None}
         if len(zones) == 2:
