@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key
-from wildpdiff.camera_traps.delimited import Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.paths import clean_path, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.times import days_first, parse_time
+from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
 from wildpdiff.errors import DataError
-
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})
-"""Cells without a value, in lower case."""
 
 SPLIT_WORDS = {
     "training": "train",
@@ -37,7 +34,6 @@ WITHOUT_LABEL = ("unlabelled", "background")
 """Splits whose pictures have no label, whatever their row says."""
 
 _SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-_TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
 _GROUPS = frozenset({"pretraining", "seen", "unseen"})
 
 
@@ -104,7 +100,7 @@ def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str
             kept["datetime"] = time
     elif "time" not in kept:
         date = kept.pop("date")
-        if any(_TIME_OF_DAY.search(text) for text in cells.column(date)):
+        if any(TIME_OF_DAY.search(text) for text in cells.column(date)):
             kept["datetime"] = date
     path_names = SYNONYMS["path"][2]
     if "folder" in kept and "folder" not in stated and name_key(kept["path"]) not in path_names:
@@ -175,15 +171,8 @@ class _Rows:
             texts = [f"{date} {time}" if date and time else "" for date, time in pairs]
         else:
             return [None] * len(self.cells.rows)
-        decided = days_first(texts)
-        times = [parse_time(text, decided is not False) if _TIME_OF_DAY.search(text) else None for text in texts]
-        for (line, _), text, time in zip(self.cells.rows, texts, times, strict=True):
-            if time is None and text.lower() not in MISSING:
-                self.remarks.add(
-                    "Times that cannot be read, or have no time of day, are left out",
-                    f"{text!r} on {self._where(line)}",
-                )
-        return times
+        gathering = Gathering(Path(self.cells.source), "", Path(), self.remarks)
+        return gathering.times(["" if text.lower() in MISSING else text for text in texts])
 
     def _draft(
         self, line: int, row: tuple[str, ...], values: Mapping[str, str], time: datetime | None

@@ -17,6 +17,9 @@ from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})
+"""Cells without a value, in lower case."""
+
 MOST_BYTES = 4 * 2**30
 """Of a compressed file, once it is unpacked."""
 

@@ -90,7 +90,7 @@ def test_times_in_one_column_or_two(tmp_path: Path) -> None:
         None,
     ]
     assert len(table.remarks) == 1
-    assert "line 4" in table.remarks[0]
+    assert "'foo bar'" in table.remarks[0]
     assert table.columns == ()
     assert read(tmp_path, "file,taken\na.jpg,2013:05:01 10:00:00\n").pictures[0].time == datetime(2013, 5, 1, 10)
 
