@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wildpdiff.camera_traps.coco import CocoReader
+from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
+from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
 from wildpdiff.errors import DataError
 
-READERS: tuple[Reader, ...] = ()
+READERS: tuple[Reader, ...] = (MegaDetectorReader(), SpeciesNetReader(), CocoReader())
 """In the order in which they are asked; the plainest tables come last."""
 
 

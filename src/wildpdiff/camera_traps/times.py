@@ -8,13 +8,11 @@ from datetime import datetime
 
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
-_MONTHS = {
-    name: number + 1
-    for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split())  # the first three letters
-}
-_EXIF = re.compile(r"(\d{4})[:/.](\d{1,2})[:/.](\d{1,2})(?=$|[\sT])")
+_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
+_YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
 _NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([A-Za-z]{3,9})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
-_MONTH_FIRST_NAMED = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
+_MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
 _NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
 _CLOCK = re.compile(
     r"(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*([AaPp]\.?[Mm]\.?)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?"
@@ -25,7 +23,8 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
     """A time from its text; None where it cannot be read or is no time (a camera's ``0000:00:00``).
 
     Read are ISO 8601 with and without zone, fraction or time of day, EXIF's ``2013:05:01 10:00:00``,
-    ``01-May-2013 10:00:00``, ``May 1, 2013``, and ``1/5/2013 3:45 PM``. A zone is kept where one is given.
+    ``01-May-2013 10:00:00``, ``May 1, 2013``, ``1.5.2013`` and ``1/5/2013 3:45 PM``. A zone is kept where one is given;
+    a date alone is its midnight.
 
     Args:
         text: as written.
@@ -43,7 +42,7 @@ def days_first(texts: Iterable[str]) -> bool | None:
     """Whether a column's dates of the form ``1/5/2013`` begin with the day; None where no date of it decides."""
     for text in texts:
         found = _NUMBERED.match(text.strip())
-        if found and int(found[1]) > 12:
+        if found and (int(found[1]) > 12 or found[2] == "."):
             return True
         if found and int(found[3]) > 12:
             return False
@@ -51,27 +50,23 @@ def days_first(texts: Iterable[str]) -> bool | None:
 
 
 def _other_spelling(text: str, day_first: bool) -> datetime | None:
-    for pattern in (_EXIF, _NAMED_MONTH, _MONTH_FIRST_NAMED, _NUMBERED):
-        if found := pattern.match(text):
-            break
+    if found := _YEAR_FIRST.match(text):
+        year, month, day = int(found[1]), int(found[3]), int(found[4])
+    elif found := _NAMED_MONTH.match(text):
+        year, month, day = int(found[3]), _MONTHS.get(found[2][:3].lower(), 0), int(found[1])
+    elif found := _MONTH_FIRST.match(text):
+        year, month, day = int(found[3]), _MONTHS.get(found[1][:3].lower(), 0), int(found[2])
+    elif found := _NUMBERED.match(text):
+        first, second, year = int(found[1]), int(found[3]), int(found[4])
+        is_day = second <= 12 and (day_first or first > 12 or found[2] == ".")
+        day, month = (first, second) if is_day else (second, first)
     else:
-        found = re.match(r"(\d{4})-(\d{1,2})-(\d{1,2})(?=$|[\sT])", text)
-    if not found:
         return None
-    if found.re is _NUMBERED:
-        first, second, year = int(found[1]), int(found[3]), found[4]
-        day, month = (first, second) if second <= 12 and (day_first or first > 12) else (second, first)
-    elif found.re is _NAMED_MONTH:
-        day, month, year = int(found[1]), _MONTHS.get(found[2][:3].lower(), 0), found[3]
-    elif found.re is _MONTH_FIRST_NAMED:
-        day, month, year = int(found[2]), _MONTHS.get(found[1][:3].lower(), 0), found[3]
-    else:
-        year, month, day = found[1], int(found[2]), int(found[3])
     clock = _clock(text[found.end() :].strip(" ,T\t"))
     if clock is None:
         return None
     try:
-        return datetime.fromisoformat(f"{int(year):04}-{month:02}-{day:02}{clock}")
+        return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}{clock}")
     except ValueError:
         return None
 
