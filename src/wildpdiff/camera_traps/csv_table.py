@@ -270,8 +270,8 @@ def _cameras(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
             rows.setdefault(row[index], []).append(row)
     if len(cells.rows) > MOST_ROWS * len(rows):
         raise DataError(
-            f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows: "
-            f"{len(cells.rows):,} of {len(rows):,} cameras. Name the path's column, for example with --columns path=File."
+            f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows, "
+            f"{len(cells.rows):,} of {len(rows):,} cameras. Name the paths, for example with --columns path=File."
         )
     cameras: dict[str, dict[str, str]] = {camera: {} for camera in rows}
     metadata = [(name, position) for position, name in enumerate(cells.header) if position != index]
