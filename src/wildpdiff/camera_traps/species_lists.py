@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wildpdiff.camera_traps.answers import kind_of
+from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.camera_traps.labels import spelling_key
-from wildpdiff.camera_traps.small_tables import read_small_table
 from wildpdiff.camera_traps.taxonomy import unknown_names
 from wildpdiff.errors import DataError
 
@@ -74,16 +74,18 @@ def read_species_lists(path: Path, cameras: Iterable[str]) -> SpeciesLists:
     Raises:
         DataError: the file cannot be read, has no such column or no species, or names none of the cameras.
     """
-    header, rows = read_small_table(path)
+    table = read_delimited(path)
+    header = table.header
     species = next((name for name in header if spelling_key(name) in SPECIES), header[0] if len(header) == 1 else None)
     if species is None:
         raise DataError(f"{path} has no column 'species' (found: {', '.join(header)}). Name it so.")
-    if len(header) == 1 and spelling_key(header[0]) not in SPECIES:
-        rows.insert(0, {species: species})  # a plain list without a header
+    names = table.column(species)
+    if len(header) == 1 and spelling_key(species) not in SPECIES:
+        names.insert(0, species)  # a plain list without a header
     camera = next((name for name in header if spelling_key(name) in CAMERA), None)
     by_camera: dict[str, set[str]] = {}
-    for row in rows:
-        by_camera.setdefault(row[camera] if camera else "", set()).update(_names(row[species], commas=False))
+    for row_camera, cell in zip(table.column(camera) if camera else [""] * len(names), names, strict=True):
+        by_camera.setdefault(row_camera, set()).update(_names(cell, commas=False))
     lists = {name: frozenset(found) for name, found in by_camera.items() if found}
     everywhere = lists.pop("", None)
     known = set(cameras)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wildpdiff.camera_traps.answers import ANIMAL, UNKNOWN, kind_of
+from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.camera_traps.labels import spelling_key
-from wildpdiff.camera_traps.small_tables import read_small_table
 from wildpdiff.errors import DataError
 
 RANKS = ("species", "genus", "tribe", "subfamily", "family", "superfamily", "infraorder", "suborder", "order",
@@ -75,9 +75,10 @@ def read_taxonomy(path: Path, classes: Sequence[str]) -> Taxonomy:
     Raises:
         DataError: the file cannot be read, has no rank, or knows none of the classes.
     """
-    header, rows = read_small_table(path)
+    table = read_delimited(path)
+    header, rows = table.header, [dict(zip(table.header, cells, strict=True)) for _, cells in table.rows]
     known = set(map(spelling_key, classes))
-    hits = {name: len(known & {spelling_key(row[name]) for row in rows}) for name in header}
+    hits = {name: len(known & set(map(spelling_key, table.column(name)))) for name in header}
     label = max(header, key=lambda name: hits[name])
     if not hits[label]:
         raise DataError(
