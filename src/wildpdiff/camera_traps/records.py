@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 EMPTY = "empty"
 """The label of a picture without an animal (COCO Camera Traps' name of it)."""
@@ -96,6 +96,7 @@ class PictureTable:
     remarks: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A reader of one format."""
 
