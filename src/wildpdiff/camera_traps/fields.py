@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box
 from wildpdiff.camera_traps.remarks import Remarks
 
@@ -90,18 +91,13 @@ def path_of(value: Any) -> str:
             text = unquote(urlsplit(text).path).lstrip("/")
         except ValueError:
             return ""
-    path = os.path.normpath(text.replace("\\", "/"))
+    path = clean_path(text)
     return "" if path in (".", "..", "/", "//") or _UNUSABLE.search(path) else path
 
 
 def is_video(path: str) -> bool:
     """Whether a path is a video's, by its suffix."""
     return path.lower().endswith(VIDEO_SUFFIXES)
-
-
-def is_absolute(path: str) -> bool:
-    """Whether a path begins at the root of a file system or of a Windows drive."""
-    return path.startswith("/") or path[1:2] == ":"
 
 
 def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) -> Box | None:
@@ -119,13 +115,14 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
         return None
     right, bottom = left + width, top + height
     if min(left, top) < 0 or max(right, bottom) > 1:
-        if min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE:
-            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
+        far = min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE
         left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
         width, height = right - left, bottom - top
         if width <= 0 or height <= 0:
             remarks.add("Boxes outside of the picture are left out", where)
             return None
+        if far:
+            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
     return Box(left, top, width, height, **others)
 
 

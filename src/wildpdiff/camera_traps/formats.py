@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wildpdiff.camera_traps.coco import CocoReader
+from wildpdiff.camera_traps.json_files import json_keys
+from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
 from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
+from wildpdiff.camera_traps.wildlife_insights import WildlifeInsightsReader
+from wildpdiff.camera_traps.wilds import WildsReader
 from wildpdiff.errors import DataError
 
-READERS: tuple[Reader, ...] = (MegaDetectorReader(), SpeciesNetReader(), CocoReader())
+READERS: tuple[Reader, ...] = (
+    MegaDetectorReader(),
+    SpeciesNetReader(),
+    CocoReader(),
+    WildsReader(),
+    LilaReader(),
+    WildlifeInsightsReader(),
+)
 """In the order in which they are asked; the plainest tables come last."""
 
 
@@ -30,7 +41,10 @@ def find_reader(path: Path) -> Reader:
     for reader in READERS:
         if reader.reads(path):
             return reader
-    raise DataError(f"{path} is of no known format. Known are {', '.join(reader.format for reader in READERS)}.")
+    raise DataError(
+        f"{path} is of no known format ({_beginning(path)}). Known are "
+        f"{', '.join(reader.format for reader in READERS)}."
+    )
 
 
 def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> PictureTable:
@@ -44,3 +58,21 @@ def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> Pictu
         DataError: there is no such file, it is of no known format, or at fault; the message names file and line.
     """
     return find_reader(path).read(path, columns or {})
+
+
+def _beginning(path: Path) -> str:
+    """What a file or folder of no known format is, as far as its beginning shows."""
+    if path.is_dir():
+        return "a folder"
+    if keys := json_keys(path):
+        return f"JSON with the keys {', '.join(map(repr, list(keys)[:8]))}"
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if head.startswith(b"PK"):
+        return "an archive; unpack it"
+    if head.startswith(b"["):
+        return "JSON that is a list and no object"
+    return "an empty file" if not head else f"it begins with {head[:16]!r}"

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from wildpdiff.camera_traps.columns import ALIASES
+from wildpdiff.camera_traps.csv_table import MISSING
+from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.camera_traps.fields import labels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.times import days_first, parse_time
+from wildpdiff.camera_traps.times import TIME_OF_DAY, days_first, parse_time
+
+Row = dict[str, str]
 
 
 @dataclass
@@ -22,6 +27,7 @@ class Gathering:
         remarks: on what is left out or changed.
         repeated: beginning of the remark on a path that comes more than once; empty where a format has several
             records a picture.
+        notes: sentences of the tables that were read.
     """
 
     source: Path
@@ -29,6 +35,31 @@ class Gathering:
     root: Path
     remarks: Remarks = field(default_factory=Remarks)
     repeated: str = "Pictures that are listed more than once are joined"
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, file: Path, wanted: Mapping[str, str], columns: Mapping[str, str]) -> list[tuple[int, Row]]:
+        """The line and the cells of each row of a table with known columns; empty where a cell or column is missing.
+
+        Args:
+            file: the table.
+            wanted: names of columns, by the words that the cells are given under.
+            columns: the user's names in their place, for words of that mapping.
+
+        Raises:
+            DataError: the table is at fault.
+        """
+        table = read_delimited(file)
+        self.notes += table.remarks
+        stated = {ALIASES.get(word, word): name for word, name in columns.items()}
+        positions = {}
+        for word, usual in wanted.items():
+            name = stated.get(word, usual)
+            name = name if name in table.header else usual
+            positions[word] = table.header.index(name) if name in table.header else None
+        return [
+            (line, {word: _cell(cells[at]) if at is not None else "" for word, at in positions.items()})
+            for line, cells in table.rows
+        ]
 
     def times(self, texts: Sequence[str], day_first: bool | None = None) -> list[datetime | None]:
         """The times of pictures, from their texts; None, with a remark, where one cannot be read.
@@ -41,11 +72,11 @@ class Gathering:
         first = days_first(texts) if day_first is None else day_first
         times = []
         for text in texts:
-            day, month = parse_time(text, True), parse_time(text, False)
+            day, month = (parse_time(text, True), parse_time(text, False)) if TIME_OF_DAY.search(text) else (None, None)
             if text and day is None:
-                self.remarks.add("Times that cannot be read are left out", repr(text[:40]))
+                self.remarks.add("Times that cannot be read, or have no time of day, are left out", repr(text[:40]))
             if first is None and day != month:
-                self.remarks.add("No date shows whether its day or its month is first; it is read as the day", repr(text))
+                self.remarks.add("Dates do not show whether day or month is first; the first is the day", repr(text))
             times.append(month if first is False else day)
         zones = {time.tzinfo is not None for time in times if time is not None}
         if len(zones) == 2:
@@ -80,8 +111,12 @@ class Gathering:
             columns=tuple(found) if columns is None else tuple(name for name in columns if name in found),
             blanks=blanks,
             threshold=threshold,
-            remarks=self.remarks.sentences(),
+            remarks=(*self.notes, *self.remarks.sentences()),
         )
+
+
+def _cell(text: str) -> str:
+    return "" if text.lower() in MISSING else text
 
 
 def joined(first: Picture, other: Picture, remarks: Remarks) -> Picture:

@@ -8,6 +8,9 @@ from datetime import datetime
 
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
+TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
+"""Found in texts that are more than a date."""
+
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 _YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
