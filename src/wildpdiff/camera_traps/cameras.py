@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.camera_groups import drawn_groups, stated_groups
 from wildpdiff.camera_traps.labels import JoinedLabels
-from wildpdiff.camera_traps.picture_files import PictureFile, identical, some
+from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, identical, some
 from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.suite_options import TableOptions
@@ -242,16 +242,12 @@ def _strangers(placed: Mapping[str, Placement], classes: Sequence[str]) -> list[
 
 def _of_cameras(cameras: Sequence[Camera]) -> list[str]:
     """A remark on the cameras that are in no group, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for camera in cameras:
-        if camera.group is None:
-            reasons.setdefault(camera.fault, []).append(camera.title)
-    if not reasons:
+    out = {camera.title: camera.fault for camera in cameras if camera.group is None}
+    if not out:
         return []
-    count = sum(map(len, reasons.values()))
-    words = "; ".join(f"{len(names)} with {fault} ({some(names)})" for fault, names in reasons.items())
-    they = "It gets an adapter" if count == 1 else "They get adapters"
-    return [f"{count} of {_cameras(len(cameras))} do not teach: {words}. {they} all the same, by --task."]
+    do, they = ("does", "It gets an adapter") if len(out) == 1 else ("do", "They get adapters")
+    words = fault_words(out)
+    return [f"{len(out)} of {_cameras(len(cameras))} {do} not teach: {words}. {they} all the same, by --task."]
 
 
 def _cameras(count: int) -> str:

@@ -115,13 +115,14 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
         return None
     right, bottom = left + width, top + height
     if min(left, top) < 0 or max(right, bottom) > 1:
-        if min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE:
-            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
+        far = min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE
         left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
         width, height = right - left, bottom - top
         if width <= 0 or height <= 0:
             remarks.add("Boxes outside of the picture are left out", where)
             return None
+        if far:
+            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
     return Box(left, top, width, height, **others)
 
 

@@ -22,14 +22,8 @@ HEADER = 16
 CHUNK = 500
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"GIF8")
 
-MISSING, EMPTY_FILE, NO_PICTURE, DENIED, BROKEN = (
-    "do not exist",
-    "are empty files",
-    "are no pictures that can be opened",
-    "may not be read",
-    "are damaged",
-)
-"""Kinds of faults, as the ends of sentences."""
+MISSING, EMPTY_FILE, NO_PICTURE, DENIED, BROKEN = "missing", "empty", "no picture", "no permission", "damaged"
+"""Kinds of faults of files."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ class Unreadable:
         where = f" The paths are taken below {root}; -o root=FOLDER names another folder." if missing else ""
         raise DataError(
             f"{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that are left out: "
-            f"{'; '.join(fault_words(self.faults))}.{where} Mend them, or raise the share: -o "
+            f"{fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
             f"unreadable={min(1.0, len(self.faults) / max(self.total, 1) + 0.005):.2f}."
         )
 
@@ -132,15 +126,17 @@ class Unreadable:
         """One sentence where pictures were left out."""
         if not self.faults:
             return ()
-        count = len(self.faults)
-        return (f"{count} of {self.total} pictures are left out: {'; '.join(fault_words(self.faults))}.",)
+        pictures = "picture is" if self.total == 1 else "pictures are"
+        return (f"{len(self.faults)} of {self.total} {pictures} left out: {fault_words(self.faults)}.",)
 
 
-def fault_words(faults: Mapping[str, str], examples: int = 3) -> list[str]:
+def fault_words(faults: Mapping[str, str]) -> str:
     """For each kind of fault its count and the first names, the most frequent kind first."""
-    kinds = Counter(faults.values())
-    paths = {kind: [path for path, fault in faults.items() if fault == kind] for kind in kinds}
-    return [f"{count} {kind} ({some(paths[kind], examples)})" for kind, count in kinds.most_common()]
+    kinds: dict[str, list[str]] = {}
+    for name, kind in faults.items():
+        kinds.setdefault(kind, []).append(name)
+    order = sorted(kinds.items(), key=lambda entry: -len(entry[1]))
+    return "; ".join(f"{kind} {len(names)} ({some(names)})" for kind, names in order)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wildpdiff.camera_traps.csv_table import MISSING
-from wildpdiff.camera_traps.numbers import number_column
+from wildpdiff.camera_traps.numbers import NumberColumn, number_column, parse_number
 from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.errors import DataError, DescriptionError
@@ -18,6 +18,9 @@ VARYING_CAMERAS = 0.2
 
 VARYING_ROWS = 0.2
 """So does one where more than this share of the pictures differ from their camera's most frequent value."""
+
+MOST_KNOWN = 100
+"""Values of a column of numbers next to which an odd one of a further camera is read."""
 
 LIMITS = {"latitude": 90.0, "longitude": 180.0}
 
@@ -139,8 +142,13 @@ def _field(
                 f"{table.source}: column {name!r} holds {known[0]!r}; give the {geographic} in decimal degrees."
             )
         return MetadataField.of_values(name, known), dict(cells), []
-    others = number_column([*known, *cells.values()], **limit) or numbers
-    read = {**others.values, **numbers.values}  # cells that others bring change no reading of those learned from
+    read, odd = dict(numbers.values), dict(numbers.odd)
+    for cell in set(cells.values()) - set(known):  # each alone: no camera changes how another's cell is read
+        plain = parse_number(cell)
+        column = None if plain.value is None or plain.oddity else NumberColumn({cell: plain.value}, {})
+        column = column or number_column([*known[:MOST_KNOWN], cell], **limit) or NumberColumn({}, {})
+        read |= {cell: value for found, value in column.values.items() if found == cell}
+        odd |= {cell: words for found, words in column.odd.items() if found == cell}
     entry = MetadataField.of_values(name, map(str, numbers.values.values()))
     values: dict[str, MetadataValue] = {}
     for camera, cell in cells.items():
@@ -149,7 +157,6 @@ def _field(
                 values[camera] = entry.check(read[cell])
             except DescriptionError as error:
                 raise DataError(f"{table.source}: camera {camera!r}: {error}") from None
-    odd = {**others.odd, **numbers.odd}
     said = [camera for camera, cell in cells.items() if cell in odd or cell not in read]
     if not said:
         return entry, values, []

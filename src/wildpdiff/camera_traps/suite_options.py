@@ -39,7 +39,7 @@ class TableOptions:
     seed: int = 0
     minimum: int = 8
     ignore: Sequence[str] = ()
-    unreadable: float | None = None
+    unreadable: int | float | None = None
     by_time: bool = False
     keep: bool = True
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
-from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
-from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, look_at_all
+from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
 from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture, is_blank
 from wildpdiff.camera_traps.records import PictureTable
 from wildpdiff.camera_traps.site_metadata import site_metadata
@@ -174,7 +174,7 @@ class TableSuite:
             DataError: an input is at fault, or too many pictures cannot be read; the message names it.
         """
         chosen = TableOptions(**options)
-        return cls(read_inputs(inputs, chosen.columns), chosen)
+        return cls(read_joined([Path(entry) for entry in inputs], chosen.columns), chosen)
 
     @classmethod
     def from_csv(cls, path: Path | str, **options: Any) -> TableSuite:
@@ -194,6 +194,13 @@ class TableSuite:
     def tasks(self, group: Group) -> tuple[TableTask, ...]:
         """The tasks of one group, in the order of the cameras' names."""
         return tuple(task for task in self.all_tasks if task.group == group)
+
+    def why_none(self, group: Group) -> str:
+        """Sentences on why a group has no tasks."""
+        faults = {task.title: task.fault for task in self.all_tasks if task.fault}
+        if group == "seen" or len(faults) == len(self.all_tasks):
+            return f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}. Label more pictures."
+        return "Name some in a column group, or draw some with -o unseen=0.2."
 
     def find(self, name: str) -> TableTask | None:
         """The task of a camera by the user's name of it or the safe one; None where there is none."""
@@ -254,11 +261,3 @@ class TableSuite:
                 whole.append(True)
         empty = np.zeros((0, self.image_size, self.image_size, 3), dtype=np.uint8)
         return np.stack(images) if images else empty, whole
-
-
-def read_inputs(inputs: Sequence[Path | str], columns: Mapping[str, str] | None = None) -> PictureTable:
-    """Files and folders of any known format as one table; raises :class:`DataError` as their readers do."""
-    tables = [read_pictures(Path(entry), columns) for entry in inputs]
-    if len(tables) == 1:
-        return tables[0]
-    raise NotImplementedError
