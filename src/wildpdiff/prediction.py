@@ -81,32 +81,34 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def class_probabilities(
-    adapter: Adapter,
+    models: Sequence[Adapter | None],
     backbone: Backbone,
     views: Sequence[View],
     *,
     skipped: Callable[[int, DataError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Float[np.ndarray, "n c"]:
+) -> Float[np.ndarray, "a n c"]:
     """Probabilities of the classes of some views, by the softmax of the logits; nan where a file cannot be read.
 
     Args:
+        models: adapters of the backbone; None is the pretrained model.
         skipped: called with the index and the error of each view that cannot be read; by default the first such ends
             everything.
         progress: called with (views read, in all).
 
     Raises:
-        AdapterMismatchError: the adapter belongs to another backbone.
-        ArtifactError: a value of the adapter, or a logit, is not finite.
+        AdapterMismatchError: an adapter belongs to another backbone.
+        ArtifactError: a value of an adapter, or a logit, is not finite.
         DataError: a file cannot be read, or the backbone's outputs are no classes.
     """
-    backbone.check(adapter)
-    adapter.check_finite()
+    for adapter in filter(None, models):
+        backbone.check(adapter)
+        adapter.check_finite()
     if not backbone.classes:
         raise DataError(
             f"The outputs of {backbone.name!r} are no classes, and images are only classified. Run the model itself."
         )
-    result = np.full((len(views), len(backbone.classes)), np.nan)
+    result = np.full((len(models), len(views), len(backbone.classes)), np.nan)
     for start in range(0, len(views), BATCH):
         part = views[start : start + BATCH]
         faulty: list[int] = []
@@ -119,9 +121,11 @@ def class_probabilities(
 
         images = read_views(part, backbone.image_size, skipped=fault)
         if len(images):
-            logits = backbone.predict(backbone.stem(images), adapter.tensors)
+            batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
-            result[kept] = finite_outputs(logits, backbone.name).double().softmax(1).numpy()
+            for values, model in zip(result, models, strict=True):
+                logits = backbone.predict(batch, None if model is None else model.tensors)
+                values[kept] = finite_outputs(logits, backbone.name).double().softmax(1).numpy()
         if progress is not None:
             progress(start + len(part), len(views))
     return result
@@ -150,7 +154,8 @@ def predict(
         raise DataError(f"The {top} most probable classes are not among {len(backbone.classes)}. Give 1 to that many.")
     files = find_images(paths)
     told = None if skipped is None else lambda _, error: skipped(error)
-    found = class_probabilities(adapter, backbone, [View(file) for file in files], skipped=told, progress=progress)
+    views = [View(file) for file in files]
+    (found,) = class_probabilities([adapter], backbone, views, skipped=told, progress=progress)
     result = [
         Prediction(file, backbone.classes[label], float(row[label]))
         for file, row in zip(files, found, strict=True)
@@ -221,8 +226,8 @@ def camera_answers(
         AdapterMismatchError, ArtifactError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
-    found = class_probabilities(
-        delivered.adapter,
+    (found,) = class_probabilities(
+        [delivered.adapter],
         backbone,
         [View(root / picture.path) for picture in pictures],
         skipped=lambda number, error: faults.update({number: str(error)}),
@@ -233,7 +238,7 @@ def camera_answers(
     if rules.lists is not None and pictures:
         values = masked(values, rules.lists.allowed(pictures[0].camera, backbone.classes, shown))
     if rules.smooth:
-        values = smoothed(values, _bursts([pictures[number] for number in readable]))
+        values = smoothed(values, burst_numbers([pictures[number] for number in readable]))
     decided = dict(zip(readable, zip(values, rules.taxonomy.decide(values, rules.threshold), strict=True), strict=True))
     nothing = (np.zeros(0), ("", 0.0))
     result = []
@@ -244,8 +249,8 @@ def camera_answers(
     return result
 
 
-def _bursts(pictures: Sequence[Picture]) -> list[int]:
-    """The number of each picture's burst."""
+def burst_numbers(pictures: Sequence[Picture]) -> list[int]:
+    """The number of the burst of each of a camera's pictures."""
     numbers = [0] * len(pictures)
     for number, burst in enumerate(bursts(pictures)):
         for member in burst.members:
