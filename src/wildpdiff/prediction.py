@@ -14,6 +14,8 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.camera_traps.answers import Answer, Source
+from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.smoothing import smoothed
@@ -119,7 +121,7 @@ def class_probabilities(
             faulty.append(number)
             skipped(start + number, error)
 
-        images = read_views(part, backbone.image_size, skipped=fault)
+        images = read_views(part, backbone.image_size, backbone.framing, skipped=fault)
         if len(images):
             batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
@@ -179,11 +181,12 @@ class Delivered:
     """The adapter that classifies a camera's pictures.
 
     Attributes:
+        adapter: None is the pretrained model.
         source: whose it is; see :class:`wildpdiff.camera_traps.answers.Answer`.
         trust: in the generated one; None where it is not known.
     """
 
-    adapter: Adapter
+    adapter: Adapter | None
     source: Source
     trust: float | None = None
 
@@ -213,24 +216,27 @@ def camera_answers(
     rules: Rules,
     *,
     shown: Iterable[str] = (),
+    skip: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """The answer for each picture of one camera; those that cannot be read have a failure in its place.
+    """The answer for each picture of one camera.
 
     Args:
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
+        skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
         progress: called with (pictures read, in all).
 
     Raises:
-        AdapterMismatchError, ArtifactError: as :func:`class_probabilities`.
+        AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
+    cropping = Cropping(joined_labels(()), backbone.framing)
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
-        [View(root / picture.path) for picture in pictures],
-        skipped=lambda number, error: faults.update({number: str(error)}),
+        [View(root / picture.path, cropping.unlabelled(picture).box) for picture in pictures],
+        skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,
     )
     readable = [number for number in range(len(pictures)) if number not in faults]
