@@ -11,9 +11,11 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
+from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.placement import place
+from wildpdiff.camera_traps.records import Picture
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.objective import TARGETS
@@ -28,15 +30,19 @@ class LabelledFiles:
         files: labelled images.
         labels: name of the class of each.
         unlabelled: images of the task without a label.
+        pictures: the labelled ones as their source has them.
     """
 
     task: str
     files: tuple[Path, ...]
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
-def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = None) -> LabelledFiles:
+def labelled_files(
+    path: Path | str, classes: Sequence[str], task: str | None = None, *, test: bool = False
+) -> LabelledFiles:
     """Find labelled images.
 
     A folder holds one subfolder a class, named as the class; images in ``_unlabelled`` have no label. A CSV table has
@@ -45,6 +51,7 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
 
     Args:
         task: of a table; may be left out where the table has one.
+        test: read the rows whose split is ``test``, too.
 
     Raises:
         DataError: there are no images, a class is unknown, or the table is at fault; the message names it.
@@ -52,7 +59,7 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes)
+    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes, test)
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
@@ -82,10 +89,15 @@ def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
         elif kind != "_background":
             files.append(file)
             labels.append(kind)
-    return LabelledFiles(task or folder.resolve().name, tuple(files), tuple(labels), tuple(unlabelled))
+    name = task or folder.resolve().name
+    pictures = [
+        Picture(str(file), number, name, (label,))
+        for number, (file, label) in enumerate(zip(files, labels, strict=True), 1)
+    ]
+    return LabelledFiles(name, tuple(files), tuple(labels), tuple(unlabelled), tuple(pictures))
 
 
-def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledFiles:
+def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
     table = read_pictures(path)
     by_camera = pictures_by_camera(table)
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
@@ -94,14 +106,16 @@ def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledF
     name = task or next(iter(by_camera))
     if name not in by_camera:
         raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
-    placed = sorted(place(name, by_camera[name], labels, {}).pictures, key=lambda entry: entry.picture.line)
+    placed = sorted(place(name, by_camera[name], Cropping(labels), {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
-    labelled = [entry for entry in placed if entry.drawn or entry.split in ("train", "validation")]
+    read = ("train", "validation", "test") if test else ("train", "validation")
+    labelled = [entry for entry in placed if entry.drawn or entry.split in read]
     return LabelledFiles(
         name,
         tuple(table.root / entry.path for entry in labelled),
         tuple(entry.label for entry in labelled),
         tuple(table.root / entry.path for entry in placed if entry.split == "unlabelled"),
+        tuple(entry.picture for entry in labelled),
     )
 
 
