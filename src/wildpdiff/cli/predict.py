@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,13 +149,16 @@ class _Wanted:
 
     def classifier(self, rules: Rules, identity: str) -> Classifier:
         """The program's name in the output."""
-        from wildpdiff import __version__
         from wildpdiff.camera_traps.answers import ANIMAL, Classifier
 
         taxa = dict.fromkeys(name for rank in rules.taxonomy.ranks for name in rank if name)
         above = (*taxa, ANIMAL) if rules.threshold else ()
         now = datetime.now(UTC).replace(microsecond=0)
-        return Classifier(rules.taxonomy.classes, __version__, identity, now, above, rules.taxonomy.scientific)
+        try:
+            program = version("wildpdiff")
+        except PackageNotFoundError:
+            program = ""
+        return Classifier(rules.taxonomy.classes, program, identity, now, above, rules.taxonomy.scientific)
 
 
 @dataclass
@@ -206,9 +210,11 @@ def _predict_images(
     if not images:
         raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
-    adapter = Adapter.load(folder)
-    table = _plain_table(files, images, str(adapter.provenance.get("task") or ""))
+    table = _plain_table(files, images)
     wanted.output.check(table, files)
+    adapter = Adapter.load(folder)
+    camera = str(adapter.provenance.get("task") or "")
+    table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
     if boxes is not None:
         table = _with_boxes(table, boxes)
     model = backbone_of(adapter, backbone)
@@ -246,7 +252,7 @@ def _delivered(adapter: Adapter) -> Delivered:
     return Delivered(adapter, kind, float(value) if isinstance(value, int | float) else None)
 
 
-def _plain_table(files: Sequence[Path], given: Sequence[Path], camera: str) -> PictureTable:
+def _plain_table(files: Sequence[Path], given: Sequence[Path]) -> PictureTable:
     """Image files as a table; paths are relative to the folder that was given, or to the one above all files."""
     from wildpdiff.camera_traps.exposure import with_times
     from wildpdiff.camera_traps.records import Picture, PictureTable
@@ -255,7 +261,7 @@ def _plain_table(files: Sequence[Path], given: Sequence[Path], camera: str) -> P
     if root == Path() and len({file.is_absolute() for file in files}) == 1:
         root = Path(os.path.commonpath([file.parent for file in files]))
     paths = [(file.relative_to(root) if file.is_relative_to(root) else file).as_posix() for file in files]
-    pictures = [Picture(path, number, camera) for number, path in enumerate(dict.fromkeys(paths), 1)]
+    pictures = [Picture(path, number) for number, path in enumerate(dict.fromkeys(paths), 1)]
     return PictureTable(root, "images", root, tuple(with_times(pictures, root)))
 
 

@@ -49,12 +49,8 @@ def parse_zone(text: str | None) -> tzinfo:
 
 
 def format_of(out: Path | None, stated: Format | None) -> Format:
-    """The stated format, or that of the output: ``.json`` MegaDetector, a folder a Camtrap DP package, else CSV."""
-    if stated is not None:
-        return stated
-    if out is None or out.suffix.lower() != ".json":
-        return "camtrap-dp" if out is not None and (not out.suffix or out.is_dir()) else "csv"
-    return "megadetector"
+    """The stated format, or that of the output: ``.json`` is a MegaDetector file, everything else a CSV table."""
+    return stated or ("megadetector" if out is not None and out.suffix.lower() == ".json" else "csv")
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,20 @@ JSON = st.recursive(
 RECORD = (
     st.dictionaries(
         st.sampled_from(
-            ["id", "file_name", "image_id", "category_id", "name", "bbox", "width", "height", "datetime", "location", "seq_id", "corrupt"]
+            [
+                "id",
+                "file_name",
+                "image_id",
+                "category_id",
+                "name",
+                "bbox",
+                "width",
+                "height",
+                "datetime",
+                "location",
+                "seq_id",
+                "corrupt",
+            ]
         ),
         JSON | st.sampled_from(["a.jpg", 1, "1", [0, 0, 1, 1]]),
     )

@@ -15,7 +15,8 @@ from zipfile import Path as ZipPath
 from wildpdiff.camera_traps.answers import ANIMAL, Answer, Classifier, kind_of
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
-from wildpdiff.camera_traps.writers.csv_files import line, plain
+from wildpdiff.camera_traps.writers.csv_files import line
+from wildpdiff.camera_traps.writers.csv_files import value as cell
 from wildpdiff.errors import DataError
 
 VERSION = "1.0.2"
@@ -52,7 +53,7 @@ Write = Callable[[str], object]
 
 
 def _row(columns: Sequence[str], values: Mapping[str, str]) -> str:
-    return line(*(plain(values.get(column, "")) for column in columns))
+    return line(*(cell(values.get(column, "")) for column in columns))
 
 
 @dataclass(frozen=True)
