@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key
-from wildpdiff.camera_traps.delimited import Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.paths import clean_path, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.times import days_first, parse_time
+from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
 from wildpdiff.errors import DataError
-
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})
-"""Cells without a value, in lower case."""
 
 SPLIT_WORDS = {
     "training": "train",
@@ -37,14 +34,13 @@ WITHOUT_LABEL = ("unlabelled", "background")
 """Splits whose pictures have no label, whatever their row says."""
 
 _SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-_TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
 _GROUPS = frozenset({"pretraining", "seen", "unseen"})
 
 
-class CsvTable:
+class CsvTableReader:
     """Reader of tables with a row for each picture, or for each camera."""
 
-    format = "table"
+    format = "CSV table"
 
     def reads(self, path: Path) -> bool:
         """Whether a file is text with a column for paths or cameras, or a spreadsheet (which :meth:`read` refuses)."""
@@ -77,7 +73,7 @@ class CsvTable:
 
 
 def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
-    """The pictures or cameras of a table whose cells are read; see :meth:`CsvTable.read`."""
+    """The pictures or cameras of a table whose cells are read; see :meth:`CsvTableReader.read`."""
     found = matched_columns(cells.header, columns, cells.source, ("path",))
     if "path" not in found:
         return _cameras(cells, path, columns, format)
@@ -104,7 +100,7 @@ def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str
             kept["datetime"] = time
     elif "time" not in kept:
         date = kept.pop("date")
-        if any(_TIME_OF_DAY.search(text) for text in cells.column(date)):
+        if any(TIME_OF_DAY.search(text) for text in cells.column(date)):
             kept["datetime"] = date
     path_names = SYNONYMS["path"][2]
     if "folder" in kept and "folder" not in stated and name_key(kept["path"]) not in path_names:
@@ -175,15 +171,8 @@ class _Rows:
             texts = [f"{date} {time}" if date and time else "" for date, time in pairs]
         else:
             return [None] * len(self.cells.rows)
-        decided = days_first(texts)
-        times = [parse_time(text, decided is not False) if _TIME_OF_DAY.search(text) else None for text in texts]
-        for (line, _), text, time in zip(self.cells.rows, texts, times, strict=True):
-            if time is None and text.lower() not in MISSING:
-                self.remarks.add(
-                    "Times that cannot be read, or have no time of day, are left out",
-                    f"{text!r} on {self._where(line)}",
-                )
-        return times
+        gathering = Gathering(Path(self.cells.source), "", Path(), self.remarks)
+        return gathering.times(["" if text.lower() in MISSING else text for text in texts])
 
     def _draft(
         self, line: int, row: tuple[str, ...], values: Mapping[str, str], time: datetime | None
@@ -268,10 +257,12 @@ def _cameras(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
             remarks.add("Rows without a camera are left out", f"line {line} of {cells.source}")
         else:
             rows.setdefault(row[index], []).append(row)
+    if not rows:
+        raise DataError(f"{cells.source} has no rows with a camera below its header; add one row for each.")
     if len(cells.rows) > MOST_ROWS * len(rows):
         raise DataError(
-            f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows: "
-            f"{len(cells.rows):,} of {len(rows):,} cameras. Name the path's column, for example with --columns path=File."
+            f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows, "
+            f"{len(cells.rows):,} of {len(rows):,} cameras. Name the paths, for example with --columns path=File."
         )
     cameras: dict[str, dict[str, str]] = {camera: {} for camera in rows}
     metadata = [(name, position) for position, name in enumerate(cells.header) if position != index]

@@ -17,6 +17,9 @@ from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})
+"""Cells without a value, in lower case."""
+
 MOST_BYTES = 4 * 2**30
 """Of a compressed file, once it is unpacked."""
 
@@ -263,8 +266,9 @@ def _aligned(
         header = header[:-1]
     full = [(line, cells) for line, cells in records if any(cells)]
     names = tuple(header)
-    if full and all(len(cells) == len(names) + 1 for _, cells in full) and any(cells[-1] for _, cells in full):
-        names = ("", *names)  # R's write.table gives row names without a name in the header
+    numbered = (cells[0] == str(number) for number, (_, cells) in enumerate(full, 1))
+    if full and all(len(cells) == len(names) + 1 for _, cells in full) and all(numbered):
+        names = ("", *names)  # R's write.table gives row numbers without a name in the header
     rows, wrong = [], []
     for line, cells in full:
         if cells == names:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wildpdiff.camera_traps.coco import CocoReader
+from wildpdiff.camera_traps.csv_table import CsvTableReader
+from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.json_files import json_keys
 from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
@@ -22,6 +24,8 @@ READERS: tuple[Reader, ...] = (
     WildsReader(),
     LilaReader(),
     WildlifeInsightsReader(),
+    CsvTableReader(),
+    FolderReader(),
 )
 """In the order in which they are asked; the plainest tables come last."""
 

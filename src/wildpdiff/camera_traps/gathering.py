@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wildpdiff.camera_traps.columns import ALIASES
-from wildpdiff.camera_traps.csv_table import MISSING
-from wildpdiff.camera_traps.delimited import read_delimited
+from wildpdiff.camera_traps.delimited import MISSING, read_delimited
 from wildpdiff.camera_traps.fields import labels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
