@@ -61,6 +61,8 @@ def text_of(value: Any) -> str:
 
 def number_of(value: Any) -> float | None:
     """A finite number, or a text of one; None for anything else."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -129,8 +131,11 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
 
 def numbers_of(value: Any, count: int) -> list[float] | None:
     """A list of that many numbers, which need not be finite; None for anything else."""
-    if not isinstance(value, list) or len(value) != count or not all(type(entry) in (int, float) for entry in value):
+    if not isinstance(value, list) or len(value) != count:
         return None
+    for entry in value:
+        if type(entry) is not float and type(entry) is not int:
+            return None
     return [float(entry) if abs(entry) < _LARGEST else math.nan for entry in value]
 
 

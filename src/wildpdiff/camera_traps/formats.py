@@ -8,7 +8,7 @@ from pathlib import Path
 from wildpdiff.camera_traps.coco import CocoReader
 from wildpdiff.camera_traps.csv_table import CsvTableReader
 from wildpdiff.camera_traps.folders import FolderReader
-from wildpdiff.camera_traps.json_files import json_keys
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys
 from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
@@ -61,7 +61,8 @@ def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> Pictu
     Raises:
         DataError: there is no such file, it is of no known format, or at fault; the message names file and line.
     """
-    return find_reader(path).read(path, columns or {})
+    with garbage_kept():
+        return find_reader(path).read(path, columns or {})
 
 
 def _beginning(path: Path) -> str:
