@@ -16,12 +16,12 @@ HEADS = (1 << 16, 1 << 24)
 """Bytes of a file's beginning that tell its format; the second where the first holds no list of records."""
 
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"\s*(:?)|[{}\[\]]', re.DOTALL)
-_DEEPEST = 3
+_RECORD = ["{", "[", "{"]
 """Brackets around a key of a record: the file's, the list's and the record's."""
 
 
 def json_keys(path: Path) -> dict[str, set[str]]:
-    """The keys of an object in a file, each with the keys of its own records, as far as its beginning shows them.
+    """The keys of a file's object, each with the keys of the records in its list, as far as the beginning shows them.
 
     Empty where the file is no JSON object or cannot be read.
     """
@@ -42,17 +42,18 @@ def json_keys(path: Path) -> dict[str, set[str]]:
 
 def _keys(text: str) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = {}
-    depth, last = 0, ""
+    opened: list[str] = []
+    last = ""
     for token in _TOKEN.finditer(text):
         bracket = token[0]
         if bracket in ("{", "["):
-            depth += 1
+            opened.append(bracket)
         elif bracket in ("}", "]"):
-            depth -= 1
-        elif token[2] and depth == 1:
+            del opened[-1:]
+        elif token[2] and len(opened) == 1:
             last = token[1]
             keys[last] = set()
-        elif token[2] and depth == _DEEPEST and last:
+        elif token[2] and last and opened == _RECORD:
             keys[last].add(token[1])
     return keys
 

@@ -30,7 +30,7 @@ class MegaDetectorReader:
     def reads(self, path: Path) -> bool:
         """Whether a file has images with ``file`` or ``detections``, or categories of detections."""
         keys = json_keys(path)
-        return "images" in keys and ("detection_categories" in keys or bool({"file", "detections"} & keys["images"]))
+        return "detection_categories" in keys or bool({"file", "detections"} & keys.get("images", set()))
 
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file with their boxes; species that a classifier gave are labels of boxes alone.
