@@ -178,6 +178,8 @@ class _Rows:
         self, line: int, row: tuple[str, ...], values: Mapping[str, str], time: datetime | None
     ) -> _Draft | None:
         path, camera = self._path(values), values.get("task", "")
+        if "task" in self.words and self.words["task"] == self.words.get("folder"):
+            camera = clean_path(camera)
         if not path or ("task" in values and camera.lower() in MISSING):
             self.remarks.add("Rows without a path or a camera are left out", self._where(line))
             return None
