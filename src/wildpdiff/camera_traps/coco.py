@@ -214,7 +214,7 @@ class _Source:
         if width <= 0 or height <= 0:
             try:
                 with Image.open(self.gathering.root / image.path, formats=IMAGE_FORMATS) as file:
-                    width, height = file.size
+                    width, height = map(float, file.size)
             except Exception:  # a decoder may raise anything on a broken file
                 width = height = 0.0
         image.size = (width, height)

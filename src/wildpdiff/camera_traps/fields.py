@@ -43,6 +43,7 @@ OUTSIDE = 0.01
 SAMPLE = 50
 """Pictures that are looked for on disk to find the folder of all."""
 
+_LARGEST = 1e300
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -115,23 +116,22 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
         return None
     right, bottom = left + width, top + height
     if min(left, top) < 0 or max(right, bottom) > 1:
-        if min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE:
-            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
+        far = min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE
         left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
         width, height = right - left, bottom - top
         if width <= 0 or height <= 0:
             remarks.add("Boxes outside of the picture are left out", where)
             return None
+        if far:
+            remarks.add("Boxes that reach beyond the picture are cut off at its edge", where)
     return Box(left, top, width, height, **others)
 
 
 def numbers_of(value: Any, count: int) -> list[float] | None:
-    """A list of numbers, which need not be finite; None for anything else."""
-    if not isinstance(value, list) or len(value) != count:
+    """A list of that many numbers, which need not be finite; None for anything else."""
+    if not isinstance(value, list) or len(value) != count or not all(type(entry) in (int, float) for entry in value):
         return None
-    if any(isinstance(entry, bool) or not isinstance(entry, int | float) or abs(entry) > 1e300 for entry in value):
-        return [math.nan] * count if all(isinstance(entry, int | float) for entry in value) else None
-    return [float(entry) for entry in value]
+    return [float(entry) if abs(entry) < _LARGEST else math.nan for entry in value]
 
 
 def labels_of(names: Iterable[str], remarks: Remarks, where: str) -> tuple[str, ...]:
