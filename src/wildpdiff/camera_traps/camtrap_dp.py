@@ -65,7 +65,7 @@ class CamtrapDPReader:
             descriptor = open_package(path).descriptor
         except DataError:
             return path.is_dir() and (path / DESCRIPTOR).is_file()  # read() has the reason
-        names = {entry.get("name") for entry in descriptor["resources"]}
+        names = {str(entry.get("name")) for entry in descriptor["resources"]}
         return names >= TABLES.keys() or "camtrap-dp" in str(descriptor.get("profile"))
 
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:

@@ -135,7 +135,7 @@ def _member(path: Path, name: str, most: int) -> bytes:
             with archive.open(name) as stream:
                 data = stream.read(most + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{path}: {name} cannot be unpacked ({error}); copy the file again.") from None
+            raise DataError(f"{path}: {name} cannot be unpacked ({str(error)[:80]}); copy the file again.") from None
     if len(data) > most:
         raise DataError(f"{path}: {name} holds more than {most >> 20:,} MiB once unpacked; give the unpacked folder.")
     return data
