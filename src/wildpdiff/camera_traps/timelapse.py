@@ -52,10 +52,6 @@ class TimelapseReader:
         cells = replace(cells, rows=tuple(rows)).without(tuple(n for n in cells.header if name_key(n) in _OWN))
         words = matched_columns(cells.header, columns, cells.source)
         table = table_of(cells, path, columns, self.format)
-        if "label" not in words:
-            remarks.add(
-                "No column of the species is known; name it, as in --columns label=Species", ", ".join(table.columns)
-            )
         if "task" not in words:
             table = replace(table, pictures=_by_folder(table.pictures))
             remarks.add("Cameras are the pictures' folders", repr(table.pictures[0].camera))
