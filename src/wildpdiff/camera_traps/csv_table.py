@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key
 from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
-from wildpdiff.camera_traps.fields import frame_of
+from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.paths import clean_path, rooted
+from wildpdiff.camera_traps.paths import clean_path, is_absolute, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
@@ -89,7 +89,22 @@ def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
         rows.remarks.add(kind, f"it has {', '.join(others)}" if others else "it has no further columns")
     pictures = rows.pictures(others)
     remarks = (*cells.remarks, *rows.remarks.sentences())
-    return rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
+    return _found(
+        rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
+    )
+
+
+def _found(table: PictureTable) -> PictureTable:
+    """The table with the root, or the shorter paths, that its files are found by, where its own find none."""
+    paths = [picture.path for picture in table.pictures]
+    if any(map(is_absolute, paths)):
+        return table
+    remarks = Remarks()
+    root, shorter = placed(table.root, paths, remarks)
+    if shorter != paths:
+        pictures = zip(table.pictures, shorter, strict=True)
+        table = replace(table, pictures=tuple(replace(picture, path=path) for picture, path in pictures))
+    return replace(table, root=root, remarks=(*table.remarks, *remarks.sentences()))
 
 
 def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str]) -> dict[str, str]:

@@ -164,6 +164,17 @@ def test_windows_and_absolute_paths(tmp_path: Path) -> None:
     assert any("E:" in remark and "line 7" in remark for remark in table.remarks)
 
 
+@pytest.mark.parametrize("path", ["1.jpg", "A/1.jpg", "photos/A/1.jpg"])
+def test_files_are_found_in_a_folder_next_to_the_table(tmp_path: Path, path: str) -> None:
+    (tmp_path / "images" / Path(path).parent).mkdir(parents=True)
+    (tmp_path / "images" / path).touch()
+    table = read(tmp_path, f"path,label\n{path},fox\n")
+    assert (table.root / table.pictures[0].path).is_file()
+    (tmp_path / "images" / path).rename(tmp_path / "1.jpg")
+    table = read(tmp_path, f"path,label\n{path},fox\n")
+    assert (table.root / table.pictures[0].path).is_file()
+
+
 def test_a_table_of_cameras(tmp_path: Path) -> None:
     table = read(tmp_path, "Station;Latitude;Habitat;Start\nA;47,1;wood;1\nA;47,1;wood;2\nB;47,2;NA;1\n;1;1;1\n")
     assert table.pictures == ()
