@@ -75,8 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from None
     try:
-        with garbage_kept():
-            document = json.loads(text)
+        document = json.loads(text)
     except json.JSONDecodeError as error:
         cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
         fault = "ends too early" if cut else "is no JSON"
