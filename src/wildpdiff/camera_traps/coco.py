@@ -38,7 +38,6 @@ DETECTOR_WORDS = {*DETECTED, "group"}
 """Categories of boxes without species; ``group`` is Snapshot Serengeti's."""
 
 _TIMES = ("datetime", "date_captured")
-_BOXES = ("bbox", "bbox_relative")
 _FIELDS = frozenset({"id", "file_name", "width", "height", "location", "seq_id", "frame_num", "corrupt", *_TIMES})
 _BOOKKEEPING = frozenset({"seq_num_frames", "license", "rights_holder", "coco_url", "flickr_url"})
 _TRUE = (True, 1, "true", "True", "1")
@@ -176,8 +175,8 @@ class _Source:
         if label is None:
             self.remarks.add("Annotations of an unknown category ('category_id') are left out", where)
             return
-        has_box = any(record.get(key) for key in _BOXES) and label != EMPTY
-        if record.get("sequence_level_annotation") in _TRUE:
+        has_box = bool(record.get("bbox") or record.get("bbox_relative")) and label != EMPTY
+        if (whole := record.get("sequence_level_annotation")) and whole in _TRUE:
             self.remarks.add("Labels are a whole sequence's; some of its pictures may be empty", where)
         if label and not (has_box and self.is_detector):
             image.labels.append(label)

@@ -119,11 +119,11 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
         **others: of :class:`Box`.
     """
     left, top, width, height = sides
-    if not all(map(math.isfinite, sides)) or width <= 0 or height <= 0:
+    if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
         remarks.add("Boxes without width or height are left out", where)
         return None
     right, bottom = left + width, top + height
-    if min(left, top) < 0 or max(right, bottom) > 1:
+    if left < 0 or top < 0 or right > 1 or bottom > 1:
         far = min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE
         left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
         width, height = right - left, bottom - top
