@@ -44,6 +44,9 @@ OUTSIDE = 0.01
 SAMPLE = 50
 """Pictures that are looked for on disk to find the folder of all."""
 
+ABOVE = 2
+"""Folders above a file that its paths may be relative to."""
+
 _LARGEST = 1e300
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -157,9 +160,8 @@ def labels_of(names: Iterable[str], remarks: Remarks, where: str) -> tuple[str, 
 def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, list[str]]:
     """Pictures' folder and their paths in it, by where the first of them are on this machine.
 
-    The pictures may lie below the given folder, below one folder in it, or without leading folders that all paths
-    share or that end with the given folder's name: two cameras may well have the same file names. Absolute paths of
-    another machine lose the folder that they share. What is empty stays so.
+    The pictures may lie below the given folder, below one folder in it, below one of the folders above, or without
+    leading folders that all paths share. Other paths stay as they are: two cameras may well have the same file names.
     """
     sample = list(islice(filter(None, paths), SAMPLE))
     own = tuple(f"{entry.as_posix().rstrip('/')}/" for entry in (folder.absolute(), folder.resolve()))
@@ -167,18 +169,16 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     if not sample or any(_exists(folder, path) for path in sample):
         return folder, within
     below = [entry for entry in _folders(folder) if any(_exists(entry, path) for path in sample)]
-    if len(below) == 1:
-        return below[0], within
-    shared = _shared_folder([path for path in paths if path])
-    for path in sample:
-        parts = path.split("/")
-        for dropped in range(1, len(parts)):
-            prefix = "/".join((*parts[:dropped], ""))
-            allowed = shared.startswith(prefix) or parts[dropped - 1] == folder.resolve().name
-            if allowed and _exists(folder, path.removeprefix(prefix)):
-                return folder, _without(prefix, paths, within, remarks)
-    if all(is_absolute(path) for path in paths if path):
-        return folder, _without(shared, paths, within, remarks)
+    above = [entry for entry in folder.resolve().parents[:ABOVE] if any(_exists(entry, path) for path in sample)]
+    if len(below) == 1 or above:
+        return (below if len(below) == 1 else above)[0], within
+    parts = _shared_folder([path for path in paths if path]).split("/")
+    for dropped in range(1, len(parts)):
+        prefix = "/".join((*parts[:dropped], ""))
+        shorter = [path.removeprefix(prefix) for path in paths]
+        if any(_exists(folder, path) for path in shorter[:SAMPLE] if path):
+            remarks.add(f"Paths are read without their beginning {prefix!r}", repr(sample[0]))
+            return folder, shorter
     for path in filter(is_absolute, paths):
         remarks.add("Absolute paths stay as they are", repr(path))
     return folder, within
@@ -190,14 +190,6 @@ def _shared_folder(paths: Sequence[str]) -> str:
     except ValueError:  # some are absolute
         return ""
     return f"{shared.rstrip('/')}/" if shared else ""
-
-
-def _without(prefix: str, paths: Sequence[str], others: list[str], remarks: Remarks) -> list[str]:
-    shorter = [path.removeprefix(prefix) for path in paths]
-    if not prefix or len(set(shorter)) < len(set(paths)):
-        return others
-    remarks.add(f"Paths are read without their beginning {prefix!r}", repr(next(filter(None, paths))))
-    return shorter
 
 
 def _folders(folder: Path) -> list[Path]:
