@@ -24,7 +24,7 @@ from wildpdiff.camera_traps.fields import (
     text_of,
 )
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.json_files import json_keys, kind_of, read_json, records
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, read_json, records
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_FORMATS
@@ -67,6 +67,7 @@ class CocoReader:
             return False
         return "file_name" in images or ("annotations" in keys and bool({"images", "categories"} & keys.keys()))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file; records at fault are left out with a remark.
 
@@ -136,7 +137,8 @@ class _Source:
             identifier = text_of(record.get("id")) if isinstance(record, dict) else ""
             name = text_of(record.get("name")) if identifier else ""
             if not name:
-                raise DataError(f"{self.path}: category {line} has no id or no name; add what is missing.")
+                self.remarks.add("Categories without an 'id' or a 'name' are left out", f"category {line}")
+                continue
             if name.lower() == EMPTY or (identifier == RESERVED and name.lower() in BLANK_NAMES):
                 name = EMPTY
             if names.setdefault(identifier, name) != name:

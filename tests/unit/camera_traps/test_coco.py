@@ -213,10 +213,14 @@ def test_identifiers_that_tell_nothing_apart_are_refused(tmp_path: Path) -> None
         read(tmp_path, [image(1), image(1, file_name="b.jpg")])
     with refused(DataError, "category", "red_fox", "wolf"):
         read(tmp_path, [image(1)], [], [{"id": 1, "name": "red_fox"}, {"id": "1", "name": "wolf"}])
-    with refused(DataError, "category 1"):
-        read(tmp_path, [image(1)], [], [{"id": 1}])
-    with refused(DataError, "category 2"):
-        read(tmp_path, [image(1)], [], [*CATEGORIES[:1], {"id": True, "name": [1]}])
+
+
+def test_categories_without_a_name_are_left_out_with_their_annotations(tmp_path: Path) -> None:
+    categories = [*CATEGORIES, {"id": 3}, {"id": True, "name": [1]}, {"name": "x"}, 7]
+    table = read(tmp_path, [image(1)], [note(1, 1), note(1, 3)], categories)
+    assert table.pictures[0].labels == ("red_fox",)
+    remarked(table.remarks, 4, "category 4")
+    remarked(table.remarks, "annotation 2")
 
 
 def test_annotations_of_another_file_are_refused(tmp_path: Path) -> None:

@@ -105,3 +105,11 @@ def test_absolute_paths(tmp_path: Path) -> None:
     mixed = ["/else/7.jpg", "c9/1.jpg"]
     assert placed(tmp_path, mixed, remarks) == (tmp_path, mixed)
     remarked(remarks.sentences(), "/else/7.jpg")
+
+
+def test_a_folder_relative_to_the_working_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "data/c1/1.jpg", "data/data/c2/1.jpg")
+    folder = Path("data")
+    assert placed(folder, [f"{tmp_path}/data/c1/1.jpg"], Remarks()) == (folder, ["c1/1.jpg"])
+    assert placed(folder, ["data/c2/1.jpg"], Remarks()) == (folder, ["data/c2/1.jpg"])

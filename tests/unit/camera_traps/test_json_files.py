@@ -88,7 +88,7 @@ def test_keys_of_the_beginning(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(r'{"in\"fo": {"a": {"b": 1}}, "images": [{"file": "}{\"x\": [", "k": [{"deep": 1}]}, {"z": 1')
     keys = json_keys(path)
-    assert keys['in\\"fo'] == {"b"}
+    assert keys['in\\"fo'] == set()
     assert keys["images"] == {"file", "k", "z"}
     assert json_keys(tmp_path) == json_keys(tmp_path / "none.json") == {}
 
@@ -98,6 +98,18 @@ def test_a_long_head_does_not_hide_the_records(tmp_path: Path) -> None:
     report = "<p>" * HEADS[0]
     path.write_text(json.dumps({"info": {"summary_report": report}, "images": [{"file": "a.jpg", "detections": []}]}))
     assert find_reader(path).format == "MegaDetector JSON"
+
+
+def test_many_classes_before_the_images_do_not_hide_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    info = {"detector_metadata": {"megadetector_version": "v5"}}
+    classes = {str(number): "x" * 60 for number in range(HEADS[0] // 60)}
+    for document in (
+        {"info": info, "classification_categories": classes, "images": [{"file": "a.jpg", "detections": []}]},
+        {"info": info, "classification_categories": classes, "detection_categories": {}, "images": []},
+    ):
+        path.write_text(json.dumps(document))
+        assert find_reader(path).format == "MegaDetector JSON"
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,14 @@ def test_files_without_a_name_and_files_listed_twice(tmp_path: Path) -> None:
     remarked(table.remarks, "a.jpg")
 
 
+def test_images_named_by_their_id(tmp_path: Path) -> None:
+    named = [{"id": "90-a1", "detections": [detection()]}, {"id": "b.PNG", "detections": []}, {"file": None, "id": "c"}]
+    table = read(tmp_path, *named)
+    assert [picture.path for picture in table.pictures] == ["90-a1.jpg", "b.PNG"]
+    remarked(table.remarks, 2, "90-a1.jpg")
+    remarked(table.remarks, "image 3")
+
+
 def test_a_run_without_pictures_is_an_empty_table(tmp_path: Path) -> None:
     assert read(tmp_path).pictures == ()
 
