@@ -8,6 +8,7 @@ from pathlib import Path
 from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import BLANK_NAMES, SAMPLE, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering, Row
+from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.speciesnet import NO_RESULT, name_of
@@ -48,6 +49,7 @@ class WildlifeInsightsReader:
         """Whether a file, or one of a folder's files ``images*.csv``, has the export's columns."""
         return any(set(read_header(file)) >= _NEEDED for file in _files(path))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures, with metadata of their deployments; a camera is a place where deployments have one.
 
