@@ -199,8 +199,9 @@ def open_suite(
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
     found = load_suite(inputs, **{**known, **suite_settings(inputs, pairs)})
-    if isinstance(found, TableSuite) and not quiet:
-        for sentence in found.remarks:
+    if isinstance(found, TableSuite):
+        found.notify = remark
+        for sentence in () if quiet else found.remarks:
             remark(sentence)
     return found
 
