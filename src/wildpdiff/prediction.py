@@ -14,6 +14,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.camera_traps.answers import Answer, Source
+from wildpdiff.camera_traps.crops import box_of
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.smoothing import smoothed
@@ -119,7 +120,7 @@ def class_probabilities(
             faulty.append(number)
             skipped(start + number, error)
 
-        images = read_views(part, backbone.image_size, skipped=fault)
+        images = read_views(part, backbone.image_size, backbone.framing, skipped=fault)
         if len(images):
             batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
@@ -229,7 +230,7 @@ def camera_answers(
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
-        [View(root / picture.path) for picture in pictures],
+        [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
         skipped=lambda number, error: faults.update({number: str(error)}),
         progress=progress,
     )
