@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,9 @@ class PictureCache:
             self._forget(name, remove=True)
         return found
 
-    def read(self, views: Sequence[View], image_size: int, framing: Framing) -> Iterator[Images | DataError]:
+    def read(
+        self, views: Sequence[View], image_size: int, framing: Framing
+    ) -> Generator[Images | DataError, None, None]:
         """Each view as ``uint8 [image_size, image_size, 3]``, or its fault, in order; what was decoded is kept."""
         self._refresh()
         some = max(1, SHARD_BYTES // (image_size * image_size * 3))
@@ -160,6 +162,7 @@ class PictureCache:
                         found[number] = next(results)
                     yield found[number]
             finally:  # also where the reader has seen enough
+                results.close()
                 self._keep({keys[number] or "": found[number] for number in missing if number in found})
 
     def _refresh(self) -> None:
