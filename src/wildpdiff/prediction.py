@@ -14,8 +14,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.camera_traps.answers import Answer, Source
-from wildpdiff.camera_traps.crops import Cropping
-from wildpdiff.camera_traps.labels import joined_labels
+from wildpdiff.camera_traps.crops import box_of
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.smoothing import smoothed
@@ -231,11 +230,10 @@ def camera_answers(
         AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
-    cropping = Cropping(joined_labels(()), backbone.framing)
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
-        [View(root / picture.path, cropping.unlabelled(picture).box) for picture in pictures],
+        [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
         skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from wildpdiff.camera_traps.backgrounds import backgrounds_of
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.crops import Cropping, framing_for
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
@@ -25,8 +26,9 @@ from wildpdiff.camera_traps.suite_options import TableOptions
 from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, Images, MetadataValue
-from wildpdiff.tasks.framing import Fractions, View
+from wildpdiff.tasks.framing import Fractions, Framing, View
 from wildpdiff.tasks.image_files import read_views
+from wildpdiff.tasks.picture_cache import PictureCache
 from wildpdiff.tasks.task import SPLITS, Group, LabelledImages, SplitName
 
 VERSION = 2
@@ -37,9 +39,6 @@ MAX_EXAMPLES = 32
 
 MAX_UNLABELLED = 64
 """Unlabelled pictures that are a description's examples."""
-
-MAX_BACKGROUNDS = 24
-"""Pictures that are a description's backgrounds."""
 
 
 class TableTask:
@@ -76,15 +75,8 @@ class TableTask:
 
     @cached_property
     def backgrounds(self) -> tuple[PlacedPicture, ...]:
-        """The pictures that are the description's backgrounds: those stated as such, else blanks.
-
-        Blanks are training pictures and unlabelled ones, never those of validation or test.
-        """
-        stated = self.rows("background")
-        if stated:
-            return _first(stated, MAX_BACKGROUNDS)
-        open_ = (*self.rows("train"), *self.rows("unlabelled"))
-        return _first((row for row in open_ if self._suite.cropping.is_blank(row.picture)), MAX_BACKGROUNDS)
+        """The pictures that are the description's backgrounds: see :func:`backgrounds_of`."""
+        return backgrounds_of(self.placement.pictures, self._suite.cropping.is_blank)
 
     @cached_property
     def description(self) -> Description:
@@ -131,12 +123,14 @@ class TableSuite:
         options: of the suite.
         root: folder of the images.
         image_size: height and width of the images in pixels.
+        framing: the part of a picture that is read.
         labels: one spelling for each label.
         cropping: the examples in a picture.
         classes: the class names; a label is an index into them.
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
         remarks: one sentence each on what is left out, joined, or read in another way than written.
+        notify: called with a sentence on each picture that turns out to be damaged when it is read.
     """
 
     def __init__(self, table: PictureTable, options: TableOptions) -> None:
@@ -150,7 +144,9 @@ class TableSuite:
         self.unreadable = Unreadable(len(self._files), options.unreadable)
         self.unreadable.add({path: file.fault for path, file in self._files.items() if file.fault}, self.root)
         threshold = {} if table.threshold is None else {"threshold": table.threshold}
-        self.cropping = Cropping(self.labels, options.framing, **threshold)
+        self.framing: Framing = options.framing or framing_for(table.pictures)
+        self.cropping = Cropping(self.labels, self.framing, **threshold)
+        self._cache = PictureCache.of_user()
         found = cameras_of(table, by_camera, self.cropping, self._files, options)
         self.classes = found.classes
         learned = {camera.title for camera in found.cameras if camera.group == "seen"}
@@ -159,6 +155,7 @@ class TableSuite:
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
         told = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
         self.remarks = tuple(chain.from_iterable(told))
+        self.notify: Callable[[str], None] = lambda sentence: None
 
     @classmethod
     def of(cls, *inputs: Path | str, **options: Any) -> TableSuite:
@@ -231,7 +228,7 @@ class TableSuite:
         content = {
             "version": VERSION,
             "image_size": self.image_size,
-            "framing": self.options.framing,
+            "framing": self.framing,
             "classes": self.classes,
             "schema": self.metadata_schema.to_json(),
             "tasks": {
@@ -258,10 +255,12 @@ class TableSuite:
         faulty: set[int] = set()
 
         def skipped(number: int, fault: DataError) -> None:
-            del fault
-            self.unreadable.add({rows[number].path: BROKEN}, self.root)
             faulty.add(number)
+            path = rows[number].path
+            if path not in self.unreadable.faults:
+                self.notify(f"Left out: {fault}")
+                self.unreadable.add({path: BROKEN}, self.root)
 
         views = [View(self.root / row.path, row.box) for row in rows]
-        images = read_views(views, self.image_size, self.options.framing, skipped=skipped)
+        images = read_views(views, self.image_size, self.framing, cache=self._cache, skipped=skipped)
         return images, [number not in faulty for number in range(len(rows))]

@@ -144,7 +144,7 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
     if metadata is not None and encoder is not None:
         metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
-        key: read_images(find_images(parts[key]), generator.backbone.image_size)
+        key: read_images(find_images(parts[key]), generator.backbone.image_size, generator.backbone.framing)
         for key in ("backgrounds", "examples")
         if parts.get(key)
     }

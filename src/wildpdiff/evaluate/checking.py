@@ -18,7 +18,6 @@ from wildpdiff.prediction import burst_numbers, class_probabilities
 from wildpdiff.records import encode
 from wildpdiff.refine.labels import LabelledFiles
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.framing import View
 
 RESAMPLES = 2000
 PART = 100
@@ -115,7 +114,7 @@ def check_adapter(
     Raises:
         AdapterMismatchError, ArtifactError, DataError: as :func:`wildpdiff.prediction.class_probabilities`.
     """
-    views = [View(file) for file in labelled.files]
+    views = labelled.views(backbone.framing)
     told = None if skipped is None else lambda _, error: skipped(error)
     found = class_probabilities([adapter, None], backbone, views, skipped=told, progress=progress)
     read = ~np.isnan(found[0, :, 0])

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.crops import Cropping, box_of
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+from wildpdiff.tasks.framing import Framing, View
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images, read_views
 from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -38,6 +40,11 @@ class LabelledFiles:
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
     pictures: tuple[Picture, ...] = ()
+
+    def views(self, framing: Framing) -> list[View]:
+        """The part of each labelled image that a model of this framing gets."""
+        pairs = zip_longest(self.files, self.pictures)
+        return [View(file, None if picture is None else box_of(picture, framing)) for file, picture in pairs]
 
 
 def labelled_files(
@@ -125,10 +132,10 @@ def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
     Raises:
         DataError: an image cannot be read.
     """
-    batch = backbone.stem(read_images(found.files, backbone.image_size))
+    batch = backbone.stem(read_views(found.views(backbone.framing), backbone.image_size, backbone.framing))
     return TaskFeatures.of_few(found.task, {**batch, TARGETS: backbone.objective.targets(found.labels)})
 
 
 def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> dict[str, Tensor] | None:
     """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
-    return backbone.stem(read_images(files, backbone.image_size)) if files else None
+    return backbone.stem(read_images(files, backbone.image_size, backbone.framing)) if files else None

@@ -13,6 +13,7 @@ from typing import Any
 from zipfile import Path as ZipPath
 
 from wildpdiff.camera_traps.answers import ANIMAL, Answer, Classifier, kind_of
+from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.camera_traps.writers.csv_files import line
@@ -43,8 +44,6 @@ DEPLOYMENTS = (
 
 COORDINATES = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
 """Short names of columns of the deployments."""
-
-DESCRIPTION = "datapackage.json"
 
 CONFIDENT = 0.2
 """Least confidence of a detection that becomes an observation's box."""
@@ -187,7 +186,7 @@ def package(
     deployments = [_deployment(name, found, table, clock) for name, found in by_deployment.items()]
     content = _description(table, deployments, species, now)
     return {
-        "datapackage.json": _json(content),
+        DESCRIPTOR: _json(content),
         "deployments.csv": "".join([line(*DEPLOYMENTS), *(_row(DEPLOYMENTS, row) for row in deployments)]).encode(),
         "media.csv": lambda write: _write_media(write, table.pictures, clock),
         "observations.csv": observations,
@@ -200,16 +199,14 @@ def _json(value: Any) -> bytes:
 
 def _copied(source: Path, now: datetime) -> dict[str, Content]:
     """The files of a package but for its observations, and its description with what is new."""
-    zipped = source.is_file() and source.suffix.lower() == ".zip"
-    root: Any = ZipPath(source) if zipped else source.parent if source.is_file() else source
-    if not (root / DESCRIPTION).is_file():  # a folder packed as such
-        root = next((entry for entry in root.iterdir() if (entry / DESCRIPTION).is_file()), root)
-    content = json.loads((root / DESCRIPTION).read_bytes())
+    found = open_package(source)
+    root: Any = ZipPath(found.path, found.inner) if found.zipped else found.path
+    content = dict(found.descriptor)
     content["created"] = now.isoformat(timespec="seconds")
     content.pop("id", None)  # of the source package
     content["project"] = {**content.get("project", {}), "observationLevel": ["media"]}
     files: dict[str, Content] = {}
-    for resource in content.get("resources", ()):
+    for resource in content["resources"]:
         if resource.get("name") == "observations":
             resource["path"] = "observations.csv"
             continue
@@ -217,7 +214,7 @@ def _copied(source: Path, now: datetime) -> dict[str, Content]:
         for path in [paths] if isinstance(paths, str) else paths:
             if "://" not in path and ".." not in PurePosixPath(path).parts:
                 files[path] = (root / path).read_bytes()
-    return {**files, DESCRIPTION: _json(content)}
+    return {**files, DESCRIPTOR: _json(content)}
 
 
 def _deployment(name: str, pictures: Sequence[Picture], table: PictureTable, clock: Clock) -> dict[str, str]:
