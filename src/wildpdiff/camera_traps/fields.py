@@ -166,17 +166,19 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     sample = list(islice(filter(None, paths), SAMPLE))
     own = tuple(f"{entry.as_posix().rstrip('/')}/" for entry in (folder.absolute(), folder.resolve()))
     within = [path.removeprefix(own[0]).removeprefix(own[1]) if path.startswith(own) else path for path in paths]
-    if not sample or any(_exists(folder, path) for path in sample):
+    if not sample or any(os.path.isfile(folder / path) for path in sample):
         return folder, within
-    below = [entry for entry in _folders(folder) if any(_exists(entry, path) for path in sample)]
-    above = [entry for entry in folder.resolve().parents[:ABOVE] if any(_exists(entry, path) for path in sample)]
+    below = [entry for entry in _folders(folder) if any(os.path.isfile(entry / path) for path in sample)]
+    above = [
+        entry for entry in folder.resolve().parents[:ABOVE] if any(os.path.isfile(entry / path) for path in sample)
+    ]
     if len(below) == 1 or above:
         return (below if len(below) == 1 else above)[0], within
     parts = _shared_folder([path for path in paths if path]).split("/")
     for dropped in range(1, len(parts)):
         prefix = "/".join((*parts[:dropped], ""))
         shorter = [path.removeprefix(prefix) for path in paths]
-        if any(_exists(folder, path) for path in shorter[:SAMPLE] if path):
+        if any(os.path.isfile(folder / path) for path in shorter[:SAMPLE] if path):
             remarks.add(f"Paths are read without their beginning {prefix!r}", repr(sample[0]))
             return folder, shorter
     for path in filter(is_absolute, paths):
@@ -197,10 +199,3 @@ def _folders(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError:
         return []
-
-
-def _exists(folder: Path, path: str) -> bool:
-    try:
-        return (folder / path).is_file()
-    except (OSError, ValueError):
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def _paths(folder: Path, rows: Sequence[Row], remarks: Remarks) -> tuple[Path, l
     for paths in (stored, sorted_by, *((named,) if unique else ())):
         tried = Remarks()
         root, files = placed(folder, paths, tried)
-        if any((root / file).is_file() for file in files[:SAMPLE] if file):
+        if any(os.path.isfile(root / file) for file in files[:SAMPLE] if file):
             return placed(folder, paths, remarks)
     return placed(folder, stored, remarks)
 
