@@ -99,7 +99,7 @@ def cameras_of(
     for camera, placement in known.items():
         fault = teaching_fault(placement, options.minimum)
         if not placement.labelled() and placed[camera].labelled():
-            fault = "labels of other species only"
+            fault = "other species only"
         cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
     remarks = [*_of_pictures(by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
     return Cameras(tuple(cameras), tuple(classes), tuple(remarks))

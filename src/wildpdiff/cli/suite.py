@@ -10,12 +10,14 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.suite_check import check
 from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import ImageSuite, ImageTask
 
-app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: ls, check, show, export.", rich_markup_mode=None)
+app.command("check")(check)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
