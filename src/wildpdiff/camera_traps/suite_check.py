@@ -174,7 +174,7 @@ def _mended(table: PictureTable) -> tuple[PictureTable, tuple[str, ...]]:
         if picture.group and first.setdefault(picture.camera, picture.group) != picture.group:
             several.setdefault(picture.camera, {first[picture.camera]}).add(picture.group)
     cut = [replace(picture, group=first.get(picture.camera, "")) for picture in pictures]
-    two = [f"{len(several)} cameras have several groups ({some(sorted(several))}); give one each."] if several else []
+    two = [f"More than one group at each of these cameras: {some(sorted(several))}; give one."] if several else []
     return replace(table, pictures=tuple(cut)), (*splits, *groups, *two)
 
 

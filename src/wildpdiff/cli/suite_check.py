@@ -18,15 +18,19 @@ from wildpdiff.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from wildpdiff.camera_traps.records import PictureTable
     from wildpdiff.camera_traps.suite_check import SuiteCheck
 
-BAR = 18
+BAR = 14
 """Characters of the longest bar."""
 
 MOST_ROWS = 20
 """Cameras, and classes, on the screen; --json has all."""
+
+LONGEST_NAME = 28
+"""Characters of a camera's name, of longer ones the beginning."""
 
 MOST_FILES = 3
 """Names of pictures of one kind of fault."""
@@ -88,7 +92,12 @@ def _read(inputs: Sequence[str], columns: Any) -> PictureTable:
 
 def _next(found: SuiteCheck, inputs: Sequence[str], given: Sequence[str]) -> list[str]:
     """The commands to go on with; sentences begin with ``#``."""
+    from wildpdiff.camera_traps.picture_files import MISSING
+
     unreadable = found.suite.unreadable
+    missing = len(found.left_out.get(MISSING, ()))
+    if missing > unreadable.total / 2:
+        return [f"# {missing:,} pictures are not below {found.suite.root}. Give --root FOLDER, and check again."]
     if found.faults:
         return ["# Mend the table first, and check it again."]
     if not found.teaching():
@@ -114,10 +123,10 @@ def _screen(found: SuiteCheck, following: Sequence[str]) -> list[RenderableType]
     blank = Text()
     parts: list[RenderableType] = [blank, _facts(found), blank, _SideBySide(_classes(found), _cameras(found)), blank]
     if found.left_out:
-        parts += [_left_out(found), blank]
+        parts += [_left_out_title(found), _left_out(found), blank]
     parts += [_sentences("To be mended", found.faults, "red"), blank] if found.faults else []
-    parts += [_sentences("Read as follows", _remarks(found), "")] if _remarks(found) else []
-    parts += [blank, Text("Next", "bold"), *(Text(f"  {line}", "bold cyan", no_wrap=True) for line in following)]
+    parts += [_sentences("Read as follows", _remarks(found), ""), blank] if _remarks(found) else []
+    parts += [Text("Next", "bold"), *(Text(f"  {line}", "bold cyan", no_wrap=True) for line in following)]
     return parts
 
 
@@ -201,22 +210,26 @@ def _classes(found: SuiteCheck) -> Table:
 
 def _cameras(found: SuiteCheck) -> Table:
     """A row for each camera; of many, those that cannot teach come first."""
+    from rich.cells import cell_len
     from rich.text import Text
 
     from wildpdiff.camera_traps.suite_check import camera_row
+    from wildpdiff.tasks.task import SPLITS
 
     tasks = list(found.suite.all_tasks)
     if len(tasks) > MOST_ROWS:
         tasks = sorted(tasks, key=lambda task: (task.group is not None, len(task.placement.pictures)))
     shown = tasks if len(tasks) <= MOST_ROWS else tasks[: MOST_ROWS - 1]
-    table = _plain("Cameras", "", "pictures", "bursts", "species", "train", "val.", "test")
+    table = _plain("Cameras", "", "pictures", "bursts", "species", "train/val/test")
     table.add_column("", no_wrap=True)
+    table.columns[0].min_width = min(LONGEST_NAME, max(cell_len(task.title) for task in tasks))
     words = {"seen": ("teaches", "green"), "unseen": ("unseen", "cyan"), "pretraining": ("pretrains", "blue")}
     for task in shown:
         row = camera_row(task)
         word, style = words.get(row["group"], (task.fault, "yellow"))
-        names = ("pictures", "bursts", "species", "train", "validation", "test")
-        cells = [f"{row[name]:,}" if row[name] else "–" for name in names]
+        cells = [f"{row[name]:,}" if row[name] else "–" for name in ("pictures", "bursts", "species")]
+        splits = "/".join(f"{row[split]}" for split in SPLITS)
+        cells.append(splits if any(row[split] for split in SPLITS) else "–")
         table.add_row(Text(task.title, no_wrap=True, overflow="ellipsis"), *cells, Text(word, style))
     if len(tasks) > len(shown):
         table.add_row(Text(f"… {len(tasks) - len(shown)} more (--json)", "dim"))
@@ -225,17 +238,23 @@ def _cameras(found: SuiteCheck) -> Table:
 
 def _left_out(found: SuiteCheck) -> Table:
     """Pictures that cannot be read, by kind."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for kind, paths in sorted(found.left_out.items(), key=lambda entry: -len(entry[1])):
+        names = ", ".join(sorted(paths)[:MOST_FILES]) + (", …" if len(paths) > MOST_FILES else "")
+        table.add_row(Text(kind, "yellow"), Text(f"{len(paths):,}", justify="right"), Text(names))
+    return table
+
+
+def _left_out_title(found: SuiteCheck) -> Text:
     from rich.text import Text
 
     unreadable = found.suite.unreadable
-    count, over = len(unreadable.faults), len(unreadable.faults) > unreadable.most
-    limit = f", more than the {unreadable.most:,} that verbs accept" if over else ""
-    table = _plain(f"Left out: {count:,} of {unreadable.total:,} pictures{limit}", "", "pictures")
-    table.add_column("")
-    for kind, paths in sorted(found.left_out.items(), key=lambda entry: -len(entry[1])):
-        names = ", ".join(sorted(paths)[:MOST_FILES]) + (", …" if len(paths) > MOST_FILES else "")
-        table.add_row(Text(kind, "red" if over else "yellow"), f"{len(paths):,}", Text(names))
-    return table
+    count = len(unreadable.faults)
+    limit = f", more than the {unreadable.most:,} that verbs accept" if count > unreadable.most else ""
+    return Text.assemble((f"Left out: {count:,} of {unreadable.total:,} pictures", "bold"), (limit, "bold red"))
 
 
 def _sentences(title: str, sentences: Sequence[str], style: str) -> Table:
@@ -262,6 +281,6 @@ class _SideBySide:
         if options.max_width < WIDE:
             yield from (self.left, "", self.right)
             return
-        grid = Table.grid(padding=(0, 5, 0, 0))
+        grid = Table.grid(padding=(0, 3, 0, 0))
         grid.add_row(self.left, self.right)
         yield grid
