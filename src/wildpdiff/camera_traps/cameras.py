@@ -113,10 +113,9 @@ def _placements(
     root: Path,
     options: TableOptions,
 ) -> dict[str, Placement]:
-    pending = [picture.path for pictures in by_camera.values() for picture in pictures if not picture.split]
-    alike = identical(root, {path: files[path] for path in pending})
     found = {}
     for camera, pictures in by_camera.items():
+        alike = identical(root, {picture.path: files[picture.path] for picture in pictures if not picture.split})
         try:
             placement = place(camera, pictures, cropping, alike, by_time=options.by_time)
         except DataError as error:

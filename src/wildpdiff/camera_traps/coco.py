@@ -136,7 +136,8 @@ class _Source:
             identifier = text_of(record.get("id")) if isinstance(record, dict) else ""
             name = text_of(record.get("name")) if identifier else ""
             if not name:
-                raise DataError(f"{self.path}: category {line} has no id or no name; add what is missing.")
+                self.remarks.add("Categories without an 'id' or a 'name' are left out", f"category {line}")
+                continue
             if name.lower() == EMPTY or (identifier == RESERVED and name.lower() in BLANK_NAMES):
                 name = EMPTY
             if names.setdefault(identifier, name) != name:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box
 from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 BLANK_NAMES = frozenset({"blank", "empty", "none", "nothing"})
 """Names of the class without an animal, in a place of a format that is reserved for it."""
@@ -43,6 +44,7 @@ OUTSIDE = 0.01
 SAMPLE = 50
 """Pictures that are looked for on disk to find the folder of all."""
 
+_LARGEST = 1e300
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -60,6 +62,8 @@ def text_of(value: Any) -> str:
 
 def number_of(value: Any) -> float | None:
     """A finite number, or a text of one; None for anything else."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -100,6 +104,11 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
+def is_picture(path: str) -> bool:
+    """Whether a path is a picture's, by its suffix."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
 def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) -> Box | None:
     """A box within the picture; None, with a remark, where it has no size or lies outside.
 
@@ -127,12 +136,13 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
 
 
 def numbers_of(value: Any, count: int) -> list[float] | None:
-    """A list of numbers, which need not be finite; None for anything else."""
+    """A list of that many numbers, which need not be finite; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
-    if any(isinstance(entry, bool) or not isinstance(entry, int | float) or abs(entry) > 1e300 for entry in value):
-        return [math.nan] * count if all(isinstance(entry, int | float) for entry in value) else None
-    return [float(entry) for entry in value]
+    for entry in value:
+        if type(entry) is not float and type(entry) is not int:
+            return None
+    return [float(entry) if abs(entry) < _LARGEST else math.nan for entry in value]
 
 
 def labels_of(names: Iterable[str], remarks: Remarks, where: str) -> tuple[str, ...]:
@@ -152,7 +162,8 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     another machine lose the folder that they share. What is empty stays so.
     """
     sample = list(islice(filter(None, paths), SAMPLE))
-    within = [_within(folder, path) for path in paths]
+    own = tuple(f"{entry.as_posix().rstrip('/')}/" for entry in (folder.absolute(), folder.resolve()))
+    within = [path.removeprefix(own[0]).removeprefix(own[1]) if path.startswith(own) else path for path in paths]
     if not sample or any(_exists(folder, path) for path in sample):
         return folder, within
     below = [entry for entry in _folders(folder) if any(_exists(entry, path) for path in sample)]
@@ -179,10 +190,6 @@ def _shared_folder(paths: Sequence[str]) -> str:
     except ValueError:  # some are absolute
         return ""
     return f"{shared.rstrip('/')}/" if shared else ""
-
-
-def _within(folder: Path, path: str) -> str:
-    return os.path.relpath(path, folder) if path.startswith(f"{folder.as_posix()}/") else path
 
 
 def _without(prefix: str, paths: Sequence[str], others: list[str], remarks: Remarks) -> list[str]:

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wildpdiff.camera_traps.camtrap_dp import CamtrapDPReader
 from wildpdiff.camera_traps.coco import CocoReader
 from wildpdiff.camera_traps.csv_table import CsvTableReader
 from wildpdiff.camera_traps.folders import FolderReader
-from wildpdiff.camera_traps.json_files import json_keys
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys
 from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
 from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
+from wildpdiff.camera_traps.timelapse import TimelapseReader
 from wildpdiff.camera_traps.wildlife_insights import WildlifeInsightsReader
 from wildpdiff.camera_traps.wilds import WildsReader
 from wildpdiff.errors import DataError
 
 READERS: tuple[Reader, ...] = (
+    CamtrapDPReader(),
     MegaDetectorReader(),
     SpeciesNetReader(),
     CocoReader(),
     WildsReader(),
     LilaReader(),
     WildlifeInsightsReader(),
+    TimelapseReader(),
     CsvTableReader(),
     FolderReader(),
 )
@@ -61,7 +65,8 @@ def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> Pictu
     Raises:
         DataError: there is no such file, it is of no known format, or at fault; the message names file and line.
     """
-    return find_reader(path).read(path, columns or {})
+    with garbage_kept():
+        return find_reader(path).read(path, columns or {})
 
 
 def _beginning(path: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ HEADS = (1 << 16, 1 << 24)
 """Bytes of a file's beginning that tell its format; the second where the first holds no list of records."""
 
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"\s*(:?)|[{}\[\]]', re.DOTALL)
-_DEEPEST = 3
+_RECORD = ["{", "[", "{"]
 """Brackets around a key of a record: the file's, the list's and the record's."""
 
 
 def json_keys(path: Path) -> dict[str, set[str]]:
-    """The keys of an object in a file, each with the keys of its own records, as far as its beginning shows them.
+    """The keys of a file's object, each with the keys of the records in its list, as far as the beginning shows them.
 
     Empty where the file is no JSON object or cannot be read.
     """
@@ -40,17 +42,18 @@ def json_keys(path: Path) -> dict[str, set[str]]:
 
 def _keys(text: str) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = {}
-    depth, last = 0, ""
+    opened: list[str] = []
+    last = ""
     for token in _TOKEN.finditer(text):
         bracket = token[0]
         if bracket in ("{", "["):
-            depth += 1
+            opened.append(bracket)
         elif bracket in ("}", "]"):
-            depth -= 1
-        elif token[2] and depth == 1:
+            del opened[-1:]
+        elif token[2] and len(opened) == 1:
             last = token[1]
             keys[last] = set()
-        elif token[2] and depth == _DEEPEST and last:
+        elif token[2] and last and opened == _RECORD:
             keys[last].add(token[1])
     return keys
 
@@ -71,10 +74,9 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from None
-    collects = gc.isenabled()
-    gc.disable()  # a million small objects, none of them garbage: half of the time would go into looking for it
     try:
-        document = json.loads(text)
+        with garbage_kept():
+            document = json.loads(text)
     except json.JSONDecodeError as error:
         cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
         fault = "ends too early" if cut else "is no JSON"
@@ -82,12 +84,21 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} {fault} (line {error.lineno}, column {error.colno}: {error.msg}); {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON that can be read ({error}); write it again.") from None
-    finally:
-        if collects:
-            gc.enable()
     if not isinstance(document, dict):
         raise DataError(f"{path} holds {kind_of(document)} in the place of an object; it begins with {text[:1]!r}.")
     return document
+
+
+@contextmanager
+def garbage_kept() -> Iterator[None]:
+    """Python does not look for garbage: among a million records that all stay, it would take a third of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def records(document: dict[str, Any], key: str, path: Path) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -130,6 +130,7 @@ class TableSuite:
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
         remarks: one sentence each on what is left out, joined, or read in another way than written.
+        notify: called with a sentence on each picture that turns out to be damaged when it is read.
     """
 
     def __init__(self, table: PictureTable, options: TableOptions) -> None:
@@ -154,6 +155,7 @@ class TableSuite:
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
         told = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
         self.remarks = tuple(chain.from_iterable(told))
+        self.notify: Callable[[str], None] = lambda sentence: None
 
     @classmethod
     def of(cls, *inputs: Path | str, **options: Any) -> TableSuite:
@@ -253,9 +255,11 @@ class TableSuite:
         faulty: set[int] = set()
 
         def skipped(number: int, fault: DataError) -> None:
-            del fault
-            self.unreadable.add({rows[number].path: BROKEN}, self.root)
             faulty.add(number)
+            path = rows[number].path
+            if path not in self.unreadable.faults:
+                self.notify(f"Left out: {fault}")
+                self.unreadable.add({path: BROKEN}, self.root)
 
         views = [View(self.root / row.path, row.box) for row in rows]
         images = read_views(views, self.image_size, self.framing, cache=self._cache, skipped=skipped)

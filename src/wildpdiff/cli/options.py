@@ -210,8 +210,9 @@ def open_suite(
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
     found = load_suite(inputs, **{**known, **settings})
-    if isinstance(found, TableSuite) and not quiet:
-        for sentence in found.remarks:
+    if isinstance(found, TableSuite):
+        found.notify = remark
+        for sentence in () if quiet else found.remarks:
             remark(sentence)
     return found
 

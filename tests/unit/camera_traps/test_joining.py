@@ -143,6 +143,19 @@ def test_each_table_takes_the_columns_that_it_has(tmp_path: Path) -> None:
         read_joined(paths, {**columns, "datetime": "Zeit"})
 
 
+@pytest.mark.parametrize("folder", ["", "labels"])
+@pytest.mark.parametrize("path", ["a/1.jpg", "{root}/a/1.jpg", "D:\\old\\a\\1.jpg", "../photos/a/1.jpg"])
+def test_a_stated_root_stands_before_the_tables_own(tmp_path: Path, path: str, folder: str) -> None:
+    root = tmp_path / "photos"
+    for made in (root / "a", tmp_path / "labels"):
+        made.mkdir(parents=True)
+    (root / "a" / "1.jpg").touch()
+    (tmp_path / folder / "t.csv").write_text(f"path,label,task\n{path.format(root=root)},fox,A\n")
+    joined = read_joined([tmp_path / folder / "t.csv"], root=root)
+    assert joined.root == root
+    assert (root / joined.pictures[0].path).is_file()
+
+
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason="no local copy of the fixtures in ../shared/data")
 def test_three_forms_of_the_same_photographs_have_the_same_labels() -> None:
     folder = FIXTURES / "ena24_small"
