@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.cli import options
+from wildpdiff.cli.folders import check_output_file
 from wildpdiff.cli.generate import MinTrustOption, least_trust, trust_of
 from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption, format_of, parse_zone
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wildpdiff.camera_traps.table_suite import TableSuite, TableTask
     from wildpdiff.generator import Generator
     from wildpdiff.prediction import Delivered, Rules
+    from wildpdiff.tasks.description import Description
     from wildpdiff.trust.model import TrustModel
 
 MOST_ROWS = 40
@@ -91,6 +93,8 @@ def predict(
     """
     wanted = _Wanted(PredictionOutput(out, format_of(out, form), top, parse_zone(zone)), smooth, species, taxonomy,
                      threshold, as_json)  # fmt: skip
+    if out is not None and not wanted.output.is_package:
+        check_output_file(out)
     if (model / "manifest.json").is_file() and not (model / "adapter_config.json").is_file():
         if not suite or images or boxes:
             raise DataError(
@@ -101,7 +105,8 @@ def predict(
         generator = options.open_generator(model, backbone, clip)
         trust = trust_of(model, generator) if min_trust is not None or (model / "trust").is_dir() else None
         opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
-        _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted)
+        read = [Path(entry) for entry in options.suite_inputs(suite)]
+        _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
         return
     if suite or option or columns or task or min_trust is not None:
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
@@ -119,7 +124,7 @@ class _Wanted:
     threshold: float | None
     as_json: bool
 
-    def rules(self, classes: Sequence[str], cameras: dict[str, Any]) -> Rules:
+    def rules(self, classes: Sequence[str], cameras: Mapping[str, Mapping[str, str]]) -> Rules:
         """The rules for a model's classes; raises :class:`DataError` for a file that says nothing of them.
 
         Args:
@@ -337,7 +342,7 @@ class _Cameras:
         from wildpdiff.prediction import Delivered
 
         # Of a copy, whose images are forgotten: those of all cameras would fill the memory.
-        description = copy.copy(task).description
+        description = self._known(copy.copy(task).description)
         try:
             self.generator.conditions.encode(description)
         except DescriptionError as error:
@@ -349,6 +354,19 @@ class _Cameras:
         report = self.trust.assess(adapter, description, min_trust=self.least)
         delivered = self.trust.delivered(adapter, description, report)
         return Delivered(delivered, "generated" if report.use_generated else "pretrained", report.trust)
+
+    def _known(self, description: Description) -> Description:
+        """The description with the metadata that the generator reads, under its names, whatever their spelling."""
+        from wildpdiff.camera_traps.columns import name_key
+
+        encoder = self.generator.conditions.metadata_encoder
+        if description.metadata is None or encoder is None:
+            return description
+        names = {name_key(name): name for name in encoder.schema.names}
+        metadata = {
+            names[name_key(key)]: value for key, value in description.metadata.items() if name_key(key) in names
+        }
+        return replace(description, metadata=metadata or None)
 
 
 def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuite:
@@ -362,24 +380,24 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
     return opened
 
 
-def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted) -> None:
+def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, read: list[Path]) -> None:
     """Classify all pictures of a table, each camera's by its own adapter."""
-    from wildpdiff.camera_traps.cameras import pictures_by_camera
+    from wildpdiff.camera_traps.cameras import camera_values, pictures_by_camera
     from wildpdiff.prediction import camera_answers
+    from wildpdiff.report.wording import count
 
     suite, backbone = cameras.suite, cameras.generator.backbone
     chosen: Any = suite.all_tasks if not names else [options.find_task(suite, name) for name in names]
     of_camera = pictures_by_camera(suite.table)
     pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
     table = replace(suite.table, root=suite.root, pictures=tuple(p for found in pictures.values() for p in found))
-    wanted.output.check(table, [suite.table.source, *(suite.root / picture.path for picture in table.pictures)])
-    rules = wanted.rules(
-        backbone.classes, {task.title: {**table.cameras.get(task.title, {}), **task.metadata} for task in chosen}
-    )
+    own_files = (file for entry in read for file in (entry.iterdir() if entry.is_dir() else (entry,)))
+    wanted.output.check(table, [*own_files, *(suite.root / picture.path for picture in table.pictures)])
+    rules = wanted.rules(backbone.classes, camera_values(table))
     classifier = wanted.classifier(rules, cameras.generator.fingerprint)
     tally = _Tally(wanted.as_json)
     with Stages() as stages:
-        tick = stages(f"classify {len(table.pictures)} images of {len(chosen)} cameras")
+        tick = stages(f"classify {len(table.pictures)} images, {count(len(chosen), 'camera')}")
 
         def answers() -> Iterator[Answer]:
             done = 0
@@ -426,10 +444,12 @@ def _summary(tally: _Tally) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    used = Counter(source for source, *_ in tally.by_camera.values())
-    words = ", ".join(f"{count} by the {_WORDS[source]}" for source, count in used.items())
-    table = Table(title=f"{len(tally.by_camera)} cameras: {words}", title_justify="left", title_style="bold", box=None,
-                  pad_edge=False, padding=(0, 2, 0, 0))  # fmt: skip
+    from wildpdiff.report.wording import count
+
+    by = Counter(source for source, *_ in tally.by_camera.values())
+    words = ", ".join(f"{number} by the {_WORDS[source]}" for source, number in by.items())
+    title = f"{count(len(tally.by_camera), 'camera')}: {words}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("camera")
     table.add_column("images", justify="right")
     table.add_column("model")

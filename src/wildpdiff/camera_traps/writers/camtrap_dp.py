@@ -6,13 +6,15 @@ import json
 import mimetypes
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import Path as ZipPath
 
 from wildpdiff.camera_traps.answers import ANIMAL, Answer, Classifier, kind_of
+from wildpdiff.camera_traps.cameras import camera_values
+from wildpdiff.camera_traps.crops import animals_of
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
@@ -44,9 +46,6 @@ DEPLOYMENTS = (
 
 COORDINATES = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
 """Short names of columns of the deployments."""
-
-CONFIDENT = 0.2
-"""Least confidence of a detection that becomes an observation's box."""
 
 Write = Callable[[str], object]
 
@@ -87,7 +86,7 @@ def media_id(picture: Picture) -> str:
 
 
 def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifier, clock: Clock) -> None:
-    """One observation for each picture that could be read; the box is that of its surest animal."""
+    """One observation for each picture that could be read; the box is that of its largest animal."""
     write(line(*OBSERVATIONS))
     for answer in answers:
         if not answer.failure:
@@ -97,9 +96,9 @@ def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifie
 def _predicted(answer: Answer, classifier: Classifier, clock: Clock) -> dict[str, str]:
     picture, kind = answer.picture, kind_of(answer.label)
     found = _of_picture(picture, clock) | _of_label(classifier.scientific.get(answer.label, answer.label), answer.label)
-    sure = [box for box in picture.boxes or () if box.category == ANIMAL and (box.confidence or 1.0) >= CONFIDENT]
+    sure = animals_of(picture)
     if kind == "animal" and sure:
-        found |= _of_box(max(sure, key=lambda box: 1.0 if box.confidence is None else box.confidence))
+        found |= _of_box(sure[0])
     trust = {} if answer.trust is None else {"trust": f"{answer.trust:.4f}"}
     tags = {"model": answer.source, **trust}
     return {
@@ -180,6 +179,7 @@ def package(
     check_times(table.pictures)
     if table.format.startswith("Camtrap DP"):
         return {**_copied(table.source, now), "observations.csv": observations}
+    table = replace(table, cameras=camera_values(table))
     by_deployment: dict[str, list[Picture]] = {}
     for picture in table.pictures:
         by_deployment.setdefault(picture.deployment or picture.camera, []).append(picture)
