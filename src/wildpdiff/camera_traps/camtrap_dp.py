@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -74,11 +74,11 @@ class CamtrapDPReader:
         A camera is a location (its ID or name), or the deployment where none is stated. Observations of single
         media give labels and boxes: the species, :data:`EMPTY`, ``human`` or ``vehicle``. Pictures without one get the
         labels of the events in whose time they lie. Observations by machines are boxes' labels and never pictures'.
-        Media with an address are looked for in the package by their file names.
+        Media with an address are looked for in the package by their file names. Pictures inside a zip file are unpacked
+        next to it (:meth:`~wildpdiff.camera_traps.data_package.DataPackage.unpacked_pictures`); nothing else is.
 
         Raises:
-            DataError: the package is at fault, of version 0.1, or a zip file with the pictures inside, which is not
-                unpacked.
+            DataError: the package is at fault, of version 0.1, or its pictures cannot be unpacked.
         """
         package = open_package(path)
         version = _VERSION.search(str(package.descriptor.get("profile")))
@@ -86,13 +86,16 @@ class CamtrapDPReader:
             raise DataError(
                 f"{package.path} is Camtrap DP {version[1]}; convert it to 1.0, for example with R's camtrapdp."
             )
-        root = package.path.parent if package.zipped else package.path
-        gathering = Gathering(package.path, self.format, root, repeated="Media with the same file are one picture")
+        gathering = Gathering(
+            package.path, self.format, package.path, repeated="Media with the same file are one picture"
+        )
         tables = {name: _table(package, name, gathering) for name in TABLES}
         deployments = _deployments(tables["deployments"])
         media = _media(package, tables["media"], gathering.remarks)
         observed = _Observations(tables["observations"], gathering.remarks)
         observed.add_media({row["mediaID"] for row in media}, set(tables["media"].column("mediaID")))
+        if package.zipped:
+            gathering.root = _unpacked(package, media, gathering.remarks)
         times = gathering.times([row["timestamp"] for row in media] + observed.event_times)
         observed.add_events(media, times)
         pictures = [
@@ -169,13 +172,18 @@ def _media(package: DataPackage, table: Delimited, remarks: Remarks) -> list[dic
             rows.append(row)
     files = package.files() if remote or package.zipped else []
     inside = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    if package.zipped and match_paths(inside, (row["path"] for row in rows)).pairs:
-        raise DataError(
-            f"{package.path} holds pictures ({inside[0]}), which are not read from inside a zip file; unpack it and "
-            "give the folder."
-        )
-    _place(remote, inside)
+    _place(rows if package.zipped else remote, inside)
     return rows
+
+
+def _unpacked(package: DataPackage, media: Sequence[Mapping[str, str]], remarks: Remarks) -> Path:
+    """The folder of a zip file's pictures: unpacked where it holds some, else the folder that it lies in."""
+    inside = {row["path"] for row in media} & set(package.files())
+    if not inside:
+        return package.path.parent
+    folder = package.unpacked_pictures(inside)
+    remarks.add("Pictures of a zip file are unpacked next to it", str(folder))
+    return folder
 
 
 def _name_in(address: str) -> str:
@@ -185,13 +193,13 @@ def _name_in(address: str) -> str:
         return ""
 
 
-def _place(rows: Sequence[dict[str, str]], files: Iterable[str]) -> None:
-    """Give rows of media with an address the path of their file in the package, or one that no other row has."""
+def _place(rows: Sequence[dict[str, str]], files: Sequence[str]) -> None:
+    """Give rows of media the path of their file in the package; rows with an address, one that no other row has."""
     counts = Counter(row["path"] for row in rows)
     for row in rows:
-        if counts[row["path"]] > 1:  # cameras number their files alike
+        if counts[row["path"]] > 1 and "://" in row["filePath"]:  # cameras number their files alike
             row["path"] = f"{row['deploymentID']}/{row['path']}"
-    found = match_paths(files, (row["path"] for row in rows)).pairs
+    found = match_paths(files, {row["path"] for row in rows}.difference(files)).pairs if files else {}
     for row in rows:
         row["path"] = found.get(row["path"], row["path"])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key
+from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, stated_word
 from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
 from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
@@ -76,6 +76,7 @@ class CsvTableReader:
 
 def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
     """The pictures or cameras of a table whose cells are read; see :meth:`CsvTableReader.read`."""
+    columns = {stated_word(word): name for word, name in columns.items()}
     found = matched_columns(cells.header, columns, cells.source, ("path",))
     if "path" not in found:
         return _cameras(cells, path, columns, format)
@@ -131,7 +132,8 @@ def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str
         and _name_files(cells, file) > _name_files(cells, kept["path"])
     ):
         kept |= {"folder": kept["path"], "path": file}
-    if "folder" in kept and "folder" not in stated and name_key(kept["path"]) not in path_names:
+    named = name_key(kept["path"]) in path_names or "folder" in stated
+    if "folder" in kept and not named and any("/" in clean_path(cell) for cell in cells.column(kept["path"])[:100]):
         del kept["folder"]  # the path is whole
     return kept
 
@@ -244,11 +246,14 @@ class _Rows:
         if again.cells == first.cells:
             self.remarks.add("Rows that stand twice count once", self._where(again.line))
             return
-        if again.split != first.split or again.group != first.group:
-            raise DataError(
-                f"{self.cells.source}, line {again.line}: the image {again.path} is in {again.split or 'no split'} "
-                f"{again.group} and on line {first.line} in {first.split or 'no split'} {first.group}; give one."
-            )
+        for word in ("split", "group"):
+            own, its = getattr(first, word), getattr(again, word)
+            if own and its and own != its:
+                raise DataError(
+                    f"{self.cells.source}, line {again.line}: the image {again.path} is in {word} {its!r}, and in "
+                    f"{own!r} on line {first.line}; give one."
+                )
+            setattr(first, word, own or its)
         if again.time != first.time:
             self.remarks.add("Pictures with two times have the first", f"{again.path} on {self._where(again.line)}")
         if not again.labels.keys() <= first.labels.keys():

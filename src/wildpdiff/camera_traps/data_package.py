@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
+import shutil
 import zipfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wildpdiff.camera_traps.delimited import MOST_BYTES, Delimited, parse_delimited, unpacked
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
-from wildpdiff.errors import DataError
+from wildpdiff.disk import json_bytes, write_file, write_folder
+from wildpdiff.errors import ArtifactError, DataError
 
 DESCRIPTOR = "datapackage.json"
+CONTENT = ".content.json"
+"""Of unpacked pictures: size and checksum by name, to tell whether they are those of the zip file."""
+
+MOST_PICTURES = 32 * 2**30
+"""Bytes of the pictures in a zip file that are unpacked."""
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 _MOST_DESCRIPTOR = 64 * 2**20
 _MOST_ENTRIES = 2_000_000
 
@@ -60,7 +71,7 @@ class DataPackage:
         return Delimited(parts[0].source, parts[0].header, rows, remarks)
 
     def files(self) -> list[str]:
-        """Paths of the package's files, relative to its descriptor, without hidden ones."""
+        """Paths of the package's files, relative to its descriptor, without hidden ones and those outside of it."""
         if self.zipped:
             with _zip(self.path) as archive:
                 names = [name.removeprefix(self.inner) for name in archive.namelist() if name.startswith(self.inner)]
@@ -70,11 +81,54 @@ class DataPackage:
                 for folder, _, found in os.walk(self.path)
                 for name in found
             ]
-        return sorted(name for name in names if not name.endswith("/") and not PurePosixPath(name).name.startswith("."))
+        return sorted(
+            name
+            for name in names
+            if not (name.endswith("/") or PurePosixPath(name).name.startswith(".") or _leads_out(name))
+        )
+
+    def unpacked_pictures(self, names: Collection[str]) -> Path:
+        """A folder with pictures of a zip file, next to it: ``PACKAGE.zip.pictures``, made where it is not there yet.
+
+        Args:
+            names: of the pictures, as in :meth:`files`.
+
+        Raises:
+            DataError: the pictures have more than 32 GiB, cannot be unpacked, or the folder cannot be written.
+        """
+        folder = self.path.with_name(f"{self.path.name}.pictures")
+        advice = f"Unpack {self.path.name} and give the folder instead."
+        with _zip(self.path) as archive:
+            entries = {name: archive.getinfo(self.inner + name) for name in sorted(names)}
+            if sum(entry.file_size for entry in entries.values()) > MOST_PICTURES:
+                raise DataError(f"{self.path} holds pictures of more than {MOST_PICTURES >> 30} GiB. {advice}")
+            content = json_bytes({name: [entry.file_size, entry.CRC] for name, entry in entries.items()})
+
+            def fill(target: Path) -> None:
+                for name, entry in entries.items():
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(entry) as packed, open(target / name, "wb") as stream:
+                        shutil.copyfileobj(packed, stream)
+                write_file(target / CONTENT, content)
+
+            try:
+                if folder.exists() and not (folder / CONTENT).is_file():
+                    raise DataError(
+                        f"{folder} exists and was not unpacked from {self.path.name}; move it away. {advice}"
+                    )
+                if not folder.exists() or (folder / CONTENT).read_bytes() != content:
+                    write_folder(folder, fill)
+            except _DAMAGE as error:
+                raise DataError(f"{self.path} cannot be unpacked ({str(error)[:80]}). {advice}") from None
+            except (OSError, ArtifactError) as error:
+                raise DataError(
+                    f"The pictures of {self.path.name} cannot be unpacked next to it: {error} {advice}"
+                ) from None
+        return folder
 
     def _content(self, path: str, name: str) -> bytes:
         clean = clean_path(path)
-        if is_absolute(clean) or "://" in clean or ".." in clean.split("/"):
+        if _leads_out(clean) or "://" in clean:
             raise DataError(
                 f"{self.path}: the resource {name!r} lies outside of the package ({path!r}); put it inside."
             )
@@ -108,6 +162,10 @@ def open_package(path: Path) -> DataPackage:
     return DataPackage(path, descriptor, inner)
 
 
+def _leads_out(path: str) -> bool:
+    return is_absolute(path) or ".." in path.split("/")
+
+
 def _zip(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
@@ -134,7 +192,7 @@ def _member(path: Path, name: str, most: int) -> bytes:
         try:
             with archive.open(name) as stream:
                 data = stream.read(most + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{path}: {name} cannot be unpacked ({str(error)[:80]}); copy the file again.") from None
     if len(data) > most:
         raise DataError(f"{path}: {name} holds more than {most >> 20:,} MiB once unpacked; give the unpacked folder.")

@@ -9,7 +9,7 @@ from wildpdiff.camera_traps.camtrap_dp import CamtrapDPReader
 from wildpdiff.camera_traps.coco import CocoReader
 from wildpdiff.camera_traps.csv_table import CsvTableReader
 from wildpdiff.camera_traps.folders import FolderReader
-from wildpdiff.camera_traps.json_files import garbage_kept, json_keys
+from wildpdiff.camera_traps.json_files import json_keys
 from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
@@ -65,8 +65,7 @@ def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> Pictu
     Raises:
         DataError: there is no such file, it is of no known format, or at fault; the message names file and line.
     """
-    with garbage_kept():
-        return find_reader(path).read(path, columns or {})
+    return find_reader(path).read(path, columns or {})
 
 
 def _beginning(path: Path) -> str:

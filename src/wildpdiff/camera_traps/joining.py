@@ -177,7 +177,7 @@ def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:
     """A table with the metadata of a table of cameras."""
     remarks = Remarks()
     names = _cameras_of(table)
-    other = _named_alike(other, names, remarks)
+    other = _by_deployment(_named_alike(other, names, remarks), table, remarks)
     if names and not other.cameras.keys() & names:
         raise DataError(
             f"{other.source} has none of the cameras of {table.source} (for example {next(iter(other.cameras))!r} and "
@@ -188,6 +188,21 @@ def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:
             remarks.add(f"Cameras without metadata in {other.source}", repr(name))
     cameras = _merged_cameras(table, other)
     return replace(table, cameras=cameras, remarks=(*table.remarks, *other.remarks, *remarks.sentences()))
+
+
+def _by_deployment(other: PictureTable, table: PictureTable, remarks: Remarks) -> PictureTable:
+    """A table of cameras whose names are those of another one's deployments, under the names of their cameras."""
+    owners = {picture.deployment: picture.camera for picture in table.pictures if picture.deployment}
+    if not other.cameras.keys() & owners.keys() or other.cameras.keys() & set(owners.values()):
+        return other
+    cameras: dict[str, dict[str, str]] = {}
+    for name, values in other.cameras.items():
+        own = cameras.setdefault(owners.get(name, name), {})
+        own.update({column: value for column, value in values.items() if column not in own})
+        remarks.add(
+            f"Rows of {other.source} are matched by their deployment", f"{name!r} of {owners.get(name, name)!r}"
+        )
+    return replace(other, cameras=cameras)
 
 
 def _cameras_of(table: PictureTable) -> dict[str, None]:

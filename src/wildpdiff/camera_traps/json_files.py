@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from wildpdiff.camera_traps.delimited import MOST_BYTES
 from wildpdiff.errors import DataError
 
 HEADS = (1 << 16, 1 << 24)
 """Bytes of a file's beginning that tell its format; the second where the first holds no list of records."""
+
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile)
+"""Errors of files and of archives: cut, encrypted, or packed in a way that Python does not know."""
 
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"\s*(:?)|[{}\[\]]', re.DOTALL)
 _RECORD = ["{", "[", "{"]
@@ -28,9 +35,9 @@ def json_keys(path: Path) -> dict[str, set[str]]:
     keys: dict[str, set[str]] = {}
     for size in HEADS:
         try:
-            with open(path, "rb") as stream:
+            with _content(path) as stream:
                 head = stream.read(size)
-        except (OSError, ValueError):
+        except _UNREADABLE:
             return {}
         if head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] != b"{":
             return {}
@@ -38,6 +45,28 @@ def json_keys(path: Path) -> dict[str, set[str]]:
         if any(keys.values()) or len(head) < size:
             break
     return keys
+
+
+@contextmanager
+def _content(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file's bytes, unpacked where it is compressed by gzip or the only JSON file of a zip archive."""
+    with open(path, "rb") as stream:
+        beginning = stream.read(4)
+        stream.seek(0)
+        if beginning[:2] == b"\x1f\x8b":
+            with gzip.open(stream) as unpacked:
+                yield unpacked
+        elif beginning == b"PK\x03\x04":
+            with zipfile.ZipFile(stream) as archive:
+                members = [
+                    name for name in archive.namelist() if name.lower().endswith(".json") and "__MACOSX" not in name
+                ]
+                if len(members) != 1:
+                    raise OSError(f"an archive of {len(members)} JSON files, where one is needed")
+                with archive.open(members[0]) as unpacked:
+                    yield unpacked
+        else:
+            yield stream
 
 
 def _keys(text: str) -> dict[str, set[str]]:
@@ -65,18 +94,22 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read, is no JSON, or holds something else than an object.
     """
     try:
-        data = path.read_bytes()
+        with _content(path) as stream:
+            data = stream.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise DataError(f"{path} holds more than {MOST_BYTES >> 30} GiB; cut it into parts.")
         text = data.decode(json.detect_encoding(data).replace("utf-8-sig", "utf-8")).removeprefix("\ufeff")
         del data
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text (byte {error.start}); write it again as UTF-8, as JSON has to be."
         ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from None
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the file and its permissions."
+        ) from None
     try:
-        with garbage_kept():
-            document = json.loads(text)
+        document = json.loads(text)
     except json.JSONDecodeError as error:
         cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
         fault = "ends too early" if cut else "is no JSON"

@@ -9,7 +9,7 @@ from typing import Any
 from wildpdiff.camera_traps.detections import boxes_of
 from wildpdiff.camera_traps.fields import is_picture, is_video, number_of, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.json_files import json_keys, kind_of, names, read_json
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, names, read_json
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 
@@ -32,6 +32,7 @@ class MegaDetectorReader:
         keys = json_keys(path)
         return "detection_categories" in keys or bool({"file", "detections"} & keys.get("images", set()))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file with their boxes; species that a classifier gave are labels of boxes alone.
 

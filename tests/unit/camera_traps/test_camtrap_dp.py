@@ -223,10 +223,29 @@ def test_a_zip_file_without_pictures_is_read_like_its_folder(tmp_path: Path, inn
     assert packed.pictures == plain.pictures
     assert packed.cameras == plain.cameras
     assert packed.root == tmp_path
-    (folder / "1.jpg").write_bytes(b"jpeg")
-    with refused(DataError, "q.zip", "1.jpg", "unpack"):
-        read_pictures(zipped(folder, tmp_path / "q.zip", inner))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.zip", "q.zip"], "nothing is unpacked"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.zip"], "nothing is unpacked"
+
+
+@pytest.mark.parametrize("inner", ["", "package/"])
+def test_pictures_in_a_zip_file_are_unpacked_next_to_it(tmp_path: Path, inner: str) -> None:
+    folder = package(tmp_path / "p", medium(1, file="media/1.jpg") + medium(2, file="https://x.org/2", name="2.jpg"))
+    (folder / "media").mkdir()
+    for name in ("media/1.jpg", "media/2.jpg", "other.jpg", "notes.txt"):
+        (folder / name).write_text(name)
+    path = zipped(folder, tmp_path / "p.zip", inner)
+    table = read_pictures(path)
+    assert table.root == tmp_path / "p.zip.pictures"
+    assert [(table.root / picture.path).read_text() for picture in table.pictures] == ["media/1.jpg", "media/2.jpg"]
+    assert {entry.name for entry in table.root.rglob("*")} == {"media", "1.jpg", "2.jpg", ".content.json"}
+    before = (table.root / "media" / "1.jpg").stat().st_mtime_ns
+    assert read_pictures(path).pictures == table.pictures
+    assert (table.root / "media" / "1.jpg").stat().st_mtime_ns == before, "unpacked once"
+    (folder / "media" / "1.jpg").write_text("new")
+    table = read_pictures(zipped(folder, path, inner))
+    assert (table.root / table.pictures[0].path).read_text() == "new"
+    (table.root / ".content.json").unlink()
+    with refused(DataError, "p.zip.pictures", "p.zip"):
+        read_pictures(path)
 
 
 def test_damaged_and_hostile_zip_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +254,20 @@ def test_damaged_and_hostile_zip_files_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("wildpdiff.camera_traps.data_package.MOST_BYTES", 1 << 16)
     with refused(DataError, "p.zip", "media.csv"):
         read_pictures(good)
+    monkeypatch.undo()
+    (folder / "1.jpg").write_bytes(bytes(1 << 16))
+    packed = zipped(folder, tmp_path / "p.zip")
+    monkeypatch.setattr("wildpdiff.camera_traps.data_package.MOST_PICTURES", 1 << 15)
+    with refused(DataError, "p.zip", "Unpack"):
+        read_pictures(packed)
+    monkeypatch.undo()
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        for name in ("datapackage.json", "deployments.csv", "media.csv", "observations.csv"):
+            archive.write(folder / name, name)
+        archive.writestr("../1.jpg", b"outside")
+    assert read_pictures(tmp_path / "out.zip").root == tmp_path
+    assert not (tmp_path / "1.jpg").exists()
+    assert not (tmp_path / "out.zip.pictures").exists()
     (tmp_path / "cut.zip").write_bytes(good.read_bytes()[:200])
     with refused(DataError, "cut.zip"):
         read_pictures(tmp_path / "cut.zip")

@@ -82,6 +82,12 @@ def test_a_folder_and_a_file_make_a_path(tmp_path: Path) -> None:
     assert [picture.path for picture in table.pictures] == ["raw/S1/1.JPG", "raw/2.JPG"]
 
 
+def test_a_named_file_has_its_folder(tmp_path: Path) -> None:
+    text = "Bild,Directory,Art\n{}1.JPG,raw/S1,fox\n"
+    assert read(tmp_path, text.format(""), file="Bild").pictures[0].path == "raw/S1/1.JPG"
+    assert read(tmp_path, text.format("all/S1/"), file="Bild").pictures[0].path == "all/S1/1.JPG"
+
+
 def test_a_path_without_the_file_is_the_folder(tmp_path: Path) -> None:
     table = read(tmp_path, "path,filename,label\nraw/S1,1.JPG,fox\nraw/S1,2.JPG,fox\n")
     assert [picture.path for picture in table.pictures] == ["raw/S1/1.JPG", "raw/S1/2.JPG"]
@@ -124,6 +130,8 @@ def test_several_rows_of_a_picture_are_several_labels(tmp_path: Path) -> None:
         ("y", "a.jpg", ("fox",)),
     ]
     assert len(table.remarks) == 2
+    both = read(tmp_path, "path,label,task,split,group\na.jpg,fox,x,,seen\na.jpg,deer,x,train,\n")
+    assert (both.pictures[0].split, both.pictures[0].group) == ("train", "seen")
     with refused(DataError, "line 3", "line 2", "a.jpg", "train", "test"):
         read(tmp_path, "path,label,task,split\na.jpg,fox,x,train\na.jpg,fox,x,test\n")
 

@@ -86,12 +86,12 @@ def test_leading_folders_that_all_share_are_dropped(tmp_path: Path) -> None:
     remarked(remarks.sentences(), "bucket/set/")
 
 
-def test_a_folder_of_one_camera_has_only_its_own_pictures(tmp_path: Path) -> None:
-    touch(tmp_path, "c2/IMG_1.JPG")
+def test_a_file_in_a_cameras_folder_may_count_from_above(tmp_path: Path) -> None:
+    touch(tmp_path, "c1/IMG_1.JPG", "c2/IMG_1.JPG", "elsewhere/x/y/IMG_1.JPG")
     paths = ["c1/IMG_1.JPG", "c2/IMG_1.JPG"]
-    assert placed(tmp_path / "c2", paths, Remarks()) == (tmp_path / "c2", ["c1/IMG_1.JPG", "IMG_1.JPG"])
-    touch(tmp_path, "elsewhere/IMG_1.JPG")
-    assert placed(tmp_path / "elsewhere", paths, Remarks()) == (tmp_path / "elsewhere", paths)
+    assert placed(tmp_path / "c2", paths, Remarks()) == (tmp_path, paths)
+    deep = tmp_path / "elsewhere" / "x" / "y"
+    assert placed(deep, paths, Remarks()) == (deep, paths), "another camera's file of that name is no picture of theirs"
 
 
 def test_absolute_paths(tmp_path: Path) -> None:
@@ -99,12 +99,12 @@ def test_absolute_paths(tmp_path: Path) -> None:
     own = [f"{tmp_path}/c1/1.jpg", f"{tmp_path}/c2/1.jpg", ""]
     assert placed(tmp_path, own, Remarks()) == (tmp_path, ["c1/1.jpg", "c2/1.jpg", ""])
     remarks = Remarks()
-    assert placed(tmp_path, ["D:/x/c1/7.jpg", "D:/x/c3/1.jpg"], remarks) == (tmp_path, ["c1/7.jpg", "c3/1.jpg"])
+    assert placed(tmp_path, ["D:/x/c1/1.jpg", "D:/x/c3/1.jpg"], remarks) == (tmp_path, ["c1/1.jpg", "c3/1.jpg"])
     remarked(remarks.sentences(), "D:/x/")
-    remarks = Remarks()
-    mixed = ["/else/7.jpg", "c9/1.jpg"]
-    assert placed(tmp_path, mixed, remarks) == (tmp_path, mixed)
-    remarked(remarks.sentences(), "/else/7.jpg")
+    for foreign in (["D:/x/c1/7.jpg", "D:/x/c1/8.jpg"], ["/else/7.jpg", "c9/1.jpg"]):
+        remarks = Remarks()
+        assert placed(tmp_path, foreign, remarks) == (tmp_path, foreign)
+        remarked(remarks.sentences(), foreign[0])
 
 
 def test_a_folder_relative_to_the_working_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,3 +265,14 @@ def test_insights_in_several_files_is_one_table(tmp_path: Path) -> None:
     table = read_pictures(tmp_path)
     assert [picture.identifier for picture in table.pictures] == ["g1", "g2"]
     remarked(table.remarks, "line 3")
+
+
+def test_a_name_that_no_file_system_takes_is_a_picture_that_is_missing(tmp_path: Path) -> None:
+    long = "x" * 5000
+    table = insights(tmp_path, insights_row(1, location=f"gs://b/{long}.jpg", filename=f"{long}.jpg"))
+    assert table.pictures[0].path == f"{long}.jpg"
+    for table in (
+        wilds(tmp_path, wilds_row(1, filename=long)),
+        lila(tmp_path, lila_row(1, url_gcp=f"https://h/{long}")),
+    ):
+        assert table.pictures[0].path == long

@@ -118,6 +118,13 @@ def test_cameras_match_in_any_spelling() -> None:
         join([pictures, replace(cameras, cameras={"Z": {}})])
 
 
+def test_cameras_match_by_their_deployments() -> None:
+    pictures = table(Picture("1.jpg", 1, "A", deployment="d1"), Picture("2.jpg", 1, "A", deployment="d2"))
+    joined = join([pictures, table(name="c", cameras={"d1": {"x": "1"}, "d2": {"x": "2", "y": "3"}})])
+    assert joined.cameras == {"A": {"x": "1", "y": "3"}}
+    assert any("'d1'" in remark for remark in joined.remarks)
+
+
 def test_each_table_takes_the_columns_that_it_has(tmp_path: Path) -> None:
     (tmp_path / "pictures.csv").write_text("Bild;Art;Ort\na.jpg;Fuchs;Nord\n")
     (tmp_path / "cameras.csv").write_text("Ort,Höhe\nNord,1480\n", encoding="cp1252")

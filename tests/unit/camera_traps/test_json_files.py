@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,27 @@ def test_unicode_of_any_form(tmp_path: Path, encoding: str) -> None:
     assert read_json(path) == DOCUMENT
     assert find_reader(path).format == "COCO Camera Traps"
     assert read_pictures(path).pictures[0].path == "é.jpg"
+
+
+def test_compressed_files_are_read_as_they_are(tmp_path: Path) -> None:
+    data = json.dumps(DOCUMENT).encode()
+    packed = tmp_path / "labels.json.gz"
+    packed.write_bytes(gzip.compress(data))
+    with zipfile.ZipFile(tmp_path / "labels.json.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inside/labels.json", data)
+        archive.writestr("__MACOSX/labels.json", b"x")
+    for path in (packed, tmp_path / "labels.json.zip"):
+        table = read_pictures(path)
+        assert table.format == "COCO Camera Traps"
+        assert table.pictures[0].path == "é.jpg"
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with refused(DataError, "labels.json.gz"):
+        read_json(packed)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a.json", data)
+        archive.writestr("b.json", data)
+    with refused(DataError, "two.zip", 2):
+        read_json(tmp_path / "two.zip")
 
 
 def test_other_encodings_are_refused_with_the_byte(tmp_path: Path) -> None:

@@ -83,8 +83,13 @@ def test_windows_paths_and_categories_in_capitals(tmp_path: Path) -> None:
     assert [box.category for box in table.pictures[0].boxes or ()] == ["person", "vehicle"]
 
 
-def test_another_machines_folder_is_left_out(tmp_path: Path) -> None:
-    table = read(tmp_path, entry("C:\\data\\x\\cam1\\1.jpg"), entry("C:/data/x/cam2/1.jpg"))
+def test_another_machines_folder_is_left_out_where_the_pictures_are_here(tmp_path: Path) -> None:
+    images = [entry("C:\\data\\x\\cam1\\1.jpg"), entry("C:/data/x/cam2/1.jpg")]
+    table = read(tmp_path, *images)
+    assert [picture.path for picture in table.pictures] == ["C:/data/x/cam1/1.jpg", "C:/data/x/cam2/1.jpg"]
+    (tmp_path / "cam2").mkdir()
+    (tmp_path / "cam2" / "1.jpg").touch()
+    table = read(tmp_path, *images)
     assert [picture.path for picture in table.pictures] == ["cam1/1.jpg", "cam2/1.jpg"]
     remarked(table.remarks, "C:/data/x/")
 
