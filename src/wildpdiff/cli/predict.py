@@ -45,7 +45,7 @@ def predict(
         Path, typer.Argument(metavar="ADAPTER|GENERATOR", help="Folder of an adapter; or of a generator, with --suite.")
     ],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="Image files, or folders of them; of an adapter.")
+        list[Path] | None, typer.Argument(metavar="IMAGES...", help="Image files, or folders of them; of an adapter.")
     ] = None,
     suite: Annotated[
         list[str] | None,
