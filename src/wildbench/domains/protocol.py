@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.sequences import bursts
+from wildpdiff.camera_traps.sequences import Burst, bursts
+from wildpdiff.camera_traps.splits import hashed_splits, share_of, splits_by_time
 from wildpdiff.errors import DataError
-from wildpdiff.rng import first_by_name, sub_seed
-from wildpdiff.tasks.task import SplitName
+from wildpdiff.rng import first_by_name
+from wildpdiff.tasks.task import Group, SplitName
 
 SPLIT = "wilds_split"
 """Column of a picture's split as the data set states it."""
@@ -27,9 +28,6 @@ DATES = {"id_val": 0.06, "id_test": 0.06}
 """Shares of a training camera's dates, there."""
 
 OF_SEEN: Mapping[str, SplitName] = {"train": "train", "id_val": "validation", "id_test": "test"}
-
-PARTS: Mapping[SplitName, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
-"""Of a camera's bursts, where its pictures have no splits of their own."""
 
 
 @dataclass(frozen=True)
@@ -52,32 +50,33 @@ class ProtocolConfig:
 def with_splits(table: PictureTable, config: ProtocolConfig = ProtocolConfig()) -> PictureTable:
     """The table with group and split of every picture that the protocol uses; the others are left out.
 
-    A burst that the data set's splits cut stays in the first of them.
+    A burst that the data set's splits cut stays in the split of its first picture.
 
     Raises:
-        DataError: no cameras, or a split that the protocol does not know.
+        DataError: a camera or picture of a split that the protocol does not know, or of two.
     """
     stated = _stated(table) or _drawn(table, config.seed)
     cameras = _cameras(table, stated)
-    training = sorted(name for name, split in cameras.items() if split in OF_SEEN)
+    training = sorted(name for name, split in cameras.items() if split == "train")
     chosen = first_by_name(training, round(config.pretraining * len(training)), config.seed, "pretraining cameras")
-    pretraining = {training[index] for index in chosen}
+    groups: dict[str, Group] = {name: "seen" for name in training}
+    groups |= {training[index]: "pretraining" for index in chosen}
+    groups |= {name: "unseen" for name, split in cameras.items() if split == "test"}
     kept: dict[int, Picture] = {}
     for camera, numbers in _by_camera(table.pictures).items():
-        if cameras[camera] == "val":
+        if camera not in groups:
             continue
-        group = "unseen" if cameras[camera] == "test" else "pretraining" if camera in pretraining else "seen"
         own = [table.pictures[number] for number in numbers]
-        names = bursts(own)
-        first = {name: stated[number] for name, number in zip(reversed(names), reversed(numbers), strict=True)}
-        if group == "unseen" or config.by_time:
-            split_of = _parts(camera, own, names, config)
+        found = bursts(own)
+        if config.by_time:
+            split_of = splits_by_time(_dated(found, own))
+        elif groups[camera] == "unseen":
+            split_of = hashed_splits(camera, found)
         else:
-            split_of = {name: OF_SEEN[split] for name, split in first.items()}
-        wanted = _fewest(camera, names, split_of, config)
-        for number, picture, name in zip(numbers, own, names, strict=True):
-            if name in wanted:
-                kept[number] = replace(picture, split=split_of[name], group=group)
+            split_of = {burst.name: OF_SEEN[stated[numbers[burst.members[0]]]] for burst in found}
+        for burst in _kept(camera, found, split_of, config):
+            for member in burst.members:
+                kept[numbers[member]] = replace(own[member], split=split_of[burst.name], group=groups[camera])
     return replace(table, pictures=tuple(kept[number] for number in sorted(kept)))
 
 
@@ -106,7 +105,7 @@ def _drawn(table: PictureTable, seed: int) -> list[str]:
     splits = []
     for picture in table.pictures:
         day = picture.time.date().isoformat() if picture.time is not None else picture.sequence or picture.path
-        value = sub_seed(seed, "dates", picture.camera, day) / 2**63
+        value = share_of("dates", str(seed), picture.camera, day)
         ends = {"id_val": DATES["id_val"], "id_test": sum(DATES.values())}
         own = next((split for split, end in ends.items() if value < end), "train")
         splits.append(held_out.get(picture.camera, own))
@@ -133,38 +132,20 @@ def _cameras(table: PictureTable, splits: Sequence[str]) -> dict[str, str]:
     return {camera: kinds.pop() for camera, kinds in found.items()}
 
 
-def _parts(
-    camera: str, pictures: Sequence[Picture], names: Sequence[str], config: ProtocolConfig
-) -> dict[str, SplitName]:
-    """Parts of a camera's bursts: in the order of their time, or of the hash of their name."""
-    if config.by_time:
-        undated = next((picture for picture in pictures if picture.time is None), None)
-        if undated is not None:
-            raise DataError(f"Picture {undated.path} has no time, which the protocol in the order of time needs.")
-        start = {name: picture.time for name, picture in zip(reversed(names), reversed(pictures), strict=True)}
-        order = sorted(start, key=lambda name: (start[name], name))
-    else:
-        order = sorted(set(names), key=lambda name: sub_seed(config.seed, "parts", camera, name))
-    return dict(zip(order, _lengths(len(order)), strict=True))
+def _dated(found: Sequence[Burst], pictures: Sequence[Picture]) -> Sequence[Burst]:
+    undated = next((pictures[burst.members[0]] for burst in found if burst.start is None), None)
+    if undated is not None:
+        raise DataError(f"Picture {undated.path} has no time, which the protocol in the order of time needs.")
+    return found
 
 
-def _lengths(count: int) -> Iterator[SplitName]:
-    train, validation = (round(PARTS[split] * count) for split in ("train", "validation"))
-    yield from ["train"] * train  # type: ignore[misc]
-    yield from ["validation"] * min(validation, count - train)  # type: ignore[misc]
-    yield from ["test"] * max(0, count - train - validation)  # type: ignore[misc]
-
-
-def _fewest(
-    camera: str, names: Sequence[str], split_of: Mapping[str, SplitName], config: ProtocolConfig
-) -> frozenset[str]:
+def _kept(
+    camera: str, found: Sequence[Burst], split_of: Mapping[str, SplitName], config: ProtocolConfig
+) -> Iterator[Burst]:
     """The bursts that are kept: of each split whole ones, in the order of their hash, up to the wanted number."""
-    if config.most is None:
-        return frozenset(names)
-    sizes, taken = Counter(names), Counter[str]()
-    kept = set()
-    for name in sorted(sizes, key=lambda name: sub_seed(config.seed, "kept", camera, name)):
-        if taken[split_of[name]] < config.most:
-            taken[split_of[name]] += sizes[name]
-            kept.add(name)
-    return frozenset(kept)
+    taken = Counter[str]()
+    for burst in sorted(found, key=lambda burst: share_of("kept", str(config.seed), camera, burst.name)):
+        split = split_of[burst.name]
+        if config.most is None or taken[split] < config.most:
+            taken[split] += len(burst.members)
+            yield burst
