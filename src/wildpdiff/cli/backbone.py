@@ -26,8 +26,9 @@ def _group() -> None:
 @app.command("pretrain")
 def pretrain(
     out: options.OutOption,
-    suite: options.SuiteOption = "savanna",
+    suite: options.SuitesOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     architecture: Annotated[
         Architecture | None,
         typer.Option(
@@ -42,21 +43,25 @@ def pretrain(
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone."""
+    """Train a backbone on the pretraining tasks of a suite, or on its seen tasks where it has none.
+
+    Without options: the bundled backbone.
+    """
     check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.camera_traps.registry import suite_providers
 
-    opened = options.open_suite(suite, option)
-    chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")
+    opened = options.open_suite(suite, options.with_columns(option, columns))
+    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
+    simulated = options.suite_inputs(suite)[0] in suite_providers()
+    chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
             from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 
             length: dict[str, Any] = {"progress": stages("train the backbone")}
             length |= {} if epochs is None else {"epochs": epochs}
-            tasks = opened.tasks("pretraining")
             done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, seed=seed, **length)
             backbone, measured = done.backbone, {"losses": list(done.losses), "steps": done.steps}
         else:
@@ -64,7 +69,7 @@ def pretrain(
 
             stages("fit the classifier of EfficientNet-Lite0")
             empty = efficientnet_lite0(opened.classes, cut, image_size=opened.image_size)
-            backbone, measured = fit_head(empty, opened.tasks("pretraining"), seed), {}
+            backbone, measured = fit_head(empty, tasks, seed), {}
         save_backbone(backbone, out)
     values = {
         "backbone": str(out),

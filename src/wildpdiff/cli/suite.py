@@ -20,6 +20,9 @@ app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=No
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
 ]
+SuiteArguments = Annotated[
+    list[str], typer.Argument(metavar="SUITE...", help=f"{options.SUITE_HELP} Several are joined.")
+]
 KINDS = {
     "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
     "FOLDER": "your images as TASK/CLASS/IMAGE",
@@ -38,9 +41,10 @@ def ls(as_json: options.JsonOption = False) -> None:
 
 @app.command("show")
 def show_suite(
-    suite: SuiteArgument,
+    suite: SuiteArguments,
     task: Annotated[str | None, typer.Option("--task", help="Show this task only.")] = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     seed: options.SeedOption = 0,
     image: Annotated[Path | None, typer.Option("--image", help="Write a contact sheet of test images, PNG.")] = None,
     as_json: options.JsonOption = False,
@@ -48,7 +52,7 @@ def show_suite(
     """Show the contents of a suite, or of one of its tasks."""
     if image is not None:
         check_output_file(image)
-    opened = options.open_suite(suite, option, seed=seed)
+    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed)
     chosen = None if task is None else options.find_task(opened, task)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:

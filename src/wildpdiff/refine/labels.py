@@ -10,7 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.camera_traps.table_suite import FOLDER_SPLITS, read_table
+from wildpdiff.camera_traps.cameras import pictures_by_camera
+from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.labels import joined_labels
+from wildpdiff.camera_traps.placement import place
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
 from wildpdiff.tasks.objective import TARGETS
@@ -49,7 +52,7 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task)
+    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes)
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
@@ -74,28 +77,31 @@ def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
         kind = file.parent.name
         if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith(".") or kind.startswith("."):
             continue
-        if kind not in FOLDER_SPLITS:
+        if kind == "_unlabelled":
+            unlabelled.append(file)
+        elif kind != "_background":
             files.append(file)
             labels.append(kind)
-        elif FOLDER_SPLITS[kind] == "unlabelled":
-            unlabelled.append(file)
     return LabelledFiles(task or folder.resolve().name, tuple(files), tuple(labels), tuple(unlabelled))
 
 
-def _of_table(path: Path, task: str | None) -> LabelledFiles:
-    rows = read_table(path, (), None, 0).rows
-    if task is None and len(rows) > 1:
-        raise DataError(f"{path} has {len(rows)} tasks, {', '.join(sorted(rows)[:3])}, …; name one of them.")
-    name = task or next(iter(rows))
-    if name not in rows:
-        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(sorted(rows))}.")
+def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledFiles:
+    table = read_pictures(path)
+    by_camera = pictures_by_camera(table)
+    labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
+    if task is None and len(by_camera) > 1:
+        raise DataError(f"{path} has {len(by_camera)} tasks, {', '.join(list(by_camera)[:3])}, …; name one of them.")
+    name = task or next(iter(by_camera))
+    if name not in by_camera:
+        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
+    placed = sorted(place(name, by_camera[name], labels, {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
-    labelled = [row for row in rows[name] if row.drawn or row.split in ("train", "validation")]
+    labelled = [entry for entry in placed if entry.drawn or entry.split in ("train", "validation")]
     return LabelledFiles(
         name,
-        tuple(path.parent / row.path for row in labelled),
-        tuple(row.label for row in labelled),
-        tuple(path.parent / row.path for row in rows[name] if row.split == "unlabelled"),
+        tuple(table.root / entry.path for entry in labelled),
+        tuple(entry.label for entry in labelled),
+        tuple(table.root / entry.path for entry in placed if entry.split == "unlabelled"),
     )
 
 

@@ -1,0 +1,146 @@
+"""Pictures of each camera with their classes and splits, and whether a camera can teach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from wildpdiff.camera_traps.labels import JoinedLabels
+from wildpdiff.camera_traps.records import EMPTY, Picture
+from wildpdiff.camera_traps.sequences import Burst, bursts
+from wildpdiff.camera_traps.splits import hashed_splits, splits_by_time
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.task import SPLITS
+
+PictureSplit = Literal["train", "validation", "test", "unlabelled", "background"]
+PICTURE_SPLITS: tuple[PictureSplit, ...] = get_args(PictureSplit)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPicture:
+    """A picture with its class and split.
+
+    Attributes:
+        picture: as read.
+        label: the class, in its canonical spelling; empty where the picture is used without a label.
+        split: which part of the camera's data it is in.
+        drawn: whether the split was drawn, since the table left it open.
+    """
+
+    picture: Picture
+    label: str
+    split: PictureSplit
+    drawn: bool = False
+
+    @property
+    def path(self) -> str:
+        """Of the file, relative to the suite's root."""
+        return self.picture.path
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The pictures of one camera.
+
+    Attributes:
+        pictures: in the order of their paths; those that cannot be used are left out.
+        bursts: how many there are.
+        several: pictures of several species, which are left out.
+        cut: bursts that the stated splits cut.
+    """
+
+    pictures: tuple[PlacedPicture, ...] = ()
+    bursts: int = 0
+    several: int = 0
+    cut: int = 0
+
+    def of(self, split: PictureSplit) -> tuple[PlacedPicture, ...]:
+        """The pictures of one split."""
+        return tuple(placed for placed in self.pictures if placed.split == split)
+
+    def labelled(self) -> tuple[PlacedPicture, ...]:
+        """The pictures with a class."""
+        return tuple(placed for placed in self.pictures if placed.label)
+
+
+def place(
+    camera: str,
+    pictures: Sequence[Picture],
+    labels: JoinedLabels,
+    alike: Mapping[str, Hashable],
+    *,
+    by_time: bool = False,
+) -> Placement:
+    """Give each picture of a camera its class and split.
+
+    Stated splits stand. A burst's other pictures follow it; the remaining bursts are drawn by their hash, or by time.
+
+    Args:
+        camera: its name.
+        pictures: all of them, those that cannot be read included, so that none of these moves another.
+        labels: the spelling of each label.
+        alike: keys of files by path; files of the same key are of the same burst.
+        by_time: let the camera's earliest bursts train and its last ones be the test, where all of them have a time.
+
+    Raises:
+        DataError: a stated split is none.
+    """
+    ordered = sorted(pictures, key=lambda picture: (picture.path, picture.line))
+    for picture in ordered:
+        if picture.split and picture.split not in PICTURE_SPLITS:
+            raise DataError(
+                f"line {picture.line}: the split is {picture.split!r}; give one of {', '.join(PICTURE_SPLITS)}, or "
+                "leave it empty."
+            )
+    classes = [labels.of(picture.labels) for picture in ordered]
+    found = bursts(ordered, [alike.get(picture.path) for picture in ordered])
+    stated = [{ordered[member].split for member in burst.members} & set(SPLITS) for burst in found]
+    drawn = _drawn(camera, [burst for burst, splits in zip(found, stated, strict=True) if not splits], by_time)
+    split_of: dict[int, str] = {}
+    for burst in found:
+        own = [ordered[member].split for member in burst.members if ordered[member].split in SPLITS]
+        follows = Counter(own).most_common(1)[0][0] if own else drawn[burst.name]
+        split_of |= dict.fromkeys(burst.members, follows)
+    placed = []
+    for number, (picture, names) in enumerate(zip(ordered, classes, strict=True)):
+        if len(names) > 1 and picture.split not in ("unlabelled", "background"):
+            continue
+        given = picture.split or split_of[number]
+        open_split: PictureSplit = next(name for name in PICTURE_SPLITS if name == given)
+        if open_split in ("unlabelled", "background") or not names:
+            unlabelled: PictureSplit = "background" if open_split == "background" else "unlabelled"
+            placed.append(PlacedPicture(picture, "", unlabelled))
+        else:
+            placed.append(PlacedPicture(picture, names[0], open_split, drawn=not picture.split))
+    several = len(ordered) - len(placed)
+    return Placement(tuple(placed), len(found), several, sum(len(splits) > 1 for splits in stated))
+
+
+def _drawn(camera: str, found: Sequence[Burst], by_time: bool) -> Mapping[str, str]:
+    return splits_by_time(found) if by_time and all(burst.start for burst in found) else hashed_splits(camera, found)
+
+
+def teaching_fault(placement: Placement, minimum: int) -> str:
+    """Why no adapter can be fine-tuned on a camera and tested, as the end of a sentence; empty where one can.
+
+    Args:
+        placement: of its pictures.
+        minimum: the fewest training pictures.
+    """
+    known = placement.labelled()
+    if not known:
+        return "no labels"
+    counts = Counter(entry.split for entry in known)
+    if counts["train"] < minimum:
+        return f"fewer than {minimum} training pictures"
+    if len({entry.label for entry in known if entry.split == "train"}) < 2:
+        return "training pictures of one species only"
+    missing = [split for split in ("validation", "test") if not counts[split]]
+    return f"no {missing[0]} pictures" if missing else ""
+
+
+def is_blank(picture: Picture, labels: JoinedLabels) -> bool:
+    """Whether people or a detector found nothing in a picture."""
+    return labels.of(picture.labels) == (EMPTY,) or (not picture.labels and picture.boxes == ())
