@@ -15,8 +15,8 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.dataset import example_keys
 from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.examples import example_keys
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport

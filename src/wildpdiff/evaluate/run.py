@@ -21,7 +21,7 @@ from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.batch import batch_size
-from wildpdiff.tasks.description import Description, Images, MetadataValue
+from wildpdiff.tasks.description import Description, MetadataValue
 from wildpdiff.tasks.objective import of_many
 from wildpdiff.threads import one_thread
 
@@ -152,7 +152,7 @@ def evaluate(
     samples: int = 4,
     seed: int = 0,
     observers: Sequence[Observer] = (),
-    unlabelled: Callable[[str], Images] | None = None,
+    unlabelled: Callable[[str], Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score every method on every task. A source without randomness is sampled once.
@@ -161,7 +161,7 @@ def evaluate(
         suite: name written into the rows.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
-        unlabelled: a task's unlabelled images by its name; needed where a method uses them.
+        unlabelled: a task's unlabelled examples by its name; needed where a method uses them.
         progress: called with (tasks done, in all).
     """
     jobs = [
