@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,22 @@ def part(examples: Any, rows: slice) -> Any:
     if isinstance(examples, Mapping):
         return {name: values[rows] for name, values in examples.items()}
     return examples[rows]
+
+
+def chosen(examples: Any, rows: Sequence[int]) -> Any:
+    """Examples of a sequence, an array, or named arrays by their indices."""
+    if isinstance(examples, Mapping):
+        return {name: chosen(values, rows) for name, values in examples.items()}
+    return examples[list(rows)] if isinstance(examples, np.ndarray | Tensor) else [examples[row] for row in rows]
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Examples of one kind after others: sequences, arrays, or named arrays."""
+    if isinstance(first, Mapping):
+        return {name: joined(values, second[name]) for name, values in first.items()}
+    if isinstance(first, np.ndarray | Tensor):
+        return np.concatenate([np.asarray(first), np.asarray(second)])
+    return [*first, *second]
 
 
 def take(batch: Batch, rows: Tensor | slice) -> dict[str, Tensor]:
