@@ -221,10 +221,10 @@ def _cell(domain: Domain, results: Results, lines: Mapping[str, _Line], label: s
 def _pooled(score: PooledScore, counts: Sequence[ndarray], seed: int) -> Estimate:
     """The score of the summed counts, with an interval over resampled tasks."""
     stacked, tasks = np.stack(counts), len(counts)
-    value = score.value(torch.from_numpy(stacked.sum(0)))
+    value = float(score.value(torch.from_numpy(stacked.sum(0))))
     if tasks == 1:
         return Estimate(None, None, value, tasks)
-    drawn = np.array([score.value(row) for row in torch.from_numpy(task_draws(tasks, seed) @ stacked)])
+    drawn = score.value(torch.from_numpy(task_draws(tasks, seed) @ stacked)).numpy()
     return Estimate(*interval_ends(drawn, drawn), value, tasks)
 
 

@@ -24,18 +24,12 @@ class PooledScore:
     Attributes:
         metric: its name, unit and scale.
         counts: outputs ``[n, …]`` and their batch to numbers ``[k]`` that add up over examples.
-        value: their sums ``[k]`` over all examples to the score.
+        value: their sums ``[…, k]`` over all examples of one or more sets of tasks to the scores ``[…]``.
     """
 
     metric: Metric
     counts: Callable[[Tensor, Batch], Float[Tensor, " k"]]
-    value: Callable[[Float[Tensor, " k"]], float]
-
-
-def f1_scores(confusion: Float[Tensor, "c c"]) -> Float[Tensor, " c"]:
-    """F1 of each class from counts of (target, prediction); nan for a class that is neither."""
-    both = confusion.diagonal()
-    return 2 * both / (confusion.sum(0) + confusion.sum(1))
+    value: Callable[[Float[Tensor, "*r k"]], Float[Tensor, "*r"]]
 
 
 def confusion(outputs: Float[Tensor, "n c"], batch: Batch) -> Float[Tensor, " k"]:
@@ -45,12 +39,15 @@ def confusion(outputs: Float[Tensor, "n c"], batch: Batch) -> Float[Tensor, " k"
 
 
 def macro_f1(classes: int, only: Sequence[int] | None = None, name: str = "macro-F1") -> PooledScore:
-    """Mean F1 of the classes that occur among the targets, or of ``only`` those of these numbers that do."""
+    """Mean F1 of the classes that occur among the targets, or of ``only`` those of these numbers that do; else 0."""
 
-    def value(counts: Tensor) -> float:
-        table = counts.reshape(classes, classes)
-        kept = [label for label in (range(classes) if only is None else only) if float(table[label].sum()) > 0]
-        return float(f1_scores(table)[kept].mean()) if kept else 0.0
+    def value(counts: Tensor) -> Tensor:
+        table = counts.reshape(*counts.shape[:-1], classes, classes)
+        true, predicted = table.sum(-1), table.sum(-2)
+        wanted = torch.tensor([only is None or label in only for label in range(classes)]) & (true > 0)
+        f1 = 2 * table.diagonal(dim1=-2, dim2=-1) / (true + predicted).clamp_min(1e-12)
+        result: Tensor = (f1 * wanted).sum(-1) / wanted.sum(-1).clamp_min(1)
+        return result
 
     return PooledScore(Metric(name, "%", 100.0, low=0.0, high=1.0), confusion, value)
 
