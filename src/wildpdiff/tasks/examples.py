@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,22 @@ def part(examples: Any, rows: slice) -> Any:
     if isinstance(examples, Mapping):
         return {name: values[rows] for name, values in examples.items()}
     return examples[rows]
+
+
+def chosen(examples: Any, rows: Sequence[int]) -> Any:
+    """Examples of a sequence, an array, or named arrays by their indices."""
+    if isinstance(examples, Mapping):
+        return {name: chosen(values, rows) for name, values in examples.items()}
+    return examples[list(rows)] if hasattr(examples, "shape") else [examples[row] for row in rows]
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Examples of one kind after others: sequences, arrays, or named arrays."""
+    if isinstance(first, Mapping):
+        return {name: joined(values, second[name]) for name, values in first.items()}
+    if hasattr(first, "shape"):
+        return np.concatenate([np.asarray(first), np.asarray(second)])
+    return [*first, *second]
 
 
 def example_keys(examples: Any) -> tuple[bytes, ...]:
