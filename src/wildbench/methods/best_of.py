@@ -18,8 +18,9 @@ from wildpdiff.refine.cross_validation import TaskStarts
 from wildpdiff.refine.starts import Start
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.source import Source
-from wildpdiff.tasks.batch import Batch, count, take
+from wildpdiff.tasks.batch import Batch, take
 from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.examples import count
 from wildpdiff.zoo.features import TaskFeatures
 
 CANDIDATES = 8

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from wildpdiff.backbones.prefix import KEY
 from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.examples import examples_hash
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -38,16 +38,20 @@ MOST_BYTES = 128 * 2**20
 
 
 class FeatureMemory:
-    """Cache of the features of whole image sets by the SHA-1 of their pixels; the longest unused are dropped.
+    """Cache of the features of whole sets of images or other examples by their hash; the longest unused are dropped.
 
     Every source of an evaluation and every fit needs the features of the same descriptions. May be shared by threads.
+
+    Attributes:
+        blocks: kinds of features that :class:`ExampleFeaturiser` has found, with the number of each.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         """Keep at most ``most_bytes`` of features; 0 keeps nothing."""
         self._most = most_bytes
         self._bytes = 0
-        self._kept: OrderedDict[tuple[tuple[int, ...], str, bytes], Tensor] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+        self.blocks: Mapping[str, int] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -57,21 +61,20 @@ class FeatureMemory:
         """An empty memory for another process."""
         return FeatureMemory, (self._most,)
 
-    def __call__(self, images: Images, compute: Callable[[Images], Tensor]) -> Float[Tensor, "n f"]:
-        """The features of a set of images, computed by ``compute`` unless they are known. The caller owns the result.
+    def __call__(self, examples: Any, compute: Callable[[Any], Tensor]) -> Float[Tensor, "n f"]:
+        """The features of a set of examples, computed by ``compute`` unless they are known. The caller owns the result.
 
         Args:
-            images: ``uint8 [n, h, w, 3]``.
-            compute: images to features; always the same function for one memory.
+            examples: images ``uint8 [n, h, w, 3]``, or others as the backbone takes them.
+            compute: examples to features; always the same function for one memory.
         """
-        # A key and not a signature: whoever can plant colliding images can as well plant the images.
-        digest = hashlib.sha1(images.tobytes(), usedforsecurity=False).digest()
-        key = (images.shape, str(images.dtype), digest)
+        kind = f"{examples.dtype} {examples.shape}" if isinstance(examples, np.ndarray) else type(examples).__name__
+        key = (kind, examples_hash(examples))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key].clone()
-        features = compute(images)
+        features = compute(examples)
         with self._lock:
             if key not in self._kept and _size(features) <= self._most:
                 self._kept[key] = features.clone()
@@ -124,12 +127,7 @@ class ImageFeaturiser:
 
     def columns(self, block: str) -> slice | None:
         """The columns of a block; ``None`` where the backbone has no such block."""
-        start = 0
-        for name, width in self.blocks.items():
-            if name == block:
-                return slice(start, start + width)
-            start += width
-        return None
+        return columns_of(self.blocks, block)
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -152,6 +150,16 @@ class ImageFeaturiser:
             if self.backbone.classes:
                 blocks[PROBABILITIES] = self.backbone.predict(batch).softmax(1)
         return {name: values.clone() for name, values in blocks.items()}
+
+
+def columns_of(blocks: Mapping[str, int], block: str) -> slice | None:
+    """The columns of a block among blocks of these widths; ``None`` where it is not one of them."""
+    start = 0
+    for name, width in blocks.items():
+        if name == block:
+            return slice(start, start + width)
+        start += width
+    return None
 
 
 def _light(pixels: Float[Tensor, "n h w 3"], grey: Bool[Tensor, " n"]) -> Float[Tensor, "n l"]:

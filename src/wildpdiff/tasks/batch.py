@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,18 +23,6 @@ def batch_size(batch: Batch) -> int:
     if len(set(sizes.values())) != 1 or None in sizes.values():
         raise DataError(f"A batch needs tensors of one common first axis; found {sizes or 'no tensor'}.")
     return next(size for size in sizes.values() if size is not None)
-
-
-def count(examples: Any) -> int:
-    """The number of examples: of a sequence, an array, or named arrays."""
-    return len(next(iter(examples.values()), ())) if isinstance(examples, Mapping) else len(examples)
-
-
-def part(examples: Any, rows: slice) -> Any:
-    """Consecutive examples of a sequence, an array, or named arrays."""
-    if isinstance(examples, Mapping):
-        return {name: values[rows] for name, values in examples.items()}
-    return examples[rows]
 
 
 def take(batch: Batch, rows: Tensor | slice) -> dict[str, Tensor]:

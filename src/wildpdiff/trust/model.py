@@ -15,6 +15,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.examples import count
 from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import GainPredictor
 from wildpdiff.trust.report import HeldOutSummary, TrustReport, reasons, recommendation
@@ -76,7 +77,7 @@ class TrustModel:
             return self.samples.assess(samples, description, images, min_trust)
         if min_trust is not None and not 0 <= min_trust <= 1:
             raise DescriptionError(f"The threshold of trust is {min_trust:g}; it is a probability, give 0 to 1.")
-        novelty = self.spaces.descriptions.novelty(description, self.backbone.image_features)
+        novelty = self.spaces.descriptions.novelty(description, self.backbone.features)
         basis, chosen = self._basis(description, images)
         stem = self.backbone.stem(chosen) if chosen is not None else None
         evidence = self.spaces.evidence(self.backbone, novelty, samples, stem)
@@ -101,7 +102,7 @@ class TrustModel:
         """The strongest evidence that is calibrated, and its images."""
         examples = description.examples if images is None else images
         for basis, offered in (("examples", examples), ("backgrounds", description.backgrounds)):
-            if offered is not None and len(offered) and basis in self.predictors:
+            if offered is not None and count(offered) and basis in self.predictors:
                 return basis, offered
         return "description", None
 
