@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.options import JsonOption, SeedOption, ThreadsOption
+from wildpdiff.cli.options import JsonOption, SeedOption, ThreadsOption, key_values
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch, recorded_command
 from wildpdiff.errors import DataError
 
@@ -25,6 +25,10 @@ def domain(
         Path | None, typer.Option("--out", help="Output folder; default: runs/domains/NAME.", show_default=False)
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the domains and the files that they read.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the domain; repeatable."),
+    ] = None,
     seed: SeedOption = 0,
     generators: Annotated[int, typer.Option("--generators", min=1, help="Number of generators.")] = 1,
     baselines: Annotated[
@@ -55,11 +59,15 @@ def domain(
     prepare_torch(threads)
     from wildbench.domains.run import domain_config, run_domain
     from wildbench.domains.table import methods_table, trust_table
+    from wildpdiff.camera_traps.registry import parse_options
     from wildpdiff.records import encode
 
+    options = parse_options(key_values("Option", option), chosen.options)
     config = domain_config(chosen, seed, generators, trained=baselines == "all")
     with Stages() as stages:
-        table = run_domain(chosen, data or Path("."), folder, config, command=recorded_command(), reporter=stages)
+        table = run_domain(
+            chosen, data or Path("."), folder, config, command=recorded_command(), options=options, reporter=stages
+        )
     shown = [methods_table(table), *([trust_table(table)] if table.trust else [])]
     files = {name: str(folder / name) for name in ("results.json", "report.html", "domain.md", "domain.json")}
     answer(as_json, {**encode(table), "files": files}, *map(_terminal, shown), f"\nTable: {files['domain.md']}")

@@ -1,8 +1,8 @@
 """The protocol of WILDS iWildCam (Koh et al. 2021): other cameras, and other dates of the same cameras.
 
 Cameras of ``train`` are halved: one half pretrains the backbone, the other fine-tunes the zoo. A network that was
-pretrained on a camera's pictures knows them, and its adapter would have little left to learn. Cameras of ``test`` are the
-unseen tasks, those of ``val`` are not used: all choices are made on seen tasks.
+pretrained on a camera's pictures knows them, and its adapter would have little left to learn. Cameras of ``test`` are
+the unseen tasks, those of ``val`` are not used: all choices are made on seen tasks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ProtocolConfig:
         seed: draws cameras and dates where the data set states no splits, and the pretraining cameras.
         by_time: whether every camera's earliest bursts train and its latest test, in place of the stated dates.
         pretraining: share of the training cameras that pretrain the backbone.
-        most: pictures of a camera in each split, drawn by their burst; None for all.
+        most: pictures of a training camera in each split, drawn by their burst; None for all.
     """
 
     seed: int = 0
@@ -59,7 +59,7 @@ def with_splits(table: PictureTable, config: ProtocolConfig = ProtocolConfig()) 
     cameras = _cameras(table, stated)
     training = sorted(name for name, split in cameras.items() if split == "train")
     chosen = first_by_name(training, round(config.pretraining * len(training)), config.seed, "pretraining cameras")
-    groups: dict[str, Group] = {name: "seen" for name in training}
+    groups: dict[str, Group] = dict.fromkeys(training, "seen")
     groups |= {training[index]: "pretraining" for index in chosen}
     groups |= {name: "unseen" for name, split in cameras.items() if split == "test"}
     kept: dict[int, Picture] = {}
@@ -74,7 +74,8 @@ def with_splits(table: PictureTable, config: ProtocolConfig = ProtocolConfig()) 
             split_of = hashed_splits(camera, found)
         else:
             split_of = {burst.name: OF_SEEN[stated[numbers[burst.members[0]]]] for burst in found}
-        for burst in _kept(camera, found, split_of, config):
+        most = None if groups[camera] == "unseen" else config.most
+        for burst in _kept(camera, found, split_of, replace(config, most=most)):
             for member in burst.members:
                 kept[numbers[member]] = replace(own[member], split=split_of[burst.name], group=groups[camera])
     return replace(table, pictures=tuple(kept[number] for number in sorted(kept)))
@@ -127,7 +128,7 @@ def _cameras(table: PictureTable, splits: Sequence[str]) -> dict[str, str]:
     mixed = next((camera for camera, kinds in found.items() if len(kinds) > 1), None)
     if mixed is not None:
         raise DataError(
-            f"{table.source}: camera {mixed!r} is in {' and '.join(sorted(found[mixed]))}. Give every camera one of them."
+            f"{table.source}: camera {mixed!r} is in {' and '.join(sorted(found[mixed]))}. Give each camera one of them."
         )
     return {camera: kinds.pop() for camera, kinds in found.items()}
 

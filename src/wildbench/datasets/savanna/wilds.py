@@ -76,8 +76,8 @@ def write_wilds(folder: Path | str, config: WildsConfig = WildsConfig()) -> Path
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or own_entries(folder)):
         raise DataError(f"{folder} exists and is not an empty folder; give a new one, or empty it.")
-    sizes = {"train": config.bursts, "validation": 0, "test": 0, "image_size": config.image_size, "backgrounds": 0}
-    suite = SavannaSuite(SavannaConfig(config.seed, seen=config.cameras, unseen=0, pretraining=0, **sizes))
+    sizes = SavannaConfig(config.seed, config.cameras, 0, 0, config.bursts, 0, 0, image_size=config.image_size)
+    suite = SavannaSuite(sizes)
     write_folder(folder, lambda partial: _write(partial, suite, config))
     return folder
 
@@ -85,7 +85,7 @@ def write_wilds(folder: Path | str, config: WildsConfig = WildsConfig()) -> Path
 def _write(folder: Path, suite: SavannaSuite, config: WildsConfig) -> None:
     tasks = suite.tasks("seen")
     names = [task.name for task in tasks]
-    held_out = {}
+    held_out: dict[str, str] = {}
     for split, share in SHARES.items():
         rest = [name for name in names if name not in held_out]
         chosen = first_by_name(rest, round(share * len(names)), config.seed, "cameras", split)
