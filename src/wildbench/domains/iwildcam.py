@@ -32,9 +32,9 @@ from wildpdiff.tasks.task import SPLITS, LabelledImages
 
 PUBLISHED = (
     "Published on iWildCam, 48 cameras out of distribution, accuracy and macro-F1 in percent, of other, larger "
-    "backbones: ERM with ResNet-50 71.6 and 31.0 (Koh et al. 2021), Meta-DMoE with ResNet-50 77.2 and 34.0 (Zhong et al. 2022, "
-    "table 1), VDPG with CLIP ViT-L/14 79.0 and 46.8 (README of Chi et al. 2024); L2C names +5.1 points of macro-F1 "
-    "with ViT-B/16 in its abstract (2025). FLYP's numbers were not read again and are left out.",
+    "backbones: ERM with ResNet-50 71.6 and 31.0 (Koh et al. 2021), Meta-DMoE with ResNet-50 77.2 and 34.0 (Zhong et "
+    "al. 2022, table 1), VDPG with CLIP ViT-L/14 79.0 and 46.8 (README of Chi et al. 2024); L2C names +5.1 points of "
+    "macro-F1 with ViT-B/16 in its abstract (2025). FLYP's numbers were not read again and are left out.",
     "Scores *of all pictures* are those of the published protocol: every picture of the unseen cameras, of methods "
     "that use no label of them. The others are of the cameras' test bursts, next to adapters fine-tuned on the rest.",
 )
@@ -121,8 +121,8 @@ def _options(image_size: int) -> TableOptions:
 def _pretrained(suite: TableSuite, backbone: str, epochs: int, seed: int, tick: Tick) -> Backbone:
     tasks = suite.tasks("pretraining")
     if backbone == SMALL:
-        names = {"name": "small-cnn-frames", "seed": seed, "progress": tick}
-        return pretrain_small_cnn(tasks, suite.classes, suite.image_size, epochs=epochs, **names).backbone
+        learn = partial(pretrain_small_cnn, tasks, suite.classes, suite.image_size, epochs=epochs, seed=seed)
+        return learn(name="small-cnn-frames", progress=tick).backbone
     return fit_head(efficientnet_lite0(suite.classes, seed, image_size=suite.image_size, rank=4), tasks, seed)
 
 

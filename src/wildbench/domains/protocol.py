@@ -128,7 +128,7 @@ def _cameras(table: PictureTable, splits: Sequence[str]) -> dict[str, str]:
     mixed = next((camera for camera, kinds in found.items() if len(kinds) > 1), None)
     if mixed is not None:
         raise DataError(
-            f"{table.source}: camera {mixed!r} is in {' and '.join(sorted(found[mixed]))}. Give each camera one of them."
+            f"{table.source}: camera {mixed!r} is in {' and '.join(sorted(found[mixed]))}. Give each camera one."
         )
     return {camera: kinds.pop() for camera, kinds in found.items()}
 
