@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wildpdiff.camera_traps.camera_groups import drawn_groups, stated_groups
-from wildpdiff.camera_traps.labels import JoinedLabels
+from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, identical, some
 from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
@@ -69,7 +69,7 @@ def pictures_by_camera(table: PictureTable) -> dict[str, list[Picture]]:
 def cameras_of(
     table: PictureTable,
     by_camera: Mapping[str, Sequence[Picture]],
-    labels: JoinedLabels,
+    cropping: Cropping,
     files: Mapping[str, PictureFile],
     options: TableOptions,
 ) -> Cameras:
@@ -78,7 +78,7 @@ def cameras_of(
     Args:
         table: as read.
         by_camera: its pictures by camera.
-        labels: the spelling of each label.
+        cropping: the examples in a picture.
         files: of the pictures; those with a fault are left out, after splits were drawn.
         options: of the suite.
 
@@ -86,7 +86,7 @@ def cameras_of(
         DataError: a split, a group, or a label of what is learned from is unknown; the message names file and line.
     """
     root = table.root if options.root is None else Path(options.root)
-    placed = _placements(table, by_camera, labels, files, root, options)
+    placed = _placements(table, by_camera, cropping, files, root, options)
     faults = {camera: teaching_fault(placement, options.minimum) for camera, placement in placed.items()}
     names = task_names(placed)
     meant, remarks = _groups(table, by_camera, faults, names, options)
@@ -108,7 +108,7 @@ def cameras_of(
 def _placements(
     table: PictureTable,
     by_camera: Mapping[str, Sequence[Picture]],
-    labels: JoinedLabels,
+    cropping: Cropping,
     files: Mapping[str, PictureFile],
     root: Path,
     options: TableOptions,
@@ -118,7 +118,7 @@ def _placements(
     found = {}
     for camera, pictures in by_camera.items():
         try:
-            placement = place(camera, pictures, labels, alike, by_time=options.by_time)
+            placement = place(camera, pictures, cropping, alike, by_time=options.by_time)
         except DataError as error:
             raise DataError(f"{table.source}, {error}") from None
         readable = tuple(entry for entry in placement.pictures if not files[entry.path].fault)

@@ -27,7 +27,7 @@ from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import json_keys, kind_of, read_json, records
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.image_files import IMAGE_FORMATS
+from wildpdiff.tasks.decoding import IMAGE_FORMATS
 
 FORMAT = "COCO Camera Traps"
 

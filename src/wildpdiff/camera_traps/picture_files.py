@@ -136,7 +136,7 @@ def fault_words(faults: Mapping[str, str]) -> str:
     for name, kind in faults.items():
         kinds.setdefault(kind, []).append(name)
     order = sorted(kinds.items(), key=lambda entry: -len(entry[1]))
-    return "; ".join(f"{kind} {len(names)} ({some(names)})" for kind, names in order)
+    return "; ".join(f"{kind}: {len(names)} ({some(names)})" for kind, names in order)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

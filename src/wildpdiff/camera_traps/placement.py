@@ -7,11 +7,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from wildpdiff.camera_traps.labels import JoinedLabels
-from wildpdiff.camera_traps.records import EMPTY, Picture
+from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.records import Picture
 from wildpdiff.camera_traps.sequences import Burst, bursts
 from wildpdiff.camera_traps.splits import hashed_splits, splits_by_time
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.framing import Fractions
 from wildpdiff.tasks.task import SPLITS
 
 PictureSplit = Literal["train", "validation", "test", "unlabelled", "background"]
@@ -27,12 +28,14 @@ class PlacedPicture:
         label: the class, in its canonical spelling; empty where the picture is used without a label.
         split: which part of the camera's data it is in.
         drawn: whether the split was drawn, since the table left it open.
+        box: the part of the picture that is meant; None for all of it.
     """
 
     picture: Picture
     label: str
     split: PictureSplit
     drawn: bool = False
+    box: Fractions | None = None
 
     @property
     def path(self) -> str:
@@ -47,7 +50,7 @@ class Placement:
     Attributes:
         pictures: in the order of their paths; those that cannot be used are left out.
         bursts: how many there are.
-        several: pictures of several species, which are left out.
+        several: pictures of several species without boxes that tell them apart, which are left out.
         cut: bursts that the stated splits cut.
     """
 
@@ -68,7 +71,7 @@ class Placement:
 def place(
     camera: str,
     pictures: Sequence[Picture],
-    labels: JoinedLabels,
+    cropping: Cropping,
     alike: Mapping[str, Hashable],
     *,
     by_time: bool = False,
@@ -80,7 +83,7 @@ def place(
     Args:
         camera: its name.
         pictures: all of them, those that cannot be read included, so that none of these moves another.
-        labels: the spelling of each label.
+        cropping: the examples in a picture.
         alike: keys of files by path; files of the same key are of the same burst.
         by_time: let the camera's earliest bursts train and its last ones be the test, where all of them have a time.
 
@@ -94,7 +97,6 @@ def place(
                 f"line {picture.line}: the split is {picture.split!r}; give one of {', '.join(PICTURE_SPLITS)}, or "
                 "leave it empty."
             )
-    classes = [labels.of(picture.labels) for picture in ordered]
     found = bursts(ordered, [alike.get(picture.path) for picture in ordered])
     stated = [{ordered[member].split for member in burst.members} & set(SPLITS) for burst in found]
     drawn = _drawn(camera, [burst for burst, splits in zip(found, stated, strict=True) if not splits], by_time)
@@ -103,18 +105,19 @@ def place(
         own = [ordered[member].split for member in burst.members if ordered[member].split in SPLITS]
         follows = Counter(own).most_common(1)[0][0] if own else drawn[burst.name]
         split_of |= dict.fromkeys(burst.members, follows)
-    placed = []
-    for number, (picture, names) in enumerate(zip(ordered, classes, strict=True)):
-        if len(names) > 1 and picture.split not in ("unlabelled", "background"):
-            continue
+    placed: list[PlacedPicture] = []
+    several = 0
+    for number, picture in enumerate(ordered):
         given = picture.split or split_of[number]
-        open_split: PictureSplit = next(name for name in PICTURE_SPLITS if name == given)
-        if open_split in ("unlabelled", "background") or not names:
-            unlabelled: PictureSplit = "background" if open_split == "background" else "unlabelled"
-            placed.append(PlacedPicture(picture, "", unlabelled))
+        split: PictureSplit = next(name for name in PICTURE_SPLITS if name == given)
+        if split == "background":
+            placed.append(PlacedPicture(picture, "", split))
+        elif split == "unlabelled" or not picture.labels:
+            placed.append(PlacedPicture(picture, "", "unlabelled", box=cropping.unlabelled(picture).box))
         else:
-            placed.append(PlacedPicture(picture, names[0], open_split, drawn=not picture.split))
-    several = len(ordered) - len(placed)
+            crops = cropping.crops(picture)
+            several += not crops
+            placed += [PlacedPicture(picture, label, split, not picture.split, box) for label, box in crops]
     return Placement(tuple(placed), len(found), several, sum(len(splits) > 1 for splits in stated))
 
 
@@ -139,8 +142,3 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
         return "training pictures of one species only"
     missing = [split for split in ("validation", "test") if not counts[split]]
     return f"no {missing[0]} pictures" if missing else ""
-
-
-def is_blank(picture: Picture, labels: JoinedLabels) -> bool:
-    """Whether people or a detector found nothing in a picture."""
-    return labels.of(picture.labels) == (EMPTY,) or (not picture.labels and picture.boxes == ())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wildpdiff.camera_traps.csv_table import MISSING
+from wildpdiff.camera_traps.delimited import MISSING
 from wildpdiff.camera_traps.numbers import NumberColumn, number_column, parse_number
 from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.camera_groups import Unseen
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.framing import Framing
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class TableOptions:
     """Settings of a suite of pictures.
 
     Attributes:
-        image_size: height and width of the images in pixels; they are cropped to the centred square and resized.
+        image_size: height and width of the images in pixels.
         root: the folder that the pictures' paths are relative to; the table's own by default.
         columns: names of a table's columns in the place of the usual ones, for example ``{"label": "Species"}``.
         classes: the class names in order; by default the labels of the training pictures of all cameras that are seen
@@ -29,6 +30,7 @@ class TableOptions:
             and one picture in any case.
         by_time: let a camera's earliest bursts train and its last ones be the test, where all its pictures have a time.
         keep: keep images in memory once read.
+        framing: the part of a picture that is read (:data:`wildpdiff.tasks.framing.Framing`).
     """
 
     image_size: int
@@ -42,6 +44,7 @@ class TableOptions:
     unreadable: int | float | None = None
     by_time: bool = False
     keep: bool = True
+    framing: Framing = "square"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
+from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
-from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture, is_blank
+from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture
 from wildpdiff.camera_traps.records import PictureTable
 from wildpdiff.camera_traps.site_metadata import site_metadata
 from wildpdiff.camera_traps.splits import share_of
@@ -24,7 +25,8 @@ from wildpdiff.camera_traps.suite_options import TableOptions
 from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, Images, MetadataValue
-from wildpdiff.tasks.image_files import read_images
+from wildpdiff.tasks.framing import Fractions, View
+from wildpdiff.tasks.image_files import read_views
 from wildpdiff.tasks.task import SPLITS, Group, LabelledImages, SplitName
 
 VERSION = 2
@@ -67,7 +69,7 @@ class TableTask:
 
         They are the first by the hash of their path, so that no other picture changes which ones they are.
         """
-        unlabelled = [entry for entry in self.rows("unlabelled") if not is_blank(entry.picture, self._suite.labels)]
+        unlabelled = [entry for entry in self.rows("unlabelled") if not self._suite.cropping.is_blank(entry.picture)]
         if unlabelled:
             return _first(unlabelled, MAX_UNLABELLED)
         return _first(next(filter(None, map(self.rows, SPLITS)), ()), MAX_EXAMPLES)
@@ -82,7 +84,7 @@ class TableTask:
         if stated:
             return _first(stated, MAX_BACKGROUNDS)
         open_ = (*self.rows("train"), *self.rows("unlabelled"))
-        return _first((row for row in open_ if is_blank(row.picture, self._suite.labels)), MAX_BACKGROUNDS)
+        return _first((row for row in open_ if self._suite.cropping.is_blank(row.picture)), MAX_BACKGROUNDS)
 
     @cached_property
     def description(self) -> Description:
@@ -130,6 +132,7 @@ class TableSuite:
         root: folder of the images.
         image_size: height and width of the images in pixels.
         labels: one spelling for each label.
+        cropping: the examples in a picture.
         classes: the class names; a label is an index into them.
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
@@ -146,7 +149,9 @@ class TableSuite:
         self._files = look_at_all(self.root, (picture.path for picture in table.pictures))
         self.unreadable = Unreadable(len(self._files), options.unreadable)
         self.unreadable.add({path: file.fault for path, file in self._files.items() if file.fault}, self.root)
-        found = cameras_of(table, by_camera, self.labels, self._files, options)
+        threshold = {} if table.threshold is None else {"threshold": table.threshold}
+        self.cropping = Cropping(self.labels, options.framing, **threshold)
+        found = cameras_of(table, by_camera, self.cropping, self._files, options)
         self.classes = found.classes
         learned = {camera.title for camera in found.cameras if camera.group == "seen"}
         metadata = site_metadata(table, by_camera, learned, options.ignore)
@@ -226,6 +231,7 @@ class TableSuite:
         content = {
             "version": VERSION,
             "image_size": self.image_size,
+            "framing": self.options.framing,
             "classes": self.classes,
             "schema": self.metadata_schema.to_json(),
             "tasks": {
@@ -240,8 +246,8 @@ class TableSuite:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def _entry(self, row: PlacedPicture) -> tuple[str, str, int]:
-        return row.path, row.label, self._files[row.path].size
+    def _entry(self, row: PlacedPicture) -> tuple[str, str, int, Fractions | None]:
+        return row.path, row.label, self._files[row.path].size, row.box
 
     def read(self, rows: Sequence[PlacedPicture]) -> tuple[Images, list[bool]]:
         """The pictures of some rows, and of each whether it could be read.
@@ -249,15 +255,13 @@ class TableSuite:
         Raises:
             DataError: too many of the suite's pictures cannot.
         """
-        images: list[Images] = []
-        whole: list[bool] = []
-        for row in rows:
-            try:
-                images.append(read_images([self.root / row.path], self.image_size)[0])
-            except DataError:
-                self.unreadable.add({row.path: BROKEN}, self.root)
-                whole.append(False)
-            else:
-                whole.append(True)
-        empty = np.zeros((0, self.image_size, self.image_size, 3), dtype=np.uint8)
-        return np.stack(images) if images else empty, whole
+        faulty: set[int] = set()
+
+        def skipped(number: int, fault: DataError) -> None:
+            del fault
+            self.unreadable.add({rows[number].path: BROKEN}, self.root)
+            faulty.add(number)
+
+        views = [View(self.root / row.path, row.box) for row in rows]
+        images = read_views(views, self.image_size, self.options.framing, skipped=skipped)
+        return images, [number not in faulty for number in range(len(rows))]

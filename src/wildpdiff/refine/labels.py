@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
+from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.placement import place
@@ -94,7 +95,7 @@ def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledF
     name = task or next(iter(by_camera))
     if name not in by_camera:
         raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
-    placed = sorted(place(name, by_camera[name], labels, {}).pictures, key=lambda entry: entry.picture.line)
+    placed = sorted(place(name, by_camera[name], Cropping(labels), {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
     labelled = [entry for entry in placed if entry.drawn or entry.split in ("train", "validation")]
     return LabelledFiles(
