@@ -74,7 +74,8 @@ def test_stated_splits_equal_a_slow_twin(folder: Path, table: PictureTable) -> N
         if row["split"] == "test":
             assert picture.group == "unseen"
         else:
-            assert (picture.group in ("seen", "pretraining")) and picture.split == twin[row["split"]]
+            assert picture.group in ("seen", "pretraining")
+            assert picture.split == twin[row["split"]]
     assert by_group["seen"] | by_group["pretraining"] == training
     assert not by_group["seen"] & by_group["pretraining"]
     assert abs(len(by_group["seen"]) - len(by_group["pretraining"])) <= 1
