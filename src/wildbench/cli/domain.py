@@ -58,7 +58,7 @@ def domain(
     check_output_folder(folder)
     prepare_torch(threads)
     from wildbench.domains.run import domain_config, run_domain
-    from wildbench.domains.table import methods_table, trust_table
+    from wildbench.domains.table import methods_table, regret_table, trust_table
     from wildpdiff.camera_traps.registry import parse_options
     from wildpdiff.records import encode
 
@@ -68,7 +68,7 @@ def domain(
         table = run_domain(
             chosen, data or Path("."), folder, config, command=recorded_command(), options=options, reporter=stages
         )
-    shown = [methods_table(table), *([trust_table(table)] if table.trust else [])]
+    shown = [methods_table(table), regret_table(table), *([trust_table(table)] if table.trust else [])]
     files = {name: str(folder / name) for name in ("results.json", "report.html", "domain.md", "domain.json")}
     answer(as_json, {**encode(table), "files": files}, *map(_terminal, shown), f"\nTable: {files['domain.md']}")
 
