@@ -46,14 +46,14 @@ def domain(
 
     if listed:
         known = [find_domain(entry) for entry in MODULES]
-        values = [{"name": one.name, "title": one.title, "files": list(one.files)} for one in known]
-        answer(as_json, values, *(f"{one.name}: {one.title} ({', '.join(one.files) or 'no files'})" for one in known))
+        values = [{"name": one.name, "title": one.title, "reads": one.reads} for one in known]
+        answer(as_json, values, *(f"{one.name}: {one.title} ({one.reads or 'no files'})" for one in known))
         return
     if name is None:
         raise DataError(f"Name a domain: {', '.join(MODULES)}. `wildbench domain --list` describes them.")
     chosen = find_domain(name)
-    if data is None and chosen.files:
-        raise DataError(f"The domain {name} reads {', '.join(chosen.files)}. Give their folder with --data.")
+    if data is None and chosen.reads:
+        raise DataError(f"The domain {name} reads {chosen.reads}. Give its place with --data.")
     folder = out or Path("runs/domains") / name
     check_output_folder(folder)
     prepare_torch(threads)

@@ -52,6 +52,7 @@ class Domain:
         name: as the command takes it.
         title: one line.
         files: that are read, relative to the data folder.
+        layout: the data in words, where they are no files of fixed names; with neither the domain reads none.
         open: makes suite, backbone, recipe and opponents.
         generator: settings of the generators.
         pooled: scores of all examples of a group of tasks together.
@@ -72,7 +73,13 @@ class Domain:
     samples: int = 4
     seen_tasks: int = 20
     remarks: tuple[str, ...] = ()
+    layout: str = ""
     options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> str:
+        """Its data in words; empty where it needs none."""
+        return self.layout or ", ".join(self.files)
 
     def require(self, data: Path) -> None:
         """Raise :class:`DataError` where the data folder lacks a file."""

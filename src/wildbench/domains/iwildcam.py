@@ -146,5 +146,6 @@ DOMAIN = Domain(
     open_frames,
     pooled=(*OF_TESTS, *OF_ALL),
     remarks=PUBLISHED,
+    layout="a folder in WILDS' layout, or a file or folder of another format with cameras and times",
     options={"by_time": truth, "backbone": str, "image_size": int, "epochs": int, "most": int},
 )

@@ -141,7 +141,7 @@ def _regrets(results: Results, lines: Mapping[str, _Line], groups: Mapping[str, 
     delivered = lines[WITH_TRUST].scores if WITH_TRUST in lines else None
     scores = (lines[PRETRAINED].scores, lines[GENERATED].scores, delivered)
     return {
-        group: regret(tasks, *scores, sign=results.metric.sign, seed=results.provenance.seed)
+        group: regret(tasks, *scores, sign=float(results.metric.sign), seed=results.provenance.seed)
         for group, tasks in groups.items()
         if group != SEEN
     }
