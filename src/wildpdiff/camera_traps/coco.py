@@ -24,7 +24,7 @@ from wildpdiff.camera_traps.fields import (
     text_of,
 )
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.json_files import json_keys, kind_of, read_json, records
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, read_json, records
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.decoding import IMAGE_FORMATS
@@ -38,7 +38,6 @@ DETECTOR_WORDS = {*DETECTED, "group"}
 """Categories of boxes without species; ``group`` is Snapshot Serengeti's."""
 
 _TIMES = ("datetime", "date_captured")
-_BOXES = ("bbox", "bbox_relative")
 _FIELDS = frozenset({"id", "file_name", "width", "height", "location", "seq_id", "frame_num", "corrupt", *_TIMES})
 _BOOKKEEPING = frozenset({"seq_num_frames", "license", "rights_holder", "coco_url", "flickr_url"})
 _TRUE = (True, 1, "true", "True", "1")
@@ -67,6 +66,7 @@ class CocoReader:
             return False
         return "file_name" in images or ("annotations" in keys and bool({"images", "categories"} & keys.keys()))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file; records at fault are left out with a remark.
 
@@ -136,7 +136,8 @@ class _Source:
             identifier = text_of(record.get("id")) if isinstance(record, dict) else ""
             name = text_of(record.get("name")) if identifier else ""
             if not name:
-                raise DataError(f"{self.path}: category {line} has no id or no name; add what is missing.")
+                self.remarks.add("Categories without an 'id' or a 'name' are left out", f"category {line}")
+                continue
             if name.lower() == EMPTY or (identifier == RESERVED and name.lower() in BLANK_NAMES):
                 name = EMPTY
             if names.setdefault(identifier, name) != name:
@@ -174,8 +175,8 @@ class _Source:
         if label is None:
             self.remarks.add("Annotations of an unknown category ('category_id') are left out", where)
             return
-        has_box = any(record.get(key) for key in _BOXES) and label != EMPTY
-        if record.get("sequence_level_annotation") in _TRUE:
+        has_box = bool(record.get("bbox") or record.get("bbox_relative")) and label != EMPTY
+        if (whole := record.get("sequence_level_annotation")) and whole in _TRUE:
             self.remarks.add("Labels are a whole sequence's; some of its pictures may be empty", where)
         if label and not (has_box and self.is_detector):
             image.labels.append(label)

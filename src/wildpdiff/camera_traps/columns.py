@@ -64,7 +64,7 @@ def matched_columns(
     for word in words:
         if word in chosen:
             continue
-        candidates = _candidates(word, free)
+        candidates = _candidates(word, header if word == "folder" else free)  # a folder may name the camera as well
         if len(candidates) > 1 and word in NEEDED:
             names = " and ".join(map(repr, candidates))
             raise DataError(

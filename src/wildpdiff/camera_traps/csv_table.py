@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key
+from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, stated_word
 from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.paths import clean_path, rooted
+from wildpdiff.camera_traps.paths import clean_path, is_absolute, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
     "training": "train",
@@ -74,6 +76,7 @@ class CsvTableReader:
 
 def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
     """The pictures or cameras of a table whose cells are read; see :meth:`CsvTableReader.read`."""
+    columns = {stated_word(word): name for word, name in columns.items()}
     found = matched_columns(cells.header, columns, cells.source, ("path",))
     if "path" not in found:
         return _cameras(cells, path, columns, format)
@@ -82,9 +85,27 @@ def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
     words = _usable(cells, columns, matched_columns(cells.header, columns, cells.source))
     rows = _Rows(cells, words)
     others = tuple(name for name in cells.header if name not in rows.used)
+    if "label" not in words:
+        kind = f"{cells.source} has no column of labels that is known; name it, as in --columns label=Species"
+        rows.remarks.add(kind, f"it has {', '.join(others)}" if others else "it has no further columns")
     pictures = rows.pictures(others)
     remarks = (*cells.remarks, *rows.remarks.sentences())
-    return rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
+    return _found(
+        rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
+    )
+
+
+def _found(table: PictureTable) -> PictureTable:
+    """The table with the root, or the shorter paths, that its files are found by, where its own find none."""
+    paths = [picture.path for picture in table.pictures]
+    if any(map(is_absolute, paths)):
+        return table
+    remarks = Remarks()
+    root, shorter = placed(table.root, paths, remarks)
+    if shorter != paths:
+        pictures = zip(table.pictures, shorter, strict=True)
+        table = replace(table, pictures=tuple(replace(picture, path=path) for picture, path in pictures))
+    return replace(table, root=root, remarks=(*table.remarks, *remarks.sentences()))
 
 
 def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str]) -> dict[str, str]:
@@ -103,9 +124,23 @@ def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str
         if any(TIME_OF_DAY.search(text) for text in cells.column(date)):
             kept["datetime"] = date
     path_names = SYNONYMS["path"][2]
-    if "folder" in kept and "folder" not in stated and name_key(kept["path"]) not in path_names:
+    file = next((name for name in cells.header if name_key(name) in path_names and name != kept["path"]), None)
+    if (
+        file
+        and "path" not in stated
+        and "folder" not in kept
+        and _name_files(cells, file) > _name_files(cells, kept["path"])
+    ):
+        kept |= {"folder": kept["path"], "path": file}
+    named = name_key(kept["path"]) in path_names or "folder" in stated
+    if "folder" in kept and not named and any("/" in clean_path(cell) for cell in cells.column(kept["path"])[:100]):
         del kept["folder"]  # the path is whole
     return kept
+
+
+def _name_files(cells: Delimited, column: str) -> int:
+    """How many of the first cells of a column end like the name of a picture's file."""
+    return sum(cell.lower().endswith(IMAGE_SUFFIXES) for cell in cells.column(column)[:100])
 
 
 @dataclass
@@ -178,6 +213,8 @@ class _Rows:
         self, line: int, row: tuple[str, ...], values: Mapping[str, str], time: datetime | None
     ) -> _Draft | None:
         path, camera = self._path(values), values.get("task", "")
+        if "task" in self.words and self.words["task"] == self.words.get("folder"):
+            camera = clean_path(camera)
         if not path or ("task" in values and camera.lower() in MISSING):
             self.remarks.add("Rows without a path or a camera are left out", self._where(line))
             return None
@@ -185,7 +222,6 @@ class _Rows:
         split = "" if split in MISSING else SPLIT_WORDS.get(split, split)
         label = values.get("label", "")
         unlabelled = label.lower() in MISSING or split in WITHOUT_LABEL
-        frame = values.get("frame", "")
         return _Draft(
             line,
             camera,
@@ -195,7 +231,7 @@ class _Rows:
             {} if unlabelled else {label: None},
             time,
             "" if (sequence := values.get("sequence", "")).lower() in MISSING else sequence,
-            int(frame) if frame.isdecimal() and len(frame) < 10 else None,
+            frame_of(values.get("frame")),
             row,
         )
 
@@ -210,11 +246,14 @@ class _Rows:
         if again.cells == first.cells:
             self.remarks.add("Rows that stand twice count once", self._where(again.line))
             return
-        if again.split != first.split or again.group != first.group:
-            raise DataError(
-                f"{self.cells.source}, line {again.line}: the image {again.path} is in {again.split or 'no split'} "
-                f"{again.group} and on line {first.line} in {first.split or 'no split'} {first.group}; give one."
-            )
+        for word in ("split", "group"):
+            own, its = getattr(first, word), getattr(again, word)
+            if own and its and own != its:
+                raise DataError(
+                    f"{self.cells.source}, line {again.line}: the image {again.path} is in {word} {its!r}, and in "
+                    f"{own!r} on line {first.line}; give one."
+                )
+            setattr(first, word, own or its)
         if again.time != first.time:
             self.remarks.add("Pictures with two times have the first", f"{again.path} on {self._where(again.line)}")
         if not again.labels.keys() <= first.labels.keys():

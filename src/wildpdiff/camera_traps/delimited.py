@@ -8,8 +8,8 @@ import io
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -55,6 +55,21 @@ class Delimited:
         index = self.header.index(name)
         return [cells[index] for _, cells in self.rows]
 
+    def without(self, names: Collection[str]) -> Delimited:
+        """The table without some of its columns."""
+        kept = [index for index, name in enumerate(self.header) if name not in names]
+        rows = tuple((line, tuple(cells[index] for index in kept)) for line, cells in self.rows)
+        return replace(self, header=tuple(self.header[index] for index in kept), rows=rows)
+
+    def records(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        """The line and the named cells of each row; a cell without a value, or of no column, is empty."""
+        positions = [(name, self.header.index(name) if name in self.header else None) for name in names]
+        for line, cells in self.rows:
+            yield (
+                line,
+                {name: "" if at is None or cells[at].lower() in MISSING else cells[at] for name, at in positions},
+            )
+
 
 def read_delimited(path: Path) -> Delimited:
     """A table from a file of comma-, semicolon-, tab- or pipe-separated text, plain or compressed (gzip).
@@ -89,16 +104,24 @@ def read_bytes(path: Path) -> bytes:
     """A file's content, unpacked where it is compressed by gzip; raises :class:`DataError` where it cannot be read."""
     try:
         data = path.read_bytes()
-        if data[:2] != b"\x1f\x8b":
-            return data
-        with gzip.open(io.BytesIO(data)) as stream:
-            data = stream.read(MOST_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, ValueError):
         raise DataError(f"{str(path)!r} is no file; give the path of a table.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the file's permissions.") from None
+    return unpacked(data, str(path))
+
+
+def unpacked(data: bytes, source: str) -> bytes:
+    """The content as it is, or unpacked where it is compressed by gzip; raises :class:`DataError` where it is cut."""
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as stream:
+            data = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); check the file and its permissions.") from None
+        raise DataError(f"{source} cannot be unpacked ({error}); copy the file again.") from None
     if len(data) > MOST_BYTES:
-        raise DataError(f"{path} holds more than {MOST_BYTES >> 30} GiB once unpacked; cut it into parts.")
+        raise DataError(f"{source} holds more than {MOST_BYTES >> 30} GiB once unpacked; cut it into parts.")
     return data
 
 
@@ -115,10 +138,9 @@ def parse_delimited(data: bytes, source: str) -> Delimited:
     if header is None:
         raise DataError(f"{source} is an empty file; the first line must name the columns.")
     names, rows = _aligned(header[1], list(records), source, remarks)
-    kept = _named_columns(source, names, rows, remarks)
-    if kept != list(range(len(names))):
-        rows = [(line, tuple(cells[index] for index in kept)) for line, cells in rows]
-    return Delimited(source, tuple(names[index] for index in kept), tuple(rows), remarks.sentences())
+    unnamed = _unnamed_columns(source, names, rows, remarks)
+    table = Delimited(source, names, tuple(rows), remarks.sentences())
+    return table.without(unnamed) if unnamed else table
 
 
 def _decoded(data: bytes, source: str) -> tuple[str, str]:
@@ -277,6 +299,9 @@ def _aligned(
             rows.append((line, cells))
         elif len(cells) > len(names) and not any(cells[len(names) :]):
             rows.append((line, cells[: len(names)]))
+        elif len(cells) < len(names) and not cells[-1]:
+            remarks.add("Rows that end too early have empty cells at their end", f"line {line} of {source}")
+            rows.append((line, cells + ("",) * (len(names) - len(cells))))
         else:
             wrong.append((line, len(cells)))
     if wrong:
@@ -289,18 +314,17 @@ def _aligned(
     return names, rows
 
 
-def _named_columns(
+def _unnamed_columns(
     source: str, names: Sequence[str], rows: Sequence[tuple[int, tuple[str, ...]]], remarks: Remarks
-) -> list[int]:
-    """The indexes of columns with a name; a remark names those without one that have values."""
+) -> set[str]:
+    """The names, empty or pandas' own, of columns without one; a remark names those that have values."""
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(f"{source} has the column {twice[0]!r} twice; rename or remove one.")
-    kept = [index for index, name in enumerate(names) if name and not _PANDAS_INDEX.fullmatch(name)]
+    unnamed = {name for name in names if not name or _PANDAS_INDEX.fullmatch(name)}
     for index, name in enumerate(names):
-        if index not in kept:
-            first = next(((line, cells[index]) for line, cells in rows if cells[index]), None)
-            if first:
-                where = f"column {index + 1}{f' ({name})' if name else ''} of {source}, {first[1]!r} on line {first[0]}"
-                remarks.add("Columns without a name (row numbers) are left out", where)
-    return kept
+        first = next(((line, cells[index]) for line, cells in rows if cells[index]), None) if name in unnamed else None
+        if first:
+            where = f"column {index + 1} of {source}, {first[1]!r} on line {first[0]}"
+            remarks.add("Columns without a name (row numbers) are left out", where)
+    return unnamed

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box
 from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 BLANK_NAMES = frozenset({"blank", "empty", "none", "nothing"})
 """Names of the class without an animal, in a place of a format that is reserved for it."""
@@ -43,6 +44,10 @@ OUTSIDE = 0.01
 SAMPLE = 50
 """Pictures that are looked for on disk to find the folder of all."""
 
+ABOVE = 2
+"""Folders above a file that its paths may be relative to."""
+
+_LARGEST = 1e300
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -60,6 +65,8 @@ def text_of(value: Any) -> str:
 
 def number_of(value: Any) -> float | None:
     """A finite number, or a text of one; None for anything else."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -100,6 +107,11 @@ def is_video(path: str) -> bool:
     return path.lower().endswith(VIDEO_SUFFIXES)
 
 
+def is_picture(path: str) -> bool:
+    """Whether a path is a picture's, by its suffix."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
 def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) -> Box | None:
     """A box within the picture; None, with a remark, where it has no size or lies outside.
 
@@ -110,11 +122,11 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
         **others: of :class:`Box`.
     """
     left, top, width, height = sides
-    if not all(map(math.isfinite, sides)) or width <= 0 or height <= 0:
+    if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
         remarks.add("Boxes without width or height are left out", where)
         return None
     right, bottom = left + width, top + height
-    if min(left, top) < 0 or max(right, bottom) > 1:
+    if left < 0 or top < 0 or right > 1 or bottom > 1:
         far = min(left, top) < -OUTSIDE or max(right, bottom) > 1 + OUTSIDE
         left, top, right, bottom = (min(max(side, 0.0), 1.0) for side in (left, top, right, bottom))
         width, height = right - left, bottom - top
@@ -127,12 +139,13 @@ def box_of(sides: Sequence[float], remarks: Remarks, where: str, **others: Any) 
 
 
 def numbers_of(value: Any, count: int) -> list[float] | None:
-    """A list of numbers, which need not be finite; None for anything else."""
+    """A list of that many numbers, which need not be finite; None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
-    if any(isinstance(entry, bool) or not isinstance(entry, int | float) or abs(entry) > 1e300 for entry in value):
-        return [math.nan] * count if all(isinstance(entry, int | float) for entry in value) else None
-    return [float(entry) for entry in value]
+    for entry in value:
+        if type(entry) is not float and type(entry) is not int:
+            return None
+    return [float(entry) if abs(entry) < _LARGEST else math.nan for entry in value]
 
 
 def labels_of(names: Iterable[str], remarks: Remarks, where: str) -> tuple[str, ...]:
@@ -147,27 +160,27 @@ def labels_of(names: Iterable[str], remarks: Remarks, where: str) -> tuple[str, 
 def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, list[str]]:
     """Pictures' folder and their paths in it, by where the first of them are on this machine.
 
-    The pictures may lie below the given folder, below one folder in it, or without leading folders that all paths
-    share or that end with the given folder's name: two cameras may well have the same file names. Absolute paths of
-    another machine lose the folder that they share. What is empty stays so.
+    The pictures may lie below the given folder, below one folder in it, below one of the folders above, or without
+    leading folders that all paths share. Other paths stay as they are: two cameras may well have the same file names.
     """
     sample = list(islice(filter(None, paths), SAMPLE))
-    within = [_within(folder, path) for path in paths]
-    if not sample or any(_exists(folder, path) for path in sample):
+    own = tuple(f"{entry.as_posix().rstrip('/')}/" for entry in (folder.absolute(), folder.resolve()))
+    within = [path.removeprefix(own[0]).removeprefix(own[1]) if path.startswith(own) else path for path in paths]
+    if not sample or any(os.path.isfile(folder / path) for path in sample):
         return folder, within
-    below = [entry for entry in _folders(folder) if any(_exists(entry, path) for path in sample)]
-    if len(below) == 1:
-        return below[0], within
-    shared = _shared_folder([path for path in paths if path])
-    for path in sample:
-        parts = path.split("/")
-        for dropped in range(1, len(parts)):
-            prefix = "/".join((*parts[:dropped], ""))
-            allowed = shared.startswith(prefix) or parts[dropped - 1] == folder.resolve().name
-            if allowed and _exists(folder, path.removeprefix(prefix)):
-                return folder, _without(prefix, paths, within, remarks)
-    if all(is_absolute(path) for path in paths if path):
-        return folder, _without(shared, paths, within, remarks)
+    below = [entry for entry in _folders(folder) if any(os.path.isfile(entry / path) for path in sample)]
+    above = [
+        entry for entry in folder.resolve().parents[:ABOVE] if any(os.path.isfile(entry / path) for path in sample)
+    ]
+    if len(below) == 1 or above:
+        return (below if len(below) == 1 else above)[0], within
+    parts = _shared_folder([path for path in paths if path]).split("/")
+    for dropped in range(1, len(parts)):
+        prefix = "/".join((*parts[:dropped], ""))
+        shorter = [path.removeprefix(prefix) for path in paths]
+        if any(os.path.isfile(folder / path) for path in shorter[:SAMPLE] if path):
+            remarks.add(f"Paths are read without their beginning {prefix!r}", repr(sample[0]))
+            return folder, shorter
     for path in filter(is_absolute, paths):
         remarks.add("Absolute paths stay as they are", repr(path))
     return folder, within
@@ -181,27 +194,8 @@ def _shared_folder(paths: Sequence[str]) -> str:
     return f"{shared.rstrip('/')}/" if shared else ""
 
 
-def _within(folder: Path, path: str) -> str:
-    return os.path.relpath(path, folder) if path.startswith(f"{folder.as_posix()}/") else path
-
-
-def _without(prefix: str, paths: Sequence[str], others: list[str], remarks: Remarks) -> list[str]:
-    shorter = [path.removeprefix(prefix) for path in paths]
-    if not prefix or len(set(shorter)) < len(set(paths)):
-        return others
-    remarks.add(f"Paths are read without their beginning {prefix!r}", repr(next(filter(None, paths))))
-    return shorter
-
-
 def _folders(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError:
         return []
-
-
-def _exists(folder: Path, path: str) -> bool:
-    try:
-        return (folder / path).is_file()
-    except (OSError, ValueError):
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wildpdiff.camera_traps.camtrap_dp import CamtrapDPReader
 from wildpdiff.camera_traps.coco import CocoReader
 from wildpdiff.camera_traps.csv_table import CsvTableReader
 from wildpdiff.camera_traps.folders import FolderReader
@@ -13,17 +14,20 @@ from wildpdiff.camera_traps.lila import LilaReader
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
 from wildpdiff.camera_traps.records import PictureTable, Reader
 from wildpdiff.camera_traps.speciesnet import SpeciesNetReader
+from wildpdiff.camera_traps.timelapse import TimelapseReader
 from wildpdiff.camera_traps.wildlife_insights import WildlifeInsightsReader
 from wildpdiff.camera_traps.wilds import WildsReader
 from wildpdiff.errors import DataError
 
 READERS: tuple[Reader, ...] = (
+    CamtrapDPReader(),
     MegaDetectorReader(),
     SpeciesNetReader(),
     CocoReader(),
     WildsReader(),
     LilaReader(),
     WildlifeInsightsReader(),
+    TimelapseReader(),
     CsvTableReader(),
     FolderReader(),
 )

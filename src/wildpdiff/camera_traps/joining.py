@@ -13,7 +13,7 @@ from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.formats import find_reader
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.matching import match_paths
-from wildpdiff.camera_traps.paths import is_absolute
+from wildpdiff.camera_traps.paths import path_below, with_root
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
@@ -22,12 +22,15 @@ _SAMPLE = 32
 """Matched pictures whose files are looked for below either root."""
 
 
-def read_joined(paths: Sequence[Path], columns: Mapping[str, str] | None = None) -> PictureTable:
+def read_joined(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None, root: Path | None = None
+) -> PictureTable:
     """The pictures of files and folders of any known formats, joined.
 
     Args:
         paths: at least one; see :func:`join` for their order.
         columns: names of columns by word. A table takes those that it has; one of them must have each.
+        root: the folder that paths of pictures are relative to; by default that of each file's format.
 
     Raises:
         DataError: a file is at fault, no file has a column that was named, or the files have no picture in common.
@@ -39,7 +42,8 @@ def read_joined(paths: Sequence[Path], columns: Mapping[str, str] | None = None)
         reader = find_reader(path)
         keys = {name_key(name) for name in read_header(path)} if path.is_file() and len(paths) > 1 else None
         own = {word: name for word, name in stated.items() if keys is None or name_key(name) in keys}
-        tables.append(reader.read(path, own))
+        table = reader.read(path, own)
+        tables.append(table if root is None else with_root(table, root))
         unused = {word: name for word, name in unused.items() if word not in own}
     if unused:
         word, name = next(iter(unused.items()))
@@ -87,7 +91,7 @@ def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:
         if picture.path in found.pairs:
             by_path.setdefault(found.pairs[picture.path], []).append(picture)
         elif picture.camera:
-            path = picture.path if moved else _path_below(table.root, other.root, picture.path)
+            path = picture.path if moved else path_below(table.root, other.root, picture.path)
             further.append(replace(picture, path=path))
         else:
             remarks.add(f"Pictures of {other.source} that no other table has are left out", picture.path)
@@ -104,7 +108,7 @@ def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:
             picture = _merged(picture, best, remarks)
             picture = replace(picture, path=best.path) if moved else picture
         elif moved:
-            picture = replace(picture, path=_path_below(other.root, table.root, picture.path))
+            picture = replace(picture, path=path_below(other.root, table.root, picture.path))
         pictures.append(picture)
     if missing := len(table.pictures) - sum(p.path in by_path for p in table.pictures):
         remarks.add(f"Pictures without a record in {other.source}", f"{missing:,} of {len(table.pictures):,}")
@@ -130,13 +134,6 @@ def _lies_below_other(table: PictureTable, other: PictureTable, ends: Mapping[st
     sample = list(ends.items())[:: max(1, len(ends) // _SAMPLE)]
     own = sum(os.path.isfile(table.root / path) for _, path in sample)
     return sum(os.path.isfile(other.root / path) for path, _ in sample) > own
-
-
-def _path_below(root: Path, other: Path, path: str) -> str:
-    """The path below a root of a file whose path is below another one."""
-    if root == other or is_absolute(path) or "://" in path:
-        return path
-    return Path(os.path.relpath(other / path, root)).as_posix()
 
 
 def _merged(first: Picture, second: Picture, remarks: Remarks) -> Picture:
@@ -180,7 +177,7 @@ def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:
     """A table with the metadata of a table of cameras."""
     remarks = Remarks()
     names = _cameras_of(table)
-    other = _named_alike(other, names, remarks)
+    other = _by_deployment(_named_alike(other, names, remarks), table, remarks)
     if names and not other.cameras.keys() & names:
         raise DataError(
             f"{other.source} has none of the cameras of {table.source} (for example {next(iter(other.cameras))!r} and "
@@ -191,6 +188,21 @@ def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:
             remarks.add(f"Cameras without metadata in {other.source}", repr(name))
     cameras = _merged_cameras(table, other)
     return replace(table, cameras=cameras, remarks=(*table.remarks, *other.remarks, *remarks.sentences()))
+
+
+def _by_deployment(other: PictureTable, table: PictureTable, remarks: Remarks) -> PictureTable:
+    """A table of cameras whose names are those of another one's deployments, under the names of their cameras."""
+    owners = {picture.deployment: picture.camera for picture in table.pictures if picture.deployment}
+    if not other.cameras.keys() & owners.keys() or other.cameras.keys() & set(owners.values()):
+        return other
+    cameras: dict[str, dict[str, str]] = {}
+    for name, values in other.cameras.items():
+        own = cameras.setdefault(owners.get(name, name), {})
+        own.update({column: value for column, value in values.items() if column not in own})
+        remarks.add(
+            f"Rows of {other.source} are matched by their deployment", f"{name!r} of {owners.get(name, name)!r}"
+        )
+    return replace(other, cameras=cameras)
 
 
 def _cameras_of(table: PictureTable) -> dict[str, None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import BLANK_NAMES, frame_of, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
+from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 
 FORMAT = "LILA index"
@@ -39,6 +40,7 @@ class LilaReader:
         """Whether a file has the index's columns."""
         return set(read_header(path)) >= _NEEDED
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures, with the part of their address after the host as path.
 

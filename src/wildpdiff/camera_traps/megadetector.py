@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wildpdiff.camera_traps.detections import boxes_of
-from wildpdiff.camera_traps.fields import is_video, number_of, path_of, placed, share_of, text_of
+from wildpdiff.camera_traps.fields import is_picture, is_video, number_of, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.json_files import json_keys, kind_of, names, read_json
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, names, read_json
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 
@@ -30,8 +30,9 @@ class MegaDetectorReader:
     def reads(self, path: Path) -> bool:
         """Whether a file has images with ``file`` or ``detections``, or categories of detections."""
         keys = json_keys(path)
-        return "images" in keys and ("detection_categories" in keys or bool({"file", "detections"} & keys["images"]))
+        return "detection_categories" in keys or bool({"file", "detections"} & keys.get("images", set()))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file with their boxes; species that a classifier gave are labels of boxes alone.
 
@@ -65,6 +66,9 @@ def _kept(entries: list[Any], gathering: Gathering) -> list[tuple[int, dict[str,
     kept = []
     for line, record in enumerate(entries, 1):
         file = path_of(record.get("file")) if isinstance(record, dict) else ""
+        if isinstance(record, dict) and "file" not in record and (own := text_of(record.get("id"))):
+            file = path_of(own if is_picture(own) else f"{own}.jpg")
+            gathering.remarks.add("Images without 'file' are named by their 'id'", f"{own!r} is read as {file!r}")
         if not file:
             gathering.remarks.add("Images without a usable 'file' are left out", f"image {line}")
         elif is_video(file) or any(record.get(key) is not None for key in _VIDEO_FIELDS):

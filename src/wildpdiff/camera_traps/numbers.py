@@ -42,10 +42,10 @@ _UNITS = (
 _WITH_UNIT = re.compile(
     rf"(?P<number>[+-]?[\d.,' ’]*\d)\s*(?P<unit>{'|'.join(map(re.escape, _UNITS))})\.?", re.IGNORECASE
 )
-_DEGREES = re.compile(
-    r"(?P<before>[NSEWO])?\s*(?P<degrees>[+-]?\d{1,3}(?:[.,]\d+)?)\s*[°ºd˚]?"
+_DEGREES = re.compile(  # without O, which is east in German and west in French
+    r"(?P<before>[NSEW])?\s*(?P<degrees>[+-]?\d{1,3}(?:[.,]\d+)?)\s*[°ºd˚]?"
     r"(?:\s*(?P<minutes>\d{1,2}(?:[.,]\d+)?)\s*['’′´m]?(?:\s*(?P<seconds>\d{1,2}(?:[.,]\d+)?)\s*(?:\"|”|″|''|s)?)?)?"
-    r"\s*(?P<after>[NSEWO])?",
+    r"\s*(?P<after>[NSEW])?",
     re.IGNORECASE,
 )
 _SPACES = re.compile(r"[\s\u00a0\u2007\u2009\u202f]+")

@@ -58,6 +58,26 @@ def rooted(table: PictureTable, root: Path) -> PictureTable:
     return replace(table, root=root, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
 
 
+def path_below(root: Path, other: Path, path: str) -> str:
+    """The path below a root of a file whose path is below another one; absolute paths and addresses stay."""
+    if root == other or is_absolute(path) or "://" in path:
+        return path
+    return Path(os.path.relpath(other / path, root)).as_posix()
+
+
+def with_root(table: PictureTable, root: Path) -> PictureTable:
+    """The table with the root that a user states: paths are below that, unless the files are where the table has them.
+
+    Absolute paths are made relative to it as by :func:`rooted`.
+    """
+    sample = [picture.path for picture in table.pictures][:: max(1, len(table.pictures) // _SAMPLE)]
+    there, here = (sum(os.path.isfile(folder / path) for path in sample) for folder in (root, table.root))
+    if here <= there or root == table.root:
+        return rooted(table, root)
+    pictures = (replace(entry, path=path_below(root, table.root, entry.path)) for entry in table.pictures)
+    return rooted(replace(table, pictures=tuple(pictures)), root)
+
+
 def _foreign_prefixes(paths: Sequence[str], root: Path) -> tuple[str, ...]:
     """Beginnings of absolute paths whose rest is a file below the root, found on a few of the paths."""
     found: dict[str, None] = {}

@@ -10,7 +10,7 @@ from typing import Any
 from wildpdiff.camera_traps.detections import boxes_of
 from wildpdiff.camera_traps.fields import BLANK_NAMES, DETECTED, is_video, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.json_files import json_keys, kind_of, read_json
+from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, read_json
 from wildpdiff.camera_traps.megadetector import USUAL_CATEGORIES
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.errors import DataError
@@ -37,6 +37,7 @@ class SpeciesNetReader:
         keys = json_keys(path)
         return any("filepath" in keys.get(key, ()) or set(keys) == {key} for key in LISTS)
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a file with their boxes; the predicted species is the label of the surest fitting box.
 

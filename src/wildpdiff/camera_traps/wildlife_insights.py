@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import BLANK_NAMES, SAMPLE, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering, Row
+from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.speciesnet import NO_RESULT, name_of
@@ -48,6 +50,7 @@ class WildlifeInsightsReader:
         """Whether a file, or one of a folder's files ``images*.csv``, has the export's columns."""
         return any(set(read_header(file)) >= _NEEDED for file in _files(path))
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures, with metadata of their deployments; a camera is a place where deployments have one.
 
@@ -117,7 +120,7 @@ def _paths(folder: Path, rows: Sequence[Row], remarks: Remarks) -> tuple[Path, l
     for paths in (stored, sorted_by, *((named,) if unique else ())):
         tried = Remarks()
         root, files = placed(folder, paths, tried)
-        if any((root / file).is_file() for file in files[:SAMPLE] if file):
+        if any(os.path.isfile(root / file) for file in files[:SAMPLE] if file):
             return placed(folder, paths, remarks)
     return placed(folder, stored, remarks)
 

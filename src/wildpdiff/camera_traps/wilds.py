@@ -9,6 +9,7 @@ from pathlib import Path
 from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
+from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 from wildpdiff.errors import DataError
 
@@ -43,6 +44,7 @@ class WildsReader:
         """Whether a file, or ``metadata.csv`` of a folder, has WILDS' columns."""
         return set(read_header(_table(path))) >= _NEEDED
 
+    @garbage_kept()
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures; the split is a value, since WILDS' val and test are other cameras (:data:`SPLIT`).
 

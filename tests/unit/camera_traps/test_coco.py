@@ -18,7 +18,7 @@ from refusals import refused
 from remarked import remarked
 from wildpdiff.camera_traps.coco import CocoReader
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
-from wildpdiff.camera_traps.records import EMPTY, Box, PictureTable
+from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "fixtures"
@@ -52,7 +52,8 @@ def test_twenty_one_photographs_are_those_of_the_csv() -> None:
     with open(folder / "labels.csv", newline="") as stream:
         rows = [(row["filepath"], row["label"]) for row in csv.DictReader(stream)]
     assert [(picture.path, *picture.labels) for picture in table.pictures] == rows
-    assert table.root == folder and table.remarks == ()
+    assert table.root == folder
+    assert table.remarks == ()
     box = Box(100 / 1920, 100 / 1080, 440 / 1920, 280 / 1080, label="Virginia Opossum")
     assert table.pictures[1].boxes == (box,)
 
@@ -69,7 +70,8 @@ def test_every_field_of_the_specification_is_read(tmp_path: Path) -> None:
     assert picture.time == datetime(2022, 12, 31, 9, 52, 50)
     assert picture.labels == ("red_fox", "wolf")
     assert picture.boxes == (Box(0.1, 0.1, 0.5, 0.5, label="red_fox"), Box(0.5, 0.0, 0.5, 1.0, label="wolf"))
-    assert picture.identifier == "i1" and picture.line == 1
+    assert picture.identifier == "i1"
+    assert picture.line == 1
     assert picture.values == {"temperature": "-3.5", "flash": "true"}
     assert table.columns == ("temperature", "flash")
     assert table.remarks == ()
@@ -87,7 +89,9 @@ def test_pictures_without_an_annotation_are_unlabelled(tmp_path: Path) -> None:
     table = read(tmp_path, [image(1), image(2), image(3)], [note(1, 0), note(2, 1, bbox=[0, 0, 10, 10])])
     assert [picture.labels for picture in table.pictures] == [(EMPTY,), ("red_fox",), ()]
     boxes = [picture.boxes for picture in table.pictures]
-    assert boxes[0] == () and boxes[1] is not None and boxes[2] is None
+    assert boxes[0] == ()
+    assert boxes[1] is not None
+    assert boxes[2] is None
 
 
 def test_empty_by_its_reserved_number_needs_a_fitting_name(tmp_path: Path) -> None:
@@ -124,14 +128,16 @@ def test_what_cannot_be_used_is_left_out_with_one_remark_a_kind(tmp_path: Path) 
 )
 def test_boxes_without_a_place_in_the_picture_are_left_out(tmp_path: Path, box: list[float]) -> None:
     table = read(tmp_path, [image(1)], [note(1, 1, bbox=box)])
-    assert table.pictures[0].labels == ("red_fox",) and table.pictures[0].boxes is None
+    assert table.pictures[0].labels == ("red_fox",)
+    assert table.pictures[0].boxes is None
     assert len(table.remarks) == 1
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], "0 0 1 1", {"x": 1}, [1, 2, 3, None], [1, 2, 3, "4"], [1, 2, 3, 10**400]])
 def test_boxes_of_another_form_are_left_out(tmp_path: Path, box: Any) -> None:
     table = read(tmp_path, [image(1)], [note(1, 1, bbox=box)])
-    assert table.pictures[0].labels == ("red_fox",) and table.pictures[0].boxes is None
+    assert table.pictures[0].labels == ("red_fox",)
+    assert table.pictures[0].boxes is None
     assert len(table.remarks) == 1
 
 
@@ -161,7 +167,8 @@ def test_shares_in_the_place_of_pixels_are_understood(tmp_path: Path) -> None:
 def test_separate_files_of_boxes_have_no_labels(tmp_path: Path) -> None:
     boxes = [{"id": 1, "image_id": "i1", "bbox": [0, 0, 20, 10], "score": 0.75}]
     (picture,) = read(tmp_path, [image(1)], boxes, []).pictures
-    assert picture.labels == () and picture.boxes == (Box(0.0, 0.0, 0.1, 0.1, confidence=0.75),)
+    assert picture.labels == ()
+    assert picture.boxes == (Box(0.0, 0.0, 0.1, 0.1, confidence=0.75),)
 
 
 def test_a_detectors_categories_are_no_species(tmp_path: Path) -> None:
@@ -170,7 +177,8 @@ def test_a_detectors_categories_are_no_species(tmp_path: Path) -> None:
     table = read(tmp_path, [image(1)], notes, categories)
     assert table.pictures[0].labels == ()
     found = table.pictures[0].boxes
-    assert found is not None and [box.category for box in found] == ["animal", "person", "animal"]
+    assert found is not None
+    assert [box.category for box in found] == ["animal", "person", "animal"]
     assert all(not box.label for box in found)
     assert len(table.remarks) == 1
     (picture,) = read(tmp_path, [image(1)], [note(1, 1)], categories).pictures
@@ -187,13 +195,16 @@ def test_one_file_under_two_ids_is_one_picture(tmp_path: Path) -> None:
     images = [image(1), image(2, file_name="a\\1.jpg"), image(3, file_name="./a//1.jpg", location="x")]
     table = read(tmp_path, images, [note(1, 1), note(2, 2), note(3, 1)])
     (picture,) = table.pictures
-    assert picture.labels == ("red_fox", "wolf") and picture.camera == "x" and picture.line == 1
+    assert picture.labels == ("red_fox", "wolf")
+    assert picture.camera == "x"
+    assert picture.line == 1
     remarked(table.remarks, 2, "a/1.jpg")
 
 
 def test_identical_annotations_are_one_and_shared_ids_are_named(tmp_path: Path) -> None:
     table = read(tmp_path, [image(1)], [note(1, 1, bbox=[0, 0, 20, 10])] * 3)
-    assert table.pictures[0].labels == ("red_fox",) and len(table.pictures[0].boxes or ()) == 1
+    assert table.pictures[0].labels == ("red_fox",)
+    assert len(table.pictures[0].boxes or ()) == 1
     remarked(table.remarks, 2, "annotation 2")
 
 
@@ -202,10 +213,14 @@ def test_identifiers_that_tell_nothing_apart_are_refused(tmp_path: Path) -> None
         read(tmp_path, [image(1), image(1, file_name="b.jpg")])
     with refused(DataError, "category", "red_fox", "wolf"):
         read(tmp_path, [image(1)], [], [{"id": 1, "name": "red_fox"}, {"id": "1", "name": "wolf"}])
-    with refused(DataError, "category 1"):
-        read(tmp_path, [image(1)], [], [{"id": 1}])
-    with refused(DataError, "category 2"):
-        read(tmp_path, [image(1)], [], [*CATEGORIES[:1], {"id": True, "name": [1]}])
+
+
+def test_categories_without_a_name_are_left_out_with_their_annotations(tmp_path: Path) -> None:
+    categories = [*CATEGORIES, {"id": 3}, {"id": True, "name": [1]}, {"name": "x"}, 7]
+    table = read(tmp_path, [image(1)], [note(1, 1), note(1, 3)], categories)
+    assert table.pictures[0].labels == ("red_fox",)
+    remarked(table.remarks, 4, "category 4")
+    remarked(table.remarks, "annotation 2")
 
 
 def test_annotations_of_another_file_are_refused(tmp_path: Path) -> None:
@@ -265,11 +280,22 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
+KEYS = [
+    "id",
+    "file_name",
+    "image_id",
+    "category_id",
+    "name",
+    "bbox",
+    "width",
+    "height",
+    "datetime",
+    "location",
+    "corrupt",
+]
 RECORD = (
     st.dictionaries(
-        st.sampled_from(
-            ["id", "file_name", "image_id", "category_id", "name", "bbox", "width", "height", "datetime", "location", "seq_id", "corrupt"]
-        ),
+        st.sampled_from(KEYS),
         JSON | st.sampled_from(["a.jpg", 1, "1", [0, 0, 1, 1]]),
     )
     | JSON
@@ -283,12 +309,16 @@ def test_whatever_the_records_hold_is_a_table_or_refused(
 ) -> None:
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    pictures: tuple[Picture, ...] = ()
+    message = "labels.json"
     try:
-        table = CocoReader().read(path, {})
+        pictures = CocoReader().read(path, {}).pictures
     except DataError as error:
-        assert "labels.json" in str(error)
-        return
-    for picture in table.pictures:
-        assert picture.path and "\0" not in picture.path
+        message = str(error)
+    assert "labels.json" in message
+    for picture in pictures:
+        assert picture.path
+        assert "\0" not in picture.path
         for box in picture.boxes or ():
-            assert 0 <= box.left < box.left + box.width <= 1 + 1e-9 and 0 <= box.top < box.top + box.height <= 1 + 1e-9
+            assert 0 <= box.left < box.left + box.width <= 1 + 1e-9
+            assert 0 <= box.top < box.top + box.height <= 1 + 1e-9

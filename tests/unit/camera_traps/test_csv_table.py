@@ -82,8 +82,28 @@ def test_a_folder_and_a_file_make_a_path(tmp_path: Path) -> None:
     assert [picture.path for picture in table.pictures] == ["raw/S1/1.JPG", "raw/2.JPG"]
 
 
+def test_a_named_file_has_its_folder(tmp_path: Path) -> None:
+    text = "Bild,Directory,Art\n{}1.JPG,raw/S1,fox\n"
+    assert read(tmp_path, text.format(""), file="Bild").pictures[0].path == "raw/S1/1.JPG"
+    assert read(tmp_path, text.format("all/S1/"), file="Bild").pictures[0].path == "all/S1/1.JPG"
+
+
+def test_a_path_without_the_file_is_the_folder(tmp_path: Path) -> None:
+    table = read(tmp_path, "path,filename,label\nraw/S1,1.JPG,fox\nraw/S1,2.JPG,fox\n")
+    assert [picture.path for picture in table.pictures] == ["raw/S1/1.JPG", "raw/S1/2.JPG"]
+
+
+def test_a_table_without_a_known_label_says_so(tmp_path: Path) -> None:
+    table = read(tmp_path, "path,task,Tierart,frame\na.jpg,x,Fuchs,3.0\n")
+    assert table.pictures[0].labels == ()
+    assert table.pictures[0].frame == 3
+    assert any("Tierart" in remark and "--columns label=" in remark for remark in table.remarks)
+
+
 def test_times_in_one_column_or_two(tmp_path: Path) -> None:
-    table = read(tmp_path, "file,Date,Time\na.jpg,13/02/2020,10:30\nb.jpg,1/2/2020,10:31\nc.jpg,foo,bar\n")
+    table = read(
+        tmp_path, "file,label,Date,Time\na.jpg,fox,13/02/2020,10:30\nb.jpg,fox,1/2/2020,10:31\nc.jpg,fox,foo,bar\n"
+    )
     assert [picture.time for picture in table.pictures] == [
         datetime(2020, 2, 13, 10, 30),
         datetime(2020, 2, 1, 10, 31),
@@ -110,6 +130,8 @@ def test_several_rows_of_a_picture_are_several_labels(tmp_path: Path) -> None:
         ("y", "a.jpg", ("fox",)),
     ]
     assert len(table.remarks) == 2
+    both = read(tmp_path, "path,label,task,split,group\na.jpg,fox,x,,seen\na.jpg,deer,x,train,\n")
+    assert (both.pictures[0].split, both.pictures[0].group) == ("train", "seen")
     with refused(DataError, "line 3", "line 2", "a.jpg", "train", "test"):
         read(tmp_path, "path,label,task,split\na.jpg,fox,x,train\na.jpg,fox,x,test\n")
 
@@ -148,6 +170,17 @@ def test_windows_and_absolute_paths(tmp_path: Path) -> None:
     ]
     assert any("D:/Photos 2020" in remark and "2," in remark for remark in table.remarks)
     assert any("E:" in remark and "line 7" in remark for remark in table.remarks)
+
+
+@pytest.mark.parametrize("path", ["1.jpg", "A/1.jpg", "photos/A/1.jpg"])
+def test_files_are_found_in_a_folder_next_to_the_table(tmp_path: Path, path: str) -> None:
+    (tmp_path / "images" / Path(path).parent).mkdir(parents=True)
+    (tmp_path / "images" / path).touch()
+    table = read(tmp_path, f"path,label\n{path},fox\n")
+    assert (table.root / table.pictures[0].path).is_file()
+    (tmp_path / "images" / path).rename(tmp_path / "1.jpg")
+    table = read(tmp_path, f"path,label\n{path},fox\n")
+    assert (table.root / table.pictures[0].path).is_file()
 
 
 def test_a_table_of_cameras(tmp_path: Path) -> None:

@@ -118,6 +118,13 @@ def test_cameras_match_in_any_spelling() -> None:
         join([pictures, replace(cameras, cameras={"Z": {}})])
 
 
+def test_cameras_match_by_their_deployments() -> None:
+    pictures = table(Picture("1.jpg", 1, "A", deployment="d1"), Picture("2.jpg", 1, "A", deployment="d2"))
+    joined = join([pictures, table(name="c", cameras={"d1": {"x": "1"}, "d2": {"x": "2", "y": "3"}})])
+    assert joined.cameras == {"A": {"x": "1", "y": "3"}}
+    assert any("'d1'" in remark for remark in joined.remarks)
+
+
 def test_each_table_takes_the_columns_that_it_has(tmp_path: Path) -> None:
     (tmp_path / "pictures.csv").write_text("Bild;Art;Ort\na.jpg;Fuchs;Nord\n")
     (tmp_path / "cameras.csv").write_text("Ort,Höhe\nNord,1480\n", encoding="cp1252")
@@ -141,6 +148,19 @@ def test_each_table_takes_the_columns_that_it_has(tmp_path: Path) -> None:
     assert joined.cameras == {"Nord": {"Höhe": "1480"}}
     with refused(DataError, "'Zeit'", "datetime"):
         read_joined(paths, {**columns, "datetime": "Zeit"})
+
+
+@pytest.mark.parametrize("folder", ["", "labels"])
+@pytest.mark.parametrize("path", ["a/1.jpg", "{root}/a/1.jpg", "D:\\old\\a\\1.jpg", "../photos/a/1.jpg"])
+def test_a_stated_root_stands_before_the_tables_own(tmp_path: Path, path: str, folder: str) -> None:
+    root = tmp_path / "photos"
+    for made in (root / "a", tmp_path / "labels"):
+        made.mkdir(parents=True)
+    (root / "a" / "1.jpg").touch()
+    (tmp_path / folder / "t.csv").write_text(f"path,label,task\n{path.format(root=root)},fox,A\n")
+    joined = read_joined([tmp_path / folder / "t.csv"], root=root)
+    assert joined.root == root
+    assert (root / joined.pictures[0].path).is_file()
 
 
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason="no local copy of the fixtures in ../shared/data")

@@ -15,7 +15,7 @@ from refusals import refused
 from remarked import remarked
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
 from wildpdiff.camera_traps.megadetector import MegaDetectorReader
-from wildpdiff.camera_traps.records import Box, PictureTable
+from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.errors import DataError
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "fixtures"
@@ -43,8 +43,10 @@ def read(folder: Path, *images: Any, version: Any = "1.6", **others: Any) -> Pic
 @needs_fixtures
 def test_photographs_and_their_classes() -> None:
     table = read_pictures(DATA / "ena24_small" / "md_annotations.json")
-    assert len(table.pictures) == 21 and table.remarks == ()
-    assert table.root == DATA / "ena24_small" and table.threshold == 0.8
+    assert len(table.pictures) == 21
+    assert table.remarks == ()
+    assert table.root == DATA / "ena24_small"
+    assert table.threshold == 0.8
     first = table.pictures[0]
     assert (first.path, first.labels) == ("2480.jpg", ())
     assert first.boxes == (Box(0.35, 0.35, 0.3, 0.3, "animal", 0.926, "virginia_opossum", 0.941),)
@@ -55,14 +57,16 @@ def test_failures_and_empty_pictures_differ() -> None:
     table = read_pictures(DATA / "megadetector_output.json")
     assert [None if p.boxes is None else len(p.boxes) for p in table.pictures] == [2, 1, 0, None, None]
     boxes = table.pictures[0].boxes or ()
-    assert [box.label for box in boxes] == ["bear", ""] and boxes[1].label_confidence is None
+    assert [box.label for box in boxes] == ["bear", ""]
+    assert boxes[1].label_confidence is None
     remarked(table.remarks, 2, "corrupted_image.jpg", "Failure image access")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.6", 1.3, None])
 def test_versions_as_texts_numbers_or_missing(tmp_path: Path, version: Any) -> None:
     table = read(tmp_path, entry("a.jpg", detection()), version=version)
-    assert table.pictures[0].boxes == (Box(0.1, 0.2, 0.3, 0.4, "animal", 0.5),) and table.remarks == ()
+    assert table.pictures[0].boxes == (Box(0.1, 0.2, 0.3, 0.4, "animal", 0.5),)
+    assert table.remarks == ()
 
 
 def test_a_newer_version_is_read_with_a_remark(tmp_path: Path) -> None:
@@ -79,8 +83,13 @@ def test_windows_paths_and_categories_in_capitals(tmp_path: Path) -> None:
     assert [box.category for box in table.pictures[0].boxes or ()] == ["person", "vehicle"]
 
 
-def test_another_machines_folder_is_left_out(tmp_path: Path) -> None:
-    table = read(tmp_path, entry("C:\\data\\x\\cam1\\1.jpg"), entry("C:/data/x/cam2/1.jpg"))
+def test_another_machines_folder_is_left_out_where_the_pictures_are_here(tmp_path: Path) -> None:
+    images = [entry("C:\\data\\x\\cam1\\1.jpg"), entry("C:/data/x/cam2/1.jpg")]
+    table = read(tmp_path, *images)
+    assert [picture.path for picture in table.pictures] == ["C:/data/x/cam1/1.jpg", "C:/data/x/cam2/1.jpg"]
+    (tmp_path / "cam2").mkdir()
+    (tmp_path / "cam2" / "1.jpg").touch()
+    table = read(tmp_path, *images)
     assert [picture.path for picture in table.pictures] == ["cam1/1.jpg", "cam2/1.jpg"]
     remarked(table.remarks, "C:/data/x/")
 
@@ -161,9 +170,18 @@ def test_times_of_the_record_or_of_its_exif_metadata(tmp_path: Path) -> None:
 
 def test_files_without_a_name_and_files_listed_twice(tmp_path: Path) -> None:
     table = read(tmp_path, {"detections": []}, 5, entry("a.jpg", detection()), entry(".\\a.jpg", detection("2")))
-    assert len(table.pictures) == 1 and len(table.pictures[0].boxes or ()) == 2
+    assert len(table.pictures) == 1
+    assert len(table.pictures[0].boxes or ()) == 2
     remarked(table.remarks, 2, "image 1")
     remarked(table.remarks, "a.jpg")
+
+
+def test_images_named_by_their_id(tmp_path: Path) -> None:
+    named = [{"id": "90-a1", "detections": [detection()]}, {"id": "b.PNG", "detections": []}, {"file": None, "id": "c"}]
+    table = read(tmp_path, *named)
+    assert [picture.path for picture in table.pictures] == ["90-a1.jpg", "b.PNG"]
+    remarked(table.remarks, 2, "90-a1.jpg")
+    remarked(table.remarks, "image 3")
 
 
 def test_a_run_without_pictures_is_an_empty_table(tmp_path: Path) -> None:
@@ -198,11 +216,14 @@ def test_whatever_the_records_hold_is_a_table_or_refused(
     path = tmp_path / "detections.json"
     names = {"detection_categories": categories, "classification_categories": classes, "info": info}
     path.write_text(json.dumps({"images": images, **names}))
+    pictures: tuple[Picture, ...] = ()
+    message = "detections.json"
     try:
-        table = MegaDetectorReader().read(path, {})
+        pictures = MegaDetectorReader().read(path, {}).pictures
     except DataError as error:
-        assert "detections.json" in str(error)
-        return
-    for picture in table.pictures:
+        message = str(error)
+    assert "detections.json" in message
+    for picture in pictures:
         for box in picture.boxes or ():
-            assert 0 <= box.left < box.left + box.width <= 1 + 1e-9 and 0 <= (box.confidence or 0) <= 1
+            assert 0 <= box.left < box.left + box.width <= 1 + 1e-9
+            assert 0 <= (box.confidence or 0) <= 1

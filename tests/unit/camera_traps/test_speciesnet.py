@@ -70,13 +70,15 @@ def test_the_prediction_is_the_label_of_the_surest_fitting_box(tmp_path: Path) -
         ("animal", "puma", 0.7),
     ]
     assert [box.label for box in second.boxes or ()] == ["", "human", ""]
-    assert first.labels == () and first.values == {
+    assert first.labels == ()
+    assert first.values == {
         "country": "USA",
         "admin1_region": "CA",
         "latitude": "37.5",
         "longitude": "-120",
     }
-    assert table.columns == ("country", "admin1_region", "latitude", "longitude") and table.remarks == ()
+    assert table.columns == ("country", "admin1_region", "latitude", "longitude")
+    assert table.remarks == ()
 
 
 def test_blanks_have_no_label_and_keep_their_boxes(tmp_path: Path) -> None:
@@ -113,7 +115,8 @@ def test_failures_are_counted(tmp_path: Path) -> None:
 def test_instances_have_places_and_no_boxes(tmp_path: Path) -> None:
     table = read(tmp_path, {"filepath": "1.jpg", "country": "KEN"}, {"filepath": "2.mp4"}, key="instances")
     (picture,) = table.pictures
-    assert picture.boxes is None and picture.values == {"country": "KEN"}
+    assert picture.boxes is None
+    assert picture.values == {"country": "KEN"}
     remarked(table.remarks, "2.mp4")
 
 
@@ -122,7 +125,8 @@ def test_paths_are_those_below_the_file(tmp_path: Path) -> None:
     (tmp_path / "cam" / "1.jpg").touch()
     table = read(tmp_path, {"filepath": f"{tmp_path}/cam/1.jpg"}, {"filepath": f"{tmp_path}/cam/2.jpg"})
     assert [picture.path for picture in table.pictures] == ["cam/1.jpg", "cam/2.jpg"]
-    assert table.root == tmp_path and table.remarks == ()
+    assert table.root == tmp_path
+    assert table.remarks == ()
 
 
 def test_something_else_than_a_list_is_refused(tmp_path: Path) -> None:
