@@ -1,8 +1,8 @@
 """Heart beats by patient (MIT-BIH arrhythmia database, Moody & Mark 2001): a task is a patient, a beat is an example.
 
 Patients are those of the published inter-patient split (de Chazal, O'Dwyer & Reilly 2004): what is learned comes from
-the first set (DS1) alone, the patients of the second (DS2) are unseen. Records 201 and 202 are of one man, and the split
-has one of them in each set; 201 is left out here, so that no beat of a test patient is learned from.
+the first set (DS1) alone, the patients of the second (DS2) are unseen. Records 201 and 202 are of one man, and the
+split has one of them in each set; 201 is left out here, so that no beat of a test patient is learned from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small networks of domains: trained once on pooled examples of the pretraining tasks, kept in the folder of the run."""
+"""Small networks of domains: trained once on pooled examples of pretraining tasks, kept in the folder of a run."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ def _fit(
     train(optimizer, loss, training.steps, name="domain's network", schedule=cycle, progress=progress)
 
 
-def pooled_examples(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
-    """Inputs and classes of the training examples of some tasks, together."""
+def pooled_examples(tasks: Sequence[Task], name: str | None = None) -> tuple[Tensor, Tensor]:
+    """Inputs and classes of the training examples of some tasks, together; of named inputs those of one name."""
     parts = [task.data("train") for task in tasks]
-    inputs = torch.from_numpy(np.concatenate([np.asarray(part.inputs, np.float32) for part in parts]))
+    given = [part.inputs if name is None else part.inputs[name] for part in parts]
+    inputs = torch.from_numpy(np.concatenate([np.asarray(values, np.float32) for values in given]))
     return inputs, torch.from_numpy(np.concatenate([np.asarray(part.targets, np.int64) for part in parts]))

@@ -7,13 +7,18 @@ from importlib import import_module
 from wildbench.domains.domain import Domain
 from wildpdiff.errors import DataError
 
-MODULES: dict[str, str] = {"mitbih": "mitbih"}
-"""Module in ``wildbench.domains`` with the ``DOMAIN`` of this name."""
+SYSTEMS = ("cartpole", "pendulum", "acrobot")
+MODULES: dict[str, str] = {
+    "mitbih": "mitbih",
+    **{f"control-{system}{variant}": "control" for system in SYSTEMS for variant in ("", "-hidden", "-distractors")},
+}
+"""Module in ``wildbench.domains`` with the domain of this name: its ``DOMAIN``, or one of its ``DOMAINS``."""
 
 
 def find_domain(name: str) -> Domain:
     """A domain by its name; raises :class:`DataError` where there is none."""
     if name not in MODULES:
         raise DataError(f"There is no domain {name!r}; there are {', '.join(MODULES)}.")
-    found: Domain = import_module(f"wildbench.domains.{MODULES[name]}").DOMAIN
+    module = import_module(f"wildbench.domains.{MODULES[name]}")
+    found: Domain = module.DOMAINS[name] if hasattr(module, "DOMAINS") else module.DOMAIN
     return found
