@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
@@ -34,7 +32,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.tasks.task import Group, Suite, Task
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
@@ -259,10 +257,10 @@ def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFe
     return lambda name: cache(name) if name in unseen else seen.data(name)
 
 
-def _unlabelled(suite: Suite) -> Callable[[str], Images]:
-    """A task's training images without their labels."""
+def _unlabelled(suite: Suite) -> Callable[[str], Inputs]:
+    """A task's training examples without their labels."""
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
-    return lambda name: np.asarray(by_name[name].data("train").inputs)
+    return lambda name: by_name[name].data("train").inputs
 
 
 def _ceilings(splits: Sequence[Split], after: Sequence[ResultRow], before: Sequence[ResultRow]) -> dict[str, Ceiling]:
