@@ -7,11 +7,16 @@ from importlib import import_module
 from wildbench.domains.domain import Domain
 from wildpdiff.errors import DataError
 
-SYSTEMS = ("cartpole", "pendulum", "acrobot")
 MODULES: dict[str, str] = {
+    "clinc150": "clinc150",
     "mitbih": "mitbih",
-    **{f"control-{system}{variant}": "control" for system in SYSTEMS for variant in ("", "-hidden", "-distractors")},
-}
+    **dict.fromkeys(
+        (f"control-{system}{variant}"
+         for system in ("cartpole", "pendulum", "acrobot") for variant in ("", "-hidden", "-distractors")),
+        "control",
+    ),
+    **dict.fromkeys(("scanners", "handwriting", "pacs"), "pictures"),
+}  # fmt: skip
 """Module in ``wildbench.domains`` with the domain of this name: its ``DOMAIN``, or one of its ``DOMAINS``."""
 
 
