@@ -191,12 +191,12 @@ def heartbeats(folder: Path, config: HeartbeatsConfig = HeartbeatsConfig()) -> P
         def some(rows: Indices, most: int) -> Indices:
             return np.sort(draws.permutation(rows)[:most])
 
-        early = some(records.between(patient, 0, 5), config.examples)
+        early = some(records.between(patient, 0.0, 5.0 if ends is None else min(5.0, ends[0])), config.examples)
         about = metadata_of(table[patient], drugs)
         if ends is None:
             parts: dict[SplitName, Indices] = {"train": records.rows[patient]}
         else:
-            train = some(records.between(patient, 0, ends[0]), config.train)
+            train = some(records.between(patient, 0.0, ends[0]), config.train)
             validation = some(records.between(patient, *ends), config.validation)
             test = records.between(patient, ends[1], np.inf)
             parts = {"train": np.concatenate([train, common]), "validation": validation, "test": test}

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from refusals import refused
 from wildpdiff import Backbone, Description, LoraSpec
 from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import MetadataSchema
-from wildpdiff.tasks.objective import Classification, Objective, Regression
+from wildpdiff.tasks.objective import Classification, NextToken, Objective, Regression
 
 CLASSES = Classification(("low", "high", "other"))
 
