@@ -112,7 +112,7 @@ class EncodedTasks:
         """
         training_set.validate()
         zoo, backbone, descriptions = training_set.zoo, training_set.backbone, training_set.ordered_descriptions
-        featurise = training_set.featurise or backbone.features
+        featurise = training_set.featurise or backbone.image_features
         images: dict[str, ImageFeatures] = {
             part: ImageFeatures.of(descriptions, part, featurise)
             for part in ("backgrounds", "examples")
