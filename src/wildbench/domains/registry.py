@@ -7,7 +7,7 @@ from importlib import import_module
 from wildbench.domains.domain import Domain
 from wildpdiff.errors import DataError
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {"clinc150": "clinc150", "sib200": "sib200"}
 """Module in ``wildbench.domains`` with the ``DOMAIN`` of this name."""
 
 
