@@ -13,7 +13,9 @@ from wildbench.domains.sib200 import DOMAIN, FILE, SibConfig, language_suite, op
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.task import SPLITS
 
-CONFIG = SibConfig(seen=4, unseen=2, pretraining=2, scripts=1, most_of_script=3, train=8, validation=3, test=4, examples=3)
+CONFIG = SibConfig(
+    seen=4, unseen=2, pretraining=2, scripts=1, most_of_script=3, train=8, validation=3, test=4, examples=3
+)
 TOPICS = ("sports", "travel")
 
 
