@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion, has_part
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import TrainingError
+from wildpdiff.tasks.batch import Batch, take
 from wildpdiff.zoo.features import ExampleRows, TaskFeatures, features_of
 
 if TYPE_CHECKING:
@@ -60,6 +62,18 @@ class EncodingConfig:
                 f"probability {self.drop_part:g}, all with {self.drop_all:g}; give at least one component, and "
                 "probabilities from 0 to below 1."
             )
+
+
+SOME = 32
+"""Tasks, and examples of each, whose mean features are the origin of those of words."""
+
+
+def _some_examples(training_set: TrainingSet) -> list[Batch]:
+    """Training examples of some tasks with data."""
+    if training_set.features is None:
+        return []
+    tasks = features_of(training_set.features, training_set.labelled[:SOME])
+    return [take(task.train, slice(SOME)) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ class EncodedTasks:
         index_of = {task: number for number, task in enumerate(zoo.tasks)}
         centering: FeatureAlignment | WordAlignment | None = None
         if config.centering:
-            words = WordReader.fit(descriptions, backbone, conditions.parts)
+            words = WordReader.fit(descriptions, backbone, conditions.parts, partial(_some_examples, training_set))
             centering = WordAlignment.of(words, codec, descriptions) or FeatureAlignment.of(
                 FeatureShift.fit(descriptions, backbone, conditions.parts), codec, descriptions
             )

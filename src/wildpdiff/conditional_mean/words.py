@@ -1,14 +1,15 @@
 """Words as a prior of the classifier: each class moves along the features of the description's words.
 
-A backbone of texts has features of the description itself, e, of unit length and less their mean over the seen tasks.
-The logits of features h become ``a (W h + b) + (h · e) u + v``: a share of the predicted classifier plus a zero-shot
-one (Radford et al. 2021), with one slope and one offset a class. ``a``, ``u`` and ``v`` are fitted to the task loss of
-predictions for seen tasks that these were made without; that is convex, and the result an ordinary adapter.
+A backbone of texts has features of the description itself. Less the mean features m of the seen tasks' examples and of
+unit length they are e. The logits of features h become ``a (W h + b) + ((h - m) · e) u + v``: a share of the predicted
+classifier plus a zero-shot one (Radford et al. 2021), with one slope and one offset a class. ``a``, ``u`` and ``v`` are
+fitted to the task loss of predictions for seen tasks that these were made without; that is convex, and the result an
+ordinary adapter. Without m the words that any text has would count as likeness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.centering import TASKS_AT_ONCE, classifier_of
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import embedder
-from wildpdiff.tasks.batch import merge
+from wildpdiff.tasks.batch import Batch, merge
 from wildpdiff.tasks.description import Description
 
 ROUNDS = 60
@@ -35,21 +36,29 @@ DECAY = 1e-4
 
 @dataclass(frozen=True)
 class WordReader:
-    """Unit features of descriptions' words, less their mean over the seen tasks; zero where there are none."""
+    """Unit features of descriptions' words, less the mean ``center`` of examples; zero where there are no words."""
 
     center: Float[Tensor, " f"]
     backbone: Backbone
     part: ClassVar[str] = "text"
 
     @classmethod
-    def fit(cls, descriptions: Sequence[Description], backbone: Backbone, parts: Sequence[str]) -> WordReader | None:
-        """Of the seen tasks; None where the backbone takes no texts, or fewer than two have words."""
+    def fit(
+        cls,
+        descriptions: Sequence[Description],
+        backbone: Backbone,
+        parts: Sequence[str],
+        examples: Callable[[], Sequence[Batch]],
+    ) -> WordReader | None:
+        """Of the seen tasks and their examples; None where the backbone takes no texts, or too few have words."""
         texts = [str(entry.text) for entry in descriptions if entry.text]
         if "text" not in parts or len(texts) < 2 or not backbone.classes or not _takes_texts(backbone):
             return None
         backbone.image_features(texts[:1])  # shows how long its features are
         embed = embedder(backbone)
-        return None if embed is None else cls(embed(texts).mean(0), backbone)
+        batches = [] if embed is None else examples()
+        means = [found.mean(0) for batch in batches if (found := backbone.embedding(batch)) is not None]
+        return cls(torch.stack(means).mean(0), backbone) if means else None
 
     def of(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"]:
         """One row a description."""
@@ -109,7 +118,9 @@ class WordAlignment:
         share = 1 + (self.share - 1) * known
         moved = {
             weight: share[:, None, None] * tensors[weight] + torch.einsum("c,nf->ncf", self.slopes, shifts),
-            bias: share[:, None] * tensors[bias] + known[:, None] * self.offsets,
+            bias: share[:, None] * tensors[bias]
+            + known[:, None] * self.offsets
+            - self._base(shifts)[:, None] * self.slopes,
         }
         return self.codec.encode(self.codec.layout.flatten_many({**tensors, **moved}))
 
@@ -151,10 +162,15 @@ class WordAlignment:
         )
 
     def _words(self, adapters: Mapping[str, Tensor], tasks: Tensor) -> dict[str, Tensor]:
-        """The adapters with a classifier whose logits are all ``h · e``."""
+        """The adapters with a classifier whose logits are all ``(h - m) · e``."""
         weight, bias = self.classifier
-        rows = self.seen[tasks][:, None].expand(-1, adapters[weight].shape[1], -1)
-        return {**adapters, weight: rows.contiguous(), bias: torch.zeros_like(adapters[bias])}
+        words, classes = self.seen[tasks], adapters[weight].shape[1]
+        rows, less = words[:, None].expand(-1, classes, -1), -self._base(words)[:, None].expand(-1, classes)
+        return {**adapters, weight: rows.contiguous(), bias: less.contiguous()}
+
+    def _base(self, words: Float[Tensor, "n f"]) -> Float[Tensor, " n"]:
+        """``m · e``."""
+        return words @ self.reader.center
 
     @property
     def config(self) -> dict[str, Any]:

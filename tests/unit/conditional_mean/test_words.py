@@ -15,6 +15,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.words import WordAlignment, WordReader
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.dataset import Dataset, PlainTask
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.objective import Classification, of_many
@@ -89,7 +90,11 @@ def fitted(model: Backbone, tasks: list[PlainTask]) -> tuple[WordAlignment, Tens
     )
     codec = Codec.fit(layout, vectors)
     descriptions = [one.description for one in tasks[:SEEN]]
-    alignment = WordAlignment.of(WordReader.fit(descriptions, model, ("text",)), codec, descriptions)
+
+    def batches() -> list[Batch]:
+        return [task_features(model, one).train for one in tasks[:SEEN]]
+
+    alignment = WordAlignment.of(WordReader.fit(descriptions, model, ("text",), batches), codec, descriptions)
     assert alignment is not None
     assert alignment.strength == 0.0
     images = TaskExamples(tuple(task_features(model, one) for one in tasks[:SEEN]), 0)
@@ -126,7 +131,8 @@ def test_the_moved_classifier_has_the_logits_of_the_fit(model: Backbone, tasks: 
     )
     adapted = {name: value[0] for name, value in layout.unflatten(codec.decode(vectors[:1])).items()}
     weight, bias = alignment.classifier
-    words = {**adapted, weight: shifts.expand(2, -1), bias: torch.zeros(2)}
+    less = -(shifts @ alignment.reader.center).expand(2)
+    words = {**adapted, weight: shifts.expand(2, -1), bias: less}
     wanted = alignment.share * before + model.predict(batch, words) * alignment.slopes + alignment.offsets
     torch.testing.assert_close(after, wanted, atol=1e-4, rtol=1e-4)
 
@@ -145,8 +151,8 @@ def test_a_description_without_words_moves_nothing_and_the_state_restores_it(
 
 def test_there_is_none_without_texts_or_words(model: Backbone, tasks: list[PlainTask]) -> None:
     descriptions = [one.description for one in tasks]
-    assert WordReader.fit(descriptions, model, ("metadata",)) is None
-    assert WordReader.fit([replace(entry, text=None) for entry in descriptions], model, ("text",)) is None
+    assert WordReader.fit(descriptions, model, ("metadata",), list) is None
+    assert WordReader.fit([replace(entry, text=None) for entry in descriptions], model, ("text",), list) is None
     module, lora = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), LoraSpec(1, 1.0, ("0",), ("1",))
     plain = Backbone.of(module, name="p", lora=lora, objective=Classification(("a", "b")))
-    assert WordReader.fit(descriptions, plain, ("text",)) is None
+    assert WordReader.fit(descriptions, plain, ("text",), list) is None
