@@ -11,6 +11,7 @@ MODULES: dict[str, str] = {
     "clinc150": "clinc150",
     "iwildcam": "iwildcam",
     "mitbih": "mitbih",
+    "sib200": "sib200",
     **dict.fromkeys(
         (f"control-{system}{variant}"
          for system in ("cartpole", "pendulum", "acrobot") for variant in ("", "-hidden", "-distractors")),
