@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -141,15 +142,22 @@ def _first(rows: Iterable[PlacedPicture], most: int) -> tuple[PlacedPicture, ...
 class TableSuite:
     """Cameras as tasks, from tables, folders and camera-trap formats.
 
+    Args:
+        table: the pictures.
+        options: of the suite.
+        damaged: paths of pictures that are known to be so.
+
     Attributes:
         name: of the first file or folder.
         table: the pictures as read and joined.
         options: of the suite.
         root: folder of the images.
+        files: of the pictures, by path.
         image_size: height and width of the images in pixels.
         framing: the part of a picture that is read.
         labels: one spelling for each label.
         cropping: the examples in a picture.
+        cache: of decoded pictures.
         classes: the class names; a label is an index into them.
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
@@ -157,21 +165,22 @@ class TableSuite:
         notify: called with a sentence on each picture that turns out to be damaged when it is read.
     """
 
-    def __init__(self, table: PictureTable, options: TableOptions) -> None:
+    def __init__(self, table: PictureTable, options: TableOptions, damaged: Collection[str] = ()) -> None:
         self.name = table.source.stem if table.source.is_file() else table.source.resolve().name
         self.table, self.options, self.image_size = table, options, options.image_size
         self.root = table.root if options.root is None else Path(options.root)
         by_camera = pictures_by_camera(table)
         written = (label for picture in table.pictures for label in picture.labels)
         self.labels = joined_labels(written, table.blanks, options.classes or ())
-        self._files = look_at_all(self.root, (picture.path for picture in table.pictures))
-        self.unreadable = Unreadable(len(self._files), options.unreadable)
-        self.unreadable.add({path: file.fault for path, file in self._files.items() if file.fault}, self.root)
+        self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
+        self.files |= {path: replace(self.files[path], fault=BROKEN) for path in damaged}
+        self.unreadable = Unreadable(len(self.files), options.unreadable)
+        self.unreadable.add({path: file.fault for path, file in self.files.items() if file.fault}, self.root)
         threshold = {} if table.threshold is None else {"threshold": table.threshold}
         self.framing: Framing = options.framing or framing_for(table.pictures)
         self.cropping = Cropping(self.labels, self.framing, **threshold)
-        self._cache = PictureCache.of_user()
-        found = cameras_of(table, by_camera, self.cropping, self._files, options)
+        self.cache = PictureCache.of_user()
+        found = cameras_of(table, by_camera, self.cropping, self.files, options)
         self.classes = found.classes
         learned = {camera.title for camera in found.cameras if camera.group == "seen"}
         metadata = site_metadata(table, by_camera, learned, options.ignore)
@@ -268,7 +277,7 @@ class TableSuite:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _entry(self, row: PlacedPicture) -> tuple[str, str, int, Fractions | None]:
-        return row.path, row.label, self._files[row.path].size, row.box
+        return row.path, row.label, self.files[row.path].size, row.box
 
     def read(self, rows: Sequence[PlacedPicture]) -> tuple[Images, list[bool]]:
         """The pictures of some rows, and of each whether it could be read.
@@ -285,6 +294,10 @@ class TableSuite:
                 self.notify(f"Left out: {fault}")
                 self.unreadable.add({path: BROKEN}, self.root)
 
-        views = [View(self.root / row.path, row.box) for row in rows]
-        images = read_views(views, self.image_size, self.framing, cache=self._cache, skipped=skipped)
+        views = [self.view(row.path, row.box) for row in rows]
+        images = read_views(views, self.image_size, self.framing, cache=self.cache, skipped=skipped)
         return images, [number not in faulty for number in range(len(rows))]
+
+    def view(self, path: str, box: Fractions | None = None) -> View:
+        """A picture's file, and the box in it."""
+        return View(self.root / path, box)

@@ -149,7 +149,14 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 
 
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
-    """The ``KEY=VALUE`` texts of a suite with those of ``--columns``."""
+    """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
+    if columns is not None:
+        try:
+            _columns(columns)
+        except ValueError:
+            raise DataError(
+                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+            ) from None
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
