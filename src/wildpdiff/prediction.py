@@ -180,11 +180,12 @@ class Delivered:
     """The adapter that classifies a camera's pictures.
 
     Attributes:
+        adapter: None is the pretrained model.
         source: whose it is; see :class:`wildpdiff.camera_traps.answers.Answer`.
         trust: in the generated one; None where it is not known.
     """
 
-    adapter: Adapter
+    adapter: Adapter | None
     source: Source
     trust: float | None = None
 
@@ -214,24 +215,26 @@ def camera_answers(
     rules: Rules,
     *,
     shown: Iterable[str] = (),
+    skip: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """The answer for each picture of one camera; those that cannot be read have a failure in its place.
+    """The answer for each picture of one camera.
 
     Args:
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
+        skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
         progress: called with (pictures read, in all).
 
     Raises:
-        AdapterMismatchError, ArtifactError: as :func:`class_probabilities`.
+        AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
         [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
-        skipped=lambda number, error: faults.update({number: str(error)}),
+        skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,
     )
     readable = [number for number in range(len(pictures)) if number not in faults]

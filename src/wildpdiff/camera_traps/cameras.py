@@ -49,6 +49,20 @@ class Cameras:
     remarks: tuple[str, ...]
 
 
+def camera_values(table: PictureTable) -> dict[str, dict[str, str]]:
+    """The metadata of each camera: the source's own, and columns that have one value at all pictures of the camera."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for picture in table.pictures:
+        own = found.setdefault(picture.camera, {})
+        for column, value in picture.values.items():
+            own.setdefault(column, set()).add(value)
+    return {
+        camera: {column: values.pop() for column, values in found.get(camera, {}).items() if len(values) == 1}
+        | dict(table.cameras.get(camera, {}))
+        for camera in {**table.cameras, **found}
+    }
+
+
 def pictures_by_camera(table: PictureTable) -> dict[str, list[Picture]]:
     """The pictures of each camera, also of those that have none; raises :class:`DataError` where nothing names one."""
     found: dict[str, list[Picture]] = {camera: [] for camera in table.cameras if camera.strip()}
