@@ -111,7 +111,7 @@ def pretrain_small_cnn(
     Images are moved by up to two pixels at random and, with ``mirror``, mirrored. Raises ``DataError`` without tasks
     or with a class that has no image.
     """
-    data = pooled_images(tasks, len(classes))
+    data = pooled_images(tasks)
     module = _untrained(len(classes), neck, sub_seed(seed, "backbone", "weights"))
 
     def augment(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -150,7 +150,7 @@ def retrain_neck(
     Raises:
         DataError: no tasks, or a class that has no image.
     """
-    data = pooled_images(tasks, len(classes))
+    data = pooled_images(tasks)
     module = _untrained(len(classes), neck, sub_seed(seed, "backbone", "neck"))
     kept = {key: value for key, value in backbone.module.state_dict().items() if not key.startswith(NEW_PARTS)}
     module.load_state_dict({**module.state_dict(), **kept})

@@ -28,16 +28,17 @@ def observers(inputs: ObserverInputs) -> Sequence[SectionObserver]:
     """
     comparison, finetuned = inputs.comparison, inputs.finetuned
     backbone, zoo = comparison.backbone, comparison.zoo
-    if not backbone.image_size:  # all of them are about photographs
-        return []
-    found: list[SectionObserver] = [
+    found: list[SectionObserver] = []
+    if comparison.trust and "unseen" in inputs.tests:
+        found.append(TrustObserver(comparison, features_of(inputs.seen.data, zoo.tasks)))
+    if not backbone.image_size:  # the others are about photographs
+        return found
+    found += [
         CalibrationObserver(),
         SpreadObserver(zoo.initial),
         PictureObserver(backbone.classes, _test_images(comparison.suite)),
         ConditionDistances(inputs.seen, inputs.tests),
     ]
-    if comparison.trust and "unseen" in inputs.tests:
-        found.append(TrustObserver(comparison, features_of(inputs.seen.data, zoo.tasks)))
     if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
         novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
         novelty.prepare(inputs.tests)

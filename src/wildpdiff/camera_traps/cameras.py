@@ -105,7 +105,7 @@ def cameras_of(
     names = task_names(placed)
     meant, remarks = _groups(table, by_camera, faults, names, options)
     groups = {camera: _possible(meant[camera], faults[camera], placed[camera]) for camera in placed}
-    classes = options.classes or _learned_labels(placed, groups) or _all_labels(placed)
+    classes = options.classes or (options.trained and _learned_labels(placed, groups)) or _all_labels(placed)
     if options.classes is not None:
         _check_labels(table, placed, groups, classes)
     known = {camera: _of_classes(placement, frozenset(classes)) for camera, placement in placed.items()}

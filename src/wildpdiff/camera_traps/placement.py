@@ -16,6 +16,7 @@ from wildpdiff.tasks.framing import Fractions
 from wildpdiff.tasks.task import SPLITS
 
 PictureSplit = Literal["train", "validation", "test", "unlabelled", "background"]
+NO_LABELS = "no labels"
 PICTURE_SPLITS: tuple[PictureSplit, ...] = get_args(PictureSplit)
 
 
@@ -134,7 +135,7 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
     """
     known = placement.labelled()
     if not known:
-        return "no labels"
+        return NO_LABELS
     counts = Counter(entry.split for entry in known)
     if counts["train"] < minimum:
         return f"under {minimum} to train"

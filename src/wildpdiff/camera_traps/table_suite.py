@@ -19,7 +19,7 @@ from wildpdiff.camera_traps.crops import Cropping, box_of, framing_for
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
-from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture
+from wildpdiff.camera_traps.placement import NO_LABELS, PictureSplit, PlacedPicture
 from wildpdiff.camera_traps.records import PictureTable
 from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.site_metadata import site_metadata
@@ -235,7 +235,10 @@ class TableSuite:
         """Sentences on why a group has no tasks."""
         faults = {task.title: task.fault for task in self.all_tasks if task.fault}
         if group == "seen" or len(faults) == len(self.all_tasks):
-            return f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}. Label more pictures."
+            unlabelled = set(faults.values()) == {NO_LABELS}
+            advice = "Name their column, --columns label=COLUMN, or join a file with labels." if unlabelled else ""
+            told = f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}."
+            return f"{told} {advice or 'Label more pictures.'}"
         return "Name some in a column group, or draw some with -o unseen=0.2."
 
     def find(self, name: str) -> TableTask | None:

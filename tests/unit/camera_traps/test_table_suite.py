@@ -268,7 +268,9 @@ def test_a_species_that_nothing_teaches_is_left_out_where_nothing_is_learned(tmp
     rows = [{**row, "group": "seen"} for row in task_rows(tmp_path, "a")]
     rows += [{**row, "group": "unseen"} for row in task_rows(tmp_path, "b", "t" * 12 + "vvee")]
     rows[-1]["label"] = "stoat"
-    suite = TableSuite.from_csv(write_table(tmp_path, rows, (*HEADER, "group")), image_size=8)
+    path = write_table(tmp_path, rows, (*HEADER, "group"))
+    assert TableSuite.from_csv(path, image_size=8).classes == ("cat", "dog", "stoat")
+    suite = TableSuite.from_csv(path, image_size=8, trained=True)
     assert suite.classes == ("cat", "dog")
     assert len(suite.tasks("unseen")[0].data("test")) == 1
     assert any("stoat 1" in sentence for sentence in suite.remarks)
