@@ -23,6 +23,7 @@ from wildpdiff.camera_traps.taxonomy import Taxonomy
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_views
+from wildpdiff.tasks.picture_cache import PictureCache
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def class_probabilities(
     backbone: Backbone,
     views: Sequence[View],
     *,
+    cache: PictureCache | None = None,
     skipped: Callable[[int, DataError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[np.ndarray, "a n c"]:
@@ -93,6 +95,7 @@ def class_probabilities(
 
     Args:
         models: adapters of the backbone; None is the pretrained model.
+        cache: of decoded pictures, on disk.
         skipped: called with the index and the error of each view that cannot be read; by default the first such ends
             everything.
         progress: called with (views read, in all).
@@ -120,7 +123,7 @@ def class_probabilities(
             faulty.append(number)
             skipped(start + number, error)
 
-        images = read_views(part, backbone.image_size, backbone.framing, skipped=fault)
+        images = read_views(part, backbone.image_size, backbone.framing, cache=cache, skipped=fault)
         if len(images):
             batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
@@ -216,6 +219,7 @@ def camera_answers(
     *,
     shown: Iterable[str] = (),
     skip: bool = True,
+    cache: PictureCache | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
     """The answer for each picture of one camera.
@@ -224,6 +228,7 @@ def camera_answers(
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
         skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
+        cache: of decoded pictures, on disk: of a run that was stopped, and for another one.
         progress: called with (pictures read, in all).
 
     Raises:
@@ -234,6 +239,7 @@ def camera_answers(
         [delivered.adapter],
         backbone,
         [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
+        cache=cache,
         skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,
     )

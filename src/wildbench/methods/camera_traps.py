@@ -53,7 +53,7 @@ class EventSmoothingSource(PretrainedSource):
     name = FIELD_NAMES[1]
 
     def outputs(self, backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> Float[Tensor, "a n c"]:
-        """Log-probabilities; raises :class:`DataError` where no burst is known."""
+        """Log-probabilities; raises :class:`DataError` where examples are no pictures of a camera."""
         if test.bursts is None:
             raise DataError(f"No bursts are known of task {test.task!r}. Leave event smoothing out.")
         found = outputs_of(backbone, test, adapters).double().softmax(-1).numpy()
@@ -62,31 +62,29 @@ class EventSmoothingSource(PretrainedSource):
 
 
 class CropFirstSource(PretrainedSource):
-    """The pretrained model on each picture's largest detected animal instead of its whole frame."""
+    """The pretrained model on each picture's largest detected animal; of cameras without boxes, on whole frames."""
 
     name = FIELD_NAMES[2]
 
     def outputs(self, backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> Float[Tensor, "a n c"]:
-        """Logits of the crops; raises :class:`DataError` where there are none."""
-        if test.crops is None:
-            raise DataError(f"No detector has seen the pictures of task {test.task!r}. Leave crop first out.")
-        return outputs_of(backbone, replace(test, batch=test.crops), adapters)
+        """Logits of the crops."""
+        return outputs_of(backbone, test if test.crops is None else replace(test, batch=test.crops), adapters)
 
 
 def field_candidates(inputs: MethodInputs) -> list[Candidate]:
     """The rules that the evaluated tasks have what it takes for: classes with labels, bursts of frames, boxes."""
-    initial, labelled, found = inputs.seen.zoo.initial, inputs.labelled, []
+    initial, labelled, candidates = inputs.seen.zoo.initial, inputs.labelled, list[Candidate]()
+    mask, smoothing, crops = FIELD_NAMES
     if not inputs.seen.backbone.classes:
-        return []
+        return candidates
     if labelled is not None:
         note = "pretrained, without the animals that the task's training labels do not show"
-        make = lambda: SpeciesMaskSource(initial, labelled)  # noqa: E731
-        found.append(Candidate(FIELD_NAMES[0], "labels", note, make))
-    tests = inputs.tests
-    if tests and all(test.bursts is not None for test in tests):
+        candidates.append(Candidate(mask, "labels", note, lambda: SpeciesMaskSource(initial, labelled)))
+    bursts = [test.bursts for test in inputs.tests if test.bursts is not None]
+    if len(bursts) == len(inputs.tests) and any(len(set(names)) < len(names) for names in bursts):
         note = "pretrained, one answer for all frames of a burst of test pictures"
-        found.append(Candidate(FIELD_NAMES[1], "no description", note, lambda: EventSmoothingSource(initial)))
-    if tests and all(test.crops is not None for test in tests):
+        candidates.append(Candidate(smoothing, "no description", note, lambda: EventSmoothingSource(initial)))
+    if any(test.crops is not None for test in inputs.tests):
         note = "pretrained, on a detector's crops of the test pictures"
-        found.append(Candidate(FIELD_NAMES[2], "no description", note, lambda: CropFirstSource(initial)))
-    return found
+        candidates.append(Candidate(crops, "no description", note, lambda: CropFirstSource(initial)))
+    return candidates

@@ -45,7 +45,7 @@ def predict(
         Path, typer.Argument(metavar="ADAPTER|GENERATOR", help="Folder of an adapter; or of a generator, with --suite.")
     ],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="Image files, or folders of them; of an adapter.")
+        list[Path] | None, typer.Argument(metavar="IMAGES...", help="Image files, or folders of them; of an adapter.")
     ] = None,
     suite: Annotated[
         list[str] | None,
@@ -385,6 +385,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     from wildpdiff.camera_traps.cameras import camera_values, pictures_by_camera
     from wildpdiff.prediction import camera_answers
     from wildpdiff.report.wording import count
+    from wildpdiff.tasks.picture_cache import PictureCache
 
     suite, backbone = cameras.suite, cameras.generator.backbone
     chosen: Any = suite.all_tasks if not names else [options.find_task(suite, name) for name in names]
@@ -395,7 +396,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     wanted.output.check(table, [*own_files, *(suite.root / picture.path for picture in table.pictures)])
     rules = wanted.rules(backbone.classes, camera_values(table))
     classifier = wanted.classifier(rules, cameras.generator.fingerprint)
-    tally = _Tally(wanted.as_json)
+    tally, cache = _Tally(wanted.as_json), PictureCache.of_user()
     with Stages() as stages:
         tick = stages(f"classify {len(table.pictures)} images, {count(len(chosen), 'camera')}")
 
@@ -406,9 +407,8 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                 if own:
                     shown = {label for picture in own for label in suite.labels.of(picture.labels)}
                     past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
-                    yield from camera_answers(
-                        cameras.deliver(task), backbone, own, suite.root, rules, shown=shown, progress=past
-                    )
+                    given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
+                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules, **given)
                 done += len(own)
 
         text = wanted.output.write(_checked(tally, answers()), classifier, table)

@@ -27,7 +27,7 @@ class TestSet:
         task: the task's name.
         description: of the task, with the task's name as ``task_id`` for references that need labels.
         batch: the examples with their targets, of :meth:`Backbone.batch`.
-        bursts: name of the burst of each example, where some have several.
+        bursts: name of the burst of each example; None where examples are no pictures of a camera.
         crops: the same examples as crops of a detector, where there are boxes and the backbone takes none.
     """
 
@@ -51,13 +51,13 @@ def test_set(backbone: Backbone, task: Task, *, crops: bool = False) -> TestSet:
     if len(data) == 0:
         raise DataError(f"Task {task.name!r} has no test examples. Add some, or leave it out of the evaluation.")
     description = replace(task.description, task_id=task.name)
-    bursts = task.bursts("test") if isinstance(task, PictureTask) else ()
+    bursts = task.bursts("test") if isinstance(task, PictureTask) else None
     cropped = task.crops("test") if crops and isinstance(task, PictureTask) else None
     return TestSet(
         task.name,
         description,
         backbone.batch(data),
-        bursts if len(set(bursts)) < len(bursts) else None,
+        bursts,
         None if cropped is None else backbone.batch(cropped),
     )
 

@@ -67,7 +67,11 @@ def labelled_files(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes, test)
+    found = (
+        _of_folder(path, task)
+        if path.is_dir() and not (path / "datapackage.json").is_file()
+        else _of_table(path, task, classes, test)
+    )
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
