@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,9 +35,6 @@ LONGEST_NAME = 28
 
 MOST_FILES = 3
 """Names of pictures of one kind of fault."""
-
-COMMAND_WIDTH = 76
-"""Characters of a line of the next command, which is continued where the terminal would break it anywhere."""
 
 BETWEEN = 3
 """Columns between two tables side by side."""
@@ -133,21 +129,8 @@ def _screen(found: SuiteCheck, following: Sequence[str]) -> list[RenderableType]
         parts += [_left_out_title(found), _left_out(found), blank]
     parts += [_sentences("To be mended", found.faults, "red"), blank] if found.faults else []
     parts += [_sentences("Read as follows", _remarks(found), ""), blank] if _remarks(found) else []
-    parts += [Text("Next", "bold"), *(Text(f"  {line}", "bold cyan") for line in map(_in_lines, following))]
+    parts += [Text("Next", "bold"), *(f"  {line}" for line in following)]
     return parts
-
-
-def _in_lines(command: str) -> str:
-    """A long command continued on further lines, broken before its options."""
-    if len(command) <= COMMAND_WIDTH or command.startswith("#"):
-        return command
-    lines = [""]
-    for part in re.split(r" (?=--?[a-z])", command):
-        if len(lines[-1]) + len(part) < COMMAND_WIDTH:
-            lines[-1] = f"{lines[-1]} {part}".strip()
-        else:
-            lines.append(part)
-    return " \\\n      ".join(lines)
 
 
 def _remarks(found: SuiteCheck) -> list[str]:
@@ -155,8 +138,8 @@ def _remarks(found: SuiteCheck) -> list[str]:
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
     few = (
-        f"{count} cameras to learn from are few: trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there "
-        "are, the less a new camera gains."
+        f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "
+        "less a new camera gains."
     )
     return [text for text in suite.remarks if text not in elsewhere] + ([few] if 0 < count < ENOUGH_TO_TRUST else [])
 
