@@ -21,7 +21,7 @@ NAMES = (
     "Заповедник 4",
     "渓谷5",
     "Río Hondo",
-    "Bach 1",
+    "North ridge",
     "Bach 2",
     "Süd 7",
     "Ost 8",

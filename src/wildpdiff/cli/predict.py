@@ -54,9 +54,7 @@ def predict(
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
-    boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
-    ] = None,
+    boxes: options.BoxesOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
     ] = None,
