@@ -152,15 +152,19 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 """The fields of ``TableOptions`` as they are typed."""
 
 
+def named_columns(columns: str | None) -> dict[str, str] | None:
+    """The names of ``--columns`` by word; raises :class:`DataError` where it has none."""
+    try:
+        return None if columns is None else _columns(columns)
+    except ValueError:
+        raise DataError(
+            f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+        ) from None
+
+
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
     """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
-    if columns is not None:
-        try:
-            _columns(columns)
-        except ValueError:
-            raise DataError(
-                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
-            ) from None
+    named_columns(columns)
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 

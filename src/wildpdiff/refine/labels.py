@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -59,6 +59,7 @@ def labelled_files(
     *,
     test: bool = False,
     boxes: Path | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> LabelledFiles:
     """Find labelled images.
 
@@ -70,6 +71,7 @@ def labelled_files(
         task: of a table; may be left out where the table has one.
         test: read the rows whose split is ``test``, too.
         boxes: a detector's file on the images.
+        columns: names of a table's columns in the place of the usual ones.
 
     Raises:
         DataError: there are no images, the class of a folder or every class of a table is unknown, or the table is at
@@ -81,7 +83,7 @@ def labelled_files(
     found = (
         _of_folder(path, task)
         if path.is_dir() and not (path / "datapackage.json").is_file()
-        else _of_table(path, task, classes, test)
+        else _of_table(read_pictures(path, columns), task, classes, test)
     )
     if not found.files:
         raise DataError(
@@ -148,8 +150,8 @@ def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
     return LabelledFiles(name, tuple(files), tuple(labels), tuple(unlabelled), tuple(pictures))
 
 
-def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
-    table = read_pictures(path)
+def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
+    path = table.source
     by_camera = pictures_by_camera(table)
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
     if task is None and len(by_camera) > 1:

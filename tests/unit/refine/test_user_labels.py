@@ -87,6 +87,14 @@ def test_an_unknown_class_is_named_with_the_nearest(folder: Path) -> None:
         labelled_files(folder, toys.CLASSES)
 
 
+def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
+    path = table(tmp_path, "Datei,Art,Standort", "1.png,dark,a")
+    columns = {"path": "Datei", "label": "Art", "task": "Standort"}
+    assert labelled_files(path, toys.CLASSES, columns=columns).labels == ("dark",)
+    with refused(DataError, "--columns"):
+        labelled_files(path, toys.CLASSES)
+
+
 def test_other_species_of_a_table_are_left_out(tmp_path: Path) -> None:
     path = table(tmp_path, "path,label,task", "1.png,dark,a", "2.png,wolf,a", "3.png,lynx,b")
     found = labelled_files(path, toys.CLASSES, "a")
