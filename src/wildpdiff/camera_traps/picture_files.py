@@ -94,11 +94,13 @@ class Unreadable:
 
     Attributes:
         total: pictures of the suite.
+        source: file or folder that lists them, for messages.
         share: the largest share of them that is left out.
         faults: kind of fault by path.
     """
 
     total: int
+    source: Path | None = None
     share: float | None = None
     faults: dict[str, str] = field(default_factory=dict)
 
@@ -118,11 +120,12 @@ class Unreadable:
         self.faults.update(faults)
         if len(self.faults) <= self.most:
             return
+        source = "" if self.source is None else f"{self.source}: "
         missing = sum(fault == MISSING for fault in self.faults.values())
         where = f" The paths are taken below {root}; -o root=FOLDER names another folder." if missing else ""
         raise DataError(
-            f"{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that are left out: "
-            f"{fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
+            f"{source}{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that may "
+            f"be left out: {fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
             f"unreadable={min(1.0, len(self.faults) / max(self.total, 1) + 0.005):.2f}."
         )
 

@@ -134,6 +134,8 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
         minimum: the fewest training pictures.
     """
     known = placement.labelled()
+    if not placement.pictures:
+        return "no picture that can be read"
     if not known:
         return NO_LABELS
     counts = Counter(entry.split for entry in known)

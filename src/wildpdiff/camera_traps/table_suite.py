@@ -174,7 +174,7 @@ class TableSuite:
         self.labels = joined_labels(written, table.blanks, options.classes or ())
         self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
         self.files |= {path: replace(self.files[path], fault=BROKEN) for path in damaged}
-        self.unreadable = Unreadable(len(self.files), options.unreadable)
+        self.unreadable = Unreadable(len(self.files), table.source, options.unreadable)
         self.unreadable.add({path: file.fault for path, file in self.files.items() if file.fault}, self.root)
         threshold = {} if table.threshold is None else {"threshold": table.threshold}
         self.framing: Framing = options.framing or framing_for(table.pictures)

@@ -16,7 +16,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.objective import TARGETS, of_many
-from wildpdiff.tasks.task import PictureTask, Task
+from wildpdiff.tasks.task import PictureTask, Task, title_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def test_set(backbone: Backbone, task: Task, *, crops: bool = False) -> TestSet:
     """The test examples of a task, with crops where wanted; raises :class:`DataError` where it has none."""
     data = task.data("test")
     if len(data) == 0:
-        raise DataError(f"Task {task.name!r} has no test examples. Add some, or leave it out of the evaluation.")
+        raise DataError(f"Task {title_of(task)!r} has no test examples. Add some, or leave it out of the evaluation.")
     description = replace(task.description, task_id=task.name)
     bursts = task.bursts("test") if isinstance(task, PictureTask) else None
     cropped = task.crops("test") if crops and isinstance(task, PictureTask) else None

@@ -82,6 +82,11 @@ class PictureTask(Protocol):
         """The examples of one split as crops of a detector; None without boxes, or where they are crops already."""
 
 
+def title_of(task: Task) -> str:
+    """The user's own name of a task, where it has one besides the name that is safe in file names."""
+    return str(getattr(task, "title", task.name))
+
+
 class ImageTask(Task, Protocol):
     """A task of image classification."""
 

@@ -111,7 +111,7 @@ def test_faults_of_files_are_told_apart(tmp_path: Path) -> None:
 def test_as_many_may_be_unreadable_as_the_share_says(
     total: int, share: float | None, most: int, tmp_path: Path
 ) -> None:
-    unreadable = Unreadable(total, share)
+    unreadable = Unreadable(total, Path("t.csv"), share)
     assert unreadable.most == most
     unreadable.add({f"{number}.jpg": "missing" for number in range(most)}, tmp_path)
     with refused(DataError, f"{most + 1} of {total}", "last.jpg" if most < 3 else "missing", tmp_path):
