@@ -36,15 +36,17 @@ class JoinedLabels:
     Attributes:
         canonical: the spelling that stands for each label as written.
         remarks: one sentence each on the names that were joined, and on blanks.
+        blank: the name of blanks.
     """
 
     canonical: Mapping[str, str]
     remarks: tuple[str, ...]
+    blank: str = EMPTY
 
     def of(self, labels: Iterable[str]) -> tuple[str, ...]:
         """A picture's labels in their canonical spelling, each once; a blank only where it is alone."""
         found = dict.fromkeys(self.canonical[label] for label in labels)
-        return tuple(label for label in found if label != EMPTY or len(found) == 1)
+        return tuple(label for label in found if label != self.blank or len(found) == 1)
 
 
 def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iterable[str] = ()) -> JoinedLabels:
@@ -54,11 +56,13 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
 
     Args:
         labels: as written, once for each picture that has them.
-        blanks: labels that say that a picture is empty, besides :data:`BLANKS`; they become :data:`EMPTY`.
+        blanks: labels that say that a picture is empty, besides :data:`BLANKS`; they become the known word of blanks,
+            or :data:`EMPTY`.
         known: spellings that stand whatever their frequency, for example a model's classes.
     """
     empty = BLANKS | {spelling_key(label) for label in blanks}
     fixed = {spelling_key(label): label for label in known}
+    nothing = next((label for key, label in fixed.items() if key in empty), EMPTY)
     variants: dict[str, list[tuple[int, str]]] = {}
     for label, count in Counter(labels).items():
         variants.setdefault(spelling_key(label), []).append((-count, label))
@@ -68,7 +72,7 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
     for key, found in variants.items():
         spellings = [label for _, label in sorted(found)]
         if key in empty:
-            name = fixed.get(key, EMPTY)
+            name = fixed.get(key, nothing)
             blank += [label for label in spellings if label != name]
         else:
             name = fixed.get(key, unicodedata.normalize("NFC", spellings[0].strip()))
@@ -81,8 +85,8 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
         some = "; ".join([*joined[:MOST_SHOWN], *(["…"] if len(joined) > MOST_SHOWN else [])])
         remarks = [f"{len(joined)} labels have several spellings each: {some}."]
     if blank:
-        remarks.append(f"Pictures labelled {_listed(sorted(blank))} are blanks: {EMPTY!r}.")
-    return JoinedLabels(canonical, tuple(remarks))
+        remarks.append(f"Pictures labelled {_listed(sorted(blank))} are blanks: {nothing!r}.")
+    return JoinedLabels(canonical, tuple(remarks), nothing)
 
 
 def _listed(labels: list[str]) -> str:

@@ -170,7 +170,7 @@ class _Wanted:
 class _Tally:
     """Counts of what was answered, while answers go by."""
 
-    keep: bool
+    keep: bool = False
     total: int = 0
     failures: list[str] = field(default_factory=list)
     kept: list[Answer] = field(default_factory=list)
@@ -216,7 +216,7 @@ def _predict_images(
         raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
     table = _plain_table(files, images)
-    wanted.output.check(table, files)
+    wanted.output.check(table, [*files, *([] if boxes is None else [boxes])])
     adapter = Adapter.load(folder)
     camera = str(adapter.provenance.get("task") or "")
     table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
@@ -225,26 +225,24 @@ def _predict_images(
     model = backbone_of(adapter, backbone)
     rules = wanted.rules(model.classes, {})
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
-    tally, given = _Tally(wanted.as_json), _delivered(adapter)
+    tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
         answers = camera_answers(
             given, model, table.pictures, table.root, rules, skip=skip, progress=stages(f"classify {len(files)} images")
         )
-        if wanted.output.form == "csv":  # shown as they were given
-            answers = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
-        text = wanted.output.write(_checked(tally, answers), classifier, table)
+        shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
+        text = wanted.output.write(
+            _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
+        )
     for failure in tally.failures:
         remark(f"Skipped: {failure}")
     if wanted.as_json:
-        shown = (replace(entry, picture=_as_given(entry.picture, table.root)) for entry in tally.kept)
         print_json([row for entry in shown for row in _rows(entry, classifier, wanted.output.top)])
     elif wanted.output.out is None:
         sys.stdout.write(visible(text))
     else:
         count = tally.total - len(tally.failures)
-        remark(
-            f"{count * (wanted.output.top if wanted.output.form == 'csv' else 1)} predictions in {wanted.output.out}"
-        )
+        remark(wanted.output.done(count * (wanted.output.top if wanted.output.form == "csv" else 1), table.root))
 
 
 def _delivered(adapter: Adapter) -> Delivered:
@@ -253,7 +251,7 @@ def _delivered(adapter: Adapter) -> Delivered:
     source = adapter.provenance.get("source")
     trust = adapter.provenance.get("trust")
     value = trust.get("value") if isinstance(trust, dict) else None
-    kind: Any = source if source in ("generated", "pretrained") else "adapter"
+    kind: Any = next((name for name in ("generated", "pretrained") if str(source).startswith(name)), "adapter")
     return Delivered(adapter, kind, float(value) if isinstance(value, int | float) else None)
 
 
@@ -424,7 +422,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
         sys.stdout.write(visible(text))
     else:
         show(_summary(tally))
-        show(f"{tally.total - len(tally.failures)} predictions in {wanted.output.out}")
+        show(wanted.output.done(tally.total - len(tally.failures), table.root))
         if cameras.trust is None:
             show(
                 "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "

@@ -49,6 +49,9 @@ def test_blanks_are_words_of_the_format_or_plain_english() -> None:
 def test_a_models_classes_stand_whatever_their_frequency() -> None:
     joined = joined_labels(["Red Fox", "Red Fox", "blank"], known=["red_fox", "blank"])
     assert joined.canonical == {"Red Fox": "red_fox", "blank": "blank"}
+    own = joined_labels([EMPTY, "nothing", "fox"], known=["fox", "Blank"])
+    assert own.canonical == {EMPTY: "Blank", "nothing": "Blank", "fox": "fox"}
+    assert own.of([EMPTY, "fox"]) == ("fox",)
 
 
 def test_a_picture_has_each_name_once_and_is_blank_only_without_others() -> None:
