@@ -134,9 +134,8 @@ def test_a_hidden_context_shows_in_transitions_and_a_distractor_changes_nothing_
         assert set(third.description.metadata or {}) - set(about) == {"serial_number", "paint"}
         np.testing.assert_array_equal(one.data("train").targets, third.data("train").targets)
         assert other.description.examples is not None
-        products = (
-            other.description.examples[TRANSITIONS].mean(0).reshape(3, 5)
-        )  # changes times (1, action, observation)
+        # Changes times 1, the action and the observation.
+        products = other.description.examples[TRANSITIONS].mean(0).reshape(3, 5)
         masses.append(float(about["max_torque"]) / (float(about["m"]) * float(about["l"]) ** 2))
         pushed.append(products[2, 1])
     assert np.corrcoef(masses, pushed)[0, 1] > 0.9

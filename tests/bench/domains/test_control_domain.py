@@ -13,6 +13,7 @@ from tiny_domain import FINETUNE, TINY
 
 from wildbench.datasets.control.cartpole import CARTPOLE
 from wildbench.datasets.control.contexts import OBSERVATIONS, ControlConfig
+from wildbench.datasets.control.pendulum import PENDULUM
 from wildbench.datasets.control.system import repeated, returns
 from wildbench.domains.control import DOMAINS, TRAINING, ControllerOpponent, ReturnScorer, open_control
 from wildbench.domains.run import domain_config, run_domain
@@ -20,17 +21,9 @@ from wildbench.studies.measuring import OpenBenchmark
 from wildpdiff.adapters.adapter import Adapter
 
 SMALL = ControlConfig(
-    pretraining=3,
-    seen=8,
-    unseen=2,
-    outside=2,
-    train=60,
-    validation=20,
-    test=30,
-    episodes=3,
-    transitions=16,
-    hidden=True,
+    pretraining=3, seen=8, unseen=2, outside=2, train=60, validation=20, test=30, episodes=3, hidden=True
 )
+SHORT = replace(PENDULUM, steps=50)
 QUICK = replace(TRAINING, steps=60)
 
 
