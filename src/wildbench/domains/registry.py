@@ -9,6 +9,7 @@ from wildpdiff.errors import DataError
 
 MODULES: dict[str, str] = {
     "clinc150": "clinc150",
+    "sib200": "sib200",
     "mitbih": "mitbih",
     **dict.fromkeys(
         (f"control-{system}{variant}"
