@@ -93,8 +93,8 @@ DOMAIN = Domain(
     ),
     remarks=(
         "Seven patients of DS1 train the backbone, the others are the seen tasks. Record 201 is left out, because "
-        "it is of the man of record 202. The test of an unseen patient is minutes 7.5 to 30 of the record. Fine- "
-        "tuning learns from the labels of the first five.",
+        "it is of the man of record 202. The test of an unseen patient is minutes 7.5 to 30 of the record. "
+        "Fine-tuning learns from the labels of the first five.",
         "Trust is calibrated on 30 seen tasks or more. There are fewer patients, so no adapter is trusted here: "
         "with trust the pretrained model is kept.",
         "Published inter-patient results on all of DS2, as recalled and not checked against the papers, F1 of S "
