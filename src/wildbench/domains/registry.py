@@ -9,8 +9,9 @@ from wildpdiff.errors import DataError
 
 MODULES: dict[str, str] = {
     "clinc150": "clinc150",
-    "sib200": "sib200",
+    "iwildcam": "iwildcam",
     "mitbih": "mitbih",
+    "sib200": "sib200",
     **dict.fromkeys(
         (f"control-{system}{variant}"
          for system in ("cartpole", "pendulum", "acrobot") for variant in ("", "-hidden", "-distractors")),
@@ -26,5 +27,5 @@ def find_domain(name: str) -> Domain:
     if name not in MODULES:
         raise DataError(f"There is no domain {name!r}; there are {', '.join(MODULES)}.")
     module = import_module(f"wildbench.domains.{MODULES[name]}")
-    found: Domain = module.DOMAIN if hasattr(module, "DOMAIN") else module.DOMAINS[name]
+    found: Domain = module.DOMAINS[name] if hasattr(module, "DOMAINS") else module.DOMAIN
     return found

@@ -66,6 +66,7 @@ def generate(
     text: Annotated[str | None, typer.Option("--text", help="The task in words.")] = None,
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     task: OfTaskOption = None,
     backbone: options.GeneratorBackboneOption = None,
     clip: options.ClipOption = None,
@@ -74,9 +75,9 @@ def generate(
 ) -> None:
     """Generate adapters for the task that is described: one PEFT folder, or one per sample below the folder."""
     check_output_adapters(out, n)
-    least = _least_trust(min_trust)
+    least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
-    query = TaskQuery.of(description, given, (suite, option, task))
+    query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
 
     times = [time.perf_counter()]
     loaded = options.open_generator(generator, backbone, clip)
@@ -91,7 +92,7 @@ def generate(
     times.append(time.perf_counter())
     report = None
     if min_trust is not None or (generator / "trust" / "manifest.json").is_file():
-        model = _trust_of(generator, loaded)
+        model = trust_of(generator, loaded)
         report = model.assess(adapters, described, min_trust=least)
         adapters = [model.delivered(adapter, described, report) for adapter in adapters]
         times.append(time.perf_counter())
@@ -159,7 +160,7 @@ def _check_logits(generator: Generator, adapters: list[Adapter]) -> None:
             finite_outputs(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
-def _least_trust(text: str | None) -> float | None:
+def least_trust(text: str | None) -> float | None:
     """The threshold that was typed; None is that of the calibration. Raises :class:`DescriptionError`."""
     if text is None or text == "auto":
         return None
@@ -172,7 +173,8 @@ def _least_trust(text: str | None) -> float | None:
     return value
 
 
-def _trust_of(folder: Path, generator: Generator) -> TrustModel:
+def trust_of(folder: Path, generator: Generator) -> TrustModel:
+    """The model of trust in a generator's folder; raises as :meth:`TrustModel.of_generator`."""
     from wildpdiff.trust.model import TrustModel
 
     return TrustModel.of_generator(folder, generator.backbone, generator.fingerprint)
@@ -201,6 +203,7 @@ def trust(
     examples: ExamplesOption = None,
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     task: OfTaskOption = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters that are assessed.")] = 4,
     seed: options.SeedOption = 0,
@@ -210,14 +213,14 @@ def trust(
     as_json: options.JsonOption = False,
 ) -> None:
     """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
-    least = _least_trust(min_trust)
+    least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
-    query = TaskQuery.of(description, given, (suite, option, task))
+    query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
     loaded = options.open_generator(generator, backbone, clip)
     described = query.description(loaded)
     adapters = loaded.sample(described, n, seed)
     _check_logits(loaded, adapters)
-    report = _trust_of(generator, loaded).assess(adapters, described, min_trust=least)
+    report = trust_of(generator, loaded).assess(adapters, described, min_trust=least)
     answer(as_json, report.to_json(), _panel(report))
 
 

@@ -33,7 +33,7 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
 from wildpdiff.tasks.description import Description, Inputs
-from wildpdiff.tasks.task import Group, Suite, Task
+from wildpdiff.tasks.task import Group, Suite, Task, content_hash, learned_fingerprint
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
@@ -109,7 +109,7 @@ class Comparison:
 def _check_zoo(suite: Suite, backbone: Backbone, zoo: Zoo, group: Group) -> None:
     """Refuse a zoo that was not built on exactly these tasks and this backbone; raises :class:`ArtifactError`."""
     names = {task.name for task in suite.tasks(group)}
-    if zoo.plan.suite != suite.fingerprint or set(zoo.tasks) != names:
+    if zoo.plan.suite != learned_fingerprint(suite, group) or set(zoo.tasks) != names:
         raise ArtifactError(
             f"The zoo in {zoo.folder} was not built on the {group} tasks of this suite: they do not belong together. "
             "Give the same --suite, seed and -o options as for the zoo, and zoos of the right groups."
@@ -176,17 +176,21 @@ def compare_sources(
     first = comparison.generators[0]
     seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
+    crops = comparison.baselines == "all"
     tests: dict[Split, list[TestSet]] = {
-        "seen": _test_sets(backbone, [task for task in suite.tasks("seen") if task.name in scored])
+        "seen": _test_sets(backbone, [task for task in suite.tasks("seen") if task.name in scored], crops)
     }
     finetuned = zoo.task_adapters()
     if comparison.reference is not None:
-        tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"))
+        tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"), crops)
         finetuned |= comparison.reference.task_adapters()
-    names = [test.task for part in tests.values() for test in part]
+    every = [test for part in tests.values() for test in part]
+    names = [test.task for test in every]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
     roster = build_methods(
-        MethodInputs(seen, comparison.generators, _labelled(comparison, seen), names, comparison.method_settings),
+        MethodInputs(
+            seen, comparison.generators, _labelled(comparison, seen), names, comparison.method_settings, every
+        ),
         finetuned,
         baselines=comparison.baselines,
         without=comparison.without,
@@ -225,8 +229,8 @@ def compare_sources(
     return results.with_sections({observer.section: observer.result() for observer in observers})
 
 
-def _test_sets(backbone: Backbone, tasks: Sequence[Task]) -> list[TestSet]:
-    return list(in_parallel(lambda task, _: test_set(backbone, task), tasks))
+def _test_sets(backbone: Backbone, tasks: Sequence[Task], crops: bool) -> list[TestSet]:
+    return list(in_parallel(lambda task, _: test_set(backbone, task, crops=crops), tasks))
 
 
 def _about(
@@ -237,7 +241,7 @@ def _about(
     weights = sum(value.numel() for value in backbone.module.parameters())
     counts = (len(tests["seen"]), len(tests.get("unseen", [])))
     return {
-        "suite": SuiteInfo(suite.name, len(backbone.classes), suite.fingerprint, *counts, dict(comparison.knobs)),
+        "suite": SuiteInfo(suite.name, len(backbone.classes), content_hash(suite), *counts, dict(comparison.knobs)),
         "backbone": BackboneInfo(backbone.name, backbone.backbone_hash, weights, zoo.initial.size),
         "generator": GeneratorInfo(
             tuple(generator.fingerprint for generator in comparison.generators),
