@@ -18,6 +18,7 @@ from wildbench.domains.run import domain_config, run_domain
 from wildbench.domains.table import WITH_TRUST, DomainTable, domain_table, methods_table, read_table
 from wildbench.studies import measuring
 from wildbench.studies.pooled_scores import confusion, macro_f1
+from wildpdiff.cli.terminal import recorded_command, remember_command
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import TrustPoint, TrustSection, read_results
 from wildpdiff.tasks.objective import TARGETS
@@ -111,3 +112,11 @@ def test_the_command_lists_domains_and_refuses_unknown_ones(tmp_path: Path) -> N
         assert registry.find_domain(name).name == name
         with refused(DataError, name, registry.find_domain(name).files[0]):
             registry.find_domain(name).require(tmp_path)
+
+
+def test_the_recorded_command_is_of_the_program_that_ran() -> None:
+    remember_command(["domain", "a b"], "wildbench")
+    try:
+        assert recorded_command() == "wildbench domain 'a b'"
+    finally:
+        remember_command([])
