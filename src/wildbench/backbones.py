@@ -111,7 +111,7 @@ def pretrain_small_cnn(
     Images are moved by up to two pixels at random and, with ``mirror``, mirrored. Raises ``DataError`` without tasks
     or with a class that has no image.
     """
-    data = pooled_images(tasks, len(classes))
+    data = pooled_images(tasks)
     module = _untrained(len(classes), neck, sub_seed(seed, "backbone", "weights"))
 
     def augment(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -150,7 +150,7 @@ def retrain_neck(
     Raises:
         DataError: no tasks, or a class that has no image.
     """
-    data = pooled_images(tasks, len(classes))
+    data = pooled_images(tasks)
     module = _untrained(len(classes), neck, sub_seed(seed, "backbone", "neck"))
     kept = {key: value for key, value in backbone.module.state_dict().items() if not key.startswith(NEW_PARTS)}
     module.load_state_dict({**module.state_dict(), **kept})
@@ -158,7 +158,7 @@ def retrain_neck(
         value.requires_grad_(key.startswith(NEW_PARTS))
     losses, steps = train_classifier(module, data, PretrainConfig(epochs, seed=seed), mirrored, progress)
     changed = Backbone.wrap(module, name=name, classes=classes, image_size=backbone.image_size, lora=backbone.lora)
-    return Pretraining(changed, losses, steps)
+    return Pretraining(changed.with_framing(backbone.framing), losses, steps)
 
 
 def _untrained(classes: int, neck: int, seed: int) -> SmallCNN:

@@ -21,7 +21,7 @@ from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import BACKBONE_FOLDER, Generator
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
-from wildpdiff.tasks.task import Group, Suite
+from wildpdiff.tasks.task import Group, Suite, content_hash, learned_fingerprint
 from wildpdiff.trust.generated import calibrate_generator, can_calibrate
 from wildpdiff.trust.model import FOLDER, TrustModel
 from wildpdiff.zoo.build import build_zoo, recipe_of
@@ -139,7 +139,7 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
             out / name,
             backbone,
             suite.tasks(group),
-            suite.fingerprint,
+            learned_fingerprint(suite, group),
             recipe,
             seed=config.seed,
             per_shard=config.per_shard,
@@ -167,7 +167,12 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
 
 def _load(config: PipelineConfig) -> tuple[Suite, Backbone]:
     backbone = load_backbone(config.backbone)
-    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    known = {
+        "seed": config.seed,
+        "image_size": backbone.image_size,
+        "classes": backbone.classes,
+        "framing": backbone.framing,
+    }
     return load_suite(config.suite, **{**known, **config.suite_options}), backbone
 
 
@@ -302,7 +307,7 @@ def _results(
     found = kept(
         partial(read_results, path),
         lambda results: (
-            results.suite.fingerprint == comparison.suite.fingerprint
+            results.suite.fingerprint == content_hash(comparison.suite)
             and results.backbone.hash == comparison.backbone.backbone_hash
             and results.generator is not None
             and results.generator.hashes == hashes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wildpdiff.cli.folders import check_output_folder
-from wildpdiff.cli.options import JsonOption, SeedOption, ThreadsOption
+from wildpdiff.cli.options import JsonOption, SeedOption, ThreadsOption, key_values
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch, recorded_command
 from wildpdiff.errors import DataError
 
@@ -25,6 +25,10 @@ def domain(
         Path | None, typer.Option("--out", help="Output folder; default: runs/domains/NAME.", show_default=False)
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the domains and the files that they read.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the domain; repeatable."),
+    ] = None,
     seed: SeedOption = 0,
     generators: Annotated[int, typer.Option("--generators", min=1, help="Number of generators.")] = 1,
     baselines: Annotated[
@@ -42,25 +46,29 @@ def domain(
 
     if listed:
         known = [find_domain(entry) for entry in MODULES]
-        values = [{"name": one.name, "title": one.title, "files": list(one.files)} for one in known]
-        answer(as_json, values, *(f"{one.name}: {one.title} ({', '.join(one.files) or 'no files'})" for one in known))
+        values = [{"name": one.name, "title": one.title, "reads": one.reads} for one in known]
+        answer(as_json, values, *(f"{one.name}: {one.title} ({one.reads or 'no files'})" for one in known))
         return
     if name is None:
         raise DataError(f"Name a domain: {', '.join(MODULES)}. `wildbench domain --list` describes them.")
     chosen = find_domain(name)
-    if data is None and chosen.files:
-        raise DataError(f"The domain {name} reads {', '.join(chosen.files)}. Give their folder with --data.")
+    if data is None and chosen.reads:
+        raise DataError(f"The domain {name} reads {chosen.reads}. Give its place with --data.")
     folder = out or Path("runs/domains") / name
     check_output_folder(folder)
     prepare_torch(threads)
     from wildbench.domains.run import domain_config, run_domain
-    from wildbench.domains.table import methods_table, trust_table
+    from wildbench.domains.table import methods_table, regret_table, trust_table
+    from wildpdiff.camera_traps.registry import parse_options
     from wildpdiff.records import encode
 
+    options = parse_options(key_values("Option", option), chosen.options)
     config = domain_config(chosen, seed, generators, trained=baselines == "all")
     with Stages() as stages:
-        table = run_domain(chosen, data or Path("."), folder, config, command=recorded_command(), reporter=stages)
-    shown = [methods_table(table), *([trust_table(table)] if table.trust else [])]
+        table = run_domain(
+            chosen, data or Path("."), folder, config, command=recorded_command(), options=options, reporter=stages
+        )
+    shown = [methods_table(table), regret_table(table), *([trust_table(table)] if table.trust else [])]
     files = {name: str(folder / name) for name in ("results.json", "report.html", "domain.md", "domain.json")}
     answer(as_json, {**encode(table), "files": files}, *map(_terminal, shown), f"\nTable: {files['domain.md']}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.methods.few_label_methods import LABELLED_NAMES
-from wildbench.run_folder import Tick
 from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.panel_page import ShownMethod
 from wildbench.studies.pooled_scores import PooledScore
@@ -40,8 +40,8 @@ METHODS = (
 )
 """The lines of a domain's table in order, before its own opponents; those without rows are left out."""
 
-Open = Callable[[Path, Path, int, Tick], OpenBenchmark]
-"""Opens a domain from the data folder, the run's own folder, a seed and a report of progress."""
+Open = Callable[..., OpenBenchmark]
+"""Opens a domain from the data folder, the run's own folder, a seed, a report of progress, and options by name."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Domain:
         name: as the command takes it.
         title: one line.
         files: that are read, relative to the data folder.
+        layout: the data in words, where they are no files of fixed names; with neither the domain reads none.
         open: makes suite, backbone, recipe and opponents.
         generator: settings of the generators.
         pooled: scores of all examples of a group of tasks together.
@@ -59,6 +60,7 @@ class Domain:
         samples: adapters a task in the evaluation.
         seen_tasks: seen tasks that are scored.
         remarks: sentences below the table: what is honest to say about it.
+        options: of ``open``, each with the conversion of its text.
     """
 
     name: str
@@ -71,6 +73,13 @@ class Domain:
     samples: int = 4
     seen_tasks: int = 20
     remarks: tuple[str, ...] = ()
+    layout: str = ""
+    options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> str:
+        """Its data in words; empty where it needs none."""
+        return self.layout or ", ".join(self.files)
 
     def require(self, data: Path) -> None:
         """Raise :class:`DataError` where the data folder lacks a file."""
@@ -86,3 +95,10 @@ class Domain:
 def in_groups(groups: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The setting of a suite that names the group of each unseen task that is held out with its group."""
     return {GROUPS: dict(groups)}
+
+
+def truth(text: str) -> bool:
+    """``true`` or ``false``; raises ``ValueError`` on another text."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"

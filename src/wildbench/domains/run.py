@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from wildbench.domains.domain import Domain
 from wildbench.domains.table import DomainTable, domain_table, write_table
@@ -12,7 +14,14 @@ from wildbench.studies.measuring import Measurement, OpenBenchmark, StudyConfig
 
 
 def run_domain(
-    domain: Domain, data: Path, out: Path, config: StudyConfig, *, command: str, reporter: Reporter = null_progress
+    domain: Domain,
+    data: Path,
+    out: Path,
+    config: StudyConfig,
+    *,
+    command: str,
+    options: Mapping[str, Any] | None = None,
+    reporter: Reporter = null_progress,
 ) -> DomainTable:
     """Measure a domain. Interrupted and called again, it resumes at the stage that it was in.
 
@@ -21,6 +30,7 @@ def run_domain(
         out: folder of the run: zoos, generators, ``results.json``, ``report.html``, ``domain.md``, ``domain.json``.
         config: of :func:`domain_config`.
         command: as the user typed it, for the record.
+        options: of the domain, by name.
         reporter: informed of every stage and its progress.
 
     Raises:
@@ -31,9 +41,10 @@ def run_domain(
     domain.require(data)
 
     def opened(tick: Tick) -> OpenBenchmark:
-        return replace(domain.open(data, out, config.seed, tick), pooled=domain.pooled)
+        return replace(domain.open(data, out, config.seed, tick, **(options or {})), pooled=domain.pooled)
 
-    results = Measurement(domain.name, config, {}, command).run(RunFolder(out, reporter), opened)
+    claim = {"options": dict(options)} if options else {}
+    results = Measurement(domain.name, config, claim, command).run(RunFolder(out, reporter), opened)
     table = domain_table(domain, results)
     write_table(table, out)
     return table

@@ -11,6 +11,7 @@ import torch
 from numpy import ndarray
 
 from wildbench.domains.domain import GROUPS, Domain
+from wildbench.domains.regret import Regret, regret
 from wildbench.report.plain_page import PlainPage, PlainSection, PlainTable, page_markdown
 from wildbench.sections import POOLED, PooledCounts
 from wildbench.studies.panel_page import ShownMethod
@@ -60,6 +61,7 @@ class DomainTable:
     Attributes:
         groups: number of scored tasks by group: seen, unseen (drawn at random), and groups that are held out whole.
         trust: its quality by group, of those with calibrated trust.
+        regret: of the generated adapters, by group of unseen tasks.
         generators: their number.
     """
 
@@ -70,6 +72,7 @@ class DomainTable:
     groups: dict[str, int]
     rows: tuple[DomainRow, ...]
     trust: dict[str, TrustSummary]
+    regret: dict[str, Regret]
     generators: int
     seed: int
     seconds: float
@@ -123,12 +126,25 @@ def domain_table(domain: Domain, results: Results) -> DomainTable:
         {group: len(tasks) for group, tasks in groups.items()},
         rows,
         {group: summarise_trust(own, seed=seed) for group, own in trust.items() if own},
+        _regrets(results, lines, groups),
         0 if results.generator is None else len(results.generator.hashes),
         seed,
         sum(stage.seconds for stage in results.stages),
         results.provenance.command,
         domain.remarks,
     )
+
+
+def _regrets(results: Results, lines: Mapping[str, _Line], groups: Mapping[str, Sequence[str]]) -> dict[str, Regret]:
+    if GENERATED not in lines:
+        return {}
+    delivered = lines[WITH_TRUST].scores if WITH_TRUST in lines else None
+    scores = (lines[PRETRAINED].scores, lines[GENERATED].scores, delivered)
+    return {
+        group: regret(tasks, *scores, sign=float(results.metric.sign), seed=results.provenance.seed)
+        for group, tasks in groups.items()
+        if group != SEEN
+    }
 
 
 def _shown(domain: Domain, results: Results) -> list[ShownMethod]:
@@ -252,7 +268,7 @@ def _page(table: DomainTable) -> PlainPage:
         f"`{table.command}`; seed {table.seed}; {table.generators} generator{'s' if table.generators > 1 else ''}; "
         f"{seconds_text(table.seconds)} (wall clock)."
     )
-    tables = [methods_table(table)] + ([trust_table(table)] if table.trust else [])
+    tables = [methods_table(table), regret_table(table)] + ([trust_table(table)] if table.trust else [])
     section = PlainSection(table.domain, (lead,), tuple(tables), (*table.remarks, made))
     return PlainPage(table.title, (section,))
 
@@ -282,6 +298,17 @@ def _cells(table: DomainTable, cell: Cell | None) -> list[str]:
         *("–" if value is None else _number(value, metric)
           for value, metric in zip(pooled, table.pooled_metrics, strict=True)),
     ]  # fmt: skip
+
+
+def regret_table(table: DomainTable) -> PlainTable:
+    """Mean loss against the better of the pretrained and the adapted model of each task, by policy."""
+    columns = ("regret", "never adapt", "always adapt", "adapt where trusted")
+    rows = [
+        (group, *("–" if value is None else _number(value, table.metric)
+                  for value in (found.never, found.always, found.trusted)))
+        for group, found in table.regret.items()
+    ]  # fmt: skip
+    return PlainTable(columns, tuple(rows))
 
 
 def trust_table(table: DomainTable) -> PlainTable:

@@ -24,6 +24,7 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.objective import TARGETS
 
@@ -195,7 +196,7 @@ class UnlabelledPriorSource:
         """
         description.require_any(["examples"])
         images = description.examples
-        if images is None or not len(images):
+        if images is None or not count(images):
             raise DescriptionError("The description's examples is empty. Give at least one image.")
         probabilities = self._backbone.predict(self._backbone.stem(images)).softmax(1)
         return expectation_maximisation(probabilities, self._pooled.exp(), self._pseudo_count).log_prior

@@ -28,7 +28,7 @@ from wildpdiff.evaluate.results import (
     read_results,
     write_results,
 )
-from wildpdiff.evaluate.run import Method, Scorer
+from wildpdiff.evaluate.run import Method, Scorer, SectionObserver
 from wildpdiff.evaluate.summary import summarise
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import encode
@@ -101,6 +101,7 @@ class OpenBenchmark:
         further: methods of its own, from the inputs of the evaluation.
         predictors: opponents that are no adapters, from the same.
         pooled: scores of all examples together.
+        observer: in the place of the observer of ``pooled``, from the inputs of the evaluation.
         scorer: of adapters, where scores do not follow from outputs on test examples.
     """
 
@@ -111,6 +112,7 @@ class OpenBenchmark:
     further: Callable[[RunInputs], Further] = lambda made: ()
     predictors: Callable[[RunInputs], Sequence[Predictor]] = lambda made: ()
     pooled: tuple[PooledScore, ...] = ()
+    observer: Callable[[RunInputs], SectionObserver] | None = None
     scorer: Scorer | None = None
 
 
@@ -189,12 +191,17 @@ class Measurement:
             made=provenance(self.command, config.seed),
             samples=config.samples,
             stages=folder.stages,
-            observers=[PooledObserver(benchmark.pooled)] if benchmark.pooled else [],
+            observers=self._observers(benchmark, made),
             progress=tick,
         )
         for predictor in benchmark.predictors(made):
             results = with_predictor(results, benchmark, predictor)
         return results
+
+    def _observers(self, benchmark: OpenBenchmark, made: RunInputs) -> list[SectionObserver]:
+        if benchmark.observer is not None:
+            return [benchmark.observer(made)]
+        return [PooledObserver(benchmark.pooled)] if benchmark.pooled else []
 
     def _classifier_alone(self, made: RunInputs) -> Further:
         """The fine-tuned classifier alone, where adapters have one besides LoRA's factors."""

@@ -32,24 +32,37 @@ class PooledScore:
     value: Callable[[Float[Tensor, "*r k"]], Float[Tensor, "*r"]]
 
 
-def confusion(outputs: Float[Tensor, "n c"], batch: Batch) -> Float[Tensor, " k"]:
-    """Flat counts of (target, prediction)."""
-    classes = outputs.shape[-1]
-    return torch.bincount(batch[TARGETS] * classes + outputs.argmax(-1), minlength=classes**2).double()
+def class_counts(outputs: Float[Tensor, "n c"], batch: Batch) -> Float[Tensor, " k"]:
+    """By class: numbers of right examples, then of examples of it, then of examples predicted as it."""
+    classes, targets, predicted = outputs.shape[-1], batch[TARGETS], outputs.argmax(-1)
+    parts = (targets[targets == predicted], targets, predicted)
+    return torch.cat([torch.bincount(part, minlength=classes) for part in parts]).double()
 
 
-def macro_f1(classes: int, only: Sequence[int] | None = None, name: str = "macro-F1") -> PooledScore:
+def macro_f1(only: Sequence[int] | None = None, name: str = "macro-F1") -> PooledScore:
     """Mean F1 of the classes that occur among the targets, or of ``only`` those of these numbers that do; else 0."""
 
     def value(counts: Tensor) -> Tensor:
-        table = counts.reshape(*counts.shape[:-1], classes, classes)
-        true, predicted = table.sum(-1), table.sum(-2)
-        wanted = torch.tensor([only is None or label in only for label in range(classes)]) & (true > 0)
-        f1 = 2 * table.diagonal(dim1=-2, dim2=-1) / (true + predicted).clamp_min(1e-12)
+        right, true, predicted = counts.reshape(*counts.shape[:-1], 3, -1).unbind(-2)
+        wanted = true > 0
+        if only is not None:
+            wanted = wanted & torch.tensor([label in only for label in range(true.shape[-1])])
+        f1 = 2 * right / (true + predicted).clamp_min(1e-12)
         result: Tensor = (f1 * wanted).sum(-1) / wanted.sum(-1).clamp_min(1)
         return result
 
-    return PooledScore(Metric(name, "%", 100.0, low=0.0, high=1.0), confusion, value)
+    return PooledScore(Metric(name, "%", 100.0, low=0.0, high=1.0), class_counts, value)
+
+
+def pooled_accuracy(name: str = "accuracy of all examples") -> PooledScore:
+    """Share of all examples together that are right."""
+
+    def value(counts: Tensor) -> Tensor:
+        right, true, _ = counts.reshape(*counts.shape[:-1], 3, -1).sum(-1).unbind(-1)
+        result: Tensor = right / true.clamp_min(1)
+        return result
+
+    return PooledScore(Metric(name, "%", 100.0, low=0.0, high=1.0), class_counts, value)
 
 
 @dataclass(frozen=True)

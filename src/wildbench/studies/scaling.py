@@ -36,7 +36,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import decode, encode
 from wildpdiff.report.page import write_report
 from wildpdiff.rng import sub_seed
-from wildpdiff.tasks.task import ImageSuite
+from wildpdiff.tasks.task import ImageSuite, content_hash, learned_fingerprint
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -222,7 +222,7 @@ class _Study:
             self.out / folder,
             self.backbone,
             self.suite.tasks(group),
-            self.suite.fingerprint,
+            learned_fingerprint(self.suite, group),
             finetune,
             seed=self.config.seed,
             per_shard=self.config.per_shard,
@@ -294,7 +294,7 @@ class _Study:
             suite=SuiteInfo(
                 suite.name,
                 len(suite.classes),
-                suite.fingerprint,
+                content_hash(suite),
                 len(zoo.tasks),
                 len(names),
                 dict(self.config.suite_options),

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from wildpdiff.backbones.prefix import KEY
-from wildpdiff.tasks.batch import Batch, examples_hash
+from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.batch import Batch, concatenate, count, examples_hash, part
 from wildpdiff.tasks.description import Images, Inputs
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ BATCH = 256
 LIGHT = "light"
 PROBABILITIES = "class probabilities"
 BANDS = 4
+MOST_VALUES = 1024
+"""Numbers of an input that is no image, and of an output that is no class, that are features as they are."""
 DARKEST = 0.02
 """Added to values in [0, 1] before their logarithm, about the noise of a camera."""
 GREY = 0.02
@@ -91,7 +94,8 @@ def _size(values: Tensor) -> int:
 class ImageFeaturiser:
     """Features of a set of images for conditions: light, colour, pooled maps, embedding, class probabilities.
 
-    Of other inputs there are the embedding and the class probabilities alone, or the outputs where there are neither.
+    Of other inputs there are the embedding, the class probabilities (or few outputs that are no classes), and the
+    inputs themselves where they are few real numbers: a signal's mean and spread describe its source.
 
     Light, colour and stem statistics depend on site and camera, the embedding and the pretrained model's class
     probabilities on the content. The features are cached in the backbone's memory. It is a
@@ -150,12 +154,31 @@ class ImageFeaturiser:
         embedding = self.backbone.embedding(batch)
         if embedding is not None:
             blocks["embedding"] = embedding
-        if self.backbone.classes:
+        if not self.backbone.image_size:
+            blocks |= self._of_others(images, batch)
+        elif self.backbone.classes:
             blocks[PROBABILITIES] = self.backbone.predict(batch).softmax(1)
         if not blocks:
-            blocks["outputs"] = self.backbone.predict(batch).flatten(1)
+            raise DescriptionError(
+                f"The model {self.backbone.name!r} gives no features of examples: its outputs are neither classes "
+                "nor few numbers, and its last layer is not linear. Leave examples out, or give a featuriser."
+            )
         self.backbone.memory.widths.update((name, values.shape[1]) for name, values in blocks.items())
         return {name: values.clone() for name, values in blocks.items()}
+
+    def _of_others(self, examples: Inputs, batch: Batch) -> dict[str, Tensor]:
+        """Class probabilities or outputs, and small inputs."""
+        backbone = self.backbone
+        outputs = backbone.predict(batch).flatten(1)
+        blocks = {PROBABILITIES: outputs.softmax(1)} if backbone.classes else {}
+        if not blocks and outputs.shape[1] <= MOST_VALUES:
+            blocks["outputs"] = outputs
+        starts = range(0, count(examples), BATCH)
+        given = concatenate([backbone.collate(part(examples, slice(start, start + BATCH))) for start in starts])
+        rows = [values.reshape(len(values), -1) for values in given.values() if values.is_floating_point()]
+        if rows and sum(row.shape[1] for row in rows) <= MOST_VALUES:
+            blocks["inputs"] = torch.cat(rows, 1)
+        return blocks
 
     def _of_images(self, images: Images, batch: Batch) -> dict[str, Tensor]:
         """Light, colour and pooled maps."""

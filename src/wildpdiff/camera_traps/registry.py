@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from wildpdiff.errors import DataError
 from wildpdiff.registry import registered
+from wildpdiff.tasks.framing import Framing
 from wildpdiff.tasks.task import ImageSuite, Task
 
 
@@ -62,31 +63,34 @@ def suite_providers() -> Mapping[str, SuiteProvider]:
 
 
 def load_suite(
-    spec: str | Path,
+    spec: str | Path | Sequence[str | Path],
     *,
     seed: int = 0,
     image_size: int | None = None,
     classes: Sequence[str] | None = None,
+    framing: Framing | None = "square",
     **options: Any,
 ) -> ImageSuite:
     """A suite from its name or path.
 
     Args:
-        spec: a registered name, for example ``savanna``; the path of a CSV
-            (``path,label,task[,split][,group][,metadata…]``), or of a folder ``TASK/CLASS/*.jpg``.
+        spec: a registered name, for example ``savanna``; or a table of pictures, a folder of images, or a file or
+            folder of a camera-trap format (:data:`wildpdiff.camera_traps.formats.READERS`), or several of these, which
+            are joined.
         seed: of a simulated suite, and of drawing unseen tasks where a table does not name them.
         image_size: pixels a side; the backbone decides it for tables.
         classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
             them, and a suite with a fixed list of its own must have the same.
-        **options: of the registered suite, or those of :class:`wildpdiff.camera_traps.table_suite.TableOptions`.
+        framing: of a table's pictures; None takes that of :func:`wildpdiff.camera_traps.crops.framing_for`.
+        **options: of the registered suite, or those of :class:`wildpdiff.camera_traps.suite_options.TableOptions`.
 
     Raises:
         DataError: no such suite, an unknown option, or other classes than the backbone's.
     """
-    text = str(spec)
-    provider = suite_providers().get(text)
+    inputs = [str(spec)] if isinstance(spec, str | Path) else [str(entry) for entry in spec]
+    size = {} if image_size is None else {"image_size": image_size}
+    provider = suite_providers().get(inputs[0]) if len(inputs) == 1 else None
     if provider is not None:
-        size = {} if image_size is None else {"image_size": image_size}
         suite = provider.open(**{"seed": seed, **size, **options})
         if classes is not None and tuple(classes) != suite.classes:
             raise DataError(
@@ -96,17 +100,14 @@ def load_suite(
         return suite
     from wildpdiff.camera_traps.table_suite import TableSuite
 
-    path = Path(text)
-    size = {} if image_size is None else {"image_size": image_size}
-    if classes is not None:
-        options = {"classes": tuple(classes), **options}
+    missing = [entry for entry in inputs if not Path(entry).exists()]
+    if missing:
+        raise DataError(
+            f"There is no suite {missing[0]!r}: neither {', '.join(suite_providers())}, nor a file, nor a folder. "
+            "Check it."
+        )
+    known: dict[str, Any] = {"framing": framing, **({} if classes is None else {"classes": tuple(classes)})}
     try:
-        if path.is_dir():
-            return TableSuite.from_folder(path, **{"seed": seed, **size, **options})
-        if path.is_file():
-            return TableSuite.from_csv(path, **{"seed": seed, **size, **options})
+        return TableSuite.of(*inputs, **{"seed": seed, **size, **known, **options})
     except TypeError as error:
-        raise DataError(f"{path}: {error}. See TableOptions for the options of a table.") from error
-    raise DataError(
-        f"There is no suite {text!r}: neither {', '.join(suite_providers())}, nor a CSV file, nor a folder. Check it."
-    )
+        raise DataError(f"{inputs[0]}: {error}. See TableOptions for the options of a table.") from error

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch
-
-if TYPE_CHECKING:
-    pass
+from wildpdiff.tasks.framing import Framing
 
 app = typer.Typer(help="Backbones: pretrain.", rich_markup_mode=None)
 
@@ -26,8 +24,9 @@ def _group() -> None:
 @app.command("pretrain")
 def pretrain(
     out: options.OutOption,
-    suite: options.SuiteOption = "savanna",
+    suite: options.SuitesOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     architecture: Annotated[
         Architecture | None,
         typer.Option(
@@ -36,27 +35,40 @@ def pretrain(
             "a new classifier is fitted; default for photographs).",
         ),
     ] = None,
+    framing: Annotated[
+        Framing | None,
+        typer.Option(
+            "--framing",
+            help="Part of a picture that the model gets: box (the largest animal and its surroundings; default where a "
+            "table has boxes), boxes (every animal), whole (with grey bars; default without boxes) or square (the "
+            "middle).",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of savanna-cnn.")] = None,
     cut: Annotated[int, typer.Option("--cut", help="Last blocks of efficientnet-lite0 that get adapters.")] = 1,
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train a backbone on the pretraining tasks of a suite. Without options: the bundled backbone."""
+    """Train a backbone on the pretraining tasks of a suite, or on its seen tasks where it has none.
+
+    Without options: the bundled backbone.
+    """
     check_output_artifact(out, "backbone")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.camera_traps.registry import suite_providers
 
-    opened = options.open_suite(suite, option)
-    chosen: Architecture = architecture or ("savanna-cnn" if suite in suite_providers() else "efficientnet-lite0")
+    opened = options.open_suite(suite, options.with_columns(option, columns), framing=framing)
+    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
+    simulated = options.suite_inputs(suite)[0] in suite_providers()
+    chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
             from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 
             length: dict[str, Any] = {"progress": stages("train the backbone")}
             length |= {} if epochs is None else {"epochs": epochs}
-            tasks = opened.tasks("pretraining")
             done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, seed=seed, **length)
             backbone, measured = done.backbone, {"losses": list(done.losses), "steps": done.steps}
         else:
@@ -64,7 +76,8 @@ def pretrain(
 
             stages("fit the classifier of EfficientNet-Lite0")
             empty = efficientnet_lite0(opened.classes, cut, image_size=opened.image_size)
-            backbone, measured = fit_head(empty, opened.tasks("pretraining"), seed), {}
+            backbone, measured = fit_head(empty, tasks, seed), {}
+        backbone = backbone.with_framing(getattr(opened, "framing", "square"))
         save_backbone(backbone, out)
     values = {
         "backbone": str(out),
@@ -72,6 +85,7 @@ def pretrain(
         "hash": backbone.backbone_hash,
         "classes": len(backbone.classes),
         "image_size": backbone.image_size,
+        "framing": backbone.framing,
         "parameters": sum(value.numel() for value in backbone.module.parameters()),
         **measured,
     }

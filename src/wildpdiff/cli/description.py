@@ -28,7 +28,9 @@ MetadataOption = Annotated[
 ]
 BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folders.")]
 ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folders.")]
-OfSuiteOption = Annotated[str | None, typer.Option("--suite", help="Suite whose --task is described.")]
+OfSuiteOption = Annotated[
+    list[str] | None, typer.Option("--suite", help="Suite whose --task is described; several are joined.")
+]
 OfTaskOption = Annotated[str | None, typer.Option("--task", help="Task of the suite.")]
 
 KINDS: Mapping[str, Any] = {
@@ -83,13 +85,13 @@ class TaskQuery:
     """
 
     parts: Mapping[str, Any]
-    suite: str | None = None
+    suite: list[str] | None = None
     option: list[str] | None = None
     task: str | None = None
 
     @classmethod
     def of(
-        cls, file: Path | None, options: Mapping[str, Any], suite: tuple[str | None, list[str] | None, str | None]
+        cls, file: Path | None, options: Mapping[str, Any], suite: tuple[list[str] | None, list[str] | None, str | None]
     ) -> TaskQuery:
         """The task that a file, options (which outdo the file) or (suite, its options, task) describe.
 
@@ -101,27 +103,29 @@ class TaskQuery:
         metadata = key_values("--metadata", options.get("metadata"), DescriptionError)
         given = {**options, "metadata": {**parts.get("metadata", {}), **metadata}}
         parts |= {key: value for key, value in given.items() if value}
-        name, option, task = suite
-        if (name is None) != (task is None):
+        names, option, task = suite
+        if (not names) != (task is None):
             raise DescriptionError("A task of a suite is named by both: give --suite and --task.")
-        if name is not None and parts:
+        if names and parts:
             raise DescriptionError("Give a description, or a task of a suite, not both.")
-        if option and name is None:
+        if option and not names:
             raise DescriptionError(
                 f"-o {option[0]} is an option of a suite, and no suite is given. Add --suite and --task."
             )
-        return cls(parts, name, option, task)
+        return cls(parts, names, option, task)
 
     def description(self, generator: Generator) -> Description:
         """The description, read for a generator; raises as :func:`build_description` and :func:`open_suite`."""
-        if self.suite is None or self.task is None:
+        if not self.suite or self.task is None:
             return build_description(self.parts, generator)
+        from wildpdiff.camera_traps.table_suite import TableTask
+
         found = find_task(open_suite(self.suite, self.option, generator.backbone), self.task)
         description = found.description
         # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
         if description.task_id is not None or "task_id" in generator.conditions.parts:
             return description
-        return replace(description, task_id=found.name)
+        return replace(description, task_id=found.title if isinstance(found, TableTask) else found.name)
 
 
 def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:
@@ -142,7 +146,7 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
     if metadata is not None and encoder is not None:
         metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
-        key: read_images(find_images(parts[key]), generator.backbone.image_size)
+        key: read_images(find_images(parts[key]), generator.backbone.image_size, generator.backbone.framing)
         for key in ("backgrounds", "examples")
         if parts.get(key)
     }

@@ -54,8 +54,9 @@ def evaluate(
         int | None,
         typer.Option("--seen-tasks", min=1, help="Number of seen tasks to score, drawn by the seed; default: all."),
     ] = None,
-    suite: options.SuiteOption = "savanna",
+    suite: options.SuitesOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     backbone: options.BackboneOption = "savanna-cnn",
     clip: options.ClipOption = None,
     samples: options.SamplesOption = 4,
@@ -64,7 +65,7 @@ def evaluate(
     as_json: options.JsonOption = False,
 ) -> None:
     """Compare generated adapters with fine-tuning, baselines and controls; write results.json and a report."""
-    settings = options.key_values("--method-setting", setting)
+    settings, option = options.key_values("--method-setting", setting), options.with_columns(option, columns)
     check_output_folder(out)
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone

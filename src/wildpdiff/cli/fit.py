@@ -30,9 +30,15 @@ def fit(
     zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
     out: options.OutOption,
     suite: Annotated[
-        str | None, typer.Option("--suite", help=options.SUITE_HELP, show_default="savanna, or none for imported zoos")
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            help=f"{options.SUITE_HELP} Several are joined.",
+            show_default="savanna, or none for imported zoos",
+        ),
     ] = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
         str | None,
@@ -84,7 +90,7 @@ def fit(
     from wildpdiff.zoo.features import FeatureCache
     from wildpdiff.zoo.training_set import TrainingSet
 
-    opened_zoo = options.open_zoo(zoo)
+    option, opened_zoo = options.with_columns(option, columns), options.open_zoo(zoo)
     if update is not None:
         given = {"--parts": parts, "--steps": steps, "--task-steps": task_steps, "--config": config}
         _check_update(update, out, opened_zoo, given)
@@ -98,7 +104,7 @@ def fit(
         _fit_imported(out, training_set, settings, trust=trust, seed=seed, store=store, as_json=as_json)
         return shutil.rmtree(store, ignore_errors=True)
     loaded = load_backbone(backbone)
-    opened = options.open_suite(suite or "savanna", option, loaded)
+    opened = options.open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
         raise ArtifactError(
             f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
@@ -251,13 +257,13 @@ def _merged(defaults: Any, given: Any) -> Any:
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
 
 
-def _imported(zoo: Zoo, suite: str | None, option: list[str] | None, backbone: str) -> TrainingSet:
+def _imported(zoo: Zoo, suite: list[str] | None, option: list[str] | None, backbone: str) -> TrainingSet:
     """Imported adapters, with the data of the tasks in a suite where one is given."""
     from wildpdiff.imported import imported_training_set
 
-    if suite is None:
+    if not suite:
         return imported_training_set(zoo)
-    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option).classes)
+    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, quiet=True).classes)
     return imported_training_set(zoo, options.open_suite(suite, option, base), base)
 
 

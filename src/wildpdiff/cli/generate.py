@@ -66,6 +66,7 @@ def generate(
     text: Annotated[str | None, typer.Option("--text", help="The task in words.")] = None,
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     task: OfTaskOption = None,
     backbone: options.GeneratorBackboneOption = None,
     clip: options.ClipOption = None,
@@ -76,7 +77,7 @@ def generate(
     check_output_adapters(out, n)
     least = _least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
-    query = TaskQuery.of(description, given, (suite, option, task))
+    query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
 
     times = [time.perf_counter()]
     loaded = options.open_generator(generator, backbone, clip)
@@ -201,6 +202,7 @@ def trust(
     examples: ExamplesOption = None,
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     task: OfTaskOption = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Number of adapters that are assessed.")] = 4,
     seed: options.SeedOption = 0,
@@ -212,7 +214,7 @@ def trust(
     """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
     least = _least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
-    query = TaskQuery.of(description, given, (suite, option, task))
+    query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
     loaded = options.open_generator(generator, backbone, clip)
     described = query.description(loaded)
     adapters = loaded.sample(described, n, seed)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wildpdiff.errors import DataError, WildpdiffError
+from wildpdiff.tasks.framing import Framing, check_framing
 
 if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import AdapterConfig
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.generator import Generator
-    from wildpdiff.tasks.task import ImageSuite, ImageTask
+    from wildpdiff.tasks.task import Group, ImageSuite, ImageTask
     from wildpdiff.zoo.store import Zoo
 
 
@@ -32,11 +34,23 @@ OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU cores; default: OMP_NUM_THREADS, or all.")
 ]
-SUITE_HELP = "savanna, a CSV table (path,label,task,…), or a folder with TASK/CLASS/IMAGE."
+SUITE_HELP = "savanna, a table (path,label,task,…), a folder with TASK/CLASS/IMAGE, or a file of a camera-trap format."
 SuiteOption = Annotated[str, typer.Option("--suite", help=SUITE_HELP)]
+SuitesOption = Annotated[
+    list[str] | None,
+    typer.Option("--suite", help=f"{SUITE_HELP} Several, or FILE,FILE,…, are joined.", show_default="savanna"),
+]
 SuiteSettings = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="WORD=COLUMN,…",
+        help="Columns of the suite's table by what they hold, for example path=File,label=Species,task=Station.",
+    ),
 ]
 BackboneOption = Annotated[str, typer.Option("--backbone", help="Name of a bundled backbone, or folder of a backbone.")]
 ModelOption = Annotated[
@@ -65,6 +79,7 @@ ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
 ]
+SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
 TABLE_SIZE = 96
@@ -109,7 +124,17 @@ def _truth(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _columns(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not pairs or not all(word.strip() and name.strip() for word, _, name in pairs):
+        raise ValueError(text)
+    return {word.strip(): name.strip() for word, _, name in pairs}
+
+
 _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
+    "columns": _columns,
+    "by_time": _truth,
+    "unreadable": float,
     "seed": int,
     "image_size": int,
     "minimum": int,
@@ -118,34 +143,96 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "ignore": _names,
     "unseen": _unseen,
     "keep": _truth,
+    "framing": check_framing,
 }
 """The fields of ``TableOptions`` as they are typed."""
 
 
-def suite_settings(suite: str, pairs: Sequence[str] | None) -> dict[str, Any]:
+def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
+    """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
+    if columns is not None:
+        try:
+            _columns(columns)
+        except ValueError:
+            raise DataError(
+                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+            ) from None
+    return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
+
+
+def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names or paths of ``--suite``, which may be given several times or with commas; ``savanna`` without any."""
+    given = [suite] if isinstance(suite, str) else suite or ["savanna"]
+    parts = ([entry] if Path(entry).exists() else entry.split(",") for entry in given)
+    return tuple(part.strip() for found in parts for part in found if part.strip())
+
+
+def suite_settings(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> dict[str, Any]:
     """The ``KEY=VALUE`` texts of a suite as values of the right kinds; raises :class:`DataError`."""
     from wildpdiff.camera_traps.registry import parse_options, suite_providers
 
-    provider = suite_providers().get(suite)
+    inputs = suite_inputs(suite)
+    provider = suite_providers().get(inputs[0]) if len(inputs) == 1 else None
     kinds = _TABLE_KINDS if provider is None else provider.options
     # Sorted as JSON will have them, so that a report drawn again from results.json is the same to the byte.
     return dict(sorted(parse_options(key_values("Option", pairs, once=False), kinds).items()))
 
 
-def open_suite(suite: str, pairs: Sequence[str] | None, backbone: Backbone | None = None, seed: int = 0) -> ImageSuite:
-    """A suite with its options, fitted to a backbone's image size and classes where one is given.
+def open_suite(
+    suite: str | Sequence[str] | None,
+    pairs: Sequence[str] | None,
+    backbone: Backbone | None = None,
+    seed: int = 0,
+    *,
+    framing: Framing | None = "square",
+    quiet: bool = False,
+) -> ImageSuite:
+    """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
+
+    Args:
+        suite: names or paths, as :func:`suite_inputs` takes them.
+        pairs: its options as ``KEY=VALUE``.
+        backbone: that it is read for.
+        seed: of the suite.
+        framing: of a table's pictures where there is no backbone; None takes the one that suits them.
+        quiet: leave out the suite's remarks.
 
     Raises:
-        DataError: no such suite or option, or labels and classes that the backbone does not know.
+        DataError: no such suite or option, or labels, classes or a framing that the backbone does not know.
     """
     from wildpdiff.camera_traps.registry import load_suite, suite_providers
+    from wildpdiff.camera_traps.table_suite import TableSuite
+    from wildpdiff.cli.terminal import remark
 
-    known: dict[str, Any] = {"seed": seed}
+    inputs = suite_inputs(suite)
+    known: dict[str, Any] = {"seed": seed, "framing": framing}
+    settings = suite_settings(inputs, pairs)
     if backbone is not None:
-        known |= {"image_size": backbone.image_size, "classes": backbone.classes}
-    elif suite not in suite_providers():
+        known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
+        if settings.get("framing", backbone.framing) != backbone.framing:
+            raise DataError(
+                f"The framing is {settings['framing']!r}, and the backbone was pretrained with {backbone.framing!r}. "
+                "Leave the option out, or pretrain another backbone."
+            )
+    elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
-    return load_suite(suite, **{**known, **suite_settings(suite, pairs)})
+    found = load_suite(inputs, **{**known, **settings})
+    if isinstance(found, TableSuite):
+        found.notify = remark
+        for sentence in () if quiet else found.remarks:
+            remark(sentence)
+    return found
+
+
+def tasks_of(suite: ImageSuite, group: Group) -> tuple[ImageTask, ...]:
+    """The tasks of a group; raises :class:`DataError`, with the reasons that a table has, where there are none."""
+    from wildpdiff.camera_traps.table_suite import TableSuite
+
+    tasks = suite.tasks(group)
+    if not tasks:
+        why = suite.why_none(group) if isinstance(suite, TableSuite) else "Configure some."
+        raise DataError(f"The suite {suite.name} has no {group} tasks. {why}")
+    return tasks
 
 
 def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targets: str | None) -> dict[str, Any]:
@@ -204,15 +291,21 @@ def open_base(name: str, adapter: AdapterConfig, classes: Sequence[str]) -> Back
 
 
 def find_task(suite: ImageSuite, name: str) -> ImageTask:
-    """The task of this name in any group; raises :class:`DataError` where there is none."""
+    """The task of this name in any group or none; raises :class:`DataError` where there is none."""
+    from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.tasks.task import GROUPS
 
-    tasks = {task.name: task for group in GROUPS for task in suite.tasks(group)}
-    if name not in tasks:
-        names = list(tasks)
-        some = ", ".join(names[:3]) + (f", … {names[-1]}" if len(names) > 3 else "")
+    found: ImageTask | None
+    if isinstance(suite, TableSuite):
+        found, names = suite.find(name), [task.title for task in suite.all_tasks]
+    else:
+        tasks: dict[str, ImageTask] = {task.name: task for group in GROUPS for task in suite.tasks(group)}
+        found, names = tasks.get(name), list(tasks)
+    if found is None:
+        near = get_close_matches(name, names, 3) or names[:3]
+        some = ", ".join(near) + (f", … {names[-1]}" if len(names) > len(near) else "")
         raise DataError(f"The suite {suite.name} has no task {name!r}; its {len(names)} tasks are {some}.")
-    return tasks[name]
+    return found
 
 
 def open_zoo(folder: Path) -> Zoo:

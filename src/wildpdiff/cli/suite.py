@@ -10,15 +10,20 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.suite_check import check
 from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import ImageSuite, ImageTask
 
-app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: ls, check, show, export.", rich_markup_mode=None)
+app.command("check")(check)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
+]
+SuiteArguments = Annotated[
+    list[str], typer.Argument(metavar="SUITE...", help=f"{options.SUITE_HELP} Several are joined.")
 ]
 KINDS = {
     "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
@@ -38,9 +43,10 @@ def ls(as_json: options.JsonOption = False) -> None:
 
 @app.command("show")
 def show_suite(
-    suite: SuiteArgument,
+    suite: SuiteArguments,
     task: Annotated[str | None, typer.Option("--task", help="Show this task only.")] = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     seed: options.SeedOption = 0,
     image: Annotated[Path | None, typer.Option("--image", help="Write a contact sheet of test images, PNG.")] = None,
     as_json: options.JsonOption = False,
@@ -48,7 +54,7 @@ def show_suite(
     """Show the contents of a suite, or of one of its tasks."""
     if image is not None:
         check_output_file(image)
-    opened = options.open_suite(suite, option, seed=seed)
+    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed)
     chosen = None if task is None else options.find_task(opened, task)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
@@ -71,17 +77,19 @@ def _line(value: Any) -> str:
 
 
 def _suite_values(suite: ImageSuite) -> dict[str, Any]:
+    from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.tasks.task import GROUPS
 
     fields = {
         field.name: ("/".join(field.categories) if field.kind == "category" else f"{field.kind} {field.unit}".strip())
         for field in suite.metadata_schema.fields
     }
+    described = {"described": len(suite.described)} if isinstance(suite, TableSuite) else {}
     return {
         "suite": suite.name,
         "classes": list(suite.classes),
         "image size": suite.image_size,
-        "tasks": {group: len(suite.tasks(group)) for group in GROUPS},
+        "tasks": {group: len(suite.tasks(group)) for group in GROUPS} | described,
         "metadata": fields,
         "fingerprint": suite.fingerprint,
     }
@@ -90,10 +98,12 @@ def _suite_values(suite: ImageSuite) -> dict[str, Any]:
 def _task_values(suite: ImageSuite, task: ImageTask) -> dict[str, Any]:
     import numpy as np
 
+    from wildpdiff.camera_traps.table_suite import TableTask
     from wildpdiff.tasks.description import description_provenance
     from wildpdiff.tasks.task import SPLITS
 
-    values: dict[str, Any] = {"task": task.name, "suite": suite.name}
+    title = {"camera": task.title} if isinstance(task, TableTask) else {}
+    values: dict[str, Any] = {**title, "task": task.name, "suite": suite.name}
     for part, value in description_provenance(task.description).items():
         values[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
     labels = {split: task.data(split).labels for split in SPLITS}

@@ -26,8 +26,9 @@ MODEL_CARDS = "model-cards"
 @app.command("build")
 def build(
     out: options.OutOption,
-    suite: options.SuiteOption = "savanna",
+    suite: options.SuitesOption = None,
     option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
     backbone: options.ModelOption = "savanna-cnn",
     lora: options.LoraOption = None,
     rank: options.RankOption = None,
@@ -75,6 +76,7 @@ def build(
     prepare_torch(threads)
     from wildpdiff.backbones.registry import is_stored, save_backbone, stored_kind
     from wildpdiff.engine import ENGINES, RayEngine
+    from wildpdiff.tasks.task import learned_fingerprint
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
     from wildpdiff.zoo.recipe import SEARCH_TASKS
 
@@ -89,10 +91,11 @@ def build(
         raise DataError(f"--address {address} is that of a Ray cluster. Give --engine ray with it.")
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
     settings = options.lora_settings(lora, rank, alpha, targets)
-    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option).classes)
+    option = options.with_columns(option, columns)
+    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True).classes)
     opened = options.open_suite(suite, option, loaded)
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
-    tasks = opened.tasks(group)
+    tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
     if (out / "plan.json").is_file():
         remark(f"{out} holds a zoo of {resumed} finished shards: resuming.")
@@ -100,15 +103,11 @@ def build(
         if config is None:
             seen = opened.tasks("seen")
             tick = stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks")
-            config = zoo_recipe(
-                out, loaded, seen, opened.fingerprint, seed=seed, per_shard=tasks_per_shard, progress=tick
-            )
+            config = zoo_recipe(out, loaded, seen, fingerprint, seed=seed, per_shard=tasks_per_shard, progress=tick)
         tick = stages(f"fine-tune {len(tasks)} {group} tasks")
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
         sizes: dict[str, Any] = {"seed": seed, "per_shard": tasks_per_shard}
-        zoo = build_zoo(
-            out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild
-        )
+        zoo = build_zoo(out, loaded, tasks, fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild)
     if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
         save_backbone(loaded, kept)
         remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")

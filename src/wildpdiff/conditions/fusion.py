@@ -17,6 +17,7 @@ from wildpdiff.conditions.sampling import FusionSampler, ImageSubsets, PartTable
 from wildpdiff.conditions.task_id import TaskIdEncoder
 from wildpdiff.conditions.text import SentenceFeaturiser, TextEncoder, packaged_sentences
 from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
 
 ENCODERS: dict[str, type[ConditionEncoder]] = {
@@ -253,4 +254,6 @@ def fit_fusion(
 def has_part(description: Description, part: str) -> bool:
     """Whether the part is present and not empty."""
     value = getattr(description, part)
-    return value is not None and len(value.strip() if isinstance(value, str) else value) > 0
+    if value is None:
+        return False
+    return count(value) > 0 if part == "examples" else len(value.strip() if isinstance(value, str) else value) > 0

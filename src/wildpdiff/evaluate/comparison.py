@@ -33,7 +33,7 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
 from wildpdiff.tasks.description import Description, Inputs
-from wildpdiff.tasks.task import Group, Suite, Task
+from wildpdiff.tasks.task import Group, Suite, Task, content_hash, learned_fingerprint
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
@@ -109,7 +109,7 @@ class Comparison:
 def _check_zoo(suite: Suite, backbone: Backbone, zoo: Zoo, group: Group) -> None:
     """Refuse a zoo that was not built on exactly these tasks and this backbone; raises :class:`ArtifactError`."""
     names = {task.name for task in suite.tasks(group)}
-    if zoo.plan.suite != suite.fingerprint or set(zoo.tasks) != names:
+    if zoo.plan.suite != learned_fingerprint(suite, group) or set(zoo.tasks) != names:
         raise ArtifactError(
             f"The zoo in {zoo.folder} was not built on the {group} tasks of this suite: they do not belong together. "
             "Give the same --suite, seed and -o options as for the zoo, and zoos of the right groups."
@@ -237,7 +237,7 @@ def _about(
     weights = sum(value.numel() for value in backbone.module.parameters())
     counts = (len(tests["seen"]), len(tests.get("unseen", [])))
     return {
-        "suite": SuiteInfo(suite.name, len(backbone.classes), suite.fingerprint, *counts, dict(comparison.knobs)),
+        "suite": SuiteInfo(suite.name, len(backbone.classes), content_hash(suite), *counts, dict(comparison.knobs)),
         "backbone": BackboneInfo(backbone.name, backbone.backbone_hash, weights, zoo.initial.size),
         "generator": GeneratorInfo(
             tuple(generator.fingerprint for generator in comparison.generators),

@@ -1,110 +1,132 @@
-"""Reading image files: to RGB, cropped to the centred square, resized."""
+"""Reading image files: in parallel, at the size and with the framing of a model, from a cache where there is one."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from wildpdiff.disk import disk_errors
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.decoding import decoded
 from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.framing import Framing, View
+from wildpdiff.tasks.picture_cache import PictureCache, mapped_bytes
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 
-IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Pillow's names of what is opened, whatever a file is called: no other decoder, some of which start programs."""
+IN_MEMORY = 64 << 20
+"""Bytes of images that are held in memory; more are in a temporary file that is mapped."""
 
-MOST_PIXELS = 100_000_000
-"""Of one picture, width times height; decoded, it takes 3 bytes each."""
-
-ROWS = 256
-"""Rows of a deep picture that are converted at once."""
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Inverse of each orientation that a camera may note (Exif 2.3, tag 274)."""
+IN_MEMORY_OF_CACHE = 1 << 20
+"""The same where there is a cache, whose users read many sets."""
 
 
-def read_images(paths: Iterable[Path | str], image_size: int) -> Images:
-    """Images as ``uint8 [n, image_size, image_size, 3]``, RGB, in the order of the paths.
-
-    The orientation that a camera noted in the file is applied. The largest centred square is cut out and resized
-    bilinearly, so that shapes keep their proportions; what lies outside of the square is lost.
-
-    Memory is that of the largest decoded picture, and of the result.
+def read_images(paths: Iterable[Path | str], image_size: int, framing: Framing = "square") -> Images:
+    """Images as ``uint8 [n, image_size, image_size, 3]``, RGB, in the order of the paths; see :func:`read_views`.
 
     Raises:
-        DataError: there are no paths, or a file is missing, no image of :data:`IMAGE_FORMATS`, truncated, or of more
-            than :data:`MOST_PIXELS` pixels.
+        DataError: there are no paths, or one cannot be read.
+    """
+    images = read_views([View(Path(path)) for path in paths], image_size, framing)
+    if not len(images):
+        raise DataError("There are no images. Give at least one.")
+    return images
+
+
+def read_views(
+    views: Sequence[View],
+    image_size: int,
+    framing: Framing = "square",
+    *,
+    cache: PictureCache | None = None,
+    skipped: Callable[[int, DataError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Images:
+    """Views of pictures as ``uint8 [n, image_size, image_size, 3]``, RGB, in their order.
+
+    The orientation that a camera noted in the file is applied. The part that the framing chooses is resized
+    bilinearly with its proportions kept. Transparent pixels lie on mid-grey.
+
+    The result is the same bytes on any number of threads and with or without a cache. Memory is that of some decoded
+    pictures and of at most :data:`IN_MEMORY` of the result, which may be written to: no file changes.
+
+    Args:
+        image_size: height and width in pixels.
+        framing: see :data:`wildpdiff.tasks.framing.Framing`.
+        cache: of decoded pictures, on disk.
+        skipped: called with the index and the fault of each view that cannot be read, which the result then lacks; by
+            default the first such ends everything.
+        progress: called with (views read, in all).
+
+    Raises:
+        DataError: a file is missing, of no known format, broken, or too large; or the size is below 1.
     """
     if image_size < 1:
         raise DataError(f"image_size is {image_size}; give 1 or more pixels.")
-    images = [_read_image(Path(path), image_size) for path in paths]
-    if not images:
-        raise DataError("There are no images. Give at least one.")
-    return np.stack(images)
+    if cache is None:
+        results = _Results(image_size, IN_MEMORY)
+        results.take(decoded(views, image_size, framing), len(views), skipped, progress)
+        return results.images()
+    if (known := cache.mapped(views, image_size, framing)) is not None:
+        return known
+    results = _Results(image_size, IN_MEMORY_OF_CACHE)
+    faulty = results.take(cache.read(views, image_size, framing), len(views), skipped, progress)
+    readable = [view for number, view in enumerate(views) if number not in faulty]
+    known = cache.mapped(readable, image_size, framing)
+    return results.images() if known is None else known
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey pictures of more than eight bits in eight, which Pillow's conversion to RGB would cut off at white.
+class _Results:
+    """Images one after the other, in a temporary file beyond some bytes: many sets need little memory then."""
 
-    Whole numbers are taken as 16 bits; fractions as 0 to 1, where none is larger.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    largest = float(np.asarray(image.getextrema(), dtype=np.float64).max(initial=0.0))
-    whole = image.mode.startswith("I")
-    divisor = 257.0 if whole and largest > 255 else 1 / 255.0 if not whole and largest <= 1 else 1.0
-    result = Image.new("L", image.size)
-    for top in range(0, image.height, ROWS):  # all at once would take eight times the picture's memory
-        box = (0, top, image.width, min(top + ROWS, image.height))
-        values = np.nan_to_num(np.asarray(image.crop(box), dtype=np.float64) / divisor)
-        result.paste(Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)), box)
-    return result
+    def __init__(self, image_size: int, in_memory: int) -> None:
+        self._image_size, self._in_memory, self._size = image_size, in_memory, 0
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None
 
+    def take(
+        self,
+        found: Generator[Images | DataError, None, None],
+        total: int,
+        skipped: Callable[[int, DataError], None] | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> set[int]:
+        """Keep the images, and report; returns the numbers of those that are faults."""
+        faulty = set()
+        for number, result in enumerate(found):
+            if isinstance(result, DataError):
+                if skipped is None:
+                    found.close()  # a cache keeps what was decoded
+                    raise result
+                skipped(number, result)
+                faulty.add(number)
+            else:
+                self._add(result.tobytes())
+            if progress is not None:
+                progress(number + 1, total)
+        return faulty
 
-def _read_image(path: Path, image_size: int) -> Images:
-    if not path.is_file():
-        fault = "is a folder, not an image" if path.is_dir() else "does not exist"
-        raise DataError(f"Image {path} {fault}; correct the path.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warnings about odd files
-            with Image.open(path, formats=IMAGE_FORMATS) as file:
-                if file.width * file.height <= MOST_PIXELS:
-                    return _centred_square(file, image_size)
-                size = f"{file.width}×{file.height}"
-    except Image.DecompressionBombError:
-        size = "far too many"
-    except UnidentifiedImageError:
-        raise DataError(
-            f"Image {path} cannot be read (it is none of {', '.join(IMAGE_FORMATS)}, or broken at its beginning); "
-            "replace the file or leave it out."
-        ) from None
-    except Exception as error:  # a decoder may raise anything on a broken file
-        raise DataError(f"Image {path} cannot be read ({error}); replace the file or leave it out.") from None
-    raise DataError(
-        f"Image {path} has {size} pixels; {MOST_PIXELS // 1_000_000} million are the most that are read. Scale it "
-        "down, or leave it out."
-    )
+    def _add(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._file is None:
+            self._memory += data
+            if self._size <= self._in_memory:
+                return
+            data, self._memory = bytes(self._memory), bytearray()
+        with disk_errors(Path(tempfile.gettempdir())):
+            self._file = self._file or tempfile.NamedTemporaryFile()  # noqa: SIM115  # closed when it is mapped
+            self._file.write(data)
 
-
-def _centred_square(file: Image.Image, image_size: int) -> Images:
-    """Scaled down first, then turned upright and made RGB where that gives the same: nothing large is copied."""
-    file.load()
-    flat = _eight_bits(file)
-    flat = flat if flat.mode in ("L", "RGB") else flat.convert("RGB")
-    square = ImageOps.fit(flat, (image_size, image_size), Image.Resampling.BILINEAR)
-    method = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-    upright = square if method is None else square.transpose(method)
-    return np.asarray(upright.convert("RGB"), dtype=np.uint8)
+    def images(self) -> Images:
+        """All of them ``[n, h, w, 3]``, which may be written to."""
+        if self._file is None:
+            values: Images = np.frombuffer(self._memory, np.uint8)
+        else:
+            with disk_errors(Path(tempfile.gettempdir())), self._file:
+                self._file.flush()
+                values = mapped_bytes(Path(self._file.name), self._size)
+        return values.reshape(-1, self._image_size, self._image_size, 3)

@@ -91,10 +91,32 @@ class Suite(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides the data: configuration, seed and code version."""
+        """A hash of everything that decides the data that is learned from: configuration, seed and code version."""
 
     def tasks(self, group: Group) -> tuple[Task, ...]:
         """The tasks of one group, in a fixed order. Groups are disjoint."""
+
+
+@runtime_checkable
+class GrowingSuite(Suite, Protocol):
+    """A suite whose parts change apart: what is measured on may change without what was learned from."""
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of all data."""
+
+    def learned_fingerprint(self, group: Group) -> str:
+        """A hash of the data that adapters of one group's tasks are fine-tuned on; of seen tasks the fingerprint."""
+
+
+def learned_fingerprint(suite: Suite, group: Group) -> str:
+    """The fingerprint of one group's training data, where a suite has one; else that of all data."""
+    return suite.learned_fingerprint(group) if isinstance(suite, GrowingSuite) else suite.fingerprint
+
+
+def content_hash(suite: Suite) -> str:
+    """A hash of all data of a suite."""
+    return suite.content_hash if isinstance(suite, GrowingSuite) else suite.fingerprint
 
 
 @runtime_checkable

@@ -99,6 +99,8 @@ def prediction_evidence(
         adapters: samples for one task.
         prior: the pretrained model's mean probabilities over the seen tasks, in place of its training prior.
     """
+    if not backbone.classes:
+        return _outputs_evidence(backbone, images, adapters)
     before = backbone.predict(images).double().softmax(1)
     after = backbone.predict_many(images, stacked_tensors(adapters)).double().softmax(2)
     found = [_compared(before, own, prior) for own in after]
@@ -107,6 +109,16 @@ def prediction_evidence(
     pairs = [float((answers[i] != answers[j]).double().mean()) for i in range(len(answers)) for j in range(i)]
     evidence["samples_disagree"] = sum(pairs) / len(pairs) if pairs else 0.0
     return evidence
+
+
+def _outputs_evidence(backbone: Backbone, images: Batch, adapters: Sequence[Adapter]) -> dict[str, float]:
+    """Root mean square differences of outputs that are no classes, in standard deviations of the pretrained model's."""
+    before = backbone.predict(images).double()
+    after = backbone.predict_many(images, stacked_tensors(adapters)).double()
+    unit = float((before - before.mean(0)).square().mean().sqrt()) + 1e-12
+    pairs = [float((after[i] - after[j]).square().mean().sqrt()) for i in range(len(after)) for j in range(i)]
+    changed = float((after - before).square().mean().sqrt()) / unit
+    return {"changed": changed, "samples_disagree": sum(pairs) / len(pairs) / unit if pairs else 0.0}
 
 
 def stacked_tensors(adapters: Sequence[Adapter]) -> dict[str, Tensor]:

@@ -139,10 +139,12 @@ def reasons(
         found.append(f"the description lacks {_listed(missing[:4])}")
     if not (novelty.unknown or far or missing) and overall < FAR:
         found.append("the description lies well among the seen ones")
-    if "changed" in evidence:
-        found.append(f"the adapter changes {100 * evidence['changed']:.0f} % of the predictions on the images given")
+    if "changed" in evidence and "confidence_change" in evidence:
+        found.append(f"the adapter changes {100 * evidence['changed']:.0f} % of the predictions on the examples given")
+    elif "changed" in evidence:
+        found.append(f"the adapter changes the outputs by {100 * evidence['changed']:.0f} % of their spread")
     if evidence.get("samples_disagree", 0.0) > 0.05:
-        found.append(f"samples disagree on {100 * evidence['samples_disagree']:.0f} % of the images")
+        found.append(f"samples disagree on {100 * evidence['samples_disagree']:.0f} % of the examples")
     found.append(
         f"held-out seen tasks gained {held_out.random_gain:+.1f} points on average; {held_out.helped:.0%} gained, "
         f"{held_out.harmed:.0%} lost more than a point"

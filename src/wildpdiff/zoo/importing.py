@@ -17,7 +17,7 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
 from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
-from wildpdiff.camera_traps.table_suite import MISSING
+from wildpdiff.camera_traps.delimited import MISSING
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema

@@ -1,11 +1,13 @@
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 import toys
 from refusals import refused
 from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
 from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.tasks.task import LabelledImages, SplitName
 
 
 def tasks(images: int = 64, count: int = 2) -> list[toys.ToyTask]:
@@ -52,9 +54,21 @@ def test_no_tasks_are_refused() -> None:
         train(tasks=[])
 
 
-def test_a_class_without_an_image_is_refused() -> None:
-    with refused(DataError, "class 3"):
-        train(classes=(*toys.CLASSES, "leopard"))
+def test_a_class_without_an_image_has_a_logit_that_is_never_the_largest() -> None:
+    made = train(classes=(*toys.CLASSES, "leopard"))
+    logits = made.backbone.predict(made.backbone.stem(tasks()[0].data("test").images))
+    assert logits.shape[1] == len(toys.CLASSES) + 1
+    assert int((logits.argmax(1) == len(toys.CLASSES)).sum()) == 0
+
+
+def test_images_of_one_class_are_refused() -> None:
+    class OneClass(toys.ToyTask):
+        def data(self, split: SplitName) -> LabelledImages:
+            found = super().data(split)
+            return LabelledImages(found.images, np.zeros_like(found.labels))
+
+    with refused(DataError, "two classes"):
+        train(tasks=[OneClass("pretraining-0", 120.0)])
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
