@@ -10,6 +10,7 @@ from torch import Tensor
 from refusals import refused
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.trust import space
 from wildpdiff.trust.folds import calibration_folds
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
@@ -195,3 +196,19 @@ def test_groups_are_descriptions_apart_by_their_names() -> None:
     }
     folds = calibration_folds(tasks, descriptions, schema, lambda images: torch.zeros(len(images), 2), groups=3, seed=0)
     assert len(folds) == len({fold.name for fold in folds})
+
+
+def test_words_are_a_factor_where_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lengths(texts: list[str]) -> Tensor:
+        return torch.tensor([[float(len(text)), float(text.count("a"))] for text in texts])
+
+    monkeypatch.setattr(space, "packaged_sentences", lengths)
+    known = [Description(text="b" * (3 + number % 5) + "a" * (number % 3)) for number in range(12)]
+    found = DescriptionSpace.fit(known, MetadataSchema(()), featurise, ADAPTERS[:12], ("text",))
+    assert [(factor.name, factor.kind) for factor in found.factors] == [("text", "text")]
+    near, far = (found.novelty(Description(text=text), featurise) for text in ("bbbbba", "b" * 90))
+    assert near.evidence["distance"] < far.evidence["distance"]
+    assert far.evidence["far"] == 1.0
+    assert found.novelty(Description(text="  "), featurise).missing == ("text",)
+    again = DescriptionSpace.from_state(json.loads(json.dumps(found.config)), found.tensors)
+    assert again.novelty(Description(text="b" * 90), featurise).evidence == far.evidence
