@@ -13,6 +13,9 @@ from wildpdiff.camera_traps.records import EMPTY
 BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
 """Keys of labels that say in English that a picture is empty, whatever the format."""
 
+MOST_SHOWN = 3
+"""Names with several spellings in one remark."""
+
 _SEPARATORS = re.compile(r"[\s_\-‐‑‒–—]+")
 _QUOTES = str.maketrans("’‘ʼ´`", "'''''")
 
@@ -64,7 +67,7 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
     for label, count in Counter(labels).items():
         variants.setdefault(spelling_key(label), []).append((-count, label))
     canonical: dict[str, str] = {}
-    remarks: list[str] = []
+    joined: list[str] = []
     blank: list[str] = []
     for key, found in variants.items():
         spellings = [label for _, label in sorted(found)]
@@ -75,8 +78,12 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
             name = fixed.get(key, unicodedata.normalize("NFC", spellings[0].strip()))
             others = [label for label in spellings if label != name]
             if others:
-                remarks.append(f"The label {name!r} stands for {_listed(others)} as well.")
+                joined.append(f"{name!r} stands for {_listed(others)} as well")
         canonical.update(dict.fromkeys(spellings, name))
+    remarks = [f"The label {joined[0]}."] if len(joined) == 1 else []
+    if len(joined) > 1:
+        some = "; ".join([*joined[:MOST_SHOWN], *(["…"] if len(joined) > MOST_SHOWN else [])])
+        remarks = [f"{len(joined)} labels have several spellings each: {some}."]
     if blank:
         remarks.append(f"Pictures labelled {_listed(sorted(blank))} are blanks: {nothing!r}.")
     return JoinedLabels(canonical, tuple(remarks), nothing)

@@ -21,7 +21,7 @@ from wildpdiff.cli.generate import MinTrustOption, least_trust, trust_of
 from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption, format_of, parse_zone
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
-from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,9 +54,7 @@ def predict(
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
-    boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
-    ] = None,
+    boxes: options.BoxesOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
     ] = None,
@@ -108,6 +106,8 @@ def predict(
         read = [Path(entry) for entry in options.suite_inputs(suite)]
         _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
         return
+    if not model.exists():
+        raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
     if suite or option or columns or task or min_trust is not None:
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
     _predict_images(model, backbone, images or [], boxes, skip_unreadable, wanted)
@@ -375,6 +375,7 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
         raise DataError(
             f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
         )
+    opened.notify = lambda sentence: None  # all that fail are listed at the end
     return opened
 
 
@@ -422,6 +423,11 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     else:
         show(_summary(tally))
         show(wanted.output.done(tally.total - len(tally.failures), table.root))
+        if cameras.trust is None:
+            show(
+                "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "
+                "and score its adapter by wildpdiff check."
+            )
 
 
 def _by_camera(tally: _Tally) -> list[dict[str, Any]]:

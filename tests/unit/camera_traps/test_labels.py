@@ -13,6 +13,14 @@ def test_variants_join_under_the_most_frequent_spelling() -> None:
     assert all(repr(spelling) in joined.remarks[0] for spelling in ("Red_Fox", "Red_fox ", "RED-FOX", "red_fox"))
 
 
+def test_many_labels_with_variants_are_one_remark() -> None:
+    joined = joined_labels([word for number in range(9) for word in (f"Art {number}", f"art_{number}")])
+    assert len(set(joined.canonical.values())) == 9
+    (told,) = joined.remarks
+    assert told.startswith("9 ")
+    assert "'art_0'" in told
+
+
 def test_equally_frequent_spellings_do_not_depend_on_their_order() -> None:
     spellings = ["red fox", "Red_Fox", "RED FOX"]
     assert joined_labels(spellings).canonical == joined_labels(spellings[::-1]).canonical
