@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wildpdiff.zoo.store import Zoo
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WILDPDIFF_CACHE", "off")  # tests leave nothing in the user's folders
 
 
 @pytest.fixture(autouse=True)

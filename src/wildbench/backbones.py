@@ -158,7 +158,7 @@ def retrain_neck(
         value.requires_grad_(key.startswith(NEW_PARTS))
     losses, steps = train_classifier(module, data, PretrainConfig(epochs, seed=seed), mirrored, progress)
     changed = Backbone.wrap(module, name=name, classes=classes, image_size=backbone.image_size, lora=backbone.lora)
-    return Pretraining(changed, losses, steps)
+    return Pretraining(changed.with_framing(backbone.framing), losses, steps)
 
 
 def _untrained(classes: int, neck: int, seed: int) -> SmallCNN:

@@ -167,7 +167,12 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
 
 def _load(config: PipelineConfig) -> tuple[Suite, Backbone]:
     backbone = load_backbone(config.backbone)
-    known = {"seed": config.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    known = {
+        "seed": config.seed,
+        "image_size": backbone.image_size,
+        "classes": backbone.classes,
+        "framing": backbone.framing,
+    }
     return load_suite(config.suite, **{**known, **config.suite_options}), backbone
 
 

@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from wildpdiff.errors import ArtifactError
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 LIMITED = (errno.EFBIG, errno.EDQUOT)
+
+Content = bytes | Callable[[BinaryIO], object]
+"""A file's content, or a function that writes it into a stream."""
 
 UNMOVABLE = (errno.EBUSY, errno.EXDEV, errno.EINVAL, *REFUSED)
 """Errors of renaming a folder that is a mount point, or that may be written but not moved."""
@@ -83,29 +86,37 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path}: {error.strerror or error}.{advice}") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: Content) -> None:
     """Write a file in place and wait until the disk has it; for files in a folder that is renamed afterwards."""
     with open(path, "wb") as stream:
-        stream.write(data)
+        _fill(stream, data)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def write_file(path: Path, data: bytes) -> None:
+def _fill(stream: BinaryIO, data: Content) -> None:
+    if callable(data):
+        data(stream)
+    else:
+        stream.write(data)
+
+
+def write_file(path: Path, data: Content) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     A device, a pipe, a file that is mounted, and a file in a folder that cannot be written are written to directly: a
     rename would replace them by an ordinary file, or is not allowed.
+
+    Args:
+        path: of the file.
+        data: its content, or a function that writes it part by part into the stream that it is given.
     """
     with disk_errors(path):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            with open(path, "wb") as stream:
-                stream.write(data)
+        special = path.exists() and not path.is_file() and not path.is_dir()
+        if special or (path.is_file() and not os.access(path.parent, os.W_OK)):
+            _write_directly(path, data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and not os.access(path.parent, os.W_OK):
-            write_bytes(path, data)
-            return
         remove_leftovers(path.parent, path.name)
         with _temporary(path.parent, path.name, folder=False) as temporary:
             write_bytes(temporary, data)
@@ -115,7 +126,19 @@ def write_file(path: Path, data: bytes) -> None:
             except OSError as error:
                 if error.errno not in (errno.EBUSY, errno.EXDEV):
                     raise
-                write_bytes(path, data)
+                _write_directly(path, temporary.read_bytes())
+
+
+def _write_directly(path: Path, data: Content) -> None:
+    """Write into a file or device as it is, when the whole content is known."""
+    with tempfile.TemporaryFile() as whole:
+        _fill(whole, data)
+        whole.seek(0)
+        with open(path, "wb") as stream:
+            shutil.copyfileobj(whole, stream)
+            if path.is_file():
+                stream.flush()
+                os.fsync(stream.fileno())
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

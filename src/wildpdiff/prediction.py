@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
+from wildpdiff.camera_traps.answers import Answer, Source
+from wildpdiff.camera_traps.crops import box_of
+from wildpdiff.camera_traps.records import Picture
+from wildpdiff.camera_traps.sequences import bursts
+from wildpdiff.camera_traps.smoothing import smoothed
+from wildpdiff.camera_traps.species_lists import SpeciesLists, masked
+from wildpdiff.camera_traps.taxonomy import Taxonomy
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+from wildpdiff.tasks.framing import View
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_views
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,57 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def class_probabilities(
+    models: Sequence[Adapter | None],
+    backbone: Backbone,
+    views: Sequence[View],
+    *,
+    skipped: Callable[[int, DataError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[np.ndarray, "a n c"]:
+    """Probabilities of the classes of some views, by the softmax of the logits; nan where a file cannot be read.
+
+    Args:
+        models: adapters of the backbone; None is the pretrained model.
+        skipped: called with the index and the error of each view that cannot be read; by default the first such ends
+            everything.
+        progress: called with (views read, in all).
+
+    Raises:
+        AdapterMismatchError: an adapter belongs to another backbone.
+        ArtifactError: a value of an adapter, or a logit, is not finite.
+        DataError: a file cannot be read, or the backbone's outputs are no classes.
+    """
+    for adapter in filter(None, models):
+        backbone.check(adapter)
+        adapter.check_finite()
+    if not backbone.classes:
+        raise DataError(
+            f"The outputs of {backbone.name!r} are no classes, and images are only classified. Run the model itself."
+        )
+    result = np.full((len(models), len(views), len(backbone.classes)), np.nan)
+    for start in range(0, len(views), BATCH):
+        part = views[start : start + BATCH]
+        faulty: list[int] = []
+
+        def fault(number: int, error: DataError, start: int = start, faulty: list[int] = faulty) -> None:
+            if skipped is None:
+                raise error
+            faulty.append(number)
+            skipped(start + number, error)
+
+        images = read_views(part, backbone.image_size, backbone.framing, skipped=fault)
+        if len(images):
+            batch = backbone.stem(images)
+            kept = [start + number for number in range(len(part)) if number not in faulty]
+            for values, model in zip(result, models, strict=True):
+                logits = backbone.predict(batch, None if model is None else model.tensors)
+                values[kept] = finite_outputs(logits, backbone.name).double().softmax(1).numpy()
+        if progress is not None:
+            progress(start + len(part), len(views))
+    return result
+
+
 def predict(
     adapter: Adapter,
     backbone: Backbone,
@@ -83,46 +143,117 @@ def predict(
 ) -> list[Prediction]:
     """The most probable classes of image files, ``top`` entries a file, most probable first, in the order of files.
 
-    The largest centred square of each image is resized to the backbone's input.
-
     Args:
         skipped: called with the error of each file that cannot be read, which is then left out; by default the
             first such file ends everything.
         progress: called with (files read, in all).
 
     Raises:
-        AdapterMismatchError: the adapter belongs to another backbone.
-        ArtifactError: a value of the adapter, or a logit, is not finite.
-        DataError: a file cannot be read, or there is none that can.
+        AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`; or no file can be read.
     """
-    backbone.check(adapter)
-    adapter.check_finite()
-    if not backbone.classes:
-        raise DataError(
-            f"The outputs of {backbone.name!r} are no classes, and images are only classified. Run the model itself."
-        )
-    if not 1 <= top <= len(backbone.classes):
+    if backbone.classes and not 1 <= top <= len(backbone.classes):
         raise DataError(f"The {top} most probable classes are not among {len(backbone.classes)}. Give 1 to that many.")
     files = find_images(paths)
-    result: list[Prediction] = []
-    for start in range(0, len(files), BATCH):
-        kept, images = [], []
-        for file in files[start : start + BATCH]:
-            try:
-                images.append(read_images([file], backbone.image_size))
-                kept.append(file)
-            except DataError as error:
-                if skipped is None:
-                    raise
-                skipped(error)
-        if kept:
-            logits = backbone.predict(backbone.stem(np.concatenate(images)), adapter.tensors)
-            best = finite_outputs(logits, backbone.name).double().softmax(1).topk(top, dim=1)
-            for file, values, labels in zip(kept, best.values.tolist(), best.indices.tolist(), strict=True):
-                pairs = zip(labels, values, strict=True)
-                result += [Prediction(file, backbone.classes[label], value) for label, value in pairs]
-        if progress is not None:
-            progress(min(start + BATCH, len(files)), len(files))
+    told = None if skipped is None else lambda _, error: skipped(error)
+    views = [View(file) for file in files]
+    (found,) = class_probabilities([adapter], backbone, views, skipped=told, progress=progress)
+    result = [
+        Prediction(file, backbone.classes[label], float(row[label]))
+        for file, row in zip(files, found, strict=True)
+        if not np.isnan(row[0])
+        for label in np.argsort(-row, kind="stable")[:top]
+    ]
     if not result:
-        raise DataError(f"None of the {len(files)} images could be read. Give at least one readable image.")
+        raise _none_readable(len(files))
     return result
+
+
+def _none_readable(files: int) -> DataError:
+    return DataError(f"None of the {files} images could be read. Give at least one readable image.")
+
+
+# Cameras -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The adapter that classifies a camera's pictures.
+
+    Attributes:
+        source: whose it is; see :class:`wildpdiff.camera_traps.answers.Answer`.
+        trust: in the generated one; None where it is not known.
+    """
+
+    adapter: Adapter
+    source: Source
+    trust: float | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rules between a classifier's probabilities and an answer, in the order of the attributes.
+
+    Attributes:
+        lists: of the species that occur at each camera.
+        smooth: one answer for all frames of a burst.
+        taxonomy: of the classes.
+        threshold: least probability of an answer that is no taxon.
+    """
+
+    taxonomy: Taxonomy
+    lists: SpeciesLists | None = None
+    smooth: bool = False
+    threshold: float = 0.0
+
+
+def camera_answers(
+    delivered: Delivered,
+    backbone: Backbone,
+    pictures: Sequence[Picture],
+    root: Path,
+    rules: Rules,
+    *,
+    shown: Iterable[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """The answer for each picture of one camera; those that cannot be read have a failure in its place.
+
+    Args:
+        root: folder that the pictures' paths are relative to.
+        shown: labels of the camera's pictures, which no list of species excludes.
+        progress: called with (pictures read, in all).
+
+    Raises:
+        AdapterMismatchError, ArtifactError: as :func:`class_probabilities`.
+    """
+    faults: dict[int, str] = {}
+    (found,) = class_probabilities(
+        [delivered.adapter],
+        backbone,
+        [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
+        skipped=lambda number, error: faults.update({number: str(error)}),
+        progress=progress,
+    )
+    readable = [number for number in range(len(pictures)) if number not in faults]
+    values = found[readable]
+    if rules.lists is not None and pictures:
+        values = masked(values, rules.lists.allowed(pictures[0].camera, backbone.classes, shown))
+    if rules.smooth:
+        values = smoothed(values, burst_numbers([pictures[number] for number in readable]))
+    decided = dict(zip(readable, zip(values, rules.taxonomy.decide(values, rules.threshold), strict=True), strict=True))
+    nothing = (np.zeros(0), ("", 0.0))
+    result = []
+    for number, picture in enumerate(pictures):
+        probabilities, (label, probability) = decided.get(number, nothing)
+        by = (delivered.source, delivered.trust, faults.get(number, ""))
+        result.append(Answer(picture, probabilities, label, probability, *by))
+    return result
+
+
+def burst_numbers(pictures: Sequence[Picture]) -> list[int]:
+    """The number of the burst of each of a camera's pictures."""
+    numbers = [0] * len(pictures)
+    for number, burst in enumerate(bursts(pictures)):
+        for member in burst.members:
+            numbers[member] = number
+    return numbers

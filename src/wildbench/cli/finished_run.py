@@ -33,7 +33,12 @@ def inputs_of_run(run: Path) -> EvaluationInputs:
     if len(generators) < settings["generator_seeds"] or not (run / "zoo").is_dir():
         raise ArtifactError(f"The run in {run} is unfinished. Run the same command again to finish it, then evaluate.")
     backbone = load_backbone(settings["backbone"])
-    known = {"seed": settings["seed"], "image_size": backbone.image_size, "classes": backbone.classes}
+    known = {
+        "seed": settings["seed"],
+        "image_size": backbone.image_size,
+        "classes": backbone.classes,
+        "framing": backbone.framing,
+    }
     suite = load_suite(settings["suite"], **{**known, **settings["suite_options"]})
     reference = run / "reference"
     zoo = options.open_zoo(run / "zoo")

@@ -246,7 +246,12 @@ def _more_labels(config: VariantsConfig, run: PipelineConfig, made: RunInputs) -
 def _extrapolated(config: VariantsConfig, out: Path, base: Results, command: str, reporter: Reporter) -> Results:
     run = _run_of(config, VARIANTS[0])
     backbone = load_backbone(run.backbone)
-    known = {"seed": run.seed, "image_size": backbone.image_size, "classes": backbone.classes}
+    known = {
+        "seed": run.seed,
+        "image_size": backbone.image_size,
+        "classes": backbone.classes,
+        "framing": backbone.framing,
+    }
     suite = load_suite(run.suite, **{**known, **run.suite_options})
     features = FeatureCache(backbone, suite.tasks("seen"))
     inputs = StudyInputs(suite, backbone, Zoo.open(out / folder_name(BASE) / "zoo"), features, run.generator)

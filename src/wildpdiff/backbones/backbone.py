@@ -21,9 +21,11 @@ from wildpdiff.backbones.example_features import ExampleFeaturiser
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
 from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
+from wildpdiff.disk import content_hash
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, batch_size, concatenate, take
 from wildpdiff.tasks.examples import count, part
+from wildpdiff.tasks.framing import Framing, check_framing
 from wildpdiff.tasks.objective import TARGETS, Classification, NextToken, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
 
@@ -65,7 +67,7 @@ class Backbone:
         objective: of all its tasks.
         collate: examples to the module's inputs.
         lora: where adapters attach.
-        backbone_hash: SHA-256 of the frozen weights.
+        backbone_hash: identity of the model, see :func:`model_hash`.
         memory: cache of :meth:`features`. No adapter changes them, so :meth:`with_lora` shares it.
         prefixes: of inputs, by their shapes and the adapted modules, and of batches, by their shapes.
     """
@@ -98,7 +100,7 @@ class Backbone:
                 f"The model {name!r} has parameters of {strange.pop()}; single precision is needed. Give model.float()."
             )
         collate = collate or TensorCollate(first_argument(module))
-        backbone = cls(name, module, objective, collate, lora, tensors_hash(dict(module.state_dict())))
+        backbone = cls(name, module, objective, collate, lora, model_hash(module, collate))
         backbone.check_lora()
         return backbone
 
@@ -166,6 +168,24 @@ class Backbone:
     def image_size(self) -> int:
         """Height and width of the inputs in pixels; 0 where examples are no images of one size."""
         return int(getattr(self.collate, "image_size", 0))
+
+    @property
+    def framing(self) -> Framing:
+        """The part of a picture that the model was pretrained on, ``square`` where examples are no pictures."""
+        return check_framing(getattr(self.collate, "framing", "square"))
+
+    def with_framing(self, framing: Framing) -> Backbone:
+        """The same weights for pictures of another framing: another model, whose adapters do not fit this one.
+
+        Raises:
+            TrainingError: its examples are no images.
+        """
+        if framing == self.framing:
+            return self
+        if not isinstance(self.collate, ImageCollate):
+            raise TrainingError(f"The examples of {self.name!r} are no images, which alone have a framing.")
+        collate = replace(self.collate, framing=framing)
+        return replace(self, collate=collate, backbone_hash=model_hash(self.module, collate))
 
     @property
     def runs(self) -> bool:
@@ -415,6 +435,16 @@ class Backbone:
         object.__setattr__(changed, "memory", self.memory)
         object.__setattr__(changed, "prefixes", self.prefixes)
         return changed
+
+
+def model_hash(module: nn.Module, collate: Collate) -> str:
+    """Identity of a model: the SHA-256 of its weights, and of its framing unless that is ``square``.
+
+    With another framing the same weights see animals at another size, and have other outputs for the same file.
+    """
+    weights = tensors_hash(dict(module.state_dict()))
+    framing = getattr(collate, "framing", "square")
+    return weights if framing == "square" else content_hash(f"{weights} {framing}".encode())
 
 
 def finite_outputs(outputs: Tensor, name: str) -> Tensor:

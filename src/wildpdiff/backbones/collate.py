@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wildpdiff.errors import DataError, TrainingError
+from wildpdiff.tasks.framing import Framing
 from wildpdiff.tasks.objective import IGNORED, TARGETS
 
 
@@ -33,12 +34,14 @@ class ImageCollate:
         image_size: height and width in pixels.
         mean: per-channel mean that is subtracted, of values in [0, 1].
         std: per-channel standard deviation that is divided by.
+        framing: the part of a picture that an image is, for whoever reads pictures for this model.
     """
 
     argument: str
     image_size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    framing: Framing = "square"
 
     def __call__(self, examples: Any) -> dict[str, Tensor]:
         """``uint8 [n, h, w, 3]`` to ``[n, 3, h, w]``."""

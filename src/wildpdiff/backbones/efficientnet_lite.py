@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from wildpdiff.artifact import tensors_hash
-from wildpdiff.backbones.backbone import Backbone, LoraSpec
+from wildpdiff.backbones.backbone import Backbone, LoraSpec, model_hash
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
@@ -306,7 +305,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, m
     with torch.no_grad():
         fitted.weight.copy_(best[:, :-1] / std)
         fitted.bias.copy_(best[:, -1] - (best[:, :-1] / std) @ mean)
-    return replace(backbone, module=module, backbone_hash=tensors_hash(dict(module.state_dict())))
+    return replace(backbone, module=module, backbone_hash=model_hash(module, backbone.collate))
 
 
 def _embedded(

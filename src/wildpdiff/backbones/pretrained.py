@@ -230,12 +230,13 @@ def stored_model(backbone: Backbone) -> dict[str, Any] | None:
     kind = next((name for name, known in COLLATES.items() if type(backbone.collate) is known), None)
     if not type(module).__module__.startswith("transformers.") or kind is None:
         return None
+    collate = {key: value for key, value in encode(backbone.collate).items() if key != "framing"}  # kept for all kinds
     return {
         "architecture": "transformers",
         "class": type(module).__name__,
         "model": module.config.to_dict(),
         "objective": encode(backbone.objective),
-        "collate": {"kind": kind, **encode(backbone.collate)},
+        "collate": {"kind": kind, **collate},
     }
 
 
@@ -253,6 +254,8 @@ def restored_model(artifact: Artifact, lora: LoraSpec) -> Backbone:
     _vectorise_attention(module)
     module.load_state_dict(artifact.tensors["weights"])
     stored = dict(config["collate"])
-    collate = decode(COLLATES[stored.pop("kind")], stored, f"{artifact.folder}: collate")
+    kind_of_collate = COLLATES[stored.pop("kind")]
+    framing = {"framing": "square"} if kind_of_collate is ImageCollate else {}
+    collate = decode(kind_of_collate, {**stored, **framing}, f"{artifact.folder}: collate")
     objective = objective_of(config["objective"], artifact.folder)
     return Backbone.of(module, name=config["name"], lora=lora, objective=objective, collate=collate)

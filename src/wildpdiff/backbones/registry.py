@@ -12,8 +12,9 @@ from wildpdiff.artifact import MANIFEST, Artifact, read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.errors import ArtifactError
-from wildpdiff.records import encode
+from wildpdiff.records import decode, encode
 from wildpdiff.registry import registered
+from wildpdiff.tasks.framing import Framing
 
 WEIGHTS = Path(__file__).parent / "weights"
 STORED_LORA = ("rank", "alpha", "target_modules", "modules_to_save")
@@ -106,6 +107,8 @@ def save_backbone(backbone: Backbone, folder: Path | str) -> str:
         "lora": {name: encode(getattr(backbone.lora, name)) for name in STORED_LORA}
         | ({} if backbone.lora.peft is None else {"peft": dict(backbone.lora.peft)}),
     }
+    if backbone.framing != "square":  # what a configuration without the key means
+        config["framing"] = backbone.framing
     # Copies: tied weights share their memory.
     weights = {name: value.clone() for name, value in backbone.module.state_dict().items()}
     return write_artifact(Path(folder), "backbone", config, {"weights": weights})
@@ -128,4 +131,4 @@ def load_backbone(name_or_folder: str | Path) -> Backbone:
     build = architectures().get(str(architecture))
     if build is None:
         raise ArtifactError(f"{folder} holds a backbone of unknown architecture {architecture!r}. Update wildpdiff.")
-    return build(artifact)
+    return build(artifact).with_framing(decode(Framing, artifact.config.get("framing", "square"), f"{folder}: framing"))

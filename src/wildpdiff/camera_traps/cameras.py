@@ -99,7 +99,7 @@ def cameras_of(
     for camera, placement in known.items():
         fault = teaching_fault(placement, options.minimum)
         if not placement.labelled() and placed[camera].labelled():
-            fault = "labels of other species only"
+            fault = "other species only"
         cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
     remarks = [*_of_pictures(by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
     return Cameras(tuple(cameras), tuple(classes), tuple(remarks))
@@ -113,10 +113,9 @@ def _placements(
     root: Path,
     options: TableOptions,
 ) -> dict[str, Placement]:
-    pending = [picture.path for pictures in by_camera.values() for picture in pictures if not picture.split]
-    alike = identical(root, {path: files[path] for path in pending})
     found = {}
     for camera, pictures in by_camera.items():
+        alike = identical(root, {picture.path: files[picture.path] for picture in pictures if not picture.split})
         try:
             placement = place(camera, pictures, cropping, alike, by_time=options.by_time)
         except DataError as error:
@@ -149,7 +148,7 @@ def _groups(
         except DataError as error:
             raise DataError(f"{table.source}: {error}") from None
         held = [camera for camera in teaching if groups[camera] == "unseen"]
-        said = f"{len(held)} of {len(teaching)} cameras are kept unseen, to measure on ({some(held)})"
+        said = f"Kept unseen, to measure on: {len(held)} of {len(teaching)} cameras ({some(held)})"
         return groups, [f"{said}; -o unseen=0 learns from all."] if held and unseen is None else []
     if options.unseen is not None:
         raise DataError(f"{table.source} has a column 'group', and unseen cameras are given as well; give only one.")

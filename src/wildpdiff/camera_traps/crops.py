@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Cropping:
     def crops(self, picture: Picture) -> tuple[Crop, ...]:
         """The labelled examples in a picture; none without a label, or with several where no box tells them apart."""
         names = self.labels.of(picture.labels)
-        boxes = [] if names == (EMPTY,) else self._animals(picture)
+        boxes = () if names == (EMPTY,) else animals_of(picture, self.threshold)
         own = names[0] if len(names) == 1 else ""
         if self.framing in ("box", "boxes") and boxes:
             found = [Crop(self._label(box, names) or own, _fractions(box)) for box in boxes]
@@ -55,23 +55,14 @@ class Cropping:
 
     def unlabelled(self, picture: Picture) -> Crop:
         """The example in a picture whose label is not read: its largest animal, where the framing is one of boxes."""
-        boxes = self._animals(picture) if self.framing in ("box", "boxes") else ()
-        return Crop("", _fractions(boxes[0]) if boxes else None)
+        return Crop("", box_of(picture, self.framing, self.threshold))
 
     def is_blank(self, picture: Picture) -> bool:
         """Whether people or, where they say nothing, a detector found nothing in a picture."""
         names = self.labels.of(picture.labels)
         if names or picture.boxes is None:
             return names == (EMPTY,)
-        return not any(self._sure(box) for box in picture.boxes)
-
-    def _sure(self, box: Box) -> bool:
-        return box.confidence is None or box.confidence >= self.threshold
-
-    def _animals(self, picture: Picture) -> Sequence[Box]:
-        """The boxes of animals, the largest first."""
-        found = [box for box in picture.boxes or () if box.category == ANIMAL and self._sure(box)]
-        return sorted(found, key=lambda box: (-box.width * box.height, box.left, box.top))
+        return not any(_is_sure(box, self.threshold) for box in picture.boxes)
 
     def _label(self, box: Box, names: Sequence[str]) -> str:
         """The class that people gave to a box; a classifier's is no label."""
@@ -79,6 +70,27 @@ class Cropping:
             return ""
         label = self.labels.canonical.get(box.label, box.label)
         return label if label in names else ""
+
+
+def animals_of(picture: Picture, threshold: float = CONFIDENCE) -> tuple[Box, ...]:
+    """The boxes of animals that were drawn by hand or found with this confidence, the largest first."""
+    found = (box for box in picture.boxes or () if box.category == ANIMAL and _is_sure(box, threshold))
+    return tuple(sorted(found, key=lambda box: (-box.width * box.height, box.left, box.top)))
+
+
+def box_of(picture: Picture, framing: Framing, threshold: float = CONFIDENCE) -> Fractions | None:
+    """The box of a picture's largest animal; None where there is none, or the framing is not one of boxes."""
+    animals = animals_of(picture, threshold) if framing in ("box", "boxes") else ()
+    return _fractions(animals[0]) if animals else None
+
+
+def framing_for(pictures: Iterable[Picture]) -> Framing:
+    """The framing that suits pictures: ``box`` where a detector or people have drawn one, else ``whole``."""
+    return "box" if any(animals_of(picture) for picture in pictures) else "whole"
+
+
+def _is_sure(box: Box, threshold: float) -> bool:
+    return box.confidence is None or box.confidence >= threshold
 
 
 def _fractions(box: Box) -> Fractions:

@@ -65,7 +65,7 @@ def look_at_all(root: Path, paths: Iterable[str]) -> dict[str, PictureFile]:
 
 
 def identical(root: Path, files: Mapping[str, PictureFile]) -> dict[str, str]:
-    """A key for every file that has the size of another: equal for files of the same bytes."""
+    """A key for every file of a camera that has the size of another: equal for files of the same bytes."""
     sizes = Counter(file.size for file in files.values() if not file.fault)
     return {
         path: _key(root / path, file.size) for path, file in files.items() if not file.fault and sizes[file.size] > 1
@@ -76,10 +76,10 @@ def _key(path: Path, size: int) -> str:
     """Hash of a file's size and of three of its blocks, which tell compressed pictures apart."""
     digest = hashlib.sha256(str(size).encode())
     try:
-        with path.open("rb") as stream:
-            for start in (0, size // 2, max(0, size - BLOCK)):
+        with path.open("rb", buffering=0) as stream:
+            for start in (0, size // 2, max(0, size - BLOCK)) if size > 3 * BLOCK else (0,):
                 stream.seek(start)
-                digest.update(stream.read(BLOCK))
+                digest.update(stream.read(3 * BLOCK if size <= 3 * BLOCK else BLOCK))
     except OSError:
         return str(path)
     return digest.hexdigest()

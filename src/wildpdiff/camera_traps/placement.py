@@ -137,8 +137,8 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
         return "no labels"
     counts = Counter(entry.split for entry in known)
     if counts["train"] < minimum:
-        return f"fewer than {minimum} training pictures"
+        return f"under {minimum} to train"
     if len({entry.label for entry in known if entry.split == "train"}) < 2:
-        return "training pictures of one species only"
+        return "one species only"
     missing = [split for split in ("validation", "test") if not counts[split]]
-    return f"no {missing[0]} pictures" if missing else ""
+    return f"no {missing[0]} picture" if missing else ""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from wildpdiff.errors import DataError
 from wildpdiff.registry import registered
+from wildpdiff.tasks.framing import Framing
 from wildpdiff.tasks.task import ImageSuite, Task
 
 
@@ -67,6 +68,7 @@ def load_suite(
     seed: int = 0,
     image_size: int | None = None,
     classes: Sequence[str] | None = None,
+    framing: Framing | None = "square",
     **options: Any,
 ) -> ImageSuite:
     """A suite from its name or path.
@@ -79,6 +81,7 @@ def load_suite(
         image_size: pixels a side; the backbone decides it for tables.
         classes: the class names that a backbone knows, in the order of its logits; a table's labels are numbered by
             them, and a suite with a fixed list of its own must have the same.
+        framing: of a table's pictures; None takes that of :func:`wildpdiff.camera_traps.crops.framing_for`.
         **options: of the registered suite, or those of :class:`wildpdiff.camera_traps.suite_options.TableOptions`.
 
     Raises:
@@ -103,7 +106,7 @@ def load_suite(
             f"There is no suite {missing[0]!r}: neither {', '.join(suite_providers())}, nor a file, nor a folder. "
             "Check it."
         )
-    known = {} if classes is None else {"classes": tuple(classes)}
+    known: dict[str, Any] = {"framing": framing, **({} if classes is None else {"classes": tuple(classes)})}
     try:
         return TableSuite.of(*inputs, **{"seed": seed, **size, **known, **options})
     except TypeError as error:

@@ -147,8 +147,8 @@ def _field(
         plain = parse_number(cell)
         column = None if plain.value is None or plain.oddity else NumberColumn({cell: plain.value}, {})
         column = column or number_column([*known[:MOST_KNOWN], cell], **limit) or NumberColumn({}, {})
-        read |= {cell: value for found, value in column.values.items() if found == cell}
-        odd |= {cell: words for found, words in column.odd.items() if found == cell}
+        read |= {text: value for text, value in column.values.items() if text == cell}
+        odd |= {text: words for text, words in column.odd.items() if text == cell}
     entry = MetadataField.of_values(name, map(str, numbers.values.values()))
     values: dict[str, MetadataValue] = {}
     for camera, cell in cells.items():

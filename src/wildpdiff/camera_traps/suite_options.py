@@ -30,7 +30,8 @@ class TableOptions:
             and one picture in any case.
         by_time: let a camera's earliest bursts train and its last ones be the test, where all its pictures have a time.
         keep: keep images in memory once read.
-        framing: the part of a picture that is read (:data:`wildpdiff.tasks.framing.Framing`).
+        framing: the part of a picture that is read (:data:`wildpdiff.tasks.framing.Framing`); None takes the one that
+            suits the table.
     """
 
     image_size: int
@@ -44,7 +45,7 @@ class TableOptions:
     unreadable: int | float | None = None
     by_time: bool = False
     keep: bool = True
-    framing: Framing = "square"
+    framing: Framing | None = "square"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from wildpdiff.camera_traps.backgrounds import backgrounds_of
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.crops import Cropping, framing_for
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
@@ -25,8 +27,9 @@ from wildpdiff.camera_traps.suite_options import TableOptions
 from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description, Images, MetadataValue
-from wildpdiff.tasks.framing import Fractions, View
+from wildpdiff.tasks.framing import Fractions, Framing, View
 from wildpdiff.tasks.image_files import read_views
+from wildpdiff.tasks.picture_cache import PictureCache
 from wildpdiff.tasks.task import SPLITS, Group, LabelledImages, SplitName
 
 VERSION = 2
@@ -37,9 +40,6 @@ MAX_EXAMPLES = 32
 
 MAX_UNLABELLED = 64
 """Unlabelled pictures that are a description's examples."""
-
-MAX_BACKGROUNDS = 24
-"""Pictures that are a description's backgrounds."""
 
 
 class TableTask:
@@ -76,15 +76,8 @@ class TableTask:
 
     @cached_property
     def backgrounds(self) -> tuple[PlacedPicture, ...]:
-        """The pictures that are the description's backgrounds: those stated as such, else blanks.
-
-        Blanks are training pictures and unlabelled ones, never those of validation or test.
-        """
-        stated = self.rows("background")
-        if stated:
-            return _first(stated, MAX_BACKGROUNDS)
-        open_ = (*self.rows("train"), *self.rows("unlabelled"))
-        return _first((row for row in open_ if self._suite.cropping.is_blank(row.picture)), MAX_BACKGROUNDS)
+        """The pictures that are the description's backgrounds: see :func:`backgrounds_of`."""
+        return backgrounds_of(self.placement.pictures, self._suite.cropping.is_blank)
 
     @cached_property
     def description(self) -> Description:
@@ -125,33 +118,45 @@ def _first(rows: Iterable[PlacedPicture], most: int) -> tuple[PlacedPicture, ...
 class TableSuite:
     """Cameras as tasks, from tables, folders and camera-trap formats.
 
+    Args:
+        table: the pictures.
+        options: of the suite.
+        damaged: paths of pictures that are known to be so.
+
     Attributes:
         name: of the first file or folder.
         table: the pictures as read and joined.
         options: of the suite.
         root: folder of the images.
+        files: of the pictures, by path.
         image_size: height and width of the images in pixels.
+        framing: the part of a picture that is read.
         labels: one spelling for each label.
         cropping: the examples in a picture.
+        cache: of decoded pictures.
         classes: the class names; a label is an index into them.
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
         remarks: one sentence each on what is left out, joined, or read in another way than written.
+        notify: called with a sentence on each picture that turns out to be damaged when it is read.
     """
 
-    def __init__(self, table: PictureTable, options: TableOptions) -> None:
+    def __init__(self, table: PictureTable, options: TableOptions, damaged: Collection[str] = ()) -> None:
         self.name = table.source.stem if table.source.is_file() else table.source.resolve().name
         self.table, self.options, self.image_size = table, options, options.image_size
         self.root = table.root if options.root is None else Path(options.root)
         by_camera = pictures_by_camera(table)
         written = (label for picture in table.pictures for label in picture.labels)
         self.labels = joined_labels(written, table.blanks, options.classes or ())
-        self._files = look_at_all(self.root, (picture.path for picture in table.pictures))
-        self.unreadable = Unreadable(len(self._files), options.unreadable)
-        self.unreadable.add({path: file.fault for path, file in self._files.items() if file.fault}, self.root)
+        self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
+        self.files |= {path: replace(self.files[path], fault=BROKEN) for path in damaged}
+        self.unreadable = Unreadable(len(self.files), options.unreadable)
+        self.unreadable.add({path: file.fault for path, file in self.files.items() if file.fault}, self.root)
         threshold = {} if table.threshold is None else {"threshold": table.threshold}
-        self.cropping = Cropping(self.labels, options.framing, **threshold)
-        found = cameras_of(table, by_camera, self.cropping, self._files, options)
+        self.framing: Framing = options.framing or framing_for(table.pictures)
+        self.cropping = Cropping(self.labels, self.framing, **threshold)
+        self.cache = PictureCache.of_user()
+        found = cameras_of(table, by_camera, self.cropping, self.files, options)
         self.classes = found.classes
         learned = {camera.title for camera in found.cameras if camera.group == "seen"}
         metadata = site_metadata(table, by_camera, learned, options.ignore)
@@ -159,6 +164,7 @@ class TableSuite:
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
         told = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
         self.remarks = tuple(chain.from_iterable(told))
+        self.notify: Callable[[str], None] = lambda sentence: None
 
     @classmethod
     def of(cls, *inputs: Path | str, **options: Any) -> TableSuite:
@@ -231,7 +237,7 @@ class TableSuite:
         content = {
             "version": VERSION,
             "image_size": self.image_size,
-            "framing": self.options.framing,
+            "framing": self.framing,
             "classes": self.classes,
             "schema": self.metadata_schema.to_json(),
             "tasks": {
@@ -247,7 +253,7 @@ class TableSuite:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _entry(self, row: PlacedPicture) -> tuple[str, str, int, Fractions | None]:
-        return row.path, row.label, self._files[row.path].size, row.box
+        return row.path, row.label, self.files[row.path].size, row.box
 
     def read(self, rows: Sequence[PlacedPicture]) -> tuple[Images, list[bool]]:
         """The pictures of some rows, and of each whether it could be read.
@@ -258,10 +264,16 @@ class TableSuite:
         faulty: set[int] = set()
 
         def skipped(number: int, fault: DataError) -> None:
-            del fault
-            self.unreadable.add({rows[number].path: BROKEN}, self.root)
             faulty.add(number)
+            path = rows[number].path
+            if path not in self.unreadable.faults:
+                self.notify(f"Left out: {fault}")
+                self.unreadable.add({path: BROKEN}, self.root)
 
-        views = [View(self.root / row.path, row.box) for row in rows]
-        images = read_views(views, self.image_size, self.options.framing, skipped=skipped)
+        views = [self.view(row.path, row.box) for row in rows]
+        images = read_views(views, self.image_size, self.framing, cache=self.cache, skipped=skipped)
         return images, [number not in faulty for number in range(len(rows))]
+
+    def view(self, path: str, box: Fractions | None = None) -> View:
+        """A picture's file, and the box in it."""
+        return View(self.root / path, box)

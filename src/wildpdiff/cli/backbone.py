@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch
-
-if TYPE_CHECKING:
-    pass
+from wildpdiff.tasks.framing import Framing
 
 app = typer.Typer(help="Backbones: pretrain.", rich_markup_mode=None)
 
@@ -37,6 +35,15 @@ def pretrain(
             "a new classifier is fitted; default for photographs).",
         ),
     ] = None,
+    framing: Annotated[
+        Framing | None,
+        typer.Option(
+            "--framing",
+            help="Part of a picture that the model gets: box (the largest animal and its surroundings; default where a "
+            "table has boxes), boxes (every animal), whole (with grey bars; default without boxes) or square (the "
+            "middle).",
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of savanna-cnn.")] = None,
     cut: Annotated[int, typer.Option("--cut", help="Last blocks of efficientnet-lite0 that get adapters.")] = 1,
     seed: options.SeedOption = 0,
@@ -52,7 +59,7 @@ def pretrain(
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.camera_traps.registry import suite_providers
 
-    opened = options.open_suite(suite, options.with_columns(option, columns))
+    opened = options.open_suite(suite, options.with_columns(option, columns), framing=framing)
     tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     simulated = options.suite_inputs(suite)[0] in suite_providers()
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
@@ -70,6 +77,7 @@ def pretrain(
             stages("fit the classifier of EfficientNet-Lite0")
             empty = efficientnet_lite0(opened.classes, cut, image_size=opened.image_size)
             backbone, measured = fit_head(empty, tasks, seed), {}
+        backbone = backbone.with_framing(getattr(opened, "framing", "square"))
         save_backbone(backbone, out)
     values = {
         "backbone": str(out),
@@ -77,6 +85,7 @@ def pretrain(
         "hash": backbone.backbone_hash,
         "classes": len(backbone.classes),
         "image_size": backbone.image_size,
+        "framing": backbone.framing,
         "parameters": sum(value.numel() for value in backbone.module.parameters()),
         **measured,
     }

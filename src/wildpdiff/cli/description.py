@@ -118,12 +118,14 @@ class TaskQuery:
         """The description, read for a generator; raises as :func:`build_description` and :func:`open_suite`."""
         if not self.suite or self.task is None:
             return build_description(self.parts, generator)
+        from wildpdiff.camera_traps.table_suite import TableTask
+
         found = find_task(open_suite(self.suite, self.option, generator.backbone), self.task)
         description = found.description
         # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
         if description.task_id is not None or "task_id" in generator.conditions.parts:
             return description
-        return replace(description, task_id=found.name)
+        return replace(description, task_id=found.title if isinstance(found, TableTask) else found.name)
 
 
 def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:
@@ -144,7 +146,7 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
     if metadata is not None and encoder is not None:
         metadata = encoder.schema.check(metadata, open_categories=True)
     images = {
-        key: read_images(find_images(parts[key]), generator.backbone.image_size)
+        key: read_images(find_images(parts[key]), generator.backbone.image_size, generator.backbone.framing)
         for key in ("backgrounds", "examples")
         if parts.get(key)
     }

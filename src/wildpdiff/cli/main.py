@@ -14,6 +14,7 @@ import typer
 
 from wildpdiff.cli import (
     backbone,
+    check,
     evaluate,
     fit,
     generate,
@@ -47,6 +48,7 @@ app.command(short_help="Generate adapters from a description.")(generate.generat
 app.command(short_help="Refine an adapter on a few labelled images.")(refine.refine)
 app.command(short_help="Predict whether an adapter beats the pretrained model.")(generate.trust)
 app.command(short_help="Classify images.")(predict.predict)
+app.command(short_help="Score an adapter on labelled images.")(check.check)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
 app.command(short_help="Show the contents of an adapter, generator, zoo…")(inspect.inspect)
 for _name, _added in registered("commands").items():

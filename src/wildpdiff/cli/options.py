@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.errors import DataError, WildpdiffError
+from wildpdiff.tasks.framing import Framing, check_framing
 
 if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import AdapterConfig
@@ -78,6 +79,7 @@ ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
 ]
+SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
 TABLE_SIZE = 96
@@ -141,12 +143,20 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "ignore": _names,
     "unseen": _unseen,
     "keep": _truth,
+    "framing": check_framing,
 }
 """The fields of ``TableOptions`` as they are typed."""
 
 
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
-    """The ``KEY=VALUE`` texts of a suite with those of ``--columns``."""
+    """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
+    if columns is not None:
+        try:
+            _columns(columns)
+        except ValueError:
+            raise DataError(
+                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+            ) from None
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
@@ -174,33 +184,42 @@ def open_suite(
     backbone: Backbone | None = None,
     seed: int = 0,
     *,
+    framing: Framing | None = "square",
     quiet: bool = False,
 ) -> ImageSuite:
-    """A suite with its options, fitted to a backbone's image size and classes where one is given.
+    """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
 
     Args:
         suite: names or paths, as :func:`suite_inputs` takes them.
         pairs: its options as ``KEY=VALUE``.
         backbone: that it is read for.
         seed: of the suite.
+        framing: of a table's pictures where there is no backbone; None takes the one that suits them.
         quiet: leave out the suite's remarks.
 
     Raises:
-        DataError: no such suite or option, or labels and classes that the backbone does not know.
+        DataError: no such suite or option, or labels, classes or a framing that the backbone does not know.
     """
     from wildpdiff.camera_traps.registry import load_suite, suite_providers
     from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.cli.terminal import remark
 
     inputs = suite_inputs(suite)
-    known: dict[str, Any] = {"seed": seed}
+    known: dict[str, Any] = {"seed": seed, "framing": framing}
+    settings = suite_settings(inputs, pairs)
     if backbone is not None:
-        known |= {"image_size": backbone.image_size, "classes": backbone.classes}
+        known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
+        if settings.get("framing", backbone.framing) != backbone.framing:
+            raise DataError(
+                f"The framing is {settings['framing']!r}, and the backbone was pretrained with {backbone.framing!r}. "
+                "Leave the option out, or pretrain another backbone."
+            )
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
-    found = load_suite(inputs, **{**known, **suite_settings(inputs, pairs)})
-    if isinstance(found, TableSuite) and not quiet:
-        for sentence in found.remarks:
+    found = load_suite(inputs, **{**known, **settings})
+    if isinstance(found, TableSuite):
+        found.notify = remark
+        for sentence in () if quiet else found.remarks:
             remark(sentence)
     return found
 

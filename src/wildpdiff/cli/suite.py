@@ -10,12 +10,14 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_file
+from wildpdiff.cli.suite_check import check
 from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
     from wildpdiff.tasks.task import ImageSuite, ImageTask
 
-app = typer.Typer(help="Suites of tasks: ls, show, export.", rich_markup_mode=None)
+app = typer.Typer(help="Suites of tasks: ls, check, show, export.", rich_markup_mode=None)
+app.command("check")(check)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
@@ -75,17 +77,19 @@ def _line(value: Any) -> str:
 
 
 def _suite_values(suite: ImageSuite) -> dict[str, Any]:
+    from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.tasks.task import GROUPS
 
     fields = {
         field.name: ("/".join(field.categories) if field.kind == "category" else f"{field.kind} {field.unit}".strip())
         for field in suite.metadata_schema.fields
     }
+    described = {"described": len(suite.described)} if isinstance(suite, TableSuite) else {}
     return {
         "suite": suite.name,
         "classes": list(suite.classes),
         "image size": suite.image_size,
-        "tasks": {group: len(suite.tasks(group)) for group in GROUPS},
+        "tasks": {group: len(suite.tasks(group)) for group in GROUPS} | described,
         "metadata": fields,
         "fingerprint": suite.fingerprint,
     }
@@ -94,10 +98,12 @@ def _suite_values(suite: ImageSuite) -> dict[str, Any]:
 def _task_values(suite: ImageSuite, task: ImageTask) -> dict[str, Any]:
     import numpy as np
 
+    from wildpdiff.camera_traps.table_suite import TableTask
     from wildpdiff.tasks.description import description_provenance
     from wildpdiff.tasks.task import SPLITS
 
-    values: dict[str, Any] = {"task": task.name, "suite": suite.name}
+    title = {"camera": task.title} if isinstance(task, TableTask) else {}
+    values: dict[str, Any] = {**title, "task": task.name, "suite": suite.name}
     for part, value in description_provenance(task.description).items():
         values[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
     labels = {split: task.data(split).labels for split in SPLITS}

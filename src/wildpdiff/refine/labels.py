@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.crops import Cropping, box_of
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.placement import place
+from wildpdiff.camera_traps.records import Picture
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images
+from wildpdiff.tasks.framing import Framing, View
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images, read_views
 from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -29,15 +32,24 @@ class LabelledFiles:
         files: labelled images.
         labels: name of the class of each.
         unlabelled: images of the task without a label.
+        pictures: the labelled ones as their source has them.
     """
 
     task: str
     files: tuple[Path, ...]
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
+    pictures: tuple[Picture, ...] = ()
+
+    def views(self, framing: Framing) -> list[View]:
+        """The part of each labelled image that a model of this framing gets."""
+        pairs = zip_longest(self.files, self.pictures)
+        return [View(file, None if picture is None else box_of(picture, framing)) for file, picture in pairs]
 
 
-def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = None) -> LabelledFiles:
+def labelled_files(
+    path: Path | str, classes: Sequence[str], task: str | None = None, *, test: bool = False
+) -> LabelledFiles:
     """Find labelled images.
 
     A folder holds one subfolder a class, named as the class; images in ``_unlabelled`` have no label. A CSV table has
@@ -46,6 +58,7 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
 
     Args:
         task: of a table; may be left out where the table has one.
+        test: read the rows whose split is ``test``, too.
 
     Raises:
         DataError: there are no images, a class is unknown, or the table is at fault; the message names it.
@@ -53,7 +66,7 @@ def labelled_files(path: Path | str, classes: Sequence[str], task: str | None = 
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes)
+    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes, test)
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
@@ -83,10 +96,15 @@ def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
         elif kind != "_background":
             files.append(file)
             labels.append(kind)
-    return LabelledFiles(task or folder.resolve().name, tuple(files), tuple(labels), tuple(unlabelled))
+    name = task or folder.resolve().name
+    pictures = [
+        Picture(str(file), number, name, (label,))
+        for number, (file, label) in enumerate(zip(files, labels, strict=True), 1)
+    ]
+    return LabelledFiles(name, tuple(files), tuple(labels), tuple(unlabelled), tuple(pictures))
 
 
-def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledFiles:
+def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
     table = read_pictures(path)
     by_camera = pictures_by_camera(table)
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
@@ -97,12 +115,14 @@ def _of_table(path: Path, task: str | None, classes: Sequence[str]) -> LabelledF
         raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
     placed = sorted(place(name, by_camera[name], Cropping(labels), {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
-    labelled = [entry for entry in placed if entry.drawn or entry.split in ("train", "validation")]
+    read = ("train", "validation", "test") if test else ("train", "validation")
+    labelled = [entry for entry in placed if entry.drawn or entry.split in read]
     return LabelledFiles(
         name,
         tuple(table.root / entry.path for entry in labelled),
         tuple(entry.label for entry in labelled),
         tuple(table.root / entry.path for entry in placed if entry.split == "unlabelled"),
+        tuple(entry.picture for entry in labelled),
     )
 
 
@@ -112,10 +132,10 @@ def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
     Raises:
         DataError: an image cannot be read.
     """
-    batch = backbone.stem(read_images(found.files, backbone.image_size))
+    batch = backbone.stem(read_views(found.views(backbone.framing), backbone.image_size, backbone.framing))
     return TaskFeatures.of_few(found.task, {**batch, TARGETS: backbone.objective.targets(found.labels)})
 
 
 def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> dict[str, Tensor] | None:
     """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
-    return backbone.stem(read_images(files, backbone.image_size)) if files else None
+    return backbone.stem(read_images(files, backbone.image_size, backbone.framing)) if files else None

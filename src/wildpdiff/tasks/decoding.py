@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,12 @@ DRAFT = 2
 At 96 pixels frames of 1920×1080 then differ by 0.3 of 255 in the mean, and by 4 at most.
 """
 
+ZEROS = 64
+"""Zero bytes at its end that make a JPEG suspicious."""
+
+END_OF_JPEG, AFTER_END = b"\xff\xd9", 4096
+"""The marker at the end of a JPEG, and the bytes of a camera's own notes in which it is looked for."""
+
 BLOCK = 256
 """Pictures that are handed to threads at once."""
 
@@ -63,7 +70,7 @@ _OTHERS = (
 """Files that people have under the names of pictures, by their beginnings."""
 
 
-def decoded(views: Sequence[View], image_size: int, framing: Framing) -> Iterator[Images | DataError]:
+def decoded(views: Sequence[View], image_size: int, framing: Framing) -> Generator[Images | DataError, None, None]:
     """Each view as ``uint8 [image_size, image_size, 3]``, or its fault, in the order of the views.
 
     Pillow decodes without the interpreter's lock, so that threads share the work: as many as the user allows.
@@ -99,29 +106,56 @@ def decode(view: View, image_size: int, framing: Framing) -> Images:
         DataError: the file is missing, of none of :data:`IMAGE_FORMATS`, broken, or of more than :data:`MOST_PIXELS`
             pixels.
     """
-    path = view.path
+    with _opened(view.path) as file:
+        return _framed(file, view, image_size, framing)
+
+
+def check_beginning(path: Path) -> tuple[int, int]:
+    """Width and height as the file states them, without decoding; raises as :func:`decode` of what is known then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(path) as file:
+            return file.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A file that is open and not yet decoded; whatever goes wrong with it is a :class:`DataError`."""
     try:
         if not path.is_file():
             fault = "is a folder, not an image" if path.is_dir() else "does not exist"
             raise DataError(f"Image {path} {fault}; correct the path.")
         with Image.open(path, formats=IMAGE_FORMATS) as file:
-            if file.width * file.height <= MOST_PIXELS:
-                return _framed(file, view, image_size, framing)
-            size = f"{file.width}×{file.height}"
+            if file.width * file.height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"{file.width}×{file.height}")
+            if file.format == "JPEG" and _lost_end(path):
+                raise OSError("its end is nothing but zeros, as a memory card leaves it that failed")
+            yield file
     except DataError:
         raise
-    except Image.DecompressionBombError:
-        size = "far too many"
+    except Image.DecompressionBombError as error:
+        size = error.args[0] if "×" in str(error) else "far too many"
+        raise DataError(
+            f"Image {path} has {size} pixels; {MOST_PIXELS // 1_000_000} million are the most that are read. Scale it "
+            "down, or leave it out."
+        ) from None
     except UnidentifiedImageError:
         raise DataError(
             f"Image {path} cannot be read (it is {_kind(path)}); replace the file or leave it out."
         ) from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise DataError(f"Image {path} cannot be read ({error}); replace the file or leave it out.") from None
-    raise DataError(
-        f"Image {path} has {size} pixels; {MOST_PIXELS // 1_000_000} million are the most that are read. Scale it "
-        "down, or leave it out."
-    )
+
+
+def _lost_end(path: Path) -> bool:
+    """Whether a JPEG's data go over into zeros: libjpeg takes these for grey, and most decoders say nothing."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - ZEROS))
+        if stream.read().strip(b"\0"):
+            return False
+        stream.seek(0)
+        return END_OF_JPEG not in stream.read().rstrip(b"\0")[-AFTER_END:]
 
 
 def _kind(path: Path) -> str:
@@ -196,6 +230,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith(("I", "F")):
         return image
+    image = image if image.mode in ("I", "I;16", "F") else image.convert("I")  # of the other byte order
     largest = float(np.asarray(image.getextrema(), dtype=np.float64).max(initial=0.0))
     whole = image.mode.startswith("I")
     divisor = 257.0 if whole and largest > 255 else 1 / 255.0 if not whole and largest <= 1 else 1.0

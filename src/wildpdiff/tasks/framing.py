@@ -84,9 +84,9 @@ def region_of(width: int, height: int, framing: Framing, box: Fractions | None =
     """The part of an upright picture of this width and height, in pixels, that a model gets."""
     kind, inside = framed(framing, box)
     if kind == "whole":
-        return Region(0.0, 0.0, width, height)
+        return Region(0.0, 0.0, float(width), float(height))
     if inside is None:
-        short = min(width, height)
+        short = float(min(width, height))
         left, top = (width - short) * 0.5, (height - short) * 0.5
         return Region(left, top, left + short, top + short)
     share_left, share_top, share_width, share_height = inside
@@ -116,6 +116,6 @@ def _inside(box: Fractions) -> Fractions | None:
 
 def _span(middle: float, length: float, limit: int) -> tuple[float, float]:
     """An interval of this length around a middle, moved and if need be shortened to lie within 0 and a limit."""
-    length = min(length, limit)
+    length = min(length, float(limit))
     start = min(max(middle - length / 2, 0.0), limit - length)
     return start, start + length

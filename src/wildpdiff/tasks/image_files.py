@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +13,7 @@ from wildpdiff.disk import disk_errors
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.decoding import decoded
 from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.framing import Framing, View, check_framing
+from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.picture_cache import PictureCache, mapped_bytes
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
@@ -63,11 +63,10 @@ def read_views(
         progress: called with (views read, in all).
 
     Raises:
-        DataError: a file is missing, of no known format, broken, or too large; or the size or framing is no such.
+        DataError: a file is missing, of no known format, broken, or too large; or the size is below 1.
     """
     if image_size < 1:
         raise DataError(f"image_size is {image_size}; give 1 or more pixels.")
-    check_framing(framing)
     if cache is None:
         results = _Results(image_size, IN_MEMORY)
         results.take(decoded(views, image_size, framing), len(views), skipped, progress)
@@ -91,7 +90,7 @@ class _Results:
 
     def take(
         self,
-        found: Iterator[Images | DataError],
+        found: Generator[Images | DataError, None, None],
         total: int,
         skipped: Callable[[int, DataError], None] | None,
         progress: Callable[[int, int], None] | None,
@@ -101,6 +100,7 @@ class _Results:
         for number, result in enumerate(found):
             if isinstance(result, DataError):
                 if skipped is None:
+                    found.close()  # a cache keeps what was decoded
                     raise result
                 skipped(number, result)
                 faulty.add(number)

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,24 +127,27 @@ class PictureCache:
     def mapped(self, views: Sequence[View], image_size: int, framing: Framing) -> Images | None:
         """The views as a private map of one file, where they lie in it in this order; else None."""
         self._refresh()
-        keys = [_key(view, image_size, framing) for view in views]
-        name, first = self._places.get(keys[0] or "", ("", 0)) if keys else ("", 0)
+        name, first = self._places.get(_key(views[0], image_size, framing) or "", ("", 0)) if views else ("", 0)
         shard = self._shards.get(name)
-        if shard is None or keys != list(shard.keys[first : first + len(keys)]):
+        if shard is None or first + len(views) > len(shard.keys):
             return None
-        rows = range(first, first + len(keys))
+        rows = range(first, first + len(views))
+        if any(_key(view, image_size, framing) != shard.keys[row] for view, row in zip(views, rows, strict=True)):
+            return None
         found: Images | None = None
         with suppress(OSError, RuntimeError):
             if shard.read(rows) is not None:
                 os.utime(shard.path)
                 start = shard.offset + first * shard.row
-                values = mapped_bytes(shard.path, start + len(keys) * shard.row)[start:]
+                values = mapped_bytes(shard.path, start + len(views) * shard.row)[start:]
                 found = values.reshape(-1, image_size, image_size, 3)
         if found is None:
             self._forget(name, remove=True)
         return found
 
-    def read(self, views: Sequence[View], image_size: int, framing: Framing) -> Iterator[Images | DataError]:
+    def read(
+        self, views: Sequence[View], image_size: int, framing: Framing
+    ) -> Generator[Images | DataError, None, None]:
         """Each view as ``uint8 [image_size, image_size, 3]``, or its fault, in order; what was decoded is kept."""
         self._refresh()
         some = max(1, SHARD_BYTES // (image_size * image_size * 3))
@@ -160,6 +163,7 @@ class PictureCache:
                         found[number] = next(results)
                     yield found[number]
             finally:  # also where the reader has seen enough
+                results.close()
                 self._keep({keys[number] or "": found[number] for number in missing if number in found})
 
     def _refresh(self) -> None:

@@ -212,8 +212,8 @@ def test_folders_of_tasks_and_classes(tmp_path: Path) -> None:
     assert all(sizes)
     assert task.description.backgrounds is not None
     assert task.description.backgrounds[0, 0, 0].tolist() == [1, 2, 3]
-    with refused(DataError, tmp_path / "north", "TASK/CLASS/IMAGE"):
-        TableSuite.from_folder(tmp_path / "north", image_size=8)
+    with refused(DataError, tmp_path / "north" / "cat", "TASK/CLASS/IMAGE"):
+        TableSuite.from_folder(tmp_path / "north" / "cat", image_size=8)
 
 
 @pytest.mark.parametrize(

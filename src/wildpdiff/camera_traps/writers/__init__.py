@@ -1,0 +1,1 @@
+"""Formats that predictions and labelled pictures are written in."""

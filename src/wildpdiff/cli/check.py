@@ -1,0 +1,93 @@
+"""``wildpdiff check``: an adapter next to the pretrained model on labelled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wildpdiff.cli import options
+from wildpdiff.cli.predict import backbone_of
+from wildpdiff.cli.terminal import Stages, answer, remark
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wildpdiff.errors import DataError
+    from wildpdiff.evaluate.checking import Check
+
+MOST_CLASSES = 30
+"""Rows of the table of classes; --json has all."""
+
+
+def check(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
+    images: Annotated[
+        Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task).")
+    ],
+    task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
+    backbone: options.AdapterBackboneOption = None,
+    skip_unreadable: options.SkipOption = False,
+    seed: options.SeedOption = 0,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Score an adapter next to the pretrained model on labelled images, none of which it was refined on."""
+    from wildpdiff.adapters.adapter import Adapter
+    from wildpdiff.evaluate.checking import check_adapter
+    from wildpdiff.refine.labels import labelled_files
+
+    loaded = Adapter.load(adapter)
+    model = backbone_of(loaded, backbone)
+    labelled = labelled_files(images, model.classes, task, test=True)
+    unreadable: list[DataError] = []
+    with Stages() as stages:
+        found = check_adapter(
+            loaded,
+            model,
+            labelled,
+            seed=seed,
+            skipped=unreadable.append if skip_unreadable else None,
+            progress=stages(f"classify {len(labelled.files)} images"),
+        )
+    for error in unreadable:
+        remark(f"Skipped: {error}")
+    answer(
+        as_json, {"adapter": str(adapter), **found.to_json()}, _scores(found), "", _classes(found), "", found.verdict
+    )
+
+
+def _scores(found: Check) -> Table:
+    from rich.table import Table
+
+    bursts = f" in {found.units} bursts" if found.bursts else ""
+    table = Table(title=f"{found.pictures} labelled images{bursts}", title_justify="left", title_style="bold", box=None,
+                  pad_edge=False, padding=(0, 2, 0, 0))  # fmt: skip
+    table.add_column("")
+    for name in ("adapter", "pretrained", "difference", "95 % interval"):
+        table.add_column(name, justify="right")
+    rows = (("accuracy, %", found.accuracy, found.accuracy_lead), ("macro-F1, %", found.macro_f1, found.macro_f1_lead))
+    for name, scores, lead in rows:
+        ends = lead.interval
+        interval = "–" if ends is None else f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}"
+        table.add_row(name, *(f"{100 * score:.1f}" for score in scores), f"{100 * lead.value:+.1f}", interval)
+    return table
+
+
+def _classes(found: Check) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Right, % of each class", title_justify="left", title_style="bold", box=None, pad_edge=False,
+                  padding=(0, 2, 0, 0))  # fmt: skip
+    table.add_column("")
+    for name in ("images", "adapter", "pretrained", "difference"):
+        table.add_column(name, justify="right")
+    for row in found.classes[:MOST_CLASSES]:
+        lead = 100 * (row.adapter - row.pretrained)
+        style = "green" if lead > 0 else "yellow" if lead < 0 else ""
+        cells = (str(row.pictures), f"{100 * row.adapter:.0f}", f"{100 * row.pretrained:.0f}", f"{lead:+.0f}")
+        table.add_row(Text(row.name), *(Text(cell, style) for cell in cells))
+    if len(found.classes) > MOST_CLASSES:
+        table.add_row(Text(f"… {len(found.classes) - MOST_CLASSES} more (--json)"))
+    return table
