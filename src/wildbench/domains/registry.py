@@ -7,7 +7,7 @@ from importlib import import_module
 from wildbench.domains.domain import Domain
 from wildpdiff.errors import DataError
 
-MODULES: dict[str, str] = {"iwildcam": "iwildcam"}
+MODULES: dict[str, str] = {"iwildcam": "iwildcam", "missouri": "missouri"}
 """Module in ``wildbench.domains`` with the ``DOMAIN`` of this name."""
 
 
