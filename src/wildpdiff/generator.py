@@ -278,7 +278,7 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         )
     backbone = _backbone_of(artifact, backbone)
     codec = Codec.from_state(tensors["codec"], config["codec"])
-    reads = featurise or backbone.features
+    reads = featurise or backbone.image_features
     conditions = FusionEncoder.from_state(config["conditions"], tensors["conditions"], reads)
     mean, posterior, denoiser, schedule, table = (
         config[name] for name in ("mean", "posterior", "denoiser", "schedule", "cross_validation")

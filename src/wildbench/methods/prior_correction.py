@@ -24,8 +24,8 @@ from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.examples import count
 from wildpdiff.tasks.objective import TARGETS
 
 STRENGTHS = tuple(step / 10 for step in range(21))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison
@@ -14,8 +13,8 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Images
-from wildpdiff.tasks.examples import chosen, count, example_keys, joined
+from wildpdiff.tasks.batch import chosen, count, example_keys, joined
+from wildpdiff.tasks.description import Inputs
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
@@ -33,7 +32,7 @@ def assess_tasks(
     generator_number: int,
     samples: int,
     seed: int,
-    images: Callable[[Task], Images | None] | None = None,
+    images: Callable[[Task], Inputs | None] | None = None,
 ) -> list[TrustPoint]:
     """Trust in a generator's adapters on each task, next to its measured gain.
 
@@ -127,7 +126,7 @@ class FreshImages:
             )
         )
 
-    def __call__(self, task: Task) -> Any | None:
+    def __call__(self, task: Task) -> Inputs | None:
         """Training examples, then the description's examples, each once; ``None`` where none is fresh."""
         further, found = task.description.examples, task.data("train").inputs
         if further is not None and count(further):

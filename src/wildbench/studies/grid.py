@@ -136,7 +136,7 @@ class TaskDraws:
         """Measure the distances between the descriptions of all tasks of the zoo, as the nearest task does."""
         names = inputs.zoo.tasks
         descriptions = inputs.descriptions(names)
-        config, featurise = inputs.generator, inputs.backbone.features
+        config, featurise = inputs.generator, inputs.backbone.image_features
         encoder = fit_fusion(
             descriptions,
             inputs.suite.metadata_schema,

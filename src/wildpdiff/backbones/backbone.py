@@ -17,14 +17,12 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, first_argument
-from wildpdiff.backbones.example_features import ExampleFeaturiser
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
 from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
 from wildpdiff.disk import content_hash
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
-from wildpdiff.tasks.batch import Batch, batch_size, concatenate, take
-from wildpdiff.tasks.examples import count, part
+from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
 from wildpdiff.tasks.framing import Framing, check_framing
 from wildpdiff.tasks.objective import TARGETS, Classification, NextToken, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
@@ -68,7 +66,7 @@ class Backbone:
         collate: examples to the module's inputs.
         lora: where adapters attach.
         backbone_hash: identity of the model, see :func:`model_hash`.
-        memory: cache of :meth:`features`. No adapter changes them, so :meth:`with_lora` shares it.
+        memory: cache of :meth:`image_features`. No adapter changes them, so :meth:`with_lora` shares it.
         prefixes: of inputs, by their shapes and the adapted modules, and of batches, by their shapes.
     """
 
@@ -422,11 +420,6 @@ class Backbone:
     def image_features(self) -> ImageFeaturiser:
         """Features of images for conditions; called with a set of images it gives ``[n, f]``."""
         return ImageFeaturiser(self)
-
-    @cached_property
-    def features(self) -> ImageFeaturiser | ExampleFeaturiser:
-        """Features of the images of a description, or of its examples where the model takes no images."""
-        return self.image_features if self.image_size else ExampleFeaturiser(self)
 
     def with_lora(self, lora: LoraSpec) -> Backbone:
         """The same backbone with adapters of another rank or on other modules."""

@@ -23,7 +23,7 @@ from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.examples import chosen
+from wildpdiff.tasks.batch import chosen
 from wildpdiff.tasks.task import SplitName, Task
 
 STAGES = (  # repeats, kernel, stride, expansion, output channels

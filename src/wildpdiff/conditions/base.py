@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, Inputs
 
 CLIP = 4.0
 """Bound of standardised values: a network must not be driven by a value far outside the seen tasks."""
 
-Featuriser = Callable[[Any], Tensor]
-"""Images ``uint8 [n, h, w, 3]`` or other examples to features ``[n, f]``; ``Backbone.features`` is one."""
+Featuriser = Callable[[Inputs], Tensor]
+"""Images ``uint8 [n, h, w, 3]`` or other inputs to features ``[n, f]``; ``Backbone.image_features`` is one."""
 
 ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
 """Task indices ``int64 [b]`` and a generator to condition embeddings ``[b, e]``, drawn anew at every training step."""
@@ -25,7 +25,7 @@ ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
 
 @runtime_checkable
 class BlockFeaturiser(Protocol):
-    """Featuriser of images or other examples with named blocks of features; a plain function counts as one block."""
+    """Featuriser of images with named blocks of features; a plain function counts as one block."""
 
     @property
     def identity(self) -> str:
@@ -39,8 +39,8 @@ class BlockFeaturiser(Protocol):
     def factors(self) -> tuple[str, ...]:
         """Blocks that are also a factor of their own."""
 
-    def __call__(self, images: Any) -> Tensor:
-        """Images ``uint8 [n, h, w, 3]``, or other examples, to features ``[n, f]``."""
+    def __call__(self, images: Inputs) -> Tensor:
+        """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from wildpdiff.conditions.sampling import FusionSampler, ImageSubsets, PartTable
 from wildpdiff.conditions.task_id import TaskIdEncoder
 from wildpdiff.conditions.text import SentenceFeaturiser, TextEncoder, packaged_sentences
 from wildpdiff.errors import DescriptionError
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.tasks.examples import count
 
 ENCODERS: dict[str, type[ConditionEncoder]] = {
     "task_id": TaskIdEncoder,

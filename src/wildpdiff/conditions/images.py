@@ -1,4 +1,4 @@
-"""Embedding of a set of unlabelled images or other examples, independent of their order and of their number."""
+"""Embedding of a set of unlabelled images that depends neither on their order nor on their number."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from wildpdiff.conditions.base import CLIP, BlockFeaturiser, ConditionEmbedding, Featuriser, feature_blocks
 from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.examples import count
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ImageFeatures:
     @classmethod
     def of(cls, descriptions: Sequence[Description], part: str, featurise: Featuriser) -> ImageFeatures:
         """Features of ``backgrounds`` or ``examples``; raises :class:`DescriptionError` where no task has them."""
-        sets = [getattr(entry, part) for entry in descriptions]
+        sets: list[Inputs | None] = [getattr(entry, part) for entry in descriptions]
         return cls.stack([None if images is None or not count(images) else featurise(images) for images in sets])
 
     def row(self, index: int) -> Float[Tensor, "k f"]:
@@ -142,9 +142,9 @@ class ImageSetEncoder:
         """All components of the whole together, the four strongest alone, and those of every factor."""
         start = self.size - sum(self.own)
         found = list(strongest(range(start)))
-        for width in self.own:
-            found.append(tuple(range(start, start + width)))
-            start += width
+        for columns in self.own:
+            found.append(tuple(range(start, start + columns)))
+            start += columns
         return tuple(found)
 
     @property
@@ -180,7 +180,7 @@ class ImageSetEncoder:
 
     def encode(self, description: Description) -> ConditionEmbedding:
         """Embedding ``[c]`` of the description's images; no images, or none in the array, count as missing."""
-        images = getattr(description, self.part)
+        images: Inputs | None = getattr(description, self.part)
         return self.encode_set(None if images is None or not count(images) else self.featurise(images))
 
     def encode_set(self, features: Float[Tensor, "k f"] | None) -> ConditionEmbedding:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description
-from wildpdiff.tasks.examples import count
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 
 PARTS = ("backgrounds", "examples")
 """Parts that are images; the first that the seen descriptions have is read."""
@@ -32,7 +31,7 @@ class FeatureShift:
 
     part: str
     center: Float[Tensor, " f"]
-    embed: Callable[[Any], Tensor]
+    embed: Callable[[Inputs], Tensor]
 
     @classmethod
     def fit(cls, descriptions: Sequence[Description], backbone: Backbone, parts: Sequence[str]) -> FeatureShift | None:
@@ -40,19 +39,18 @@ class FeatureShift:
 
         ``None`` where fewer than two tasks have images, or the backbone has no such features.
         """
+        embed = embedder(backbone)
         for part in PARTS:
             sets = [getattr(entry, part) for entry in descriptions]
             known = [images for images in sets if images is not None and count(images)]
-            if part in parts and len(known) > 1:
-                embed = embedder(backbone, known[0])
-                center = None if embed is None else torch.stack([embed(images).mean(0) for images in known]).mean(0)
-                return None if embed is None or center is None else cls(part, center, embed)
+            if embed is not None and part in parts and len(known) > 1:
+                return cls(part, torch.stack([embed(images).mean(0) for images in known]).mean(0), embed)
         return None
 
     @classmethod
     def restore(cls, part: str, center: Float[Tensor, " f"], backbone: Backbone) -> FeatureShift:
         """From its stored state; raises :class:`DescriptionError` where the backbone has no such features."""
-        embed = embedder(backbone) if backbone.image_size else _embed(backbone)
+        embed = embedder(backbone, len(center))
         if embed is None:
             raise DescriptionError(
                 f"The generator reads features that {backbone.name!r} does not give: its outputs are not those of "
@@ -64,26 +62,18 @@ class FeatureShift:
         """One shift a description."""
         return torch.stack([self._one(getattr(entry, self.part)) for entry in descriptions])
 
-    def _one(self, images: Any) -> Tensor:
+    def _one(self, images: Inputs | None) -> Tensor:
         if images is None or not count(images):
             return torch.zeros_like(self.center)
         return self.embed(images).mean(0) - self.center
 
 
-def embedder(backbone: Backbone, some: Any = None) -> Callable[[Any], Tensor] | None:
-    """Images or examples to the features before the classifier; ``None`` where no linear layer is last.
+def embedder(backbone: Backbone, width: int | None = None) -> Callable[[Inputs], Tensor] | None:
+    """Inputs to the features before the classifier; ``None`` where no linear layer is last.
 
     Args:
-        some: examples, needed where the model takes no images.
+        width: number of these features, where it is known.
     """
-    if some is not None:
-        backbone.features(some)
-    return None if backbone.features.columns("embedding") is None else _embed(backbone)
-
-
-def _embed(backbone: Backbone) -> Callable[[Any], Tensor]:
-    def embed(examples: Any) -> Tensor:
-        values = backbone.features(examples)  # before their columns are known
-        return values[:, backbone.features.columns("embedding")]
-
-    return embed
+    features = backbone.image_features
+    columns = features.columns("embedding", width)
+    return None if columns is None else lambda images: features(images)[:, columns]

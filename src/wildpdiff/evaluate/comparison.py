@@ -32,7 +32,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
-from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.tasks.task import Group, Suite, Task, content_hash, learned_fingerprint
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
@@ -257,7 +257,7 @@ def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFe
     return lambda name: cache(name) if name in unseen else seen.data(name)
 
 
-def _unlabelled(suite: Suite) -> Callable[[str], Any]:
+def _unlabelled(suite: Suite) -> Callable[[str], Inputs]:
     """A task's training examples without their labels."""
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
     return lambda name: by_name[name].data("train").inputs

@@ -20,7 +20,7 @@ from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Description, MetadataValue
+from wildpdiff.tasks.description import Description, Inputs, MetadataValue
 from wildpdiff.tasks.metric import Metric
 from wildpdiff.tasks.objective import of_many
 from wildpdiff.threads import one_thread
@@ -164,7 +164,7 @@ def evaluate(
     samples: int = 4,
     seed: int = 0,
     observers: Sequence[Observer] = (),
-    unlabelled: Callable[[str], Any] | None = None,
+    unlabelled: Callable[[str], Inputs] | None = None,
     scorer: Scorer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -174,7 +174,7 @@ def evaluate(
         suite: name written into the rows.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
-        unlabelled: a task's unlabelled examples by its name; needed where a method uses them.
+        unlabelled: a task's unlabelled images by its name; needed where a method uses them.
         scorer: of the adapters, in place of the objective's score of their outputs.
         progress: called with (tasks done, in all).
     """

@@ -12,8 +12,8 @@ import numpy as np
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.batch import count, example_keys
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
-from wildpdiff.tasks.examples import count, example_keys
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, SplitName
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}

@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
-from wildpdiff.tasks.examples import count, examples_hash
+from wildpdiff.tasks.batch import count, examples_hash
 
 Images = npt.NDArray[np.uint8]
 """Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
+
+Inputs = Any
+"""Examples without targets as the backbone takes them: images, texts, arrays, or named arrays."""
 
 MetadataValue = float | int | str
 
@@ -30,15 +33,14 @@ class Description:
     Attributes:
         metadata: named numbers and categories, for example ``{"latitude": -2.3, "habitat": "woodland"}``.
         backgrounds: unlabelled images of the empty site, ``uint8 [k, h, w, 3]``.
-        examples: unlabelled inputs of the task as its backbone takes them: images ``uint8 [k, h, w, 3]``,
-            texts, an array, or named arrays.
+        examples: unlabelled inputs of the task, of any kind that the backbone takes.
         text: a sentence or two in words.
         task_id: the name of a seen task, for generators conditioned on the identity (the paper's RQ1).
     """
 
     metadata: Mapping[str, MetadataValue] | None = None
     backgrounds: Images | None = None
-    examples: Any = None
+    examples: Inputs | None = None
     text: str | None = None
     task_id: str | None = None
 
@@ -171,16 +173,11 @@ class MetadataSchema:
 
 
 def description_provenance(description: Description) -> dict[str, Any]:
-    """A description as JSON values for provenance: images and other examples by number and hash."""
+    """A description as JSON values for provenance: images and other inputs by number and hash."""
     values: dict[str, Any] = {}
     for part in description.parts:
         value = getattr(description, part)
         if part in ("backgrounds", "examples"):
-            counted = "images" if _is_images(value) else "examples"
-            value = {counted: count(value), "sha256": examples_hash(value)}
+            value = {"images": count(value), "sha256": examples_hash(value)}
         values[part] = dict(value) if part == "metadata" else value
     return values
-
-
-def _is_images(examples: Any) -> bool:
-    return isinstance(examples, np.ndarray) and examples.ndim == 4

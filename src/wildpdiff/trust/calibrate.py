@@ -125,7 +125,7 @@ class _Measurement:
         without = after
         if shuffled is not None:
             without = _scores(backbone, self.source.sample(shuffled, count, seed), batch) / seen.gain_unit
-        novelty = spaces.descriptions.novelty(description, backbone.features)
+        novelty = spaces.descriptions.novelty(description, backbone.image_features)
 
         def evidence(unlabelled: Batch | None) -> dict[str, float]:
             return spaces.evidence(backbone, novelty, adapters, unlabelled)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.tasks.examples import count
 
 SLAB = 0.2
 """Share of the tasks at one end of a number, of a direction on the map or among the images."""

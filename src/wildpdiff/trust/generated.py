@@ -154,7 +154,7 @@ def calibrate_generator(
         training_set.labelled or zoo.tasks,
         unnamed,
         schema,
-        generator.backbone.features,
+        generator.backbone.image_features,
         random=calibration.random_folds,
         groups=calibration.group_folds,
         seed=seed,

@@ -14,8 +14,8 @@ from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.records import decode, encode
-from wildpdiff.tasks.description import Description, Images
-from wildpdiff.tasks.examples import count
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import GainPredictor
 from wildpdiff.trust.report import HeldOutSummary, TrustReport, reasons, recommendation
@@ -56,7 +56,7 @@ class TrustModel:
         self,
         adapters: Adapter | Sequence[Adapter],
         description: Description,
-        images: Images | None = None,
+        images: Inputs | None = None,
         min_trust: float | None = None,
     ) -> TrustReport:
         """Report on generated adapters of one task, without labels.
@@ -77,7 +77,7 @@ class TrustModel:
             return self.samples.assess(samples, description, images, min_trust)
         if min_trust is not None and not 0 <= min_trust <= 1:
             raise DescriptionError(f"The threshold of trust is {min_trust:g}; it is a probability, give 0 to 1.")
-        novelty = self.spaces.descriptions.novelty(description, self.backbone.features)
+        novelty = self.spaces.descriptions.novelty(description, self.backbone.image_features)
         basis, chosen = self._basis(description, images)
         stem = self.backbone.stem(chosen) if chosen is not None else None
         evidence = self.spaces.evidence(self.backbone, novelty, samples, stem)
@@ -98,7 +98,7 @@ class TrustModel:
             recommendation=recommendation(trust, least, predicted, novelty.outside),
         )
 
-    def _basis(self, description: Description, images: Images | None) -> tuple[str, Images | None]:
+    def _basis(self, description: Description, images: Inputs | None) -> tuple[str, Inputs | None]:
         """The strongest evidence that is calibrated, and its images."""
         examples = description.examples if images is None else images
         for basis, offered in (("examples", examples), ("backgrounds", description.backgrounds)):

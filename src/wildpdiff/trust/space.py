@@ -17,8 +17,8 @@ from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.metadata import angle_columns, unit_vectors
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
-from wildpdiff.tasks.examples import count
 
 IMAGE_PARTS = ("backgrounds", "examples")
 NEIGHBOURS = 5

@@ -1,0 +1,1 @@
+"""Control of classic systems whose physics differ from task to task."""
