@@ -158,7 +158,7 @@ def test_quick_commands_of_the_readme_run() -> None:
     for words in chosen:
         assert wildpdiff_command(words) == 0, words
     lines = Path("classes.csv").read_text().splitlines()
-    assert lines[0] == "file,class,probability"
+    assert lines[0].startswith("file,class,probability,camera,time,")
     assert len(lines) == 1 + len(list(Path("photographs").iterdir()))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wildbench.methods.best_of import BestOfSource
+from wildbench.methods.camera_traps import FIELD_NAMES, field_candidates
 from wildbench.methods.centred import CentredPretrainedSource
 from wildbench.methods.checkpoints import (
     CheckpointAverageSource,
@@ -55,6 +56,7 @@ class ResearchMethods:
         "average of 16 checkpoints",
         "Gaussian per coordinate",
         "unconditional p-diff",
+        *FIELD_NAMES,
         *LABELLED_NAMES,
     )
 
@@ -73,6 +75,7 @@ class ResearchMethods:
         """
         seen = inputs.seen
         found = _further(seen) + _networks(seen) + _controls(seen)
+        found += field_candidates(inputs)
         if PDIFF in inputs.settings:
             found.append(_pdiff(seen, Path(inputs.settings[PDIFF])))
         if inputs.labelled is not None:

@@ -59,9 +59,10 @@ def pretrain(
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.camera_traps.registry import suite_providers
 
-    opened = options.open_suite(suite, options.with_columns(option, columns), framing=framing)
-    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     simulated = options.suite_inputs(suite)[0] in suite_providers()
+    pairs = [*([] if simulated else ["trained=true"]), *options.with_columns(option, columns)]
+    opened = options.open_suite(suite, pairs, framing=framing)
+    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":

@@ -144,6 +144,7 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "unseen": _unseen,
     "keep": _truth,
     "framing": check_framing,
+    "trained": _truth,
 }
 """The fields of ``TableOptions`` as they are typed."""
 

@@ -77,7 +77,7 @@ def refine(
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
     found = labelled_files(images, model.classes, task)
     more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
-    features = labelled_features(model, found)
+    features = labelled_features(model, found, remark)
     config = RefineConfig(posterior=MapConfig() if strength is None else MapConfig(strength=strength))
     with Stages() as stages:
         refined = refine_adapter(
@@ -86,7 +86,7 @@ def refine(
             features,
             config,
             points=points,
-            unlabelled=unlabelled_features(model, more),
+            unlabelled=unlabelled_features(model, more, remark),
             seed=seed,
             progress=stages(f"refine on {len(found.files)} labelled images"),
         )

@@ -126,7 +126,7 @@ def _screen(found: SuiteCheck, following: Sequence[str]) -> list[RenderableType]
         parts += [_left_out_title(found), _left_out(found), blank]
     parts += [_sentences("To be mended", found.faults, "red"), blank] if found.faults else []
     parts += [_sentences("Read as follows", _remarks(found), ""), blank] if _remarks(found) else []
-    parts += [Text("Next", "bold"), *(Text(f"  {line}", "bold cyan", no_wrap=True) for line in following)]
+    parts += [Text("Next", "bold"), *(f"  {line}" for line in following)]
     return parts
 
 
@@ -135,8 +135,8 @@ def _remarks(found: SuiteCheck) -> list[str]:
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
     few = (
-        f"{count} cameras to learn from are few: trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there "
-        "are, the less a new camera gains."
+        f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "
+        "less a new camera gains."
     )
     return [text for text in suite.remarks if text not in elsewhere] + ([few] if 0 < count < ENOUGH_TO_TRUST else [])
 

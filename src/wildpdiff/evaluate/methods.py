@@ -15,6 +15,7 @@ from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressio
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Condition, SourceFamily, SourceInfo
 from wildpdiff.evaluate.run import Method
+from wildpdiff.evaluate.score import TestSet
 from wildpdiff.generator import Generator
 from wildpdiff.registry import registered
 from wildpdiff.source import Source
@@ -57,6 +58,7 @@ class MethodInputs:
         labelled: labelled training images of seen and unseen tasks; without it, methods that use labels are left out.
         tasks: names of the evaluated tasks, so that such methods can prepare them together.
         settings: texts by key, for methods that need a setting of their own.
+        tests: the test examples of the evaluated tasks.
     """
 
     seen: SeenTasks
@@ -64,6 +66,7 @@ class MethodInputs:
     labelled: LabelledData | None = None
     tasks: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    tests: Sequence[TestSet] = ()
 
 
 @runtime_checkable

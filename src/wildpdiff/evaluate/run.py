@@ -15,7 +15,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.results import Condition, ResultRow, Split
-from wildpdiff.evaluate.score import TestSet, outputs_of
+from wildpdiff.evaluate.score import TestSet, outputs_by
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
@@ -194,7 +194,7 @@ def evaluate(
         started = time.perf_counter()
         adapters = source.sample(description, count, sub_seed(seed, job.split, test.task))
         seconds = (time.perf_counter() - started) / count
-        outputs = outputs_of(backbone, test, adapters)
+        outputs = outputs_by(source, backbone, test, adapters)
         if scorer is not None:
             return adapters, seconds, outputs, scorer(test.task, adapters)
         return adapters, seconds, outputs, of_many(backbone.objective.score, outputs, test.batch)

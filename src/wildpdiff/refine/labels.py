@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -15,11 +15,12 @@ from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.crops import Cropping, box_of
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.labels import joined_labels
+from wildpdiff.camera_traps.picture_files import read_most
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
-from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images, read_views
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -66,7 +67,11 @@ def labelled_files(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes, test)
+    found = (
+        _of_folder(path, task)
+        if path.is_dir() and not (path / "datapackage.json").is_file()
+        else _of_table(path, task, classes, test)
+    )
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
@@ -126,16 +131,33 @@ def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) 
     )
 
 
-def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
+def _silent(sentence: str) -> None:
+    """Nobody is told."""
+
+
+def labelled_features(
+    backbone: Backbone, found: LabelledFiles, notify: Callable[[str], None] = _silent
+) -> TaskFeatures:
     """Labelled images as a task, both as training and as validation images.
 
+    Args:
+        backbone: the frozen model.
+        found: the images.
+        notify: called with a sentence on each image that cannot be read and is left out.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: too many images cannot be read.
     """
-    batch = backbone.stem(read_views(found.views(backbone.framing), backbone.image_size, backbone.framing))
-    return TaskFeatures.of_few(found.task, {**batch, TARGETS: backbone.objective.targets(found.labels)})
+    images, kept = read_most(found.views(backbone.framing), backbone.image_size, backbone.framing, notify)
+    targets = backbone.objective.targets([found.labels[number] for number in kept])
+    return TaskFeatures.of_few(found.task, {**backbone.stem(images), TARGETS: targets})
 
 
-def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> dict[str, Tensor] | None:
+def unlabelled_features(
+    backbone: Backbone, files: Sequence[Path], notify: Callable[[str], None] = _silent
+) -> dict[str, Tensor] | None:
     """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
-    return backbone.stem(read_images(files, backbone.image_size, backbone.framing)) if files else None
+    if not files:
+        return None
+    views = [View(Path(file)) for file in files]
+    return backbone.stem(read_most(views, backbone.image_size, backbone.framing, notify)[0])

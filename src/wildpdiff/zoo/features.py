@@ -17,7 +17,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.batch import Batch, batch_size, example_keys, take
 from wildpdiff.tasks.objective import TARGETS
-from wildpdiff.tasks.task import Examples, Task
+from wildpdiff.tasks.task import Examples, Task, title_of
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,16 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
     data, held_out = task.data("train"), task.data("validation")
     if len(data) < least:
         raise DataError(
-            f"Task {task.name!r} has {len(data)} training examples, fewer than the {least} that it takes to "
+            f"Task {title_of(task)!r} has {len(data)} training examples, fewer than the {least} that it takes to "
             "fine-tune. Add some, or leave the task out."
         )
     if not len(held_out):
-        raise DataError(f"Task {task.name!r} has no validation examples. Add some, or leave the task out.")
+        raise DataError(f"Task {title_of(task)!r} has no validation examples. Add some, or leave the task out.")
     train = _batch(backbone, task, data)
     classes = set(train[TARGETS].tolist()) if backbone.classes else set()
     if len(classes) == 1:
         raise DataError(
-            f"Task {task.name!r} has training examples of one class only ({backbone.classes[classes.pop()]!r}). "
+            f"Task {title_of(task)!r} has training examples of one class only ({backbone.classes[classes.pop()]!r}). "
             "Add examples of a second class, or leave the task out."
         )
     validation = _batch(backbone, task, held_out)
@@ -157,7 +157,7 @@ def _batch(backbone: Backbone, task: Task, data: Examples) -> dict[str, Tensor]:
     try:
         return backbone.batch(data)
     except DataError as error:
-        raise DataError(f"Task {task.name!r}: {error}") from None
+        raise DataError(f"Task {title_of(task)!r}: {error}") from None
 
 
 def data_hash(backbone: Backbone, task: Task) -> str:
