@@ -23,7 +23,8 @@ from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.task import ImageTask, SplitName
+from wildpdiff.tasks.batch import chosen
+from wildpdiff.tasks.task import SplitName, Task
 
 STAGES = (  # repeats, kernel, stride, expansion, output channels
     (1, 3, 1, 1, 16),
@@ -266,8 +267,8 @@ def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
-    """A backbone whose classifier was fitted to the tasks' training images: the "pretrained" model.
+def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
+    """A backbone whose classifier was fitted to the tasks' training images, or other examples: the "pretrained" model.
 
     Multinomial logistic regression on the standardised embedding by L-BFGS; the weight decay is the one of five
     with the least cross-entropy on the tasks' validation images. The frozen weights change, so the backbone's hash
@@ -309,7 +310,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, m
 
 
 def _embedded(
-    backbone: Backbone, tasks: Sequence[ImageTask], split: SplitName, max_images: int, seed: int
+    backbone: Backbone, tasks: Sequence[Task], split: SplitName, max_images: int, seed: int
 ) -> tuple[Float[Tensor, "n f"], Int[Tensor, " n"]]:
     rows: list[Tensor] = []
     labels: list[Tensor] = []
@@ -317,13 +318,13 @@ def _embedded(
     for task in tasks:
         data = task.data(split)
         order = numpy_generator(seed, "fit_head", task.name, split).permutation(len(data))[:share]
-        chosen = np.sort(order)
-        for start in range(0, len(chosen), BATCH):
-            batch = chosen[start : start + BATCH]
-            embedding = backbone.embedding(backbone.stem(data.images[batch]))
+        picked = np.sort(order)
+        for start in range(0, len(picked), BATCH):
+            batch = picked[start : start + BATCH]
+            embedding = backbone.embedding(backbone.stem(chosen(data.inputs, batch.tolist())))
             assert embedding is not None
             rows.append(embedding.clone())
-            labels.append(torch.from_numpy(data.labels[batch]))
+            labels.append(torch.as_tensor(np.asarray(data.targets)[batch]))
     if not rows:
         raise DataError(
             f"There are no {split} images to fit a classifier on. Give pretraining tasks: in a table, rows "
