@@ -288,7 +288,8 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
         conditions=conditions,
-        mean=mean and ConditionalMean.from_state(mean, tensors["mean"], conditions.sizes, codec, backbone),
+        mean=mean
+        and ConditionalMean.from_state(mean, tensors["mean"], conditions.sizes, codec=codec, backbone=backbone),
         posterior=posterior and Posterior.from_state(posterior, tensors["posterior"]),
         denoiser=denoiser and restore_denoiser(denoiser, tensors["denoiser"]).requires_grad_(False),
         schedule=schedule and Schedule(**schedule),

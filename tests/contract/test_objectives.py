@@ -170,7 +170,13 @@ def chain_of(name: str, folder: Path, points: tuple[float, ...] = POINTS) -> Cha
     suite = problem.suite(points)
     features = FeatureCache(backbone, suite.tasks("seen"), 8)
     zoo = build_zoo(
-        folder / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, FINETUNE, per_shard=20, features=features
+        folder / "zoo",
+        backbone,
+        suite.tasks("seen"),
+        suite.fingerprint,
+        config=FINETUNE,
+        per_shard=20,
+        features=features,
     )
     training_set = TrainingSet.of(suite, backbone, zoo, features)
     return Chain(suite, training_set, fit_generator(training_set, config()).generator, folder)
@@ -253,7 +259,7 @@ def test_an_evaluation_scores_every_method(chain: Chain) -> None:
     features = chain.training_set.features
     assert isinstance(features, FeatureCache)
     reference = build_zoo(
-        chain.folder / "reference", backbone, suite.tasks("unseen"), suite.fingerprint, FINETUNE, per_shard=3
+        chain.folder / "reference", backbone, suite.tasks("unseen"), suite.fingerprint, config=FINETUNE, per_shard=3
     )
     comparison = Comparison(suite, backbone, zoo, reference, (chain.generator,), {}, features, seen_tasks=2)
     results = compare_sources(comparison, made=provenance("test", 0), samples=1)

@@ -105,7 +105,7 @@ class Toy:
         """What trained baselines get: the tasks named above, fine-tuned for a few steps."""
         tasks = [self.task(index) for index in range(TASKS)]
         data = FeatureCache(self.backbone, tasks, FINETUNE.batch)
-        zoo = build_zoo(folder, self.backbone, tasks, "contract", FINETUNE, features=data)
+        zoo = build_zoo(folder, self.backbone, tasks, "contract", config=FINETUNE, features=data)
         return SeenTasks(self.backbone, zoo, self.descriptions, self.encoder, {}, data, seed=0)
 
     def random_adapter(self, seed: int) -> Adapter:
@@ -122,7 +122,9 @@ def evolution(toy: Toy, where: Space) -> EvolutionSource:
     autoencoder = PCAAutoencoder.fit(codec.encode(seen.vectors), latent_size=3)
     latent, raw = latent_space(codec, autoencoder, seen), raw_space(toy.material.zoo.initial, seen)
     config = EvolutionConfig(generations=2, population=4)
-    return EvolutionSource(latent if where == "latent" else raw, toy.material.data, toy.backbone, 5, config)
+    return EvolutionSource(
+        latent if where == "latent" else raw, toy.material.data, toy.backbone, labels_per_class=5, config=config
+    )
 
 
 def refined(toy: Toy) -> RefinedSource:
@@ -168,7 +170,7 @@ READS_DESCRIPTION: dict[str, Make] = {
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
     "fine-tuned, 5 labels a class": lambda toy: FewLabelsSource(
-        toy.material.data, toy.backbone, toy.material.zoo.initial, 5, FINETUNE
+        toy.material.data, toy.backbone, toy.material.zoo.initial, labels_per_class=5, config=FINETUNE
     ),
     "CMA-ES in the latent space, 5 labels a class": lambda toy: evolution(toy, "latent"),
     "mean adapter, refined on 5 labels a class": refined,

@@ -83,6 +83,7 @@ class FeaturePromptNetwork(nn.Module):
         layout: Layout,
         base: Float[Tensor, " d"],
         spread: Float[Tensor, " d"],
+        *,
         classifier: tuple[str, str],
         reads: Bool[Tensor, "h e"],
         sharpness: float,
@@ -135,7 +136,9 @@ class _Problem:
         vectors, layout = self.seen.vectors[list(tasks)], self.seen.layout
         base = vectors.double().mean(0).float() if self.config.base == "mean" else self.initial
         spread = _spread(layout, vectors) * moved_values(vectors, self.initial, layout.sizes)
-        return FeaturePromptNetwork(layout, base, spread, self.classifier, self.reads, self.config.sharpness)
+        return FeaturePromptNetwork(
+            layout, base, spread, classifier=self.classifier, reads=self.reads, sharpness=self.config.sharpness
+        )
 
     def groups(self, network: FeaturePromptNetwork) -> list[dict[str, Any]]:
         groups = [network.numbers.parameter_group(self.config.learning_rate, self.config.weight_decay)]
@@ -189,7 +192,7 @@ class FeaturePromptSource:
             TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
             config,
         )
-        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[FeaturePromptNetwork]:
@@ -205,7 +208,7 @@ class FeaturePromptSource:
             own, shared = self._fit.network(self._encoder.encode(description).values[None])
         tensors = {**shared, **{name: value[0] for name, value in own.items()}}
         adapter = Adapter({name: tensors[name] for name in self._seen.layout.names}, self._seen.config)
-        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, updates=self._fit.steps)
 
 
 def image_columns(encoder: FusionEncoder) -> Bool[Tensor, " e"]:

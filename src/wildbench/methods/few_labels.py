@@ -87,6 +87,7 @@ class FewLabelsSource:
         data: LabelledData,
         backbone: Backbone,
         initial: Adapter,
+        *,
         labels_per_class: int,
         config: FinetuneConfig = FEW_LABELS_FINETUNING,
         seed: int = 0,
@@ -146,11 +147,11 @@ class FewLabelsSource:
         name = str(description.task_id)
         self.prepare([name])
         adapter = self._kept[name]
-        return repeat_adapter(adapter, self.name, description, n, seed, **dict(adapter.provenance))
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, **dict(adapter.provenance))
 
     def _finetune(self, tasks: Sequence[TaskFeatures]) -> None:
         seed = sub_seed(self._seed, "few labels")
-        run = finetune(self._backbone, tasks, self._initial.tensors, self._config, seed)
+        run = finetune(self._backbone, tasks, self._initial.tensors, config=self._config, seed=seed)
         for row, task in enumerate(tasks):
             tensors = {name: value[row, -1].clone() for name, value in run.tensors.items()}
             provenance = {"labels": task.train_size, "labels_per_class": self._labels_per_class}

@@ -68,7 +68,7 @@ class MultiTaskNetwork(nn.Module):
     """The shared adapter as one vector and, where descriptions are read, a map from their embedding to the logits."""
 
     def __init__(
-        self, start: Float[Tensor, " d"], frozen: Tensor, embedding: int, classes: int, config: MultiTaskConfig
+        self, start: Float[Tensor, " d"], frozen: Tensor, embedding: int, *, classes: int, config: MultiTaskConfig
     ) -> None:
         """Start from an adapter.
 
@@ -121,7 +121,7 @@ class _Problem:
         fixed = [".lora_A." in name and not self.config.train_factor_a for name in self.layout.names]
         frozen = torch.cat([torch.full((size,), value) for value, size in zip(fixed, self.layout.sizes, strict=True)])
         width = 0 if self.embeddings is None else self.embeddings.shape[1]
-        return MultiTaskNetwork(self.initial, frozen, width, len(self.backbone.classes), self.config)
+        return MultiTaskNetwork(self.initial, frozen, width, classes=len(self.backbone.classes), config=self.config)
 
     def groups(self, network: MultiTaskNetwork) -> list[dict[str, Any]]:
         config = self.config
@@ -196,7 +196,7 @@ class MultiTaskSource:
             sampler,
             config,
         )
-        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[MultiTaskNetwork]:
@@ -212,7 +212,7 @@ class MultiTaskSource:
                 offset = network(self._encoder.encode(description).values[None])[0]
             tensors = {**tensors, self._bias: tensors[self._bias] + offset}
         adapter = Adapter(tensors, self._config)
-        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, updates=self._fit.steps)
 
 
 def _classifier_bias(backbone: Backbone, adapter: Adapter) -> str:

@@ -140,7 +140,7 @@ class PredictedPriorSource:
         """``n`` times the corrected pretrained adapter; raises as :meth:`log_prior`."""
         shift = self._strength * (self.log_prior(description) - self._priors.pooled)
         adapter = _shifted(self._initial, self._bias, shift)
-        return repeat_adapter(adapter, self.name, description, n, seed, strength=self._strength)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, strength=self._strength)
 
 
 class UnlabelledPriorSource:
@@ -203,7 +203,7 @@ class UnlabelledPriorSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the corrected pretrained adapter; raises as :meth:`log_prior`."""
         adapter = _shifted(self._initial, self._bias, self.log_prior(description) - self._pooled)
-        return repeat_adapter(adapter, self.name, description, n, seed, pseudo_count=self._pseudo_count)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, pseudo_count=self._pseudo_count)
 
 
 @dataclass(frozen=True)

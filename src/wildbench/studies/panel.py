@@ -16,7 +16,7 @@ from wildbench.studies.groups import task_groups
 from wildbench.studies.variants import VARIANTS, Variant, folder_name
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
-from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.camera_traps.table_suite import TableSuite
 from wildpdiff.errors import DataError
@@ -102,9 +102,8 @@ def _small_cnn(epochs: int, neck: int) -> Pretrain:
             suite.tasks("pretraining"),
             suite.classes,
             suite.image_size,
-            epochs=epochs,
+            PretrainConfig(epochs, 64, seed=seed),
             neck=neck,
-            seed=seed,
             name=f"small-cnn-{suite.name}",
             progress=progress,
         ).backbone
@@ -116,9 +115,8 @@ def _subsets_backbone(suite: ImageSuite, data: Path, seed: int, progress: Tick |
     """A small network of ten classes, its embedding and classifier retrained to separate vehicles from animals."""
     config = class_subsets.ClassSubsetsConfig(seed)
     task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
-    made = pretrain_small_cnn(
-        [task], names, suite.image_size, epochs=12, neck=32, mirror=True, batch=128, seed=seed, progress=progress
-    )
+    length = PretrainConfig(12, seed=seed)
+    made = pretrain_small_cnn([task], names, suite.image_size, length, neck=32, mirror=True, progress=progress)
     return retrain_neck(
         made.backbone,
         suite.tasks("pretraining"),
@@ -174,7 +172,7 @@ def _bundled(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) ->
 def _savanna_cnn(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     """The bundled architecture trained on the variant's own pretraining locations."""
     tasks = suite.tasks("pretraining")
-    return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, epochs=6, progress=progress).backbone
+    return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, progress=progress).backbone
 
 
 def _savanna_variant(variant: Variant) -> Benchmark:
@@ -210,7 +208,12 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def open_benchmark(
-    benchmark: str | Benchmark, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+    benchmark: str | Benchmark,
+    data: Path | str | None,
+    folder: Path | str,
+    seed: int = 0,
+    *,
+    progress: Tick | None = None,
 ) -> OpenBenchmark:
     """A benchmark's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
 

@@ -136,7 +136,8 @@ def measure_benchmark(
         }
     )
     suite, backbone, finetune = folder.timed(
-        "open suite and backbone", lambda tick: open_benchmark(benchmark, data, folder.folder, config.seed, tick)
+        "open suite and backbone",
+        lambda tick: open_benchmark(benchmark, data, folder.folder, config.seed, progress=tick),
     )
     run = PipelineConfig(
         suite=suite.name,
@@ -150,7 +151,7 @@ def measure_benchmark(
         seen_tasks=config.seen_tasks,
     )
     made = prepare(run, folder, (suite, backbone))
-    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
+    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command=command, tick=tick))
     if results.trust is not None:
         points = tuple(replace(point, world=benchmark.name) for point in results.trust.points)
         results = replace(results, trust=TrustSection(points))
@@ -161,14 +162,14 @@ def measure_benchmark(
 
 
 def _evaluated(
-    config: PanelConfig, run: PipelineConfig, made: RunInputs, folder: RunFolder, command: str, tick: Tick
+    config: PanelConfig, run: PipelineConfig, made: RunInputs, folder: RunFolder, *, command: str, tick: Tick
 ) -> Results:
     unseen = FeatureCache(made.backbone, made.suite.tasks("unseen"))
     seen = scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed)
     tasks = [*(made.features(name) for name in seen), *(unseen(task.name) for task in made.suite.tasks("unseen"))]
     recipe = recipe_of(made.zoo.plan)
     recipe = recipe.config if isinstance(recipe, ChosenRecipe) else recipe
-    alone = classifier_alone(made.backbone, tasks, made.zoo.initial, recipe, run.seed)
+    alone = classifier_alone(made.backbone, tasks, made.zoo.initial, config=recipe, seed=run.seed)
     note = "the same recipe of fine-tuning without LoRA"
     comparison = Comparison(
         made.suite,

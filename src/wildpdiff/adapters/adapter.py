@@ -107,7 +107,13 @@ class AdapterConfig:
         """The content of PEFT's ``adapter_config.json``."""
         if self.peft is not None:
             return dict(self.peft)
-        return peft_config(self.backbone, self.rank, self.alpha, self.target_modules, self.modules_to_save)
+        return peft_config(
+            self.backbone,
+            self.rank,
+            self.alpha,
+            target_modules=self.target_modules,
+            modules_to_save=self.modules_to_save,
+        )
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def build(
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
         sizes: dict[str, Any] = {"seed": seed, "per_shard": tasks_per_shard}
         zoo = build_zoo(
-            out, loaded, tasks, opened.fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild
+            out, loaded, tasks, opened.fingerprint, config=config, **sizes, engine=runs, progress=tick, rebuild=rebuild
         )
     if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
         save_backbone(loaded, kept)

@@ -108,6 +108,7 @@ def fit_alignment(
     centering: FeatureAlignment,
     backbone: Backbone,
     predicted: Float[Tensor, "t d"],
+    *,
     images: TaskExamples,
     evaluation_images: int,
 ) -> FeatureAlignment:

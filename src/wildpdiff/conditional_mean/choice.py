@@ -236,7 +236,9 @@ def cross_validated(
     for number, own in enumerate(blends[:-1]):
         held_out[fold == number] = own(stacked[:, fold == number])
     if centering is not None and count >= FEWEST_TO_ALIGN:
-        centering = fit_alignment(centering, scorer.backbone, held_out[:count], images, evaluation_images)
+        centering = fit_alignment(
+            centering, scorer.backbone, held_out[:count], images=images, evaluation_images=evaluation_images
+        )
     if centering is None or not centering.strength:
         centering = None
     else:

@@ -240,13 +240,20 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
         "train_loss": run.train_loss.flatten().tolist(),
         "validation_accuracy": run.validation_score.flatten().tolist(),
     }
-    write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()}, run.data)
+    write_rows(
+        folder,
+        number,
+        rows,
+        tensors={name: value.flatten(0, 1) for name, value in run.tensors.items()},
+        data_hashes=run.data,
+    )
 
 
 def write_rows(
     folder: Path,
     number: int,
     rows: Mapping[str, Sequence[Any]],
+    *,
     tensors: Mapping[str, Tensor],
     data_hashes: Mapping[str, str] | None = None,
 ) -> None:

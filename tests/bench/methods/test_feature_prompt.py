@@ -59,7 +59,9 @@ def test_the_classifier_it_writes_reads_scaled_and_shifted_features() -> None:
     layout = Layout.of(base.tensors)
     vector = layout.flatten(base.tensors)
     reads = torch.ones(6, 3, dtype=torch.bool)
-    network = FeaturePromptNetwork(layout, vector, torch.zeros_like(vector), CLASSIFIER, reads, 1.0)
+    network = FeaturePromptNetwork(
+        layout, vector, torch.zeros_like(vector), classifier=CLASSIFIER, reads=reads, sharpness=1.0
+    )
     draws = torch_generator(5, "prompt")
     for parameter in network.numbers.parameters():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=draws)

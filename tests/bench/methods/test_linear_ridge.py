@@ -52,7 +52,7 @@ def encoder() -> FusionEncoder:
     def featurise(images: npt.NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(images).float().mean((1, 2)) / 255
 
-    return fit_fusion(SEEN, SCHEMA, featurise, components=3, spread=False)
+    return fit_fusion(SEEN, SCHEMA, featurise, components=3)
 
 
 def closed_form(inputs: Numbers, targets: Numbers, query: Numbers, ridge: float) -> Numbers:

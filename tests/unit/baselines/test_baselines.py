@@ -61,7 +61,7 @@ def descriptions() -> tuple[Description, ...]:
 
 @pytest.fixture(scope="module")
 def encoder(descriptions: tuple[Description, ...]) -> FusionEncoder:
-    return fit_fusion(descriptions[:TASKS], SCHEMA, featurise, components=4, spread=False)
+    return fit_fusion(descriptions[:TASKS], SCHEMA, featurise, components=4)
 
 
 def regression(encoder: FusionEncoder, descriptions: tuple[Description, ...], truth: object) -> KernelRegressionSource:
