@@ -183,6 +183,7 @@ class Generator:
             return {name: self.training[name] for name in ("leave_one_out",) if name in self.training}
         accuracy = {row.method: round(row.accuracy, 2) for row in table.rows}
         checked = {"tasks": table.tasks, "accuracy": accuracy, "few_tasks": table.few}
+        checked |= {} if table.metric == ACCURACY else {"metric": table.metric.heading}
         return {"made_of": table.composition, "cross_validation": checked}
 
     @property

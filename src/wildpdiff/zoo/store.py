@@ -212,7 +212,7 @@ def _read_table(path: Path) -> pa.Table:
         table = parquet.read_table(pa.BufferReader(data))
         hashes = _hashes(table)
         altered = hashes is not None and hashes["rows"] != _rows_hash(table)
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a whole parquet file ({error}). {ADVICE}") from error
     if altered:
         raise ArtifactError(f"{path} is altered: the hash of its rows differs. {ADVICE}")
