@@ -119,7 +119,7 @@ def test_an_evaluation_scores_every_method(chain: Chain) -> None:
 @pytest.mark.parametrize("problem", ["image classification", "vector regression"])
 def test_trust_is_calibrated_on_gains_of_any_metric(problem: str, tmp_path: Path) -> None:
     chain = chain_of(problem, tmp_path, tuple(np.linspace(-1, 1, 18)))
-    calibration = CalibrationConfig(group_folds=1, samples=1)
+    calibration = CalibrationConfig(random_folds=2, group_folds=1, samples=1)
     model = calibrate_generator(chain.generator, chain.training_set, config(), calibration=calibration)
     task = chain.suite.tasks("unseen")[0]
     (made,) = chain.generator.sample(task.description, n=1, seed=0)

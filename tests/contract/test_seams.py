@@ -40,13 +40,12 @@ from wildpdiff.tasks.task import GROUPS, SPLITS, Examples, Suite, Task
 
 KINDS = ("image classification", "vector regression", "text classification")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-DEVICES = ["cpu", "meta", pytest.param("cuda", marks=CUDA)]
-"""``meta`` has shapes alone: tensors of two devices that meet are found without a GPU."""
-DTYPES = [torch.float32, torch.float64]
+PLACES = [("cpu", torch.float32), ("cpu", torch.float64), ("meta", torch.float32)]
+PLACES += [pytest.param("cuda", dtype, marks=CUDA) for dtype in (torch.float32, torch.float64)]  # type: ignore[misc]
+"""Device and type. ``meta`` has shapes alone: tensors of two devices that meet are found without a GPU."""
 
 problems = pytest.mark.parametrize("problem", KINDS)
-devices = pytest.mark.parametrize("device", DEVICES)
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+places = pytest.mark.parametrize(("device", "dtype"), PLACES)
 
 
 @cache
@@ -201,8 +200,7 @@ def autoencoder(kind: str, problem: str) -> Autoencoder:
 
 
 @problems
-@devices
-@dtypes
+@places
 @pytest.mark.parametrize("kind", AUTOENCODERS)
 def test_an_autoencoder_codes_each_vector_alone(kind: str, problem: str, device: str, dtype: torch.dtype) -> None:
     fitted = autoencoder(kind, problem)
@@ -246,8 +244,7 @@ def inputs(problem: str, device: str, dtype: torch.dtype) -> tuple[Tensor, Tenso
 
 
 @problems
-@devices
-@dtypes
+@places
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_denoiser_predicts_each_row_alone(
@@ -269,8 +266,7 @@ def test_a_denoiser_predicts_each_row_alone(
 
 
 @problems
-@devices
-@dtypes
+@places
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_stays_on_its_device_and_follows_its_seed(
     name: str, problem: str, device: str, dtype: torch.dtype
@@ -291,8 +287,7 @@ def test_a_sampler_stays_on_its_device_and_follows_its_seed(
 
 
 @problems
-@devices
-@dtypes
+@places
 def test_a_schedule_s_algebra_stays_on_its_device(problem: str, device: str, dtype: torch.dtype) -> None:
     noise, _ = inputs(problem, device, dtype)
     t = torch.linspace(0, 999, len(noise), device=device, dtype=dtype)
