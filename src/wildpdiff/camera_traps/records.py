@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 EMPTY = "empty"
 """The label of a picture without an animal (COCO Camera Traps' name of it)."""
@@ -21,6 +21,7 @@ class Box:
         category: ``animal``, ``person`` or ``vehicle`` (MegaDetector's), or another detector's word.
         confidence: of the detector; None for a box drawn by hand.
         label: the species in the box, as written; empty where only the picture has a label, or none.
+        label_confidence: of the classifier; None for a label given by people.
     """
 
     left: float
@@ -30,6 +31,7 @@ class Box:
     category: str = "animal"
     confidence: float | None = None
     label: str = ""
+    label_confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class PictureTable:
             DP's deployments).
         columns: names of the pictures' further columns, in order.
         blanks: labels that say that a picture is empty, besides :data:`EMPTY`, where the format defines them.
+        threshold: confidence below which the boxes' detector is usually wrong, where the file states it.
         remarks: one sentence each on what was left out or read in another way than written.
     """
 
@@ -89,9 +92,11 @@ class PictureTable:
     cameras: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     blanks: frozenset[str] = frozenset()
+    threshold: float | None = None
     remarks: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A reader of one format."""
 

@@ -1,0 +1,318 @@
+"""Tables of pictures, or of cameras, as people have them: CSV and TSV with columns of any usual name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, stated_word
+from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.camera_traps.fields import frame_of, placed
+from wildpdiff.camera_traps.gathering import Gathering
+from wildpdiff.camera_traps.paths import clean_path, is_absolute, rooted
+from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
+
+SPLIT_WORDS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+    "holdout": "test",
+    "unlabeled": "unlabelled",
+}
+"""Usual words for splits by the project's own."""
+
+MOST_ROWS = 4
+"""Rows for each camera, on average, that a table of cameras has; one with more has rows of pictures."""
+
+WITHOUT_LABEL = ("unlabelled", "background")
+"""Splits whose pictures have no label, whatever their row says."""
+
+_SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_GROUPS = frozenset({"pretraining", "seen", "unseen"})
+
+
+class CsvTableReader:
+    """Reader of tables with a row for each picture, or for each camera."""
+
+    format = "CSV table"
+
+    def reads(self, path: Path) -> bool:
+        """Whether a file is text with a column for paths or cameras, or a spreadsheet (which :meth:`read` refuses)."""
+        if not path.is_file():
+            return False
+        if path.suffix.lower() in (*_SPREADSHEET_SUFFIXES, ".csv", ".tsv"):
+            return True
+        keys = {name_key(name) for name in read_header(path)}
+        usual = {name for word in ("path", "task") for names in SYNONYMS[word] for name in names}
+        return len(keys) > 1 and bool(keys & usual)
+
+    def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
+        """The pictures of a table, or the metadata of a table of cameras.
+
+        Columns are found by their usual names in any case (:data:`~wildpdiff.camera_traps.columns.SYNONYMS`); a table
+        needs one for the path. One without it, and with one row for each camera, is a table of cameras. Several rows
+        of a picture are several labels of it.
+
+        Args:
+            path: of the file.
+            columns: names of columns by word: path, folder, label, task, datetime, date, time, sequence, frame, split,
+                group.
+
+        Raises:
+            DataError: the file is at fault; the message names the line.
+        """
+        if path.suffix.lower() in _SPREADSHEET_SUFFIXES:
+            raise DataError(f"{path} is a spreadsheet file. Save the table as CSV (UTF-8) and give that file.")
+        return table_of(read_delimited(path), path, columns, self.format)
+
+
+def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
+    """The pictures or cameras of a table whose cells are read; see :meth:`CsvTableReader.read`."""
+    columns = {stated_word(word): name for word, name in columns.items()}
+    found = matched_columns(cells.header, columns, cells.source, ("path",))
+    if "path" not in found:
+        return _cameras(cells, path, columns, format)
+    if not cells.rows:
+        raise DataError(f"{cells.source} has no rows below its header; add one row per image.")
+    words = _usable(cells, columns, matched_columns(cells.header, columns, cells.source))
+    rows = _Rows(cells, words)
+    others = tuple(name for name in cells.header if name not in rows.used)
+    if "label" not in words:
+        kind = f"{cells.source} has no column of labels that is known; name it, as in --columns label=Species"
+        rows.remarks.add(kind, f"it has {', '.join(others)}" if others else "it has no further columns")
+    pictures = rows.pictures(others)
+    remarks = (*cells.remarks, *rows.remarks.sentences())
+    return _found(
+        rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
+    )
+
+
+def _found(table: PictureTable) -> PictureTable:
+    """The table with the root, or the shorter paths, that its files are found by, where its own find none."""
+    paths = [picture.path for picture in table.pictures]
+    if any(map(is_absolute, paths)):
+        return table
+    remarks = Remarks()
+    root, shorter = placed(table.root, paths, remarks)
+    if shorter != paths:
+        pictures = zip(table.pictures, shorter, strict=True)
+        table = replace(table, pictures=tuple(replace(picture, path=path) for picture, path in pictures))
+    return replace(table, root=root, remarks=(*table.remarks, *remarks.sentences()))
+
+
+def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str]) -> dict[str, str]:
+    """The words of a table of pictures; names that mean other things elsewhere count where their values fit."""
+    kept = dict(words)
+    group = kept.get("group", "group")
+    if group != "group" and "group" not in stated and not {c.lower() for c in cells.column(group)} <= _GROUPS | MISSING:
+        del kept["group"]  # a column of any groups
+    if "datetime" in kept or "date" not in kept:
+        kept.pop("date", None)
+        time = kept.pop("time", None)
+        if "datetime" not in kept and time and any(parse_time(text) for text in cells.column(time)[:100]):
+            kept["datetime"] = time
+    elif "time" not in kept:
+        date = kept.pop("date")
+        if any(TIME_OF_DAY.search(text) for text in cells.column(date)):
+            kept["datetime"] = date
+    path_names = SYNONYMS["path"][2]
+    file = next((name for name in cells.header if name_key(name) in path_names and name != kept["path"]), None)
+    if (
+        file
+        and "path" not in stated
+        and "folder" not in kept
+        and _name_files(cells, file) > _name_files(cells, kept["path"])
+    ):
+        kept |= {"folder": kept["path"], "path": file}
+    named = name_key(kept["path"]) in path_names or "folder" in stated
+    if "folder" in kept and not named and any("/" in clean_path(cell) for cell in cells.column(kept["path"])[:100]):
+        del kept["folder"]  # the path is whole
+    return kept
+
+
+def _name_files(cells: Delimited, column: str) -> int:
+    """How many of the first cells of a column end like the name of a picture's file."""
+    return sum(cell.lower().endswith(IMAGE_SUFFIXES) for cell in cells.column(column)[:100])
+
+
+@dataclass
+class _Draft:
+    """A picture of which not all rows are read yet."""
+
+    line: int
+    camera: str
+    path: str
+    split: str
+    group: str
+    labels: dict[str, None]
+    time: datetime | None
+    sequence: str
+    frame: int | None
+    cells: tuple[str, ...]
+
+
+@dataclass
+class _Rows:
+    """The rows of a table of pictures, read one after the other.
+
+    Attributes:
+        cells: of the table.
+        words: names of columns by word.
+        remarks: on rows that were left out or read in another way than written.
+    """
+
+    cells: Delimited
+    words: Mapping[str, str]
+    remarks: Remarks = field(default_factory=Remarks)
+
+    @property
+    def used(self) -> set[str]:
+        """The columns that are no further values."""
+        return set(self.words.values())
+
+    def pictures(self, others: Sequence[str]) -> tuple[Picture, ...]:
+        """The pictures in the order of their first rows; ``others`` are the columns of their values."""
+        index = {word: self.cells.header.index(name) for word, name in self.words.items()}
+        drafts: dict[tuple[str, str], _Draft] = {}
+        times = self._times()
+        for (line, row), time in zip(self.cells.rows, times, strict=True):
+            values = {word: row[position] for word, position in index.items()}
+            draft = self._draft(line, row, values, time)
+            if draft is not None:
+                first = drafts.setdefault((draft.camera, draft.path), draft)
+                if first is not draft:
+                    self._join(first, draft)
+        if not drafts:
+            raise DataError(f"{self.cells.source}: no row has both a path and a camera; fill these columns.")
+        positions = [(name, self.cells.header.index(name)) for name in others]
+        return tuple(_picture(draft, positions) for draft in drafts.values())
+
+    def _where(self, line: int) -> str:
+        return f"line {line} of {self.cells.source}"
+
+    def _times(self) -> list[datetime | None]:
+        if "datetime" in self.words:
+            texts = self.cells.column(self.words["datetime"])
+        elif "date" in self.words:
+            pairs = zip(self.cells.column(self.words["date"]), self.cells.column(self.words["time"]), strict=True)
+            texts = [f"{date} {time}" if date and time else "" for date, time in pairs]
+        else:
+            return [None] * len(self.cells.rows)
+        gathering = Gathering(Path(self.cells.source), "", Path(), self.remarks)
+        return gathering.times(["" if text.lower() in MISSING else text for text in texts])
+
+    def _draft(
+        self, line: int, row: tuple[str, ...], values: Mapping[str, str], time: datetime | None
+    ) -> _Draft | None:
+        path, camera = self._path(values), values.get("task", "")
+        if "task" in self.words and self.words["task"] == self.words.get("folder"):
+            camera = clean_path(camera)
+        if not path or ("task" in values and camera.lower() in MISSING):
+            self.remarks.add("Rows without a path or a camera are left out", self._where(line))
+            return None
+        split = values.get("split", "").lower()
+        split = "" if split in MISSING else SPLIT_WORDS.get(split, split)
+        label = values.get("label", "")
+        unlabelled = label.lower() in MISSING or split in WITHOUT_LABEL
+        return _Draft(
+            line,
+            camera,
+            path,
+            split,
+            "" if (group := values.get("group", "").lower()) in MISSING else group,
+            {} if unlabelled else {label: None},
+            time,
+            "" if (sequence := values.get("sequence", "")).lower() in MISSING else sequence,
+            frame_of(values.get("frame")),
+            row,
+        )
+
+    def _path(self, values: Mapping[str, str]) -> str:
+        path, folder = clean_path(values["path"]), clean_path(values.get("folder", "")).rstrip("/")
+        if not path or path.lower() in MISSING or not folder or folder == ".":
+            return "" if path.lower() in MISSING else path
+        return path if path.startswith(f"{folder}/") else f"{folder}/{path}"
+
+    def _join(self, first: _Draft, again: _Draft) -> None:
+        """Add a further row of a picture."""
+        if again.cells == first.cells:
+            self.remarks.add("Rows that stand twice count once", self._where(again.line))
+            return
+        for word in ("split", "group"):
+            own, its = getattr(first, word), getattr(again, word)
+            if own and its and own != its:
+                raise DataError(
+                    f"{self.cells.source}, line {again.line}: the image {again.path} is in {word} {its!r}, and in "
+                    f"{own!r} on line {first.line}; give one."
+                )
+            setattr(first, word, own or its)
+        if again.time != first.time:
+            self.remarks.add("Pictures with two times have the first", f"{again.path} on {self._where(again.line)}")
+        if not again.labels.keys() <= first.labels.keys():
+            self.remarks.add(
+                "Several rows of a picture are several labels of it", f"{again.path} on {self._where(again.line)}"
+            )
+        first.labels.update(again.labels)
+
+
+def _picture(draft: _Draft, positions: Sequence[tuple[str, int]]) -> Picture:
+    cells = draft.cells
+    return Picture(
+        path=draft.path,
+        line=draft.line,
+        camera=draft.camera,
+        labels=tuple(draft.labels),
+        time=draft.time,
+        sequence=draft.sequence,
+        frame=draft.frame,
+        split=draft.split,
+        group=draft.group,
+        values={name: cells[position] for name, position in positions if cells[position].lower() not in MISSING},
+    )
+
+
+def _cameras(cells: Delimited, path: Path, columns: Mapping[str, str], format: str) -> PictureTable:
+    """A table of cameras: metadata by camera; raises :class:`DataError` where the table is none."""
+    found = matched_columns(cells.header, columns, cells.source, ("task",))
+    names = ", ".join(cells.header)
+    if "task" not in found:
+        raise DataError(
+            f"{cells.source} has no column 'path' of pictures, nor one of cameras (found: {names}). Name them, for "
+            "example with --columns path=File,label=Species,task=Station."
+        )
+    index = cells.header.index(found["task"])
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    remarks = Remarks()
+    for line, row in cells.rows:
+        if row[index].lower() in MISSING:
+            remarks.add("Rows without a camera are left out", f"line {line} of {cells.source}")
+        else:
+            rows.setdefault(row[index], []).append(row)
+    if not rows:
+        raise DataError(f"{cells.source} has no rows with a camera below its header; add one row for each.")
+    if len(cells.rows) > MOST_ROWS * len(rows):
+        raise DataError(
+            f"{cells.source} has no column 'path' (found: {names}), and for a table of cameras too many rows, "
+            f"{len(cells.rows):,} of {len(rows):,} cameras. Name the paths, for example with --columns path=File."
+        )
+    cameras: dict[str, dict[str, str]] = {camera: {} for camera in rows}
+    metadata = [(name, position) for position, name in enumerate(cells.header) if position != index]
+    for camera, own in rows.items():
+        for name, position in metadata:
+            values = {row[position] for row in own if row[position].lower() not in MISSING}
+            if len(values) == 1:
+                cameras[camera][name] = values.pop()
+            elif values:
+                remarks.add("Values that differ between a camera's rows are left out", f"{name!r} of camera {camera!r}")
+    columns_of = tuple(name for name, _ in metadata)
+    return PictureTable(
+        path, format, path.parent, (), cameras, columns_of, remarks=(*cells.remarks, *remarks.sentences())
+    )

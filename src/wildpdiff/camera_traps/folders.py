@@ -1,0 +1,110 @@
+"""Folders of pictures by camera and species: ``CAMERA/SPECIES/PICTURE``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.errors import DataError
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
+
+FOLDER_SPLITS = {"_unlabelled": "unlabelled", "_unlabeled": "unlabelled", "_background": "background"}
+"""Splits of pictures in folders of these names, in the place of a species."""
+
+IGNORED = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information"})
+"""Folders that operating systems and file servers make, in lower case."""
+
+OTHER_PICTURES = frozenset({".heic", ".heif", ".gif", ".dng", ".cr2", ".nef", ".arw", ".avif", ".jxl"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".asf"})
+
+
+class FolderReader:
+    """Reader of folders of pictures."""
+
+    format = "folders of pictures"
+
+    def reads(self, path: Path) -> bool:
+        """Whether a path is a folder; the formats with a file of their own come before."""
+        return path.is_dir()
+
+    def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
+        """The pictures in a folder: a camera for each folder inside, its species one level deeper.
+
+        Pictures deeper than ``CAMERA/SPECIES`` belong to these two. Pictures right in a camera's folder, and in
+        ``_unlabelled`` and ``_background``, have no label. Those beside the cameras' folders are left out.
+
+        Raises:
+            DataError: the folder has no pictures below a camera's folder, or cannot be read.
+        """
+        remarks, pictures = Remarks(), []
+        for line, file in enumerate(_files(path, remarks), 1):
+            parts = file.split("/")
+            if len(parts) == 1:
+                remarks.add("Pictures outside of a camera's folder are left out", file)
+                continue
+            label = parts[1] if len(parts) > 2 else ""
+            split = FOLDER_SPLITS.get(label.lower(), "")
+            if len(parts) == 2:
+                remarks.add("Pictures in a camera's folder, in none of a species, have no label", file)
+            elif len(parts) > 3:
+                remarks.add("Pictures deeper than CAMERA/SPECIES belong to the first two folders", file)
+            labels = (label,) if label and not split else ()
+            pictures.append(Picture(file, line, parts[0], labels, split=split))
+        if not pictures:
+            raise DataError(
+                f"{path} holds no images of the form TASK/CLASS/IMAGE (a folder for each camera, inside a folder for "
+                "each species); give the folder above the cameras."
+            )
+        return PictureTable(path, self.format, path, tuple(pictures), remarks=remarks.sentences())
+
+
+def _files(root: Path, remarks: Remarks) -> Iterator[str]:
+    """Paths of the pictures below a folder, relative to it, in the order of their names; each folder is read once."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = os.stat(root / folder)
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise DataError(f"{root} cannot be read ({error.strerror}); check its permissions.") from None
+            remarks.add("Folders that cannot be read are left out", f"{folder} ({error.strerror})")
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            remarks.add("Folders that are links to others of the same tree are left out", folder)
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        deeper = []
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+                continue
+            if not _is_text(path):
+                remarks.add("Names that are no text are left out", ascii(path))
+            elif os.path.isdir(root / path) if entry.is_symlink() else entry.is_dir():  # a looped link raises
+                deeper.append(path)
+            elif _is_picture(path, remarks):
+                yield path
+        waiting += reversed(deeper)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name holds no bytes that are no UTF-8, which no table or JSON can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_picture(path: str, remarks: Remarks) -> bool:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in VIDEOS or suffix in OTHER_PICTURES:
+        kind = "Videos" if suffix in VIDEOS else "Pictures of formats that are not opened"
+        remarks.add(f"{kind} are left out", path)
+    return suffix in IMAGE_SUFFIXES

@@ -1,0 +1,233 @@
+"""Several sources of the same pictures as one table: labels from one, boxes from another, metadata from a third."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wildpdiff.camera_traps.columns import name_key, stated_word
+from wildpdiff.camera_traps.delimited import read_header
+from wildpdiff.camera_traps.formats import find_reader
+from wildpdiff.camera_traps.labels import spelling_key
+from wildpdiff.camera_traps.matching import match_paths
+from wildpdiff.camera_traps.paths import path_below, with_root
+from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.errors import DataError
+
+_SAMPLE = 32
+"""Matched pictures whose files are looked for below either root."""
+
+
+def read_joined(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None, root: Path | None = None
+) -> PictureTable:
+    """The pictures of files and folders of any known formats, joined.
+
+    Args:
+        paths: at least one; see :func:`join` for their order.
+        columns: names of columns by word. A table takes those that it has; one of them must have each.
+        root: the folder that paths of pictures are relative to; by default that of each file's format.
+
+    Raises:
+        DataError: a file is at fault, no file has a column that was named, or the files have no picture in common.
+    """
+    stated = {stated_word(word): name for word, name in (columns or {}).items()}
+    unused = dict(stated)
+    tables = []
+    for path in paths:
+        reader = find_reader(path)
+        keys = {name_key(name) for name in read_header(path)} if path.is_file() and len(paths) > 1 else None
+        own = {word: name for word, name in stated.items() if keys is None or name_key(name) in keys}
+        table = reader.read(path, own)
+        tables.append(table if root is None else with_root(table, root))
+        unused = {word: name for word, name in unused.items() if word not in own}
+    if unused:
+        word, name = next(iter(unused.items()))
+        raise DataError(f"No table has a column {name!r} for the {word}; correct --columns.")
+    return join(tables)
+
+
+def join(tables: Sequence[PictureTable]) -> PictureTable:
+    """One table of the pictures and cameras of several.
+
+    Pictures are matched by their paths (:func:`~wildpdiff.camera_traps.matching.match_paths`). What two tables state
+    of a picture or a camera is the first one's; a remark counts where labels, times or cameras differ. The first
+    table's pictures all stand, those of others where they are matched or have a camera of their own; once any picture
+    has a camera, those without are left out. Cameras of tables without pictures are matched by name, in any case and
+    spelling.
+
+    Raises:
+        DataError: there are no tables, or one has no picture or camera in common with those before it.
+    """
+    if not tables:
+        raise DataError("There are no tables of pictures to join. Give at least one.")
+    with_pictures = [table for table in tables if table.pictures]
+    joined = with_pictures[0] if with_pictures else tables[0]
+    for table in with_pictures[1:]:
+        joined = _with_pictures(joined, table)
+    joined = _placed(joined)
+    for table in tables:
+        if not table.pictures and table is not joined:
+            joined = _with_cameras(joined, table)
+    return joined
+
+
+def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:
+    """A table with what another one states of the same pictures, and with its own further pictures."""
+    found = match_paths((p.path for p in table.pictures), (p.path for p in other.pictures))
+    remarks = Remarks()
+    other = _named_alike(other, _cameras_of(table), remarks)
+    for pairs, kind in ((found.ends, "by the end of their path alone"), (found.cases, "regardless of case")):
+        for path, own in pairs.items():
+            remarks.add(f"Pictures of {other.source} are matched {kind}", f"{path} is {own}")
+    moved = _lies_below_other(table, other, found.ends)
+    by_path: dict[str, list[Picture]] = {}
+    further = []
+    for picture in other.pictures:
+        if picture.path in found.pairs:
+            by_path.setdefault(found.pairs[picture.path], []).append(picture)
+        elif picture.camera:
+            path = picture.path if moved else path_below(table.root, other.root, picture.path)
+            further.append(replace(picture, path=path))
+        else:
+            remarks.add(f"Pictures of {other.source} that no other table has are left out", picture.path)
+    if not found.pairs and not further:
+        raise DataError(
+            f"{other.source} and {table.source} have no picture in common (for example {other.pictures[0].path} and "
+            f"{table.pictures[0].path}). Give files about the same pictures, with paths that end alike."
+        )
+    pictures = []
+    for picture in table.pictures:
+        again = by_path.get(picture.path)
+        if again:
+            best = next((entry for entry in again if entry.camera == picture.camera), again[0])
+            picture = _merged(picture, best, remarks)
+            picture = replace(picture, path=best.path) if moved else picture
+        elif moved:
+            picture = replace(picture, path=path_below(other.root, table.root, picture.path))
+        pictures.append(picture)
+    if missing := len(table.pictures) - sum(p.path in by_path for p in table.pictures):
+        remarks.add(f"Pictures without a record in {other.source}", f"{missing:,} of {len(table.pictures):,}")
+    return replace(
+        table,
+        format=_listed(table.format, other.format),
+        root=other.root if moved else table.root,
+        pictures=(*pictures, *further),
+        cameras=_merged_cameras(table, other),
+        columns=tuple(dict.fromkeys((*table.columns, *other.columns))),
+        blanks=table.blanks | other.blanks,
+        threshold=other.threshold if table.threshold is None else table.threshold,
+        remarks=(*table.remarks, *other.remarks, *remarks.sentences()),
+    )
+
+
+def _listed(formats: str, more: str) -> str:
+    return formats if more in formats.split(" + ") else f"{formats} + {more}"
+
+
+def _lies_below_other(table: PictureTable, other: PictureTable, ends: Mapping[str, str]) -> bool:
+    """Whether the files of pictures whose paths differ are where the other table says."""
+    sample = list(ends.items())[:: max(1, len(ends) // _SAMPLE)]
+    own = sum(os.path.isfile(table.root / path) for _, path in sample)
+    return sum(os.path.isfile(other.root / path) for path, _ in sample) > own
+
+
+def _merged(first: Picture, second: Picture, remarks: Remarks) -> Picture:
+    """A picture with what a second record of it adds."""
+    for word, own, its in (
+        ("labels", set(map(spelling_key, first.labels)), set(map(spelling_key, second.labels))),
+        ("times", first.time, second.time),
+        ("cameras", spelling_key(first.camera), spelling_key(second.camera)),
+    ):
+        if own and its and own != its:
+            remarks.add(f"Pictures with two different {word} have the first table's", first.path)
+    return replace(
+        first,
+        camera=first.camera or second.camera,
+        labels=first.labels or second.labels,
+        time=first.time or second.time,
+        sequence=first.sequence or second.sequence,
+        frame=second.frame if first.frame is None else first.frame,
+        boxes=second.boxes if first.boxes is None else first.boxes,
+        split=first.split or second.split,
+        group=first.group or second.group,
+        deployment=first.deployment or second.deployment,
+        identifier=first.identifier or second.identifier,
+        values={**second.values, **first.values},
+    )
+
+
+def _placed(table: PictureTable) -> PictureTable:
+    """The table without pictures of no camera, where others have one."""
+    placed = tuple(picture for picture in table.pictures if picture.camera)
+    if len(placed) in (0, len(table.pictures)):
+        return table
+    remarks = Remarks()
+    for picture in table.pictures:
+        if not picture.camera:
+            remarks.add("Pictures without a camera are left out", picture.path)
+    return replace(table, pictures=placed, remarks=(*table.remarks, *remarks.sentences()))
+
+
+def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:
+    """A table with the metadata of a table of cameras."""
+    remarks = Remarks()
+    names = _cameras_of(table)
+    other = _by_deployment(_named_alike(other, names, remarks), table, remarks)
+    if names and not other.cameras.keys() & names:
+        raise DataError(
+            f"{other.source} has none of the cameras of {table.source} (for example {next(iter(other.cameras))!r} and "
+            f"{next(iter(names))!r}). Give the same names in both, or name the column with --columns task=…."
+        )
+    for name in names:
+        if name not in other.cameras:
+            remarks.add(f"Cameras without metadata in {other.source}", repr(name))
+    cameras = _merged_cameras(table, other)
+    return replace(table, cameras=cameras, remarks=(*table.remarks, *other.remarks, *remarks.sentences()))
+
+
+def _by_deployment(other: PictureTable, table: PictureTable, remarks: Remarks) -> PictureTable:
+    """A table of cameras whose names are those of another one's deployments, under the names of their cameras."""
+    owners = {picture.deployment: picture.camera for picture in table.pictures if picture.deployment}
+    if not other.cameras.keys() & owners.keys() or other.cameras.keys() & set(owners.values()):
+        return other
+    cameras: dict[str, dict[str, str]] = {}
+    for name, values in other.cameras.items():
+        own = cameras.setdefault(owners.get(name, name), {})
+        own.update({column: value for column, value in values.items() if column not in own})
+        remarks.add(
+            f"Rows of {other.source} are matched by their deployment", f"{name!r} of {owners.get(name, name)!r}"
+        )
+    return replace(other, cameras=cameras)
+
+
+def _cameras_of(table: PictureTable) -> dict[str, None]:
+    """The names of a table's cameras, in its order."""
+    return dict.fromkeys((*(picture.camera for picture in table.pictures if picture.camera), *table.cameras))
+
+
+def _named_alike(table: PictureTable, known: Iterable[str], remarks: Remarks) -> PictureTable:
+    """The table with the known spelling of each camera's name, where there is one."""
+    keys = Counter(map(spelling_key, known))
+    by_key = {key: name for name in known if keys[key := spelling_key(name)] == 1}
+    names = {name: name if name in known else by_key.get(spelling_key(name), name) for name in _cameras_of(table)}
+    if all(name == old for old, name in names.items()):
+        return table
+    for old, name in names.items():
+        if name != old:
+            remarks.add(f"Cameras of {table.source} are matched in another spelling", f"{old!r} is {name!r}")
+    return replace(
+        table,
+        pictures=tuple(replace(p, camera=names[p.camera]) if p.camera else p for p in table.pictures),
+        cameras={names[camera]: values for camera, values in table.cameras.items()},
+    )
+
+
+def _merged_cameras(first: PictureTable, second: PictureTable) -> dict[str, Mapping[str, str]]:
+    """Metadata of both tables' cameras; where both state a value, the first one's."""
+    cameras = dict.fromkeys((*first.cameras, *second.cameras))
+    return {name: {**second.cameras.get(name, {}), **first.cameras.get(name, {})} for name in cameras}

@@ -1,0 +1,93 @@
+"""Paths of pictures as tables write them: of Windows, absolute, below another root."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wildpdiff.camera_traps.records import PictureTable
+from wildpdiff.camera_traps.remarks import Remarks
+
+_SAMPLE = 24
+"""Paths whose folder is looked for below the root."""
+
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
+
+
+def clean_path(text: str) -> str:
+    """A path with ``/`` between folders and without ``.`` and doubled separators; drive letters stay."""
+    path = text.strip().removeprefix("file://").replace("\\", "/")
+    tangled = "//" in path or "./" in path or path.endswith("/")
+    return posixpath.normpath(path) if tangled and "://" not in path else path
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a clean path begins at a root, a drive or a server."""
+    return _ABSOLUTE.match(path) is not None
+
+
+def rooted(table: PictureTable, root: Path) -> PictureTable:
+    """The table with paths relative to a root: absolute ones below it lose it, those of another machine their folder.
+
+    The folder of another machine is what must be taken off a path so that the rest is a file below the root. Paths for
+    which there is none stay as they are, with a remark that names the first.
+    """
+    absolute = [picture for picture in table.pictures if is_absolute(picture.path)]
+    if not absolute:
+        return replace(table, root=root)
+    remarks = Remarks()
+    own = tuple(dict.fromkeys(f"{folder.as_posix().rstrip('/')}/" for folder in (root.absolute(), root.resolve())))
+    foreign = [picture.path for picture in absolute if not picture.path.startswith(own)]
+    prefixes = _foreign_prefixes(foreign, root)
+    pictures = []
+    for picture in table.pictures:
+        if is_absolute(picture.path):
+            prefix = next((start for start in (*own, *prefixes) if picture.path.startswith(start)), None)
+            if prefix in prefixes:
+                remarks.add(f"Paths are read below {root} instead of another folder", f"{prefix} of {picture.path}")
+            elif prefix is None:
+                drive = picture.path[:2] if picture.path[1] == ":" else ""
+                where = f"{picture.path} on line {picture.line}" + (f" (drive {drive})" if drive else "")
+                remarks.add(f"Absolute paths are not below the root {root}", where)
+            picture = picture if prefix is None else replace(picture, path=picture.path[len(prefix) :])
+        pictures.append(picture)
+    return replace(table, root=root, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
+
+
+def path_below(root: Path, other: Path, path: str) -> str:
+    """The path below a root of a file whose path is below another one; absolute paths and addresses stay."""
+    if root == other or is_absolute(path) or "://" in path:
+        return path
+    return Path(os.path.relpath(other / path, root)).as_posix()
+
+
+def with_root(table: PictureTable, root: Path) -> PictureTable:
+    """The table with the root that a user states: paths are below that, unless the files are where the table has them.
+
+    Absolute paths are made relative to it as by :func:`rooted`.
+    """
+    sample = [picture.path for picture in table.pictures][:: max(1, len(table.pictures) // _SAMPLE)]
+    there, here = (sum(os.path.isfile(folder / path) for path in sample) for folder in (root, table.root))
+    if here <= there or root == table.root:
+        return rooted(table, root)
+    pictures = (replace(entry, path=path_below(root, table.root, entry.path)) for entry in table.pictures)
+    return rooted(replace(table, pictures=tuple(pictures)), root)
+
+
+def _foreign_prefixes(paths: Sequence[str], root: Path) -> tuple[str, ...]:
+    """Beginnings of absolute paths whose rest is a file below the root, found on a few of the paths."""
+    found: dict[str, None] = {}
+    for path in paths[:: max(1, len(paths) // _SAMPLE)]:
+        if path.startswith(tuple(found)) and found:
+            continue
+        parts = path.split("/")
+        for cut in range(1, len(parts)):
+            rest = "/".join(parts[cut:])
+            if rest and os.path.isfile(root / rest):
+                found["/".join(parts[:cut]) + "/"] = None
+                break
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""Times of exposure, in the spellings that cameras, spreadsheets and their tools write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+FIRST_YEAR, LAST_YEAR = 1900, 2199
+
+TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
+"""Found in texts that are more than a date."""
+
+_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
+_YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
+_NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([A-Za-z]{3,9})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
+_MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
+_NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
+_CLOCK = re.compile(
+    r"(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*([AaPp]\.?[Mm]\.?)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?"
+)
+
+
+def parse_time(text: str, day_first: bool = True) -> datetime | None:
+    """A time from its text; None where it cannot be read or is no time (a camera's ``0000:00:00``).
+
+    Read are ISO 8601 with and without zone, fraction or time of day, EXIF's ``2013:05:01 10:00:00``,
+    ``01-May-2013 10:00:00``, ``May 1, 2013``, ``1.5.2013`` and ``1/5/2013 3:45 PM``. A zone is kept where one is given;
+    a date alone is its midnight.
+
+    Args:
+        text: as written.
+        day_first: whether ``1/5/2013`` is the first of May; see :func:`days_first`. A number above 12 decides itself.
+    """
+    text = text.strip()
+    try:
+        time = datetime.fromisoformat(text) if len(text) >= 8 else None
+    except ValueError:
+        time = _other_spelling(text, day_first)
+    return time if time is not None and FIRST_YEAR <= time.year <= LAST_YEAR else None
+
+
+def days_first(texts: Iterable[str]) -> bool | None:
+    """Whether a column's dates of the form ``1/5/2013`` begin with the day; None where no date of it decides."""
+    for text in texts:
+        found = _NUMBERED.match(text.strip())
+        if found and (int(found[1]) > 12 or found[2] == "."):
+            return True
+        if found and int(found[3]) > 12:
+            return False
+    return None
+
+
+def _other_spelling(text: str, day_first: bool) -> datetime | None:
+    if found := _YEAR_FIRST.match(text):
+        year, month, day = int(found[1]), int(found[3]), int(found[4])
+    elif found := _NAMED_MONTH.match(text):
+        year, month, day = int(found[3]), _MONTHS.get(found[2][:3].lower(), 0), int(found[1])
+    elif found := _MONTH_FIRST.match(text):
+        year, month, day = int(found[3]), _MONTHS.get(found[1][:3].lower(), 0), int(found[2])
+    elif found := _NUMBERED.match(text):
+        first, second, year = int(found[1]), int(found[3]), int(found[4])
+        is_day = second <= 12 and (day_first or first > 12 or found[2] == ".")
+        day, month = (first, second) if is_day else (second, first)
+    else:
+        return None
+    clock = _clock(text[found.end() :].strip(" ,T\t"))
+    if clock is None:
+        return None
+    try:
+        return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}{clock}")
+    except ValueError:
+        return None
+
+
+def _clock(text: str) -> str | None:
+    """The rest after a date as ISO 8601 has it; None where it is no time of day."""
+    if not text:
+        return ""
+    found = _CLOCK.fullmatch(text)
+    if not found:
+        return None
+    hour, half = int(found[1]), (found[5] or "").lower()[:1]
+    if half and not 1 <= hour <= 12:
+        return None
+    if half:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    zone = found[6] or ""
+    zone = "+00:00" if zone in ("Z", "UTC", "GMT") else zone
+    fraction = f".{found[4][:6]}" if found[4] else ""
+    return f"T{hour:02}:{found[2]:0>2}:{found[3] or '0':0>2}{fraction}{zone}"

@@ -1,0 +1,50 @@
+"""Variants of labels under one spelling."""
+
+from __future__ import annotations
+
+from wildpdiff.camera_traps.labels import joined_labels, spelling_key
+from wildpdiff.camera_traps.records import EMPTY
+
+
+def test_variants_join_under_the_most_frequent_spelling() -> None:
+    joined = joined_labels(["Red_Fox", "red_fox", "red_fox", "Red_fox ", "RED-FOX", "wolf"])
+    assert set(joined.canonical.values()) == {"red_fox", "wolf"}
+    assert len(joined.remarks) == 1
+    assert all(repr(spelling) in joined.remarks[0] for spelling in ("Red_Fox", "Red_fox ", "RED-FOX", "red_fox"))
+
+
+def test_equally_frequent_spellings_do_not_depend_on_their_order() -> None:
+    spellings = ["red fox", "Red_Fox", "RED FOX"]
+    assert joined_labels(spellings).canonical == joined_labels(spellings[::-1]).canonical
+
+
+def test_unicode_forms_are_one_name_and_other_scripts_stay_apart() -> None:
+    joined = joined_labels(["Cafe\u0301", "Caf\u00e9", "Caf\u00e9", "Thomson\u2019s gazelle", "Thomson's gazelle"])
+    assert set(joined.canonical.values()) == {"Caf\u00e9", "Thomson's gazelle"}
+    names = ["лиса", "волк", "狐狸", "狼", "?", "-"]
+    assert len({spelling_key(name) for name in names}) == len(names)
+    assert joined_labels(names).remarks == ()
+
+
+def test_blanks_are_words_of_the_format_or_plain_english() -> None:
+    joined = joined_labels(["Blank", "no_animal", "vacío", "none", "fox", EMPTY], blanks=["VACÍO"])
+    assert {label for label, name in joined.canonical.items() if name == EMPTY} == {
+        "Blank",
+        "no_animal",
+        "vacío",
+        EMPTY,
+    }
+    assert len(joined.remarks) == 1
+    assert joined_labels([EMPTY]).remarks == ()
+
+
+def test_a_models_classes_stand_whatever_their_frequency() -> None:
+    joined = joined_labels(["Red Fox", "Red Fox", "blank"], known=["red_fox", "blank"])
+    assert joined.canonical == {"Red Fox": "red_fox", "blank": "blank"}
+
+
+def test_a_picture_has_each_name_once_and_is_blank_only_without_others() -> None:
+    joined = joined_labels(["fox", "Fox", "empty"])
+    assert joined.of(["fox", "Fox"]) in (("fox",), ("Fox",))
+    assert joined.of(["empty", "fox"]) == joined.of(["fox"])
+    assert joined.of(["empty"]) == (EMPTY,)

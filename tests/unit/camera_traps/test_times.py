@@ -1,0 +1,80 @@
+"""Times in the spellings that cameras and their tools write."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wildpdiff.camera_traps.times import FIRST_YEAR, LAST_YEAR, days_first, parse_time
+
+MAY = datetime(2013, 5, 1, 15, 4, 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2013-05-01 15:04:05",
+        "2013-05-01T15:04:05",
+        " 2013-5-1 15:04:05 ",
+        "2013:05:01 15:04:05",
+        "2013/05/01 15:04:05",
+        "2013.05.01 15:04:05",
+        "01-May-2013 15:04:05",
+        "1 may 2013, 3:04:05 PM",
+        "May 1, 2013 3:04:05 p.m.",
+        "1/5/2013 15:04:05",
+        "1.5.2013 15:04:05",
+        "01-05-2013 3:04:05 pm",
+        "20130501T150405",
+    ],
+)
+def test_spellings_of_one_time(text: str) -> None:
+    assert parse_time(text) == MAY
+
+
+def test_fractions_zones_and_dates_alone() -> None:
+    assert parse_time("2013:05:01 15:04:05.25") == MAY.replace(microsecond=250_000)
+    assert parse_time("2013-05-01 15:04:05.123456789") == MAY.replace(microsecond=123_456)
+    for text in ("2013-05-01T15:04:05Z", "2013:05:01 15:04:05 UTC", "2013-05-01T15:04:05+0000"):
+        assert parse_time(text) == MAY.replace(tzinfo=UTC)
+    assert parse_time("2013:05:01 15:04:05+02:00") == MAY.replace(tzinfo=timezone(timedelta(hours=2)))
+    assert parse_time("2013:05:01") == parse_time("01-May-2013") == datetime(2013, 5, 1)
+    assert parse_time("5/1/2013 12:30 AM", day_first=False) == datetime(2013, 5, 1, 0, 30)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0000:00:00 00:00:00", "0001-01-01", "2013-02-30", "1/13/2013 25:00", "soon", "2013", "1369047600",
+     "13:05:01", "2013-05-01 13:00 PM", "01-Foo-2013", "99/99/9999", "2013-05-01 15:04:05 tomorrow"],
+)  # fmt: skip
+def test_what_is_no_time(text: str) -> None:
+    assert parse_time(text) is None
+
+
+def test_day_and_month() -> None:
+    assert parse_time("4/5/2013 10:00") == datetime(2013, 5, 4, 10)
+    assert parse_time("4/5/2013 10:00", day_first=False) == datetime(2013, 4, 5, 10)
+    assert parse_time("4.5.2013 10:00", day_first=False) == datetime(2013, 5, 4, 10)
+    for first in (True, False):
+        assert parse_time("13/5/2013", first) == datetime(2013, 5, 13)
+        assert parse_time("5/13/2013", first) == datetime(2013, 5, 13)
+    assert days_first(["1/5/2013", "x", "13/5/2013"]) is True
+    assert days_first(["1/5/2013", "5/13/2013"]) is False
+    assert days_first(["1/5/2013", "2013-05-13"]) is None
+
+
+@given(st.text(max_size=30), st.booleans())
+def test_any_text_is_a_time_or_none(text: str, first: bool) -> None:
+    time = parse_time(text, first)
+    assert time is None or FIRST_YEAR <= time.year <= LAST_YEAR
+
+
+@given(st.datetimes(datetime(FIRST_YEAR, 1, 1), datetime(LAST_YEAR, 12, 31)))
+def test_times_come_back(time: datetime) -> None:
+    whole = time.replace(microsecond=0)
+    for form in ("%Y:%m:%d %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%B %d, %Y %I:%M:%S %p", "%d/%m/%Y %H:%M:%S"):
+        assert parse_time(whole.strftime(form)) == whole
+    assert parse_time(time.isoformat()) == time
