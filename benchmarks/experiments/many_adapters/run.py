@@ -1,12 +1,12 @@
 """Training steps of many adapters of a ViT-tiny: seconds of one vectorised pass and of a loop over PEFT's, and memory.
 
     OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py            # seconds
-    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py --memory   # MiB, each way in a process of its own
+    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py --memory   # MiB, each way in its own process
 
 Both have the same adapters and images and a gradient of every adapter in each step; losses and gradients are compared.
 The vectorised pass runs the frozen layers before the first adapted one once for all steps: its seconds are given apart.
-Memory is the resident memory of a step at most: of the vectorised pass, and of one PEFT model that has one adapter and as
-many images. The net one is without that of the process before the step (libraries, model, images).
+Memory is the most that is resident in a step: of the vectorised pass, and of one PEFT model with one adapter and as many
+images. The net one is without that of the process before the step (libraries, model, images).
 """
 
 from __future__ import annotations
