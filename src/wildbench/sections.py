@@ -166,6 +166,28 @@ class Picture:
     png: str
 
 
+@dataclass(frozen=True)
+class PooledCounts:
+    """Counts of one method on one task, for a score of many tasks' examples together (for example macro-F1).
+
+    Attributes:
+        score: name of the score's metric.
+        split, task, source, condition, generator_seed: as in a row of the results.
+        counts: numbers that add up over tasks, means over samples.
+    """
+
+    score: str
+    split: str
+    task: str
+    source: str
+    condition: str
+    generator_seed: int | None
+    counts: tuple[float, ...]
+
+
+POOLED_SCORES = "pooled_scores"
+
+
 def _drawn(name: str, module: str = "wildbench.report.pages") -> Callable[[Any], Any]:
     """A function of a module that draws, imported on first use."""
     return lambda inputs: getattr(import_module(module), name)(inputs)
@@ -231,6 +253,9 @@ PAPER: SectionKind[tuple[PaperRow, ...]] = SectionKind(
 PICTURES: SectionKind[tuple[Picture, ...]] = SectionKind(
     "pictures", tuple[Picture, ...], True, "sample pictures", EVALUATE, _drawn("picture_pages")
 )
+POOLED: SectionKind[tuple[PooledCounts, ...]] = SectionKind(
+    POOLED_SCORES, tuple[PooledCounts, ...], True, "scores of all examples together", "wildbench domain"
+)
 
 SECTIONS: tuple[SectionKind[Any], ...] = (
     HELD_OUT,
@@ -244,5 +269,6 @@ SECTIONS: tuple[SectionKind[Any], ...] = (
     PAPER,
     PICTURES,
     CALIBRATION,
+    POOLED,
 )
 """In the order of the report."""

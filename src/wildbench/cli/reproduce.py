@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildbench.cli.domain import domain
 from wildbench.cli.groups import groups
 from wildbench.cli.reproduce_panel import panel
 from wildbench.cli.reproduce_paper import paper
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command(short_help="The paper's three questions, its method next to ours.")(paper)
 app.command(short_help="Unseen tasks with less and less informative descriptions, against targets.")(unseen)
 app.command(short_help="Many benchmarks with the same settings, one row each.")(panel)
+app.command(short_help="Tasks of language, medicine and more: a table for each domain.")(domain)
 app.command(short_help="Whole groups of seen tasks held out, as a split of their own.")(groups)
 
 SAVANNA_SEEN = 320

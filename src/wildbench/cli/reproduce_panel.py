@@ -41,15 +41,16 @@ def panel(
     """
     check_output_folder(out)
     prepare_torch(threads)
+    from wildbench.studies.measuring import StudyConfig
     from wildbench.studies.panel import BENCHMARKS, find_benchmark
     from wildbench.studies.panel_page import METHODS
-    from wildbench.studies.panel_run import PanelConfig, run_panel
+    from wildbench.studies.panel_run import run_panel
     from wildpdiff.records import encode
 
     names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
     chosen = BENCHMARKS if names is None else [find_benchmark(name) for name in names]
     methods = METHODS if baselines == "all" else tuple(method for method in METHODS if not method.trained)
-    config = PanelConfig(seed=seed, generators=generators, methods=methods)
+    config = StudyConfig(seed=seed, generators=generators, methods=methods)
     with Stages() as stages:
         page = run_panel(config, chosen, data, out, command=recorded_command(), reporter=stages)
     if as_json:

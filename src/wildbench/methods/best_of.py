@@ -19,7 +19,7 @@ from wildpdiff.refine.starts import Start
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.source import Source
 from wildpdiff.tasks.batch import Batch, count, take
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.zoo.features import TaskFeatures
 
 CANDIDATES = 8
@@ -54,7 +54,7 @@ def choose_by_labels(
     return int(losses.nan_to_num(nan=math.inf).argmin())
 
 
-def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Images | Batch) -> int:
+def choose_by_unlabelled(backbone: Backbone, adapters: Sequence[Adapter], images: Inputs | Batch) -> int:
     """Index of the adapter that is most certain of the images, corrected for class frequencies; see :func:`certainty`.
 
     Args:

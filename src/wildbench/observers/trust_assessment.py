@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import numpy as np
-
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison
 from wildpdiff.evaluate.results import ResultRow, Split, TrustPoint, TrustSection
@@ -15,8 +13,8 @@ from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.summary import GENERATED, PRETRAINED, scores_by_task
 from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.dataset import example_keys
-from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.batch import chosen, count, example_keys, joined
+from wildpdiff.tasks.description import Inputs
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
@@ -31,7 +29,7 @@ def assess_tasks(
     split: Split,
     samples: int,
     seed: int,
-    images: Callable[[Task], Images | None] | None = None,
+    images: Callable[[Task], Inputs | None] | None = None,
 ) -> dict[str, TrustReport]:
     """Trust in a generator's adapters on each task, by the task's name.
 
@@ -128,16 +126,13 @@ class FreshImages:
             )
         )
 
-    def __call__(self, task: Task) -> Images | None:
-        """Training images, then the description's examples, each once; ``None`` where none is fresh."""
-        examples = task.description.examples
-        images = np.asarray(task.data("train").inputs)
-        if examples is not None and len(examples):
-            images = np.concatenate([images, examples])
-        first = {
-            key: index for index, key in reversed(list(enumerate(example_keys(images)))) if key not in self.learned
-        }
-        return images[sorted(first.values())] if first else None
+    def __call__(self, task: Task) -> Inputs | None:
+        """Training examples, then the description's examples, each once; ``None`` where none is fresh."""
+        further, found = task.description.examples, task.data("train").inputs
+        if further is not None and count(further):
+            found = joined(found, further)
+        first = {key: row for row, key in reversed(list(enumerate(example_keys(found)))) if key not in self.learned}
+        return chosen(found, sorted(first.values())) if first else None
 
 
 class TrustObserver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wildbench.backbones import pretrain_small_cnn, retrain_neck
 from wildbench.datasets.panel import class_subsets, handwriting, photo_sites, rotated_digits, scanners
@@ -13,6 +13,7 @@ from wildbench.datasets.panel.altered import divided, with_distractors
 from wildbench.datasets.savanna.suite import SavannaConfig, SavannaSuite
 from wildbench.run_folder import Tick
 from wildbench.studies.groups import task_groups
+from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.variants import VARIANTS, Variant, folder_name
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
@@ -30,14 +31,6 @@ SAVANNA_SIZES: dict[str, Any] = {"seen": 160, "unseen": 40, "pretraining": 100}
 PACS = "pacs"
 PACS_SIZE = 64
 LABEL_TABLE = "metadata/conservision_site_label.csv"
-
-
-class OpenBenchmark(NamedTuple):
-    """A benchmark ready to run: suite, frozen backbone, and recipe of fine-tuning (None: as chosen on seen tasks)."""
-
-    suite: ImageSuite
-    backbone: Backbone
-    finetune: FinetuneConfig | None
 
 
 OpenSuite = Callable[[Path, Path, int], ImageSuite]

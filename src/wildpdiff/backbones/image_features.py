@@ -1,12 +1,10 @@
-"""Features of image sets for conditions, by the frozen backbone and of the light, in named blocks; and their cache."""
+"""Features of sets of images, or of other inputs, for conditions: by the frozen backbone and of the light; cached."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from wildpdiff.backbones.prefix import KEY
-from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.batch import Batch, examples_hash
+from wildpdiff.tasks.description import Images, Inputs
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -38,16 +37,20 @@ MOST_BYTES = 128 * 2**20
 
 
 class FeatureMemory:
-    """Cache of the features of whole image sets by the SHA-1 of their pixels; the longest unused are dropped.
+    """Cache of the features of whole sets by the hash of their inputs; the longest unused are dropped.
 
     Every source of an evaluation and every fit needs the features of the same descriptions. May be shared by threads.
+
+    Attributes:
+        widths: numbers of features of each kind, where these are known from a first set only.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         """Keep at most ``most_bytes`` of features; 0 keeps nothing."""
         self._most = most_bytes
         self._bytes = 0
-        self._kept: OrderedDict[tuple[tuple[int, ...], str, bytes], Tensor] = OrderedDict()
+        self._kept: OrderedDict[tuple[tuple[int, ...], str, str], Tensor] = OrderedDict()
+        self.widths: dict[str, int] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -57,16 +60,14 @@ class FeatureMemory:
         """An empty memory for another process."""
         return FeatureMemory, (self._most,)
 
-    def __call__(self, images: Images, compute: Callable[[Images], Tensor]) -> Float[Tensor, "n f"]:
-        """The features of a set of images, computed by ``compute`` unless they are known. The caller owns the result.
+    def __call__(self, images: Inputs, compute: Callable[[Inputs], Tensor]) -> Float[Tensor, "n f"]:
+        """The features of a set, computed by ``compute`` unless they are known. The caller owns the result.
 
         Args:
-            images: ``uint8 [n, h, w, 3]``.
-            compute: images to features; always the same function for one memory.
+            images: ``uint8 [n, h, w, 3]``, or other inputs.
+            compute: inputs to features; always the same function for one memory.
         """
-        # A key and not a signature: whoever can plant colliding images can as well plant the images.
-        digest = hashlib.sha1(images.tobytes(), usedforsecurity=False).digest()
-        key = (images.shape, str(images.dtype), digest)
+        key = (tuple(getattr(images, "shape", ())), str(getattr(images, "dtype", "")), examples_hash(images))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -90,6 +91,8 @@ def _size(values: Tensor) -> int:
 class ImageFeaturiser:
     """Features of a set of images for conditions: light, colour, pooled maps, embedding, class probabilities.
 
+    Of other inputs there are the embedding and the class probabilities alone, or the outputs where there are neither.
+
     Light, colour and stem statistics depend on site and camera, the embedding and the pretrained model's class
     probabilities on the content. The features are cached in the backbone's memory. It is a
     :class:`~wildpdiff.conditions.base.BlockFeaturiser`.
@@ -104,8 +107,8 @@ class ImageFeaturiser:
 
     backbone: Backbone
 
-    def __call__(self, images: Images) -> Float[Tensor, "n f"]:
-        """Features of ``uint8 [n, h, w, 3]``; raises :class:`DataError` as the backbone's ``preprocess``."""
+    def __call__(self, images: Inputs) -> Float[Tensor, "n f"]:
+        """Features of ``uint8 [n, h, w, 3]``, or of other inputs; raises :class:`DataError` as the backbone's stem."""
         return self.backbone.memory(images, lambda new: torch.cat(list(self._compute(new).values()), dim=1))
 
     @property
@@ -113,17 +116,22 @@ class ImageFeaturiser:
         """``backbone``: a generator's backbone has one set of weights, which it is checked for elsewhere."""
         return "backbone"
 
-    @cached_property
+    @property
     def blocks(self) -> dict[str, int]:
-        """The kinds of features in their order, with the number of each; none where the model takes no images."""
-        size = self.backbone.image_size
-        if not size:
-            return {}
-        blank = np.zeros((1, size, size, 3), dtype=np.uint8)
-        return {name: values.shape[1] for name, values in self._compute(blank).items()}
+        """The kinds of features in their order, with the number of each; of other inputs known from the first set."""
+        widths, size = self.backbone.memory.widths, self.backbone.image_size
+        if size and not widths:
+            self._compute(np.zeros((1, size, size, 3), dtype=np.uint8))
+        return widths
 
-    def columns(self, block: str) -> slice | None:
-        """The columns of a block; ``None`` where the backbone has no such block."""
+    def columns(self, block: str, width: int | None = None) -> slice | None:
+        """The columns of a block; ``None`` where the backbone has no such block.
+
+        Args:
+            width: of an embedding, where it is known; that of other inputs comes first.
+        """
+        if width is not None and not self.backbone.image_size:
+            return slice(0, width)
         start = 0
         for name, width in self.blocks.items():
             if name == block:
@@ -136,9 +144,22 @@ class ImageFeaturiser:
         """The light, and class probabilities: each is a cause of its own of how tasks differ."""
         return (LIGHT, PROBABILITIES)
 
-    def _compute(self, images: Images) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
+    def _compute(self, images: Inputs) -> dict[str, Tensor]:
         batch = self.backbone.stem(images)
+        blocks = self._of_images(images, batch) if self.backbone.image_size else {}
+        embedding = self.backbone.embedding(batch)
+        if embedding is not None:
+            blocks["embedding"] = embedding
+        if self.backbone.classes:
+            blocks[PROBABILITIES] = self.backbone.predict(batch).softmax(1)
+        if not blocks:
+            blocks["outputs"] = self.backbone.predict(batch).flatten(1)
+        self.backbone.memory.widths.update((name, values.shape[1]) for name, values in blocks.items())
+        return {name: values.clone() for name, values in blocks.items()}
+
+    def _of_images(self, images: Images, batch: Batch) -> dict[str, Tensor]:
+        """Light, colour and pooled maps."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).float().div_(255.0)
         grey = (pixels.amax(3) - pixels.amin(3)).mean((1, 2)) < GREY
         colour = [pixels.mean((1, 2)), pixels.std((1, 2)), grey.float()[:, None]]
         blocks = {LIGHT: _light(pixels, grey), "colour": torch.cat(colour, dim=1)}
@@ -146,12 +167,7 @@ class ImageFeaturiser:
             kept = [value.flatten(2) for name, value in batch.items() if name.startswith(KEY) and value.ndim == 4]
             for maps in kept[:1]:
                 blocks |= {"stem mean": maps.mean(2), "stem spread": maps.std(2, correction=0)}
-            embedding = self.backbone.embedding(batch)
-            if embedding is not None:
-                blocks["embedding"] = embedding
-            if self.backbone.classes:
-                blocks[PROBABILITIES] = self.backbone.predict(batch).softmax(1)
-        return {name: values.clone() for name, values in blocks.items()}
+        return blocks
 
 
 def _light(pixels: Float[Tensor, "n h w 3"], grey: Bool[Tensor, " n"]) -> Float[Tensor, "n l"]:

@@ -30,7 +30,7 @@ from wildpdiff.registry import registered
 LONGEST = 2000
 """Characters of a refusal; the fault is at its beginning, the remedy at its end."""
 
-RESUMABLE = ("demo", "zoo", "reproduce")
+RESUMABLE = ("demo", "zoo", "reproduce", "domain")
 
 app = typer.Typer(
     help="Generate LoRA adapters of new tasks from descriptions, without labels.",
@@ -98,7 +98,7 @@ def run(commands: typer.Typer, program: str, arguments: Sequence[str] | None = N
         # File names may hold bytes, and words letters, that the terminal's encoding does not know.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    remember_command(given)
+    remember_command(given, program)
     try:
         status = commands(args=given or ["--help"], prog_name=program, standalone_mode=False)
     except WildpdiffError as error:

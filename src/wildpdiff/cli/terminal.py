@@ -78,17 +78,17 @@ def remark(text: str) -> None:
     typer.echo(visible(text), err=True)
 
 
-_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
+_arguments: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=("wildpdiff",))
 
 
-def remember_command(arguments: Sequence[str]) -> None:
-    """Keep the command line after the program's name."""
-    _arguments.set(tuple(arguments))
+def remember_command(arguments: Sequence[str], program: str = "wildpdiff") -> None:
+    """Keep the command line: the words after the program's name."""
+    _arguments.set((program, *arguments))
 
 
 def recorded_command() -> str:
     """The command line, for the provenance of a result."""
-    return shlex.join(("wildpdiff", *_arguments.get()))
+    return shlex.join(_arguments.get())
 
 
 def prepare_torch(threads: int | None) -> None:

@@ -73,6 +73,17 @@ class FeatureAlignment:
         weight = self.codec.layout.unflatten(self.codec.decode(normalized))[self.classifier[0]]
         return -torch.einsum("ncf,nf->nc", weight, shifts)
 
+    def fitted(
+        self, backbone: Backbone, predicted: Float[Tensor, "t d"], images: TaskExamples, evaluation_images: int
+    ) -> FeatureAlignment:
+        """The alignment whose strength has the lowest task loss on seen tasks.
+
+        Args:
+            predicted: normalised adapters of the seen tasks, each predicted without that task.
+            evaluation_images: labelled images of each, of those that no other task is trained on.
+        """
+        return fit_alignment(self, backbone, predicted, images=images, evaluation_images=evaluation_images)
+
     @property
     def config(self) -> dict[str, Any]:
         """Plain JSON values that, with :attr:`tensors`, restore it."""

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.centering import FeatureAlignment, fit_alignment
+from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import HypernetworkEnsemble
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, Blend, ConditionalMean
@@ -27,6 +27,7 @@ from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossVa
 from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
+from wildpdiff.conditional_mean.words import WordAlignment
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.tasks.batch import batch_size, merge
 from wildpdiff.tasks.metric import Metric
@@ -212,7 +213,7 @@ def without_images(estimators: Estimators) -> ConditionalMean:
 
 
 def cross_validated(
-    estimators: Estimators, scorer: Scorer, centering: FeatureAlignment | None, evaluation_images: int
+    estimators: Estimators, scorer: Scorer, centering: FeatureAlignment | WordAlignment | None, evaluation_images: int
 ) -> tuple[ConditionalMean, CrossValidation]:
     """The conditional mean whose parts were chosen on held-out seen tasks, and the table of its scores there.
 
@@ -220,7 +221,7 @@ def cross_validated(
 
     Args:
         scorer: with the images of the seen tasks.
-        centering: of any strength; None where there are no images to align with.
+        centering: of any strength; None where there are neither images nor words to align with.
         evaluation_images: images a task on which blends are compared.
     """
     images, correction = scorer.images, estimators.correction
@@ -236,9 +237,7 @@ def cross_validated(
     for number, own in enumerate(blends[:-1]):
         held_out[fold == number] = own(stacked[:, fold == number])
     if centering is not None and count >= FEWEST_TO_ALIGN:
-        centering = fit_alignment(
-            centering, scorer.backbone, held_out[:count], images=images, evaluation_images=evaluation_images
-        )
+        centering = centering.fitted(scorer.backbone, held_out[:count], images, evaluation_images)
     if centering is None or not centering.strength:
         centering = None
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,11 +17,13 @@ from wildpdiff.codec.codec import Codec, NormalizationMode
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditional_mean.task_images import TaskExamples
+from wildpdiff.conditional_mean.words import WordAlignment, WordReader
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion, has_part
 from wildpdiff.conditions.images import ImageFeatures
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.errors import TrainingError
+from wildpdiff.tasks.batch import Batch, take
 from wildpdiff.zoo.features import ExampleRows, TaskFeatures, features_of
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ class EncodingConfig:
         drop_all: probability of hiding all, needed for classifier-free guidance with a scale other than 1.
         normalization: ``coordinate`` (the paper's z-score) or ``tensor`` (one scale a tensor).
         centering: align predicted adapters with the images of their site
-            (:mod:`wildpdiff.conditional_mean.centering`), with the strength that is best on held-out seen tasks; needs
+            (:mod:`wildpdiff.conditional_mean.centering`), or with its words where the backbone takes texts
+            (:mod:`wildpdiff.conditional_mean.words`), with the strength that is best on held-out seen tasks; needs
             the images of the seen tasks.
     """
 
@@ -60,6 +64,18 @@ class EncodingConfig:
             )
 
 
+SOME = 32
+"""Tasks, and examples of each, whose mean features are the origin of those of words."""
+
+
+def _some_examples(training_set: TrainingSet) -> list[Batch]:
+    """Training examples of some tasks with data."""
+    if training_set.features is None:
+        return []
+    tasks = features_of(training_set.features, training_set.labelled[:SOME])
+    return [take(task.train, slice(SOME)) for task in tasks]
+
+
 @dataclass(frozen=True)
 class EncodedTasks:
     """A training set as numbers.
@@ -72,7 +88,7 @@ class EncodedTasks:
         normalized: all checkpoints.
         moved: which values of an adapter fine-tuning moves.
         start: normalised adapter that leaves the pretrained model as it is.
-        centering: on the images of a site, of no strength yet; None where there are none to read.
+        centering: on the images of a site or the words of a description, of no strength yet; None without these.
         earlier: numbers of first tasks that networks were trained on before the others were added.
         with_data: tasks that have labelled images, the first ones; None for all.
     """
@@ -88,7 +104,7 @@ class EncodedTasks:
     task_of: Int[Tensor, " n"]
     moved: Bool[Tensor, " d"]
     start: Float[Tensor, " d"]
-    centering: FeatureAlignment | None
+    centering: FeatureAlignment | WordAlignment | None
     earlier: tuple[int, ...] = ()
     with_data: frozenset[str] | None = None
 
@@ -138,7 +154,12 @@ class EncodedTasks:
         codec = codec or Codec.fit(layout, vectors, config.normalization)
         initial = layout.flatten(training_set.initial)
         index_of = {task: number for number, task in enumerate(zoo.tasks)}
-        shift = FeatureShift.fit(descriptions, backbone, conditions.parts) if config.centering else None
+        centering: FeatureAlignment | WordAlignment | None = None
+        if config.centering:
+            words = WordReader.fit(descriptions, backbone, conditions.parts, partial(_some_examples, training_set))
+            centering = WordAlignment.of(words, codec, descriptions) or FeatureAlignment.of(
+                FeatureShift.fit(descriptions, backbone, conditions.parts), codec, descriptions
+            )
         return cls(
             backbone=backbone,
             features=training_set.features,
@@ -151,7 +172,7 @@ class EncodedTasks:
             task_of=torch.tensor([index_of[task] for task in zoo.column("task")]),
             moved=moved_values(vectors, initial, layout.sizes),
             start=codec.encode(initial[None])[0],
-            centering=FeatureAlignment.of(shift, codec, descriptions),
+            centering=centering,
             with_data=training_set.with_data,
         )
 

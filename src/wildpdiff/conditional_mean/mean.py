@@ -17,6 +17,7 @@ from wildpdiff.conditional_mean.correction import Basis, EnsembleMember
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
 from wildpdiff.conditional_mean.simple import SIMPLE, SimpleEstimators
+from wildpdiff.conditional_mean.words import WordAlignment, WordReader
 from wildpdiff.records import encode
 from wildpdiff.tasks.description import Description
 
@@ -45,6 +46,11 @@ class Blend:
         return {name: weight for name, weight in pairs if weight > 0}
 
 
+def _alignment(config: Mapping[str, Any]) -> type[FeatureAlignment | WordAlignment]:
+    """The kind of a stored alignment."""
+    return WordAlignment if config["part"] == WordReader.part else FeatureAlignment
+
+
 @dataclass(frozen=True, eq=False)
 class ConditionalMean:
     """Fused embeddings of descriptions to normalised adapter vectors.
@@ -63,7 +69,7 @@ class ConditionalMean:
         held_out: for each seen task ``g`` without that task, "t d".
         fold: of each seen task; -1 where no network was trained without it.
         anchor: ``α``, 0 to 1.
-        centering: alignment with a site's images; None where there are none to read.
+        centering: alignment with a site's images, or with the words of a description; None where there are none.
         delivered_fold: fold whose networks alone predict; None for the mean over the networks of all folds.
     """
 
@@ -75,7 +81,7 @@ class ConditionalMean:
     held_out: Float[Tensor, "t d"]
     fold: Int[Tensor, " t"]
     anchor: float = 1.0
-    centering: FeatureAlignment | None = None
+    centering: FeatureAlignment | WordAlignment | None = None
     delivered_fold: int | None = None
     _own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -233,6 +239,6 @@ class ConditionalMean:
             held_out=tensors["held_out"],
             fold=tensors["fold"],
             anchor=config["anchor"],
-            centering=None if entry is None else FeatureAlignment.from_state(entry, tensors, codec, backbone),
+            centering=None if entry is None else _alignment(entry).from_state(entry, tensors, codec, backbone),
             delivered_fold=config.get("delivered_fold"),
         )

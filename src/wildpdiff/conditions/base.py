@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.description import Description, Inputs
 
 CLIP = 4.0
 """Bound of standardised values: a network must not be driven by a value far outside the seen tasks."""
 
-Featuriser = Callable[[Images], Tensor]
-"""Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``; ``Backbone.image_features`` is one."""
+Featuriser = Callable[[Inputs], Tensor]
+"""Images ``uint8 [n, h, w, 3]`` or other inputs to features ``[n, f]``; ``Backbone.image_features`` is one."""
 
 ConditionSampler = Callable[[Tensor, torch.Generator], Tensor]
 """Task indices ``int64 [b]`` and a generator to condition embeddings ``[b, e]``, drawn anew at every training step."""
@@ -39,7 +39,7 @@ class BlockFeaturiser(Protocol):
     def factors(self) -> tuple[str, ...]:
         """Blocks that are also a factor of their own."""
 
-    def __call__(self, images: Images) -> Tensor:
+    def __call__(self, images: Inputs) -> Tensor:
         """Images ``uint8 [n, h, w, 3]`` to features ``[n, f]``."""
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from wildpdiff.conditions.base import CLIP, BlockFeaturiser, ConditionEmbedding, Featuriser, feature_blocks
 from wildpdiff.conditions.reduction import Reduction, strongest
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class ImageFeatures:
     @classmethod
     def of(cls, descriptions: Sequence[Description], part: str, featurise: Featuriser) -> ImageFeatures:
         """Features of ``backgrounds`` or ``examples``; raises :class:`DescriptionError` where no task has them."""
-        sets: list[Images | None] = [getattr(entry, part) for entry in descriptions]
-        return cls.stack([None if images is None or not len(images) else featurise(images) for images in sets])
+        sets: list[Inputs | None] = [getattr(entry, part) for entry in descriptions]
+        return cls.stack([None if images is None or not count(images) else featurise(images) for images in sets])
 
     def row(self, index: int) -> Float[Tensor, "k f"]:
         """Features of one task, without padding."""
@@ -141,9 +142,9 @@ class ImageSetEncoder:
         """All components of the whole together, the four strongest alone, and those of every factor."""
         start = self.size - sum(self.own)
         found = list(strongest(range(start)))
-        for count in self.own:
-            found.append(tuple(range(start, start + count)))
-            start += count
+        for columns in self.own:
+            found.append(tuple(range(start, start + columns)))
+            start += columns
         return tuple(found)
 
     @property
@@ -179,8 +180,8 @@ class ImageSetEncoder:
 
     def encode(self, description: Description) -> ConditionEmbedding:
         """Embedding ``[c]`` of the description's images; no images, or none in the array, count as missing."""
-        images: Images | None = getattr(description, self.part)
-        return self.encode_set(None if images is None or not len(images) else self.featurise(images))
+        images: Inputs | None = getattr(description, self.part)
+        return self.encode_set(None if images is None or not count(images) else self.featurise(images))
 
     def encode_set(self, features: Float[Tensor, "k f"] | None) -> ConditionEmbedding:
         """Embedding of a set by its features; none count as missing."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DescriptionError
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 
 PARTS = ("backgrounds", "examples")
 """Parts that are images; the first that the seen descriptions have is read."""
@@ -30,7 +31,7 @@ class FeatureShift:
 
     part: str
     center: Float[Tensor, " f"]
-    embed: Callable[[Images], Tensor]
+    embed: Callable[[Inputs], Tensor]
 
     @classmethod
     def fit(cls, descriptions: Sequence[Description], backbone: Backbone, parts: Sequence[str]) -> FeatureShift | None:
@@ -41,7 +42,7 @@ class FeatureShift:
         embed = embedder(backbone)
         for part in PARTS:
             sets = [getattr(entry, part) for entry in descriptions]
-            known = [images for images in sets if images is not None and len(images)]
+            known = [images for images in sets if images is not None and count(images)]
             if embed is not None and part in parts and len(known) > 1:
                 return cls(part, torch.stack([embed(images).mean(0) for images in known]).mean(0), embed)
         return None
@@ -49,7 +50,7 @@ class FeatureShift:
     @classmethod
     def restore(cls, part: str, center: Float[Tensor, " f"], backbone: Backbone) -> FeatureShift:
         """From its stored state; raises :class:`DescriptionError` where the backbone has no such features."""
-        embed = embedder(backbone)
+        embed = embedder(backbone, len(center))
         if embed is None:
             raise DescriptionError(
                 f"The generator reads features that {backbone.name!r} does not give: its outputs are not those of "
@@ -61,14 +62,18 @@ class FeatureShift:
         """One shift a description."""
         return torch.stack([self._one(getattr(entry, self.part)) for entry in descriptions])
 
-    def _one(self, images: Images | None) -> Tensor:
-        if images is None or not len(images):
+    def _one(self, images: Inputs | None) -> Tensor:
+        if images is None or not count(images):
             return torch.zeros_like(self.center)
         return self.embed(images).mean(0) - self.center
 
 
-def embedder(backbone: Backbone) -> Callable[[Images], Tensor] | None:
-    """Images to the features before the classifier; ``None`` where no linear layer is last."""
+def embedder(backbone: Backbone, width: int | None = None) -> Callable[[Inputs], Tensor] | None:
+    """Inputs to the features before the classifier; ``None`` where no linear layer is last.
+
+    Args:
+        width: number of these features, where it is known.
+    """
     features = backbone.image_features
-    columns = features.columns("embedding")
+    columns = features.columns("embedding", width)
     return None if columns is None else lambda images: features(images)[:, columns]

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
@@ -27,14 +25,14 @@ from wildpdiff.evaluate.results import (
     Stage,
     SuiteInfo,
 )
-from wildpdiff.evaluate.run import Method, RoundTripSource, evaluate
+from wildpdiff.evaluate.run import Method, RoundTripSource, Scorer, SectionObserver, evaluate
 from wildpdiff.evaluate.score import TestSet, test_set
 from wildpdiff.evaluate.summary import FINETUNED, PRETRAINED, summarise
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.tasks.task import Group, Suite, Task
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
@@ -62,6 +60,8 @@ class Comparison:
         seen_tasks: number of scored seen tasks, drawn by the seed; None scores all of them.
         method_settings: texts by key for methods of other packages.
         trust: a model of trust for each generator, in their order; none where there is none.
+        scorer: of all adapters, in place of the objective's score.
+        best_of: whether the best of several posterior samples are methods too.
     """
 
     suite: Suite
@@ -77,6 +77,8 @@ class Comparison:
     further: Sequence[tuple[Method, SourceInfo]] = ()
     method_settings: Mapping[str, str] = field(default_factory=dict)
     trust: Sequence[TrustModel] = ()
+    scorer: Scorer | None = None
+    best_of: bool = True
 
     def check(self) -> None:
         """Refuse parts of several runs.
@@ -156,9 +158,12 @@ def compare_sources(
     made: Provenance,
     samples: int = 4,
     stages: Sequence[Stage] = (),
+    observers: Sequence[SectionObserver] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
     """Scores of every method on every task, with provenance and further measurements.
+
+    ``observers`` are measurements besides those of installed packages.
 
     Raises:
         DataError: no generator, or no unseen and no seen tasks.
@@ -193,10 +198,11 @@ def compare_sources(
         baselines=comparison.baselines,
         without=comparison.without,
         further=comparison.further,
+        best_of=comparison.best_of,
         fit_seconds=sum(fits) / len(fits) if fits else None,
     )
     inputs = ObserverInputs(comparison, seen, finetuned, tests)
-    observers = [observer for build in registered("observers").values() for observer in build(inputs)]
+    observers = [*observers, *(entry for build in registered("observers").values() for entry in build(inputs))]
     found = evaluate(
         suite.name,
         tests,
@@ -205,15 +211,17 @@ def compare_sources(
         samples=samples,
         seed=seed,
         observers=observers,
+        scorer=comparison.scorer,
         progress=progress,
     )
-    metric = backbone.objective.metric
+    metric = backbone.objective.metric if comparison.scorer is None else comparison.scorer.metric
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
     summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed, metric=metric)
-    ceilings = _ceilings(tests, backbone, RoundTripSource(FinetunedSource(finetuned), first), found.rows)
+    coded = RoundTripSource(FinetunedSource(finetuned), first)
+    again = evaluate("", tests, backbone, [Method(coded)], samples=1, scorer=comparison.scorer).rows
     results = Results(
         provenance=made,
-        **_about(comparison, tests, ceilings),
+        **_about(comparison, tests, _ceilings(list(tests), again, found.rows)),
         rows=found.rows,
         metric=metric,
         summary=tuple(summary),
@@ -255,23 +263,22 @@ def _labelled(comparison: Comparison, seen: SeenTasks) -> Callable[[str], TaskFe
     return lambda name: cache(name) if name in unseen else seen.data(name)
 
 
-def _unlabelled(suite: Suite) -> Callable[[str], Images]:
-    """A task's training images without their labels."""
+def _unlabelled(suite: Suite) -> Callable[[str], Inputs]:
+    """A task's training examples without their labels."""
     by_name = {task.name: task for group in ("seen", "unseen") for task in suite.tasks(group)}
-    return lambda name: np.asarray(by_name[name].data("train").inputs)
+    return lambda name: by_name[name].data("train").inputs
 
 
-def _ceilings(
-    tests: Mapping[Split, Sequence[TestSet]], backbone: Backbone, coded: RoundTripSource, rows: Sequence[ResultRow]
-) -> dict[str, Ceiling]:
-    """Accuracy of fine-tuned adapters before (``rows``) and after the autoencoder's round trip."""
-    after = evaluate("", tests, backbone, [Method(coded)], samples=1).rows
+def _ceilings(splits: Sequence[Split], after: Sequence[ResultRow], before: Sequence[ResultRow]) -> dict[str, Ceiling]:
+    """Score of fine-tuned adapters before and after the autoencoder's round trip."""
 
     def mean(found: Sequence[ResultRow], split: Split, source: str) -> float:
         accuracies = [row.accuracy for row in found if (row.split, row.source) == (split, source)]
         return sum(accuracies) / len(accuracies)
 
-    return {split: Ceiling(mean(after, split, coded.name), mean(rows, split, FINETUNED)) for split in tests}
+    return {
+        split: Ceiling(mean(after, split, RoundTripSource.name), mean(before, split, FINETUNED)) for split in splits
+    }
 
 
 def _seconds(measured: Mapping[str, float], stages: Sequence[Stage], tasks: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from wildpdiff.evaluate.run import Method
 from wildpdiff.generator import Generator
 from wildpdiff.registry import registered
 from wildpdiff.source import Source
-from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.description import Inputs
 
 Baselines = Literal["core", "all"]
 """``core`` are those with almost no training; ``all`` adds trained networks, labels and controls."""
@@ -66,7 +66,7 @@ class MethodInputs:
     labelled: LabelledData | None = None
     tasks: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
-    unlabelled: Callable[[str], Images] | None = None
+    unlabelled: Callable[[str], Inputs] | None = None
 
 
 @runtime_checkable
@@ -108,6 +108,7 @@ def build_methods(
     baselines: Baselines = "core",
     without: Sequence[str] = (),
     further: Sequence[tuple[Method, SourceInfo]] = (),
+    best_of: bool = True,
     fit_seconds: float | None = None,
 ) -> Methods:
     """Build every method of a comparison but the baselines ``without``; ``finetuned`` is the reference, by task.
@@ -137,7 +138,7 @@ def build_methods(
         sampled, seed = generator.with_sampling(draw="posterior"), int(generator.training["seed"])
         note = "a posterior sample of this generator"
         methods.append((Method(sampled, "own", seed), SourceInfo(sampled.name, "description", None, note)))
-        for provider in _providers():
+        for provider in _providers() if best_of else ():
             found = provider.of_samples(sampled, generator.backbone, inputs.labelled)
             methods += [(Method(source, "own", seed), info) for source, info in found]
     reference = SourceInfo("fine-tuned", "reference", None, "trained on all of the task's labels")

@@ -20,8 +20,8 @@ from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
 from wildpdiff.source import Source
-from wildpdiff.tasks.batch import batch_size
-from wildpdiff.tasks.description import Description, Images, MetadataValue
+from wildpdiff.tasks.description import Description, Inputs, MetadataValue
+from wildpdiff.tasks.metric import Metric
 from wildpdiff.tasks.objective import of_many
 from wildpdiff.threads import one_thread
 
@@ -41,7 +41,7 @@ class Method:
     source: Source
     condition: Condition = "own"
     generator_seed: int | None = None
-    unlabelled: Callable[[str], Images] | None = None
+    unlabelled: Callable[[str], Inputs] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,18 @@ class Scored:
     adapters: Sequence[Adapter]
     outputs: Float[Tensor, "a n ..."]
     rows: Sequence[ResultRow] = ()
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores that do not follow from outputs on test examples, for example returns of a policy's episodes."""
+
+    @property
+    def metric(self) -> Metric:
+        """The metric of the scores."""
+
+    def __call__(self, task: str, adapters: Sequence[Adapter]) -> Float[Tensor, "a e"]:
+        """Scores of each adapter on a task by its name, one an episode; the same call gives the same scores."""
 
 
 @runtime_checkable
@@ -152,6 +164,7 @@ def evaluate(
     samples: int = 4,
     seed: int = 0,
     observers: Sequence[Observer] = (),
+    scorer: Scorer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score every method on every task. A source without randomness is sampled once.
@@ -160,6 +173,7 @@ def evaluate(
         suite: name written into the rows.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
+        scorer: of the adapters, in place of the objective's score of their outputs.
         progress: called with (tasks done, in all).
     """
     jobs = [
@@ -169,7 +183,7 @@ def evaluate(
         for index, other in enumerate(derangement(len(part), sub_seed(seed, split)))
     ]
 
-    def score(job: _Job, _: Tick) -> tuple[list[Adapter], float, Tensor]:
+    def score(job: _Job, _: Tick) -> tuple[list[Adapter], float, Tensor, Tensor]:
         source, test = job.method.source, job.test
         description = job.description(seed)
         if job.method.unlabelled is not None:
@@ -178,17 +192,20 @@ def evaluate(
         started = time.perf_counter()
         adapters = source.sample(description, count, sub_seed(seed, job.split, test.task))
         seconds = (time.perf_counter() - started) / count
-        return adapters, seconds, outputs_of(backbone, test, adapters)
+        outputs = outputs_of(backbone, test, adapters)
+        if scorer is not None:
+            return adapters, seconds, outputs, scorer(test.task, adapters)
+        return adapters, seconds, outputs, of_many(backbone.objective.score, outputs, test.batch)
 
     advance = None if progress is None else lambda share: progress(round(share * len(jobs)), len(jobs))
     rows: list[ResultRow] = []
     costs: dict[str, list[float]] = {}
-    for job, (adapters, seconds, outputs) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
+    for job, (adapters, seconds, outputs, scores) in zip(jobs, in_parallel(score, jobs, advance), strict=True):
         method, test = job.method, job.test
         costs.setdefault(method.source.name, []).append(seconds)
         key = (suite, job.split, method.source.name, method.condition, method.generator_seed)
-        found = of_many(backbone.objective.score, outputs, test.batch).double().mean(1).tolist()
-        own = [ResultRow(*key, i, test.task, value, batch_size(test.batch)) for i, value in enumerate(found)]
+        found = scores.double().mean(1).tolist()
+        own = [ResultRow(*key, i, test.task, value, scores.shape[1]) for i, value in enumerate(found)]
         rows += own
         for observer in observers:
             observer.observe(Scored(job.split, method, test, adapters, outputs, own))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.batch import count, example_keys
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
 from wildpdiff.tasks.task import GROUPS, SPLITS, Group, SplitName
 
@@ -155,29 +154,6 @@ def tasks_of_table(
         metadata = {field: value.item() if isinstance(value, np.generic) else value for field, value in first.items()}
         found.append(PlainTask(name, splits, Description(metadata=metadata or None, task_id=name)))
     return tuple(found)
-
-
-def example_keys(examples: Any) -> tuple[bytes, ...]:
-    """One key an example, equal for equal examples; none of None."""
-    if examples is None:
-        return ()
-    rows = ({name: values[row] for name, values in examples.items()} if isinstance(examples, Mapping) else examples[row]
-            for row in range(count(examples)))  # fmt: skip
-    return tuple(hashlib.blake2b(_bytes(row), digest_size=16).digest() for row in rows)
-
-
-def _bytes(example: Any) -> bytes:
-    if isinstance(example, Mapping):
-        return b"".join(name.encode() + b"\0" + _bytes(value) for name, value in sorted(example.items()))
-    if isinstance(example, str):
-        return example.encode(errors="surrogatepass")
-    try:
-        values = np.asarray(example)
-    except ValueError as error:
-        raise DataError(f"An example is no tensor of one shape ({error}). Pad it.") from None
-    if values.dtype.hasobject:  # of which the bytes are addresses
-        raise DataError(f"An example or target is {example!r}. Give text, numbers, or arrays of them.")
-    return values.tobytes()
 
 
 def _is_one_value(values: Sequence[Any]) -> bool:

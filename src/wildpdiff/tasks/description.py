@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +12,13 @@ import numpy.typing as npt
 
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
+from wildpdiff.tasks.batch import count, examples_hash
 
 Images = npt.NDArray[np.uint8]
 """Images as ``uint8`` of shape ``[n, height, width, 3]``, RGB."""
+
+Inputs = Any
+"""Examples without targets as the backbone takes them: images, texts, arrays, or named arrays."""
 
 MetadataValue = float | int | str
 
@@ -30,14 +33,14 @@ class Description:
     Attributes:
         metadata: named numbers and categories, for example ``{"latitude": -2.3, "habitat": "woodland"}``.
         backgrounds: unlabelled images of the empty site, ``uint8 [k, h, w, 3]``.
-        examples: unlabelled inputs of the task, ``uint8 [k, h, w, 3]``.
+        examples: unlabelled inputs of the task, of any kind that the backbone takes.
         text: a sentence or two in words.
         task_id: the name of a seen task, for generators conditioned on the identity (the paper's RQ1).
     """
 
     metadata: Mapping[str, MetadataValue] | None = None
     backgrounds: Images | None = None
-    examples: Images | None = None
+    examples: Inputs | None = None
     text: str | None = None
     task_id: str | None = None
 
@@ -170,11 +173,11 @@ class MetadataSchema:
 
 
 def description_provenance(description: Description) -> dict[str, Any]:
-    """A description as JSON values for provenance: images by number and hash."""
+    """A description as JSON values for provenance: images and other inputs by number and hash."""
     values: dict[str, Any] = {}
     for part in description.parts:
         value = getattr(description, part)
         if part in ("backgrounds", "examples"):
-            value = {"images": len(value), "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
+            value = {"images": count(value), "sha256": examples_hash(value)}
         values[part] = dict(value) if part == "metadata" else value
     return values

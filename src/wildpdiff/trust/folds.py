@@ -11,6 +11,7 @@ import numpy.typing as npt
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
 
 SLAB = 0.2
@@ -119,7 +120,7 @@ def _edges(
             along[f"end of {entry.name}"] = draws.choice([-1.0, 1.0]) * column(entry.name)
     for part in ("backgrounds", "examples"):
         sets = [getattr(description, part) for description in descriptions]
-        if all(images is not None and len(images) for images in sets):
+        if all(images is not None and count(images) for images in sets):
             means = np.stack([featurise(images).double().mean(0).numpy() for images in sets])
             along[f"end of {part}"] = _strongest_component(means)
     found = []

@@ -14,7 +14,8 @@ from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
 from wildpdiff.records import decode, encode
-from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.batch import count
+from wildpdiff.tasks.description import Description, Inputs
 from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import GainPredictor
 from wildpdiff.trust.report import HeldOutSummary, TrustReport, reasons, recommendation
@@ -55,7 +56,7 @@ class TrustModel:
         self,
         adapters: Adapter | Sequence[Adapter],
         description: Description,
-        images: Images | None = None,
+        images: Inputs | None = None,
         min_trust: float | None = None,
     ) -> TrustReport:
         """Report on generated adapters of one task, without labels.
@@ -97,11 +98,11 @@ class TrustModel:
             recommendation=recommendation(trust, least, predicted, novelty.outside),
         )
 
-    def _basis(self, description: Description, images: Images | None) -> tuple[str, Images | None]:
+    def _basis(self, description: Description, images: Inputs | None) -> tuple[str, Inputs | None]:
         """The strongest evidence that is calibrated, and its images."""
         examples = description.examples if images is None else images
         for basis, offered in (("examples", examples), ("backgrounds", description.backgrounds)):
-            if offered is not None and len(offered) and basis in self.predictors:
+            if offered is not None and count(offered) and basis in self.predictors:
                 return basis, offered
         return "description", None
 

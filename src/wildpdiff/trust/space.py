@@ -17,6 +17,7 @@ from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.metadata import angle_columns, unit_vectors
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
 
 IMAGE_PARTS = ("backgrounds", "examples")
@@ -52,7 +53,7 @@ class Factor:
         """Coordinates ``float64``, or None where the description lacks the factor."""
         if self.kind == "images":
             images = getattr(description, self.name)
-            return featurise(images).double().mean(0) if images is not None and len(images) else None
+            return featurise(images).double().mean(0) if images is not None and count(images) else None
         metadata = description.metadata or {}
         if not all(name in metadata for name in self.fields):
             return None

@@ -15,8 +15,7 @@ from wildpdiff.backbones.prefix import Prefix
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
-from wildpdiff.tasks.batch import Batch, batch_size, take
-from wildpdiff.tasks.dataset import example_keys
+from wildpdiff.tasks.batch import Batch, batch_size, example_keys, take
 from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.tasks.task import Examples, Task
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import AdapterMismatchError, DescriptionError
-from wildpdiff.tasks.description import Description, Images, MetadataSchema
+from wildpdiff.tasks.description import Description, Inputs, MetadataSchema
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.store import Zoo
@@ -31,7 +31,7 @@ class TrainingSet:
     schema: MetadataSchema
     backbone: Backbone
     features: Callable[[str], TaskFeatures] | None = None
-    featurise: Callable[[Images], Tensor] | None = None
+    featurise: Callable[[Inputs], Tensor] | None = None
     with_data: frozenset[str] | None = None
 
     @classmethod
@@ -42,7 +42,7 @@ class TrainingSet:
         zoo: Zoo,
         features: Callable[[str], TaskFeatures] | None = None,
         *,
-        featurise: Callable[[Images], Tensor] | None = None,
+        featurise: Callable[[Inputs], Tensor] | None = None,
     ) -> TrainingSet:
         """The zoo's tasks as the suite describes them."""
         descriptions = {task.name: task.description for task in suite.tasks("seen")}

@@ -15,10 +15,11 @@ from refusals import refused
 from wildbench import pipeline
 from wildbench.datasets.panel.rotated_digits import RotatedDigitsConfig, rotated_digits
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
-from wildbench.studies import panel, panel_run
+from wildbench.studies import measuring, panel
+from wildbench.studies.measuring import StudyConfig
 from wildbench.studies.panel import BENCHMARKS, Benchmark, _small_cnn, find_benchmark, open_benchmark
 from wildbench.studies.panel_page import METHODS, PanelPage, panel_row, write_page
-from wildbench.studies.panel_run import PanelConfig, run_panel
+from wildbench.studies.panel_run import run_panel
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.registry import load_backbone
 from wildpdiff.cli.main import app
@@ -44,7 +45,7 @@ TRAINED = (
 SIZES = RotatedDigitsConfig(
     seen=7, unseen=3, pretraining=2, train=24, validation=8, test=20, pretraining_images=120, examples=4
 )
-CONFIG = PanelConfig(
+CONFIG = StudyConfig(
     generators=1,
     generator=GeneratorConfig(
         components=2,
@@ -98,7 +99,7 @@ def test_a_benchmark_without_its_data_is_skipped_with_a_remark(page: PanelPage, 
 
 def test_called_again_nothing_is_measured_anew(page: PanelPage, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = page.markdown.read_text()
-    monkeypatch.setattr(panel_run, "prepare", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measuring, "prepare", lambda *_: pytest.fail("measured again"))
     again = run_panel(CONFIG, [TINY], None, out, command="another command")
     assert (
         again.markdown.read_text().replace(page.remarks[0], "").split() == before.replace(page.remarks[0], "").split()
@@ -112,7 +113,7 @@ def test_a_benchmark_interrupted_in_its_evaluation_ends_with_the_same_numbers(
 ) -> None:
     shutil.copytree(out, tmp_path / "out")
     (tmp_path / "out" / "tiny" / "results.json").unlink()
-    monkeypatch.setattr(panel_run, "write_report", lambda *_: None)  # drawing has tests of its own
+    monkeypatch.setattr(measuring, "write_report", lambda *_: None)  # drawing has tests of its own
     monkeypatch.setattr(pipeline, "fit_generator", lambda *_, **__: pytest.fail("fitted again"))
     monkeypatch.setattr(panel, "pretrain_small_cnn", lambda *_, **__: pytest.fail("pretrained again"))
     resumed = run_panel(CONFIG, [TINY], None, tmp_path / "out", command="panel")

@@ -37,6 +37,7 @@ KINDS = {
     "interpolation": (studies.Interpolation, studies.InterpolationPair, studies.InterpolationPath),
     "scaling": (studies.Scaling, studies.ScalingCell),
     "paper": (studies.PaperRow, studies.PublishedRow),
+    "pooled_scores": (added.PooledCounts,),
     "trust": (module.TrustSection, module.TrustPoint),
 }
 

@@ -8,7 +8,8 @@ import torch
 
 from refusals import refused
 from wildpdiff.errors import DataError, DescriptionError
-from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask, example_keys, tasks_of_table
+from wildpdiff.tasks.batch import example_keys
+from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask, tasks_of_table
 from wildpdiff.tasks.task import Examples, Suite, Task
 
 TABLE = {

@@ -1,0 +1,1 @@
+"""Domains of tasks besides photographs, each measured by one command and with one table."""

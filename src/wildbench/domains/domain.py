@@ -1,0 +1,88 @@
+"""A domain: where its tasks come from, what they are measured by, and which opponents stand next to the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
+from wildbench.methods.few_label_methods import LABELLED_NAMES
+from wildbench.run_folder import Tick
+from wildbench.studies.measuring import OpenBenchmark
+from wildbench.studies.panel_page import ShownMethod
+from wildbench.studies.pooled_scores import PooledScore
+from wildpdiff.errors import DataError
+from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
+from wildpdiff.fit import GeneratorConfig
+
+GROUPS = "groups"
+"""Key of the suite's settings with the name of the group of every unseen task that is held out with its group."""
+
+EVOLUTION = next(name for name in LABELLED_NAMES if "latent" in name)
+
+METHODS = (
+    ShownMethod("pretrained", PRETRAINED, "none"),
+    ShownMethod("mean adapter", "mean adapter", "none"),
+    ShownMethod("nearest task", "nearest task"),
+    ShownMethod("kernel ridge regression", "kernel ridge regression"),
+    ShownMethod("additive kernel regression", "additive kernel regression"),
+    ShownMethod("multi-task adapter", "multi-task adapter", "none", trained=True),
+    ShownMethod("multi-task adapter with description", "multi-task adapter with description", trained=True),
+    ShownMethod("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
+    ShownMethod("column-wise merge", "column-wise merge", trained=True),
+    ShownMethod("generated", GENERATED),
+    ShownMethod("generated, shuffled descriptions", GENERATED, "shuffled"),
+    ShownMethod("one sample", "one sample"),
+    ShownMethod(EVOLUTION, EVOLUTION, trained=True),
+    ShownMethod("fine-tuned, classifier alone", CLASSIFIER_ALONE),
+    ShownMethod("fine-tuned", FINETUNED),
+)
+"""The lines of a domain's table in order, before its own opponents; those without rows are left out."""
+
+Open = Callable[[Path, Path, int, Tick], OpenBenchmark]
+"""Opens a domain from the data folder, the run's own folder, a seed and a report of progress."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain of tasks.
+
+    Attributes:
+        name: as the command takes it.
+        title: one line.
+        files: that are read, relative to the data folder.
+        open: makes suite, backbone, recipe and opponents.
+        generator: settings of the generators.
+        pooled: scores of all examples of a group of tasks together.
+        without: sources of :data:`METHODS` that have no meaning here.
+        samples: adapters a task in the evaluation.
+        seen_tasks: seen tasks that are scored.
+        remarks: sentences below the table: what is honest to say about it.
+    """
+
+    name: str
+    title: str
+    files: tuple[str, ...]
+    open: Open
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    pooled: tuple[PooledScore, ...] = ()
+    without: tuple[str, ...] = ()
+    samples: int = 4
+    seen_tasks: int = 20
+    remarks: tuple[str, ...] = ()
+
+    def require(self, data: Path) -> None:
+        """Raise :class:`DataError` where the data folder lacks a file."""
+        for name in self.files:
+            if not (data / name).exists():
+                raise DataError(f"The domain {self.name} reads {name}, which the data folder {data} does not have.")
+
+    def methods(self, *, trained: bool) -> tuple[ShownMethod, ...]:
+        """The lines of its table but for its own opponents; without ``trained``, only those with almost no training."""
+        return tuple(one for one in METHODS if one.source not in self.without and (trained or not one.trained))
+
+
+def in_groups(groups: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The setting of a suite that names the group of each unseen task that is held out with its group."""
+    return {GROUPS: dict(groups)}
