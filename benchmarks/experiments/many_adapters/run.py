@@ -5,8 +5,8 @@
 
 Both have the same adapters and images and a gradient of every adapter in each step; losses and gradients are compared.
 The vectorised pass runs the frozen layers before the first adapted one once for all steps: its seconds are given apart.
-Memory is the most that is resident in a step: of the vectorised pass, and of one PEFT model with one adapter and as many
-images. The net one is without that of the process before the step (libraries, model, images).
+Memory is the most that is resident in a step: of the vectorised pass, and of one PEFT model with one adapter on the
+same images. The net one is without that of the process before the step (libraries, model, images).
 """
 
 from __future__ import annotations
