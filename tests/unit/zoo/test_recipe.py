@@ -121,9 +121,9 @@ def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
     pooled: list[TaskFeatures] = []
     real = recipe.finetune
 
-    def finetune(backbone, features, *rest):  # type: ignore[no-untyped-def]
+    def finetune(backbone, features, initial, **settings):  # type: ignore[no-untyped-def]
         pooled.extend(entry for entry in features if entry.name == "pooled")
-        return real(backbone, features, *rest)
+        return real(backbone, features, initial, **settings)
 
     monkeypatch.setattr(recipe, "finetune", finetune)
     assert RecipeSearch(toy_backbone, [first, second], initial, 0).choose(DEFAULT).multi_task is not None
