@@ -141,6 +141,7 @@ MOST_POSITIONAL, MOST_PARAMETERS = 4, 8
 LONG_SIGNATURES = {
     "wildpdiff/zoo/build.py build_zoo": "decisions of the user, one each, all but four by name",
     "wildpdiff/evaluate/run.py evaluate": "a scorer in place of the objective",
+    "wildpdiff/prediction.py camera_answers": "how answers are shown, cached and reported, by name",
     "wildpdiff/backbones/pretrained.py _attention": "the signature that transformers calls",
     **dict.fromkeys(
         [f"wildpdiff/diffusion/samplers.py {name}" for name in

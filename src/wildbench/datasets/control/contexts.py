@@ -210,12 +210,12 @@ def _description(system: System, contexts: Contexts, row: int, config: ControlCo
     }
     if config.distractors:
         about |= {"serial_number": round(float(draws.uniform(0, 100)), 1), "paint": str(draws.choice(PAINTS))}
-    examples = _transitions(system, contexts, row, config, draws) if config.hidden else None
+    examples = _transitions(system, contexts, row, config, draws=draws) if config.hidden else None
     return Description(metadata=about, examples=examples)
 
 
 def _transitions(
-    system: System, contexts: Contexts, row: int, config: ControlConfig, draws: np.random.Generator
+    system: System, contexts: Contexts, row: int, config: ControlConfig, *, draws: np.random.Generator
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Observations, and their change with one random action: alone, times the action, and times each observation."""
     states = system.start(draws, config.transitions)
