@@ -110,7 +110,7 @@ def predict(
         raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
     if suite or option or columns or task or min_trust is not None:
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
-    _predict_images(model, backbone, images or [], boxes, skip_unreadable, wanted)
+    _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _checked(tally: _Tally, answers: Iterable[Answer]) -> Iterator[Answer]:
 
 
 def _predict_images(
-    folder: Path, backbone: str | None, images: list[Path], boxes: Path | None, skip: bool, wanted: _Wanted
+    folder: Path, backbone: str | None, images: list[Path], *, boxes: Path | None, skip: bool, wanted: _Wanted
 ) -> None:
     """Classify image files by one adapter."""
     from wildpdiff.adapters.adapter import Adapter
@@ -227,9 +227,8 @@ def _predict_images(
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
     tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
-        answers = camera_answers(
-            given, model, table.pictures, table.root, rules, skip=skip, progress=stages(f"classify {len(files)} images")
-        )
+        tick = stages(f"classify {len(files)} images")
+        answers = camera_answers(given, model, table.pictures, table.root, rules=rules, skip=skip, progress=tick)
         shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
         text = wanted.output.write(
             _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
@@ -407,7 +406,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                     shown = {label for picture in own for label in suite.labels.of(picture.labels)}
                     past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
                     given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
-                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules, **given)
+                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
                 done += len(own)
 
         text = wanted.output.write(_checked(tally, answers()), classifier, table)
