@@ -73,8 +73,8 @@ def draw(scaling: Scaling, path: Path) -> None:
     axes.tick_params(colors=MUTED, length=0)
     axes.grid(axis="y", color="#dfe3e6", linewidth=0.6, zorder=0)
     axes.spines[:].set_visible(False)
-    figure.suptitle("Share of the gain of fine-tuning that a new camera gets without a label", x=0.012, ha="left", color=INK,
-                    weight="bold", fontsize=12)  # fmt: skip
+    title = "Share of the gain of fine-tuning that a new camera gets without a label"
+    figure.suptitle(title, x=0.012, ha="left", color=INK, weight="bold", fontsize=12)
     _labels(axes, curves)
     figure.subplots_adjust(left=0.075, right=0.8, top=0.9, bottom=0.12)
     figure.savefig(path, dpi=150, metadata={"Software": None})
