@@ -124,8 +124,8 @@ class Unreadable:
         missing = sum(fault == MISSING for fault in self.faults.values())
         where = f" The paths are taken below {root}; -o root=FOLDER names another folder." if missing else ""
         raise DataError(
-            f"{source}{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that may be "
-            f"left out: {fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
+            f"{source}{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that may "
+            f"be left out: {fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
             f"unreadable={min(1.0, len(self.faults) / max(self.total, 1) + 0.005):.2f}."
         )
 
