@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,25 @@ def test_an_adapter_is_checked_on_labelled_pictures(world: World, run: Run, surv
     shown = run(*words, "--task", "unseen-000")
     assert found["verdict"] in shown.out
     assert "macro-F1" in shown.out
+
+
+def test_paths_are_as_given_or_relative_to_the_folder(
+    world: World, run: Run, survey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(survey)
+    words = ("predict", world.adapter, "images/unseen-000", "--backbone", world.backbone)
+    found = {row["file"] for row in run(*words, "--json").json}
+    assert found == {str(path) for path in Path("images/unseen-000").iterdir()}
+    rows = csv.DictReader(run(*words).out.splitlines())
+    assert {row["file"] for row in rows} == found
+    batch = json.loads(run(*words, "--format", "megadetector").out)
+    assert {image["file"] for image in batch["images"]} == {Path(path).name for path in found}
+
+
+def test_a_zipped_package_becomes_a_folder(world: World, run: Run, survey: Path, tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "survey"), "zip", survey)
+    words = ("predict", world.generator, "--suite", archive, "--backbone", world.backbone)
+    outcome = run(*words, "--format", "camtrap-dp", "--out", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "out" / "deployments.csv").read_bytes() == (survey / "deployments.csv").read_bytes()
+    assert camtrap_dp_rules.faults(tmp_path / "out") == []

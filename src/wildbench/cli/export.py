@@ -73,9 +73,8 @@ def export(
             f"{inputs[0]} is made of files already. Give the format of another file by --format ({known}); images are "
             f"written of simulated suites alone ({names})."
         )
-    _of_files(
-        inputs, form, out, options.suite_settings(inputs, options.with_columns(option, columns)), given_zone, as_json
-    )
+    settings = options.suite_settings(inputs, options.with_columns(option, columns))
+    _of_files(inputs, form, out, settings, zone=given_zone, as_json=as_json)
 
 
 def _simulated(
@@ -96,7 +95,7 @@ def _simulated(
 
 
 def _of_files(
-    inputs: tuple[str, ...], form: Format, out: Path, settings: dict[str, object], zone: tzinfo, as_json: bool
+    inputs: tuple[str, ...], form: Format, out: Path, settings: dict[str, object], *, zone: tzinfo, as_json: bool
 ) -> None:
     """Write the pictures of files in a format."""
     from wildpdiff.camera_traps.joining import read_joined

@@ -32,7 +32,7 @@ from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import SplitName, Task
 
-UTTERANCES, DOMAINS = "clinc150/data_full.json", "clinc150/domains.json"
+UTTERANCE_FILE, DOMAIN_FILE = "clinc150/data_full.json", "clinc150/domains.json"
 PUBLISHED: Mapping[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 CLASSES = ("other", "about it")
 TOKENS = 16
@@ -49,7 +49,7 @@ class Intents:
     @classmethod
     def read(cls, data: Path) -> Intents:
         """From a local copy of CLINC150; raises :class:`DataError` where a file is of another form."""
-        found, domains = read_json(data / UTTERANCES), read_json(data / DOMAINS)
+        found, domains = read_json(data / UTTERANCE_FILE), read_json(data / DOMAIN_FILE)
         try:
             domain_of = {str(intent): str(name) for name, intents in domains.items() for intent in intents}
             by_split: dict[SplitName, dict[str, list[str]]] = {}
@@ -59,14 +59,14 @@ class Intents:
                     by_split[split][intent].append(str(text))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{data / UTTERANCES} and {data / DOMAINS} are no copy of CLINC150 ({error!r}): [text, intent] pairs "
-                "under train, val and test, and lists of intents by domain. Give the folder with clinc150."
+                f"{data / UTTERANCE_FILE} and {data / DOMAIN_FILE} are no copy of CLINC150 ({error!r}): [text, intent] "
+                "pairs under train, val and test, and lists of intents by domain. Give the folder with clinc150."
             ) from None
         kept = {split: {name: tuple(texts) for name, texts in own.items()} for split, own in by_split.items()}
         empty = next((name for own in kept.values() for name, texts in own.items() if not texts), None)
         if empty is not None:
             raise DataError(
-                f"{data / UTTERANCES} has no utterance of {empty!r} in one of its splits. Restore the file."
+                f"{data / UTTERANCE_FILE} has no utterance of {empty!r} in one of its splits. Restore the file."
             )
         return cls(kept, domain_of)
 
@@ -200,7 +200,7 @@ def opened(data: Path, folder: Path, seed: int, progress: Tick, config: ClincCon
 DOMAIN = Domain(
     "clinc150",
     "Intents of utterances told in words (CLINC150)",
-    (UTTERANCES, DOMAINS),
+    (UTTERANCE_FILE, DOMAIN_FILE),
     opened,
     GENERATOR,
     remarks=(

@@ -21,7 +21,9 @@ GENERATOR = GeneratorConfig(
     parts=("text",),
     components=32,
     diffusion=DiffusionConfig(size="tiny", steps=300, batch=32),
-    task_loss=TaskLossConfig(steps=160, tasks=8, images=8, folds=3, evaluate_every=20, patience=3),
+    task_loss=TaskLossConfig(
+        steps=160, tasks=8, images=8, folds=3, evaluate_every=20, patience=3, evaluation_images=10
+    ),
     posterior=PosteriorFitConfig(
         tasks=32,
         search=MapConfig(steps=20, batch=16, learning_rate=0.25),

@@ -69,7 +69,7 @@ def _pointwise(layer: nn.Module, inputs: Tensor) -> Tensor:
 class InvertedResidual(nn.Module):
     """Widen, depthwise convolution, narrow, add (Sandler et al. 2018), on a channels-last map."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         width = inputs * expansion
         self.kernel, self.stride = kernel, stride
@@ -109,7 +109,9 @@ class EfficientNetLite0(nn.Module):
         width = STEM_WIDTH
         for repeats, kernel, stride, expansion, outputs in STAGES:
             for repeat in range(repeats):
-                blocks.append(InvertedResidual(width, outputs, kernel, stride if repeat == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(width, outputs, kernel, stride=stride if repeat == 0 else 1, expansion=expansion)
+                )
                 width = outputs
         self.blocks = nn.ModuleList(blocks)
         self.kept = nn.Identity()  # a map with its channels first, as of other networks
@@ -167,7 +169,7 @@ def efficientnet_lite0(
         if getattr(module.blocks[index], part) is not None
     ]
     lora = LoraSpec(rank, float(rank if alpha is None else alpha), (*adapted, "conv_head"), ("classifier",))
-    return _wrap(module, f"efficientnet-lite0-cut{cut}", classes, image_size, lora)
+    return _wrap(module, f"efficientnet-lite0-cut{cut}", classes, image_size, lora=lora)
 
 
 def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbone:
@@ -191,7 +193,7 @@ def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbo
         raise ArtifactError(
             f"The weights of backbone {config['name']!r} do not fit EfficientNet-Lite0 ({error}); build it again."
         ) from None
-    return _wrap(module, config["name"], config["classes"], config["image_size"], lora)
+    return _wrap(module, config["name"], config["classes"], config["image_size"], lora=lora)
 
 
 def _module(classes: int, cut: int, state: Mapping[str, Tensor]) -> EfficientNetLite0:
@@ -203,7 +205,7 @@ def _module(classes: int, cut: int, state: Mapping[str, Tensor]) -> EfficientNet
     return module
 
 
-def _wrap(module: nn.Module, name: str, classes: Sequence[str], image_size: int, lora: LoraSpec) -> Backbone:
+def _wrap(module: nn.Module, name: str, classes: Sequence[str], image_size: int, *, lora: LoraSpec) -> Backbone:
     return Backbone.wrap(
         module,
         name=name,
@@ -287,8 +289,8 @@ def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_im
     classifier = getattr(backbone.module, "classifier", None)
     if not isinstance(classifier, nn.Linear):
         raise TrainingError(f"Backbone {backbone.name!r} has no linear classifier; fit_head needs one.")
-    inputs, targets = _embedded(backbone, tasks, "train", max_images, seed)
-    held_out, held_out_targets = _embedded(backbone, tasks, "validation", max_images, seed)
+    inputs, targets = _embedded(backbone, tasks, "train", max_images, seed=seed)
+    held_out, held_out_targets = _embedded(backbone, tasks, "validation", max_images, seed=seed)
     mean, std = inputs.mean(0), inputs.std(0, correction=0).clamp_min(1e-6)
     inputs, held_out = (inputs - mean) / std, (held_out - mean) / std
 
@@ -310,7 +312,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_im
 
 
 def _embedded(
-    backbone: Backbone, tasks: Sequence[Task], split: SplitName, max_images: int, seed: int
+    backbone: Backbone, tasks: Sequence[Task], split: SplitName, max_images: int, *, seed: int
 ) -> tuple[Float[Tensor, "n f"], Int[Tensor, " n"]]:
     rows: list[Tensor] = []
     labels: list[Tensor] = []

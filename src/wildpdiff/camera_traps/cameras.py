@@ -203,10 +203,10 @@ def _check_labels(
     groups: Mapping[str, Group | None],
     classes: Sequence[str],
 ) -> None:
-    """Refuse labels that the model has not in what is learned from; elsewhere they are left out."""
+    """Refuse labels that the model has not in training pictures; others are left out, as a pretraining leaves them."""
     for camera, placement in placed.items():
         for entry in placement.labelled() if groups[camera] in ("seen", "pretraining") else ():
-            if entry.split != "test" and entry.label not in classes:
+            if entry.split == "train" and entry.label not in classes:
                 raise DataError(
                     f"{table.source}, line {entry.picture.line}: the label {entry.label!r} is unknown; the classes are "
                     f"{', '.join(classes)}. Correct the label, or pretrain a backbone that has the class."

@@ -209,7 +209,8 @@ class TableSuite:
             DataError: an input is at fault, or too many pictures cannot be read; the message names it.
         """
         chosen = TableOptions(**options)
-        return cls(read_joined([Path(entry) for entry in inputs], chosen.columns), chosen)
+        root = None if chosen.root is None else Path(chosen.root)
+        return cls(read_joined([Path(entry) for entry in inputs], chosen.columns, root), chosen)
 
     @classmethod
     def from_csv(cls, path: Path | str, **options: Any) -> TableSuite:

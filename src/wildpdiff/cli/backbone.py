@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -66,11 +66,11 @@ def pretrain(
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
-            from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+            from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 
-            length: dict[str, Any] = {"progress": stages("train the backbone")}
-            length |= {} if epochs is None else {"epochs": epochs}
-            done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, seed=seed, **length)
+            config = PretrainConfig(seed=seed) if epochs is None else PretrainConfig(epochs, seed=seed)
+            tick = stages("train the backbone")
+            done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, config, progress=tick)
             backbone, measured = done.backbone, {"losses": list(done.losses), "steps": done.steps}
         else:
             from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head

@@ -21,7 +21,7 @@ from wildpdiff.cli.generate import MinTrustOption, least_trust, trust_of
 from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption, format_of, parse_zone
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
-from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,9 +54,7 @@ def predict(
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
     task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
-    boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
-    ] = None,
+    boxes: options.BoxesOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
     ] = None,
@@ -108,9 +106,11 @@ def predict(
         read = [Path(entry) for entry in options.suite_inputs(suite)]
         _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
         return
+    if not model.exists():
+        raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
     if suite or option or columns or task or min_trust is not None:
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
-    _predict_images(model, backbone, images or [], boxes, skip_unreadable, wanted)
+    _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Wanted:
 class _Tally:
     """Counts of what was answered, while answers go by."""
 
-    keep: bool
+    keep: bool = False
     total: int = 0
     failures: list[str] = field(default_factory=list)
     kept: list[Answer] = field(default_factory=list)
@@ -205,7 +205,7 @@ def _checked(tally: _Tally, answers: Iterable[Answer]) -> Iterator[Answer]:
 
 
 def _predict_images(
-    folder: Path, backbone: str | None, images: list[Path], boxes: Path | None, skip: bool, wanted: _Wanted
+    folder: Path, backbone: str | None, images: list[Path], *, boxes: Path | None, skip: bool, wanted: _Wanted
 ) -> None:
     """Classify image files by one adapter."""
     from wildpdiff.adapters.adapter import Adapter
@@ -216,7 +216,7 @@ def _predict_images(
         raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
     table = _plain_table(files, images)
-    wanted.output.check(table, files)
+    wanted.output.check(table, [*files, *([] if boxes is None else [boxes])])
     adapter = Adapter.load(folder)
     camera = str(adapter.provenance.get("task") or "")
     table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
@@ -225,26 +225,23 @@ def _predict_images(
     model = backbone_of(adapter, backbone)
     rules = wanted.rules(model.classes, {})
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
-    tally, given = _Tally(wanted.as_json), _delivered(adapter)
+    tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
-        answers = camera_answers(
-            given, model, table.pictures, table.root, rules, skip=skip, progress=stages(f"classify {len(files)} images")
+        tick = stages(f"classify {len(files)} images")
+        answers = camera_answers(given, model, table.pictures, table.root, rules=rules, skip=skip, progress=tick)
+        shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
+        text = wanted.output.write(
+            _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
         )
-        if wanted.output.form == "csv":  # shown as they were given
-            answers = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
-        text = wanted.output.write(_checked(tally, answers), classifier, table)
     for failure in tally.failures:
         remark(f"Skipped: {failure}")
     if wanted.as_json:
-        shown = (replace(entry, picture=_as_given(entry.picture, table.root)) for entry in tally.kept)
         print_json([row for entry in shown for row in _rows(entry, classifier, wanted.output.top)])
     elif wanted.output.out is None:
         sys.stdout.write(visible(text))
     else:
         count = tally.total - len(tally.failures)
-        remark(
-            f"{count * (wanted.output.top if wanted.output.form == 'csv' else 1)} predictions in {wanted.output.out}"
-        )
+        remark(wanted.output.done(count * (wanted.output.top if wanted.output.form == "csv" else 1), table.root))
 
 
 def _delivered(adapter: Adapter) -> Delivered:
@@ -253,7 +250,7 @@ def _delivered(adapter: Adapter) -> Delivered:
     source = adapter.provenance.get("source")
     trust = adapter.provenance.get("trust")
     value = trust.get("value") if isinstance(trust, dict) else None
-    kind: Any = source if source in ("generated", "pretrained") else "adapter"
+    kind: Any = next((name for name in ("generated", "pretrained") if str(source).startswith(name)), "adapter")
     return Delivered(adapter, kind, float(value) if isinstance(value, int | float) else None)
 
 
@@ -377,6 +374,7 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
         raise DataError(
             f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
         )
+    opened.notify = lambda sentence: None  # all that fail are listed at the end
     return opened
 
 
@@ -408,7 +406,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                     shown = {label for picture in own for label in suite.labels.of(picture.labels)}
                     past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
                     given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
-                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules, **given)
+                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
                 done += len(own)
 
         text = wanted.output.write(_checked(tally, answers()), classifier, table)
@@ -423,7 +421,12 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
         sys.stdout.write(visible(text))
     else:
         show(_summary(tally))
-        show(f"{tally.total - len(tally.failures)} predictions in {wanted.output.out}")
+        show(wanted.output.done(tally.total - len(tally.failures), table.root))
+        if cameras.trust is None:
+            show(
+                "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "
+                "and score its adapter by wildpdiff check."
+            )
 
 
 def _by_camera(tally: _Tally) -> list[dict[str, Any]]:

@@ -93,6 +93,12 @@ class PredictionOutput:
             own = {file.resolve() for file in read if file.name == self.out.name}
             check_output_file(self.out, own)
 
+    def done(self, count: int, root: Path) -> str:
+        """A sentence on what was written, and where the other program looks for the pictures."""
+        if self.form == "csv":
+            return f"{count} predictions in {self.out}"
+        return f"{count} predictions in {self.out}; paths of pictures are relative to {root}"
+
     @property
     def _clock(self) -> Clock:
         from wildpdiff.camera_traps.writers.camtrap_dp import Clock

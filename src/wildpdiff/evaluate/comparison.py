@@ -133,7 +133,7 @@ class ObserverInputs:
 
 
 def seen_material(
-    suite: Suite, backbone: Backbone, zoo: Zoo, generator: Generator, features: FeatureCache | None, seed: int
+    suite: Suite, backbone: Backbone, zoo: Zoo, *, generator: Generator, features: FeatureCache | None, seed: int
 ) -> SeenTasks:
     """Training set of the baselines, with descriptions encoded as in the generator."""
     by_name = {task.name: task.description for task in suite.tasks("seen")}
@@ -174,7 +174,7 @@ def compare_sources(
     suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
     comparison.check()
     first = comparison.generators[0]
-    seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
+    seen = seen_material(suite, backbone, zoo, generator=first, features=comparison.features, seed=seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
     crops = comparison.baselines == "all"
     tests: dict[Split, list[TestSet]] = {
@@ -189,7 +189,13 @@ def compare_sources(
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
     roster = build_methods(
         MethodInputs(
-            seen, comparison.generators, _labelled(comparison, seen), names, comparison.method_settings, every
+            seen,
+            comparison.generators,
+            _labelled(comparison, seen),
+            names,
+            comparison.method_settings,
+            every,
+            _unlabelled(suite),
         ),
         finetuned,
         baselines=comparison.baselines,
@@ -208,7 +214,6 @@ def compare_sources(
         samples=samples,
         seed=seed,
         observers=observers,
-        unlabelled=_unlabelled(suite),
         scorer=comparison.scorer,
         progress=progress,
     )

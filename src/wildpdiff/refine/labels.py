@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
@@ -14,10 +15,11 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.crops import Cropping, box_of
 from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.joining import join
 from wildpdiff.camera_traps.labels import joined_labels
-from wildpdiff.camera_traps.picture_files import read_most
+from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
-from wildpdiff.camera_traps.records import Picture
+from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -34,6 +36,7 @@ class LabelledFiles:
         labels: name of the class of each.
         unlabelled: images of the task without a label.
         pictures: the labelled ones as their source has them.
+        remarks: one sentence each on what was left out.
     """
 
     task: str
@@ -41,6 +44,7 @@ class LabelledFiles:
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
     pictures: tuple[Picture, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def views(self, framing: Framing) -> list[View]:
         """The part of each labelled image that a model of this framing gets."""
@@ -49,7 +53,12 @@ class LabelledFiles:
 
 
 def labelled_files(
-    path: Path | str, classes: Sequence[str], task: str | None = None, *, test: bool = False
+    path: Path | str,
+    classes: Sequence[str],
+    task: str | None = None,
+    *,
+    test: bool = False,
+    boxes: Path | None = None,
 ) -> LabelledFiles:
     """Find labelled images.
 
@@ -60,9 +69,11 @@ def labelled_files(
     Args:
         task: of a table; may be left out where the table has one.
         test: read the rows whose split is ``test``, too.
+        boxes: a detector's file on the images.
 
     Raises:
-        DataError: there are no images, a class is unknown, or the table is at fault; the message names it.
+        DataError: there are no images, the class of a folder or every class of a table is unknown, or the table is at
+            fault; the message names it.
     """
     path = Path(path)
     if not path.exists():
@@ -77,15 +88,43 @@ def labelled_files(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
             "or list them in a CSV table with the columns path, label, task."
         )
-    for file, label in zip(found.files, found.labels, strict=True):
-        if label not in classes:
-            alike = get_close_matches(label, classes, 1)
-            meant = f" Did you mean {alike[0]!r}?" if alike else ""
-            raise DataError(
-                f"{file} is labelled {label!r}, a class that the adapter does not know; its classes are "
-                f"{', '.join(classes)}.{meant}"
-            )
-    return found
+    unknown = Counter(label for label in found.labels if label not in classes)
+    if unknown and (path.is_dir() or len(unknown) == len(set(found.labels))):
+        file, label = next(pair for pair in zip(found.files, found.labels, strict=True) if pair[1] in unknown)
+        alike = get_close_matches(label, classes, 1)
+        meant = f" Did you mean {alike[0]!r}?" if alike else ""
+        raise DataError(
+            f"{file} is labelled {label!r}, a class that the adapter does not know; its classes are "
+            f"{', '.join(classes)}.{meant}"
+        )
+    found = _without(found, unknown) if unknown else found
+    return found if boxes is None else _with_boxes(found, boxes)
+
+
+def _without(found: LabelledFiles, unknown: Counter[str]) -> LabelledFiles:
+    """The labelled images of a table without those of other species, which its other cameras may have."""
+    kept = [number for number, label in enumerate(found.labels) if label not in unknown]
+    names = some([f"{label} {count}" for label, count in unknown.most_common()])
+    remark = f"{unknown.total()} pictures of species that the adapter does not know are left out: {names}."
+    return LabelledFiles(
+        found.task,
+        tuple(found.files[number] for number in kept),
+        tuple(found.labels[number] for number in kept),
+        found.unlabelled,
+        tuple(found.pictures[number] for number in kept),
+        (remark,),
+    )
+
+
+def _with_boxes(found: LabelledFiles, boxes: Path) -> LabelledFiles:
+    """The labelled images with a detector's boxes; raises :class:`DataError` where the file has none of them."""
+    placed = [
+        replace(entry, path=file.resolve().as_posix()) for entry, file in zip(found.pictures, found.files, strict=True)
+    ]
+    joined = join([PictureTable(boxes, "images", boxes.resolve().parent, tuple(placed)), read_pictures(boxes)])
+    known = {picture.path: picture.boxes for picture in joined.pictures}
+    both = zip(found.pictures, placed, strict=True)
+    return replace(found, pictures=tuple(replace(entry, boxes=known[own.path]) for entry, own in both))
 
 
 def _of_folder(folder: Path, task: str | None) -> LabelledFiles:

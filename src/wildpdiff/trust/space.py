@@ -15,12 +15,16 @@ from torch import Tensor
 
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.metadata import angle_columns, unit_vectors
+from wildpdiff.conditions.text import packaged_sentences, without_numbers
 from wildpdiff.errors import DescriptionError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, MetadataSchema
 
 IMAGE_PARTS = ("backgrounds", "examples")
+FEATURES = ("images", "text")
+"""Kinds of factors whose coordinates are features of a frozen model, and standardised."""
+
 NEIGHBOURS = 5
 """The distance to the seen descriptions is that to the fifth nearest: one stray neighbour supports nothing."""
 MOST_DISTANCE = 10.0
@@ -37,16 +41,16 @@ OVERALL = "overall"
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a description: the site, one field of the metadata, or one set of images.
+    """One factor of a description: the site, one field of the metadata, one set of images, or the words.
 
     Attributes:
         name: ``place`` for the site, the field's name, or the part's.
-        kind: ``place`` (latitude and longitude as a point on the sphere), a kind of field, or ``images``.
-        fields: names of the metadata fields; none for images.
+        kind: ``place`` (latitude and longitude as a point on the sphere), a kind of field, ``images`` or ``text``.
+        fields: names of the metadata fields; none for images and words.
     """
 
     name: str
-    kind: Literal["place", "number", "cyclic", "category", "images"]
+    kind: Literal["place", "number", "cyclic", "category", "images", "text"]
     fields: tuple[str, ...] = ()
 
     def coordinates(self, schema: MetadataSchema, description: Description, featurise: Featuriser) -> Tensor | None:
@@ -54,6 +58,9 @@ class Factor:
         if self.kind == "images":
             images = getattr(description, self.name)
             return featurise(images).double().mean(0) if images is not None and count(images) else None
+        if self.kind == "text":
+            words = (description.text or "").strip()
+            return packaged_sentences([without_numbers(words)])[0].double() if words else None
         metadata = description.metadata or {}
         if not all(name in metadata for name in self.fields):
             return None
@@ -84,7 +91,7 @@ class SeenFactor:
 
     Attributes:
         points: standardised coordinates of the seen tasks, nan where a task lacks the factor.
-        center, scale: standardisation; of images' features only.
+        center, scale: standardisation; of features only.
         unit: mean squared distance between seen tasks.
         weight: relevance to the adapters; all sum to 1.
         reference: each seen task's distance to the other seen ones, ascending.
@@ -108,12 +115,12 @@ class SeenFactor:
         table = torch.stack([nothing if row is None else row for row in rows])
         present = torch.tensor([row is not None for row in rows])
         center, scale = torch.zeros_like(nothing), torch.ones_like(nothing)
-        if factor.kind == "images":
+        if factor.kind in FEATURES:
             center = table[present].nanmean(0).nan_to_num(0.0)
             spread = (table[present] - center).square().nanmean(0).nan_to_num(0.0).sqrt()
             scale = torch.where(spread > 1e-6 * (1 + center.abs()), spread, torch.inf)
         table = (table - center) / scale
-        if factor.kind == "images":
+        if factor.kind in FEATURES:
             table[present] = table[present].nan_to_num(0.0)
         pairs = factor.squared(table, table).fill_diagonal_(torch.nan)
         unit = float(pairs.nanmean().nan_to_num(0.0))
@@ -175,6 +182,7 @@ class DescriptionSpace:
         descriptions: Sequence[Description],
         schema: MetadataSchema,
         featurise: Featuriser,
+        *,
         adapters: Float[Tensor, "t d"],
         parts: Sequence[str] = ("metadata", "backgrounds"),
     ) -> DescriptionSpace:
@@ -285,7 +293,8 @@ def _factors(schema: MetadataSchema, parts: Sequence[str]) -> list[Factor]:
         site = tuple(names[key] for key in ("latitude", "longitude")) if len(names) == 2 else ()
         found += [Factor("place", "place", site)] if site else []
         found += [Factor(entry.name, entry.kind, (entry.name,)) for entry in schema.fields if entry.name not in site]
-    return found + [Factor(part, "images") for part in IMAGE_PARTS if part in parts]
+    found += [Factor(part, "images") for part in IMAGE_PARTS if part in parts]
+    return found + ([Factor("text", "text")] if "text" in parts else [])
 
 
 def _overall(squared: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -72,14 +72,21 @@ class TaskFeatures:
             keys=(*self.keys[:first], *(self.keys[first + row] for row in kept)),
         )
 
-    def labelled(self, rows: Int[Tensor, " r"]) -> dict[str, Tensor]:
-        """Some examples, numbered with the training examples first."""
-        early, late = rows < self.train_size, rows >= self.train_size
-        found = {}
+    def labelled(self, rows: Int[Tensor, " r"], into: Batch | None = None) -> dict[str, Tensor]:
+        """Some examples, numbered with the training examples first, written ``into`` tensors where these are given.
+
+        Raises:
+            DataError: the tensors are not of these examples' shape.
+        """
+        late, first = (rows >= self.train_size).nonzero()[:, 0], rows.clamp(max=self.train_size - 1)
+        own, found = rows[late] - self.train_size, {}
         for name, values in self.train.items():
-            found[name] = values.new_empty(len(rows), *values.shape[1:])
-            found[name][early] = values[rows[early]]
-            found[name][late] = self.validation[name][rows[late] - self.train_size]
+            given, shape = None if into is None else into[name], (len(rows), *values.shape[1:])
+            if given is not None and given.shape != shape:
+                raise DataError(f"Examples of task {self.name!r} are {shape}, others {tuple(given.shape)}. Pad them.")
+            found[name] = torch.index_select(values, 0, first, out=given)
+            if len(late):
+                found[name].index_copy_(0, late, self.validation[name].index_select(0, own))
         return found
 
 

@@ -15,8 +15,8 @@ from refusals import refused
 from wildbench.domains.clinc150 import (
     CLASSES,
     DOMAIN,
-    DOMAINS,
-    UTTERANCES,
+    DOMAIN_FILE,
+    UTTERANCE_FILE,
     ClincConfig,
     Intents,
     ZeroShotSimilarity,
@@ -37,8 +37,8 @@ def write(folder: Path, domains: int = 3, intents: int = 4) -> Path:
         for split, size in (("train", 8), ("val", 4), ("test", 5))
     }
     (folder / "clinc150").mkdir(parents=True)
-    (folder / UTTERANCES).write_text(json.dumps({**pairs, "oos_train": [["strange", "oos"]]}))
-    (folder / DOMAINS).write_text(json.dumps(named))
+    (folder / UTTERANCE_FILE).write_text(json.dumps({**pairs, "oos_train": [["strange", "oos"]]}))
+    (folder / DOMAIN_FILE).write_text(json.dumps(named))
     return folder
 
 
@@ -95,13 +95,13 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
     with refused(DataError, "pretraining"):
         intent_suite(Intents.read(tmp_path / "few"), CONFIG)
     write(tmp_path / "odd")
-    (tmp_path / "odd" / UTTERANCES).write_text(json.dumps({"train": [["hello", "greeting"]]}))
+    (tmp_path / "odd" / UTTERANCE_FILE).write_text(json.dumps({"train": [["hello", "greeting"]]}))
     with refused(DataError, "greeting"):
         Intents.read(tmp_path / "odd")
-    (tmp_path / "odd" / UTTERANCES).write_text(json.dumps([1]))
+    (tmp_path / "odd" / UTTERANCE_FILE).write_text(json.dumps([1]))
     with refused(DataError, "data_full"):
         Intents.read(tmp_path / "odd")
-    with refused(DataError, UTTERANCES):
+    with refused(DataError, UTTERANCE_FILE):
         DOMAIN.require(tmp_path)
 
 

@@ -297,6 +297,25 @@ def test_a_species_that_nothing_teaches_is_left_out_where_nothing_is_learned(tmp
     assert any("stoat 1" in sentence for sentence in suite.remarks)
 
 
+def test_a_species_of_validation_pictures_alone_is_left_out_with_the_classes_of_a_pretraining(tmp_path: Path) -> None:
+    rows = task_rows(tmp_path, "a", "t" * 10 + "vvvee")
+    rows[10]["label"] = "stoat"
+    path = write_table(tmp_path, rows)
+    inferred = TableSuite.from_csv(path, image_size=8)
+    given = TableSuite.from_csv(path, image_size=8, classes=inferred.classes)
+    assert given.classes == ("cat", "dog")
+    assert given.fingerprint == inferred.fingerprint
+    assert len(given.tasks("seen")[0].data("validation")) == 2
+
+
+def test_absolute_paths_of_another_machine_are_below_the_stated_root(tmp_path: Path) -> None:
+    rows = task_rows(tmp_path / "sd", "a")
+    rows = [{**row, "path": "D:\\traps\\" + row["path"].replace("/", "\\")} for row in rows]
+    suite = TableSuite.from_csv(write_table(tmp_path, rows), image_size=8, root=tmp_path / "sd")
+    assert not suite.unreadable.faults
+    assert suite.tasks("seen")[0].rows("train")[0].path.startswith("a/")
+
+
 def test_variants_of_a_label_are_one_class(tmp_path: Path) -> None:
     rows = task_rows(tmp_path, "a")
     for row, label in zip(rows, ("Red_Fox", "red fox ", "Red_fox", "Red_Fox", "hare", "Hare", "hare"), strict=False):

@@ -34,7 +34,7 @@ def comparison(
     tmp_path_factory: pytest.TempPathFactory, toy_zoo: Zoo, toy_fit: FittedGenerator, toy_backbone: Backbone
 ) -> Comparison:
     folder: Path = tmp_path_factory.mktemp("roster") / "zoo"
-    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, toys.FINETUNE)
+    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, config=toys.FINETUNE)
     return Comparison(
         SUITE, toy_backbone, toy_zoo, reference, [toy_fit.generator], {}, baselines="all", without=SLOW, seen_tasks=1
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from refusals import refused
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.trust import space
 from wildpdiff.trust.folds import calibration_folds
 from wildpdiff.trust.space import DescriptionSpace, Novelty
 
@@ -46,7 +47,7 @@ SEEN = [description(RNG, "Simba" if index % 2 else "Tembo") for index in range(4
 # The adapters depend on the height alone.
 HEIGHTS = torch.tensor([float((entry.metadata or {})["height"]) for entry in SEEN])
 ADAPTERS = HEIGHTS[:, None] * torch.ones(1, 6)
-SPACE = DescriptionSpace.fit(SEEN, SCHEMA, featurise, ADAPTERS)
+SPACE = DescriptionSpace.fit(SEEN, SCHEMA, featurise, adapters=ADAPTERS)
 
 
 def novelty(**changes: float | str) -> Novelty:
@@ -101,7 +102,9 @@ def test_slips_of_the_pen_lie_outside_and_new_sites_do_not(changes: dict[str, fl
 
 def test_where_seen_tasks_are_all_alike_nothing_lies_outside() -> None:
     rng = np.random.default_rng(3)
-    alike = DescriptionSpace.fit([description(rng, height=0.5) for _ in range(12)], SCHEMA, featurise, ADAPTERS[:12])
+    alike = DescriptionSpace.fit(
+        [description(rng, height=0.5) for _ in range(12)], SCHEMA, featurise, adapters=ADAPTERS[:12]
+    )
     assert alike.novelty(description(rng, height=90.0), featurise).outside == ()
 
 
@@ -138,7 +141,7 @@ def test_a_description_with_nothing_in_common_is_as_far_as_can_be() -> None:
 
 def test_seen_tasks_that_tell_nothing_are_refused() -> None:
     with refused(DescriptionError):
-        DescriptionSpace.fit([Description(text="a")] * 4, SCHEMA, featurise, ADAPTERS[:4])
+        DescriptionSpace.fit([Description(text="a")] * 4, SCHEMA, featurise, adapters=ADAPTERS[:4])
 
 
 def test_it_is_restored_as_it_was() -> None:
@@ -158,7 +161,7 @@ def test_what_images_do_not_tell_counts_as_average() -> None:
     dark = description(np.random.default_rng(3), height=0.5)
     assert dark.backgrounds is not None
     dark = replace(dark, backgrounds=dark.backgrounds // 4)
-    space = DescriptionSpace.fit([dark, *SEEN], SCHEMA, by_day, torch.cat([ADAPTERS[:1], ADAPTERS]))
+    space = DescriptionSpace.fit([dark, *SEEN], SCHEMA, by_day, adapters=torch.cat([ADAPTERS[:1], ADAPTERS]))
     points = {entry.factor.name: entry.points for entry in space.seen}
     assert all(bool(values.isfinite().all()) for values in points.values())
     assert points["backgrounds"][0, 0] == 0
@@ -195,3 +198,19 @@ def test_groups_are_descriptions_apart_by_their_names() -> None:
     }
     folds = calibration_folds(tasks, descriptions, schema, lambda images: torch.zeros(len(images), 2), groups=3, seed=0)
     assert len(folds) == len({fold.name for fold in folds})
+
+
+def test_words_are_a_factor_where_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lengths(texts: list[str]) -> Tensor:
+        return torch.tensor([[float(len(text)), float(text.count("a"))] for text in texts])
+
+    monkeypatch.setattr(space, "packaged_sentences", lengths)
+    known = [Description(text="b" * (3 + number % 5) + "a" * (number % 3)) for number in range(12)]
+    found = DescriptionSpace.fit(known, MetadataSchema(()), featurise, ADAPTERS[:12], ("text",))
+    assert [(factor.name, factor.kind) for factor in found.factors] == [("text", "text")]
+    near, far = (found.novelty(Description(text=text), featurise) for text in ("bbbbba", "b" * 90))
+    assert near.evidence["distance"] < far.evidence["distance"]
+    assert far.evidence["far"] == 1.0
+    assert found.novelty(Description(text="  "), featurise).missing == ("text",)
+    again = DescriptionSpace.from_state(json.loads(json.dumps(found.config)), found.tensors)
+    assert again.novelty(Description(text="b" * 90), featurise).evidence == far.evidence
