@@ -92,7 +92,7 @@ def open_missouri(
     tick: Tick,
     *,
     framing: str = "box",
-    named: bool = True,
+    named: bool = False,
     featurise: Featurise = embedded,
 ) -> OpenBenchmark:
     """Suite and backbone.
