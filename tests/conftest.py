@@ -80,7 +80,7 @@ def toy_zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) ->
 
     folder: Path = tmp_path_factory.mktemp("toys") / "zoo"
     suite = toys.ToySuite()
-    return build_zoo(folder, toy_backbone, suite.tasks("seen"), suite.fingerprint, toys.FINETUNE, per_shard=2)
+    return build_zoo(folder, toy_backbone, suite.tasks("seen"), suite.fingerprint, config=toys.FINETUNE, per_shard=2)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ def toy_posterior_fit(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Ba
     suite = toys.ToySuite(seen=toys.MORE_LEVELS)
     tasks = suite.tasks("seen")
     folder = tmp_path_factory.mktemp("posterior") / "zoo"
-    zoo = build_zoo(folder, toy_backbone, tasks, suite.fingerprint, toys.FINETUNE, per_shard=12)
+    zoo = build_zoo(folder, toy_backbone, tasks, suite.fingerprint, config=toys.FINETUNE, per_shard=12)
     features = FeatureCache(toy_backbone, tasks, 8)
     return fit_generator(TrainingSet.of(suite, toy_backbone, zoo, features), toys.posterior_config())
 

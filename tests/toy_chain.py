@@ -31,8 +31,10 @@ def chain(folder: Path, backbone: Backbone, cores: int) -> dict[str, bytes]:
     suite = toys.ToySuite(seen=LEVELS)
     seen, unseen = suite.tasks("seen"), suite.tasks("unseen")
     features = FeatureCache(backbone, seen, 8)
-    zoo = build_zoo(folder / "zoo", backbone, seen, suite.fingerprint, toys.FINETUNE, per_shard=5, features=features)
-    reference = build_zoo(folder / "reference", backbone, unseen, suite.fingerprint, toys.FINETUNE, per_shard=5)
+    zoo = build_zoo(
+        folder / "zoo", backbone, seen, suite.fingerprint, config=toys.FINETUNE, per_shard=5, features=features
+    )
+    reference = build_zoo(folder / "reference", backbone, unseen, suite.fingerprint, config=toys.FINETUNE, per_shard=5)
     config = toys.posterior_config()
     training_set = TrainingSet.of(suite, backbone, zoo, features)
     generator = fit_generator(training_set, config).generator

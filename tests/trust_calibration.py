@@ -46,5 +46,5 @@ def calibrate(
             seed=seed,
         )
     seen = SeenTasks.of(TrainingSet(zoo, unnamed, schema, backbone, features), ("metadata", "backgrounds"), config)
-    (rows,) = hold_out_folds(seen, folds, lambda fold, _: (fit_without(fold),), seed, progress)
+    (rows,) = hold_out_folds(seen, folds, lambda fold, _: (fit_without(fold),), seed=seed, progress=progress)
     return fit_trust(seen, rows, generator)

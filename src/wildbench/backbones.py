@@ -97,12 +97,10 @@ def pretrain_small_cnn(
     tasks: Sequence[ImageTask],
     classes: Sequence[str],
     image_size: int,
+    config: PretrainConfig,
     *,
-    epochs: int,
     neck: int = NECK,
     mirror: bool = False,
-    batch: int = 64,
-    seed: int = 0,
     name: str = "small-cnn",
     progress: Callable[[int, int], None] | None = None,
 ) -> Pretraining:
@@ -112,14 +110,13 @@ def pretrain_small_cnn(
     or with a class that has no image.
     """
     data = pooled_images(tasks)
-    module = _untrained(len(classes), neck, sub_seed(seed, "backbone", "weights"))
+    module = _untrained(len(classes), neck, sub_seed(config.seed, "backbone", "weights"))
 
     def augment(values: Tensor, generator: torch.Generator) -> Tensor:
         moved = _moved(values, generator)
         return mirrored(moved, generator) if mirror else moved
 
-    config = PretrainConfig(epochs, batch, seed=seed)
-    losses, steps = train_classifier(module, data, config, augment, progress)
+    losses, steps = train_classifier(module, data, config, augment=augment, progress=progress)
     backbone = Backbone.wrap(module, name=name, classes=classes, image_size=image_size, lora=SMALL_LORA)
     return Pretraining(backbone, losses, steps)
 
@@ -156,7 +153,9 @@ def retrain_neck(
     module.load_state_dict({**module.state_dict(), **kept})
     for key, value in module.named_parameters():
         value.requires_grad_(key.startswith(NEW_PARTS))
-    losses, steps = train_classifier(module, data, PretrainConfig(epochs, seed=seed), mirrored, progress)
+    losses, steps = train_classifier(
+        module, data, PretrainConfig(epochs, seed=seed), augment=mirrored, progress=progress
+    )
     changed = Backbone.wrap(module, name=name, classes=classes, image_size=backbone.image_size, lora=backbone.lora)
     return Pretraining(changed.with_framing(backbone.framing), losses, steps)
 

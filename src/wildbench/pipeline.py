@@ -140,7 +140,7 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
             backbone,
             suite.tasks(group),
             learned_fingerprint(suite, group),
-            recipe,
+            config=recipe,
             seed=config.seed,
             per_shard=config.per_shard,
             features=features if group == "seen" else None,
@@ -154,13 +154,14 @@ def prepare(config: PipelineConfig, folder: RunFolder, problem: tuple[Suite, Bac
             "fine-tune unseen tasks, for comparison only",  # exactly as the seen ones
             partial(build, "reference", "unseen", recipe_of(zoo.plan)),
         )
+    training_set = TrainingSet.of(suite, backbone, zoo, features)
     generators: list[Generator] = []
     trust: list[TrustModel] = []
     for number in range(config.generator_seeds):
-        fit = partial(_generator, out, config, suite, backbone, zoo, features, number)
+        fit = partial(_generator, out, config, training_set, number=number)
         generators.append(folder.timed(f"{FIT_STAGE} {number + 1} of {config.generator_seeds}", fit))
         if config.trust and can_calibrate(generators[-1], zoo):
-            learn = partial(_trust, out, config, suite, zoo, generators[-1], features, number)
+            learn = partial(_trust, out, config, training_set, number=number, generator=generators[-1])
             trust.append(folder.timed(f"calibrate trust {number + 1} of {config.generator_seeds}", learn))
     return RunInputs(backbone, suite, features, zoo, reference, tuple(generators), tuple(trust))
 
@@ -196,40 +197,25 @@ def run_pipeline(
     made = prepare(config, folder)
     adapters = folder.timed(
         "generate adapters",
-        lambda tick: _adapters(folder.folder / "adapters", config, made.suite, made.generators[0], tick),
+        lambda tick: _adapters(folder.folder / "adapters", config, made.suite, made.generators[0], tick=tick),
     )
     parts = (made.suite, made.backbone, made.zoo, made.reference, made.generators, config.suite_options, made.features)
     comparison = Comparison(*parts, seen_tasks=config.seen_tasks, trust=made.trust)
-    results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick))
+    results = folder.timed("evaluate", lambda tick: _results(config, comparison, folder, command, tick=tick))
     page = folder.timed("report", lambda tick: write_report(results, folder.folder).page)
     return PipelineResult(folder.folder, adapters, results, page)
 
 
-def _generator(
-    out: Path,
-    config: PipelineConfig,
-    suite: Suite,
-    backbone: Backbone,
-    zoo: Zoo,
-    features: FeatureCache,
-    number: int,
-    tick: Tick,
-) -> Generator:
-    folder = out / f"generator-{number}"
+def _generator(out: Path, config: PipelineConfig, training_set: TrainingSet, tick: Tick, *, number: int) -> Generator:
+    folder, backbone = out / f"generator-{number}", training_set.backbone
     seed = config.seed + SEED_STEP * number
-    wanted = {"config": encode(config.generator), "seed": seed, "zoo": zoo.plan.fingerprint}
+    wanted = {"config": encode(config.generator), "seed": seed, "zoo": training_set.zoo.plan.fingerprint}
     found = kept(
         lambda: Generator.from_pretrained(folder, backbone),
         lambda generator: all(generator.training.get(name) == value for name, value in wanted.items()),
     )
     if found is None:
-        fitted = fit_generator(
-            TrainingSet.of(suite, backbone, zoo, features),
-            config.generator,
-            seed=seed,
-            progress=tick,
-            store=_store(out, number),
-        )
+        fitted = fit_generator(training_set, config.generator, seed=seed, progress=tick, store=_store(out, number))
         fitted.generator.save_pretrained(folder)
         shutil.rmtree(_store(out, number), ignore_errors=True)
         found = Generator.from_pretrained(folder, backbone)
@@ -246,12 +232,11 @@ def _store(out: Path, number: int) -> Path:
 def _trust(
     out: Path,
     config: PipelineConfig,
-    suite: Suite,
-    zoo: Zoo,
-    generator: Generator,
-    features: FeatureCache,
-    number: int,
+    training_set: TrainingSet,
     tick: Tick,
+    *,
+    number: int,
+    generator: Generator,
 ) -> TrustModel:
     """The generator's model of trust, inside its folder."""
     folder = out / f"generator-{number}" / FOLDER
@@ -261,7 +246,7 @@ def _trust(
     if found is None:
         model = calibrate_generator(
             generator,
-            TrainingSet.of(suite, generator.backbone, zoo, features),
+            training_set,
             config.generator,
             seed=config.seed + SEED_STEP * number,
             progress=tick,
@@ -273,7 +258,9 @@ def _trust(
     return found
 
 
-def _adapters(folder: Path, config: PipelineConfig, suite: Suite, generator: Generator, tick: Tick) -> tuple[Path, ...]:
+def _adapters(
+    folder: Path, config: PipelineConfig, suite: Suite, generator: Generator, *, tick: Tick
+) -> tuple[Path, ...]:
     tasks = suite.tasks("unseen")
     wanted = {"generator": generator.fingerprint, "seed": config.seed}
     remove_leftovers(folder)
@@ -300,6 +287,7 @@ def _results(
     comparison: Comparison,
     folder: RunFolder,
     command: str,
+    *,
     tick: Tick,
 ) -> Results:
     path = folder.folder / "results.json"

@@ -183,6 +183,7 @@ class Generator:
             return {name: self.training[name] for name in ("leave_one_out",) if name in self.training}
         accuracy = {row.method: round(row.accuracy, 2) for row in table.rows}
         checked = {"tasks": table.tasks, "accuracy": accuracy, "few_tasks": table.few}
+        checked |= {} if table.metric == ACCURACY else {"metric": table.metric.heading}
         return {"made_of": table.composition, "cross_validation": checked}
 
     @property
@@ -288,7 +289,8 @@ def _restore(artifact: Artifact, backbone: Backbone | None, featurise: Featurise
         codec=codec,
         autoencoder=restore_autoencoder(config["autoencoder"], tensors["autoencoder"]),
         conditions=conditions,
-        mean=mean and ConditionalMean.from_state(mean, tensors["mean"], conditions.sizes, codec, backbone),
+        mean=mean
+        and ConditionalMean.from_state(mean, tensors["mean"], conditions.sizes, codec=codec, backbone=backbone),
         posterior=posterior and Posterior.from_state(posterior, tensors["posterior"]),
         denoiser=denoiser and restore_denoiser(denoiser, tensors["denoiser"]).requires_grad_(False),
         schedule=schedule and Schedule(**schedule),

@@ -69,7 +69,7 @@ def in_parallel(
     count = workers(len(items))
     pool = _pool(count) if count > 1 else None
     if pool is not None:
-        yield from _forked(function, items, report, count, pool)
+        yield from _forked(function, items, report, count, pool=pool)
         return
     yield from one_by_one(function, items, report)
 
@@ -90,6 +90,7 @@ def _forked(
     items: Sequence[Item],
     report: Callable[[float], None],
     count: int,
+    *,
     pool: ProcessPoolExecutor,
 ) -> Iterator[Result]:
     global _job

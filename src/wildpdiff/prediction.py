@@ -23,6 +23,7 @@ from wildpdiff.camera_traps.taxonomy import Taxonomy
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_views
+from wildpdiff.tasks.picture_cache import PictureCache
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def class_probabilities(
     backbone: Backbone,
     views: Sequence[View],
     *,
+    cache: PictureCache | None = None,
     skipped: Callable[[int, DataError], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[np.ndarray, "a n c"]:
@@ -93,6 +95,7 @@ def class_probabilities(
 
     Args:
         models: adapters of the backbone; None is the pretrained model.
+        cache: of decoded pictures, on disk.
         skipped: called with the index and the error of each view that cannot be read; by default the first such ends
             everything.
         progress: called with (views read, in all).
@@ -120,7 +123,7 @@ def class_probabilities(
             faulty.append(number)
             skipped(start + number, error)
 
-        images = read_views(part, backbone.image_size, backbone.framing, skipped=fault)
+        images = read_views(part, backbone.image_size, backbone.framing, cache=cache, skipped=fault)
         if len(images):
             batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
@@ -180,11 +183,12 @@ class Delivered:
     """The adapter that classifies a camera's pictures.
 
     Attributes:
+        adapter: None is the pretrained model.
         source: whose it is; see :class:`wildpdiff.camera_traps.answers.Answer`.
         trust: in the generated one; None where it is not known.
     """
 
-    adapter: Adapter
+    adapter: Adapter | None
     source: Source
     trust: float | None = None
 
@@ -211,27 +215,32 @@ def camera_answers(
     backbone: Backbone,
     pictures: Sequence[Picture],
     root: Path,
-    rules: Rules,
     *,
+    rules: Rules,
     shown: Iterable[str] = (),
+    skip: bool = True,
+    cache: PictureCache | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """The answer for each picture of one camera; those that cannot be read have a failure in its place.
+    """The answer for each picture of one camera.
 
     Args:
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
+        skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
+        cache: of decoded pictures, on disk: of a run that was stopped, and for another one.
         progress: called with (pictures read, in all).
 
     Raises:
-        AdapterMismatchError, ArtifactError: as :func:`class_probabilities`.
+        AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
         [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
-        skipped=lambda number, error: faults.update({number: str(error)}),
+        cache=cache,
+        skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,
     )
     readable = [number for number in range(len(pictures)) if number not in faults]

@@ -96,7 +96,7 @@ ATTACKS = [
 
 def build(folder: Path, backbone: Backbone, seed: int = 0) -> Zoo:
     tasks = SUITE_OF_TOYS.tasks("seen")
-    return build_zoo(folder, backbone, tasks, SUITE_OF_TOYS.fingerprint, toys.FINETUNE, per_shard=2, seed=seed)
+    return build_zoo(folder, backbone, tasks, SUITE_OF_TOYS.fingerprint, config=toys.FINETUNE, per_shard=2, seed=seed)
 
 
 @pytest.fixture

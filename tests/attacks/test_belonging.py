@@ -221,7 +221,7 @@ def test_a_zoo_of_another_recipe_under_the_same_generator_is_refused(world: Worl
     options = json.loads((world.run / "run.json").read_bytes())["suite_options"]
     suite = load_suite("savanna", seed=0, image_size=24, classes=backbone.classes, **options)
     config = FinetuneConfig(steps=6, batch=16, checkpoints=2, interval=2, warmup=2)
-    build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config)
+    build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config=config)
     words = ["--zoo", tmp_path / "zoo", "--generator", world.generator, *SUITE, "--backbone", world.backbone]
     refused_run(run("evaluate", *words, "--out", tmp_path / "out"), "fitted to zoo", "belong together")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from problems import PROBLEMS
 from refusals import refused
 from toys import FixedTask
 from wildbench.methods.best_of import BestOfSource
@@ -28,6 +30,7 @@ from wildbench.methods.pdiff import UnconditionalPDiffSource
 from wildbench.methods.pdiff_networks import PDiffConfig
 from wildbench.methods.prior_correction import PredictedPriorSource, UnlabelledPriorSource
 from wildbench.methods.refined import RefinedSource
+from wildbench.methods.registry import OF_CLASSES
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import safetensors_bytes
 from wildpdiff.autoencoder.pca import PCAAutoencoder
@@ -40,7 +43,7 @@ from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
 from wildpdiff.disk import json_bytes
-from wildpdiff.errors import DescriptionError
+from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.posterior.maximum_a_posteriori import MapConfig
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.refine.runs import RefineConfig
@@ -105,7 +108,7 @@ class Toy:
         """What trained baselines get: the tasks named above, fine-tuned for a few steps."""
         tasks = [self.task(index) for index in range(TASKS)]
         data = FeatureCache(self.backbone, tasks, FINETUNE.batch)
-        zoo = build_zoo(folder, self.backbone, tasks, "contract", FINETUNE, features=data)
+        zoo = build_zoo(folder, self.backbone, tasks, "contract", config=FINETUNE, features=data)
         return SeenTasks(self.backbone, zoo, self.descriptions, self.encoder, {}, data, seed=0)
 
     def random_adapter(self, seed: int) -> Adapter:
@@ -122,7 +125,9 @@ def evolution(toy: Toy, where: Space) -> EvolutionSource:
     autoencoder = PCAAutoencoder.fit(codec.encode(seen.vectors), latent_size=3)
     latent, raw = latent_space(codec, autoencoder, seen), raw_space(toy.material.zoo.initial, seen)
     config = EvolutionConfig(generations=2, population=4)
-    return EvolutionSource(latent if where == "latent" else raw, toy.material.data, toy.backbone, 5, config)
+    return EvolutionSource(
+        latent if where == "latent" else raw, toy.material.data, toy.backbone, labels_per_class=5, config=config
+    )
 
 
 def refined(toy: Toy) -> RefinedSource:
@@ -168,7 +173,7 @@ READS_DESCRIPTION: dict[str, Make] = {
 READS_NAME: dict[str, Make] = {
     "fine-tuned": lambda toy: FinetunedSource({f"t{index}": toy.adapters[index] for index in range(TASKS)}),
     "fine-tuned, 5 labels a class": lambda toy: FewLabelsSource(
-        toy.material.data, toy.backbone, toy.material.zoo.initial, 5, FINETUNE
+        toy.material.data, toy.backbone, toy.material.zoo.initial, labels_per_class=5, config=FINETUNE
     ),
     "CMA-ES in the latent space, 5 labels a class": lambda toy: evolution(toy, "latent"),
     "mean adapter, refined on 5 labels a class": refined,
@@ -250,6 +255,47 @@ def test_an_empty_description_is_refused(toy: Toy, name: str) -> None:
 @pytest.mark.parametrize("name", READS_NOTHING)
 def test_an_empty_description_is_enough_where_none_is_read(toy: Toy, name: str) -> None:
     assert ALL[name](toy).sample(Description(), 1, seed=0)[0].provenance["task"] is None
+
+
+class OtherToy(Toy):
+    """The same with the tasks of another kind of problem, described by a number and a name."""
+
+    def __init__(self, problem: str, folder: Path) -> None:
+        self.problem = PROBLEMS[problem]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.backbone = self.problem.backbone()
+        self.descriptions = [replace(self.task(row).description, task_id=f"t{row}") for row in range(TASKS)]
+        self.adapters = [self.random_adapter(index) for index in range(TASKS)]
+        self.encoder = fit_fusion(self.descriptions, SCHEMA, self.backbone.image_features)
+        self.material = self.fine_tune(folder)
+
+    def task(self, index: int) -> Any:
+        return replace(self.problem.task(index / TASKS), name=f"t{index}")
+
+
+@pytest.fixture(scope="module", params=["vector regression", "text classification"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OtherToy:
+    return OtherToy(request.param, tmp_path_factory.mktemp("contract") / "zoo")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_kind_of_problem_gets_adapters_or_a_refusal_that_names_the_reason(other: OtherToy, name: str) -> None:
+    source = ALL[name]
+    if not other.backbone.classes and name in (*OF_CLASSES, "best of 8 by unlabelled images"):
+        with refused(DataError, "classes"):
+            source(other).sample(other.descriptions[2], 1, seed=7)
+        return
+    if name in READS_EXAMPLES:
+        with refused(DescriptionError, "examples"):
+            source(other).sample(other.descriptions[2], 1, seed=7)
+        return
+    found = [source(other).sample(other.descriptions[2], 2, seed=7) for _ in range(2)]
+    assert stored(found[0]) == stored(found[1])
+    for adapter in found[0]:
+        other.backbone.check(adapter)
+        adapter.check_finite()
+        assert adapter.provenance["task"] == "t2"
 
 
 @pytest.mark.parametrize("name", READS_DESCRIPTION)

@@ -51,7 +51,7 @@ def zoo_of(world: World, table: Path, out: Path, *more: str) -> Words:
 
 
 def test_table_without_a_column(world: World, run: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
-    refused_run(run(*zoo_of(world, table(columns="path,species,task"), tmp_path / "zoo")), "'label'", "table.csv")
+    refused_run(run(*zoo_of(world, table(columns="path,Art,task"), tmp_path / "zoo")), "label=")
     assert not (tmp_path / "zoo").exists()
 
 
@@ -63,7 +63,7 @@ def test_label_that_the_backbone_does_not_know(
 
 
 def test_task_of_one_class(world: World, run: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
-    refused_run(run(*zoo_of(world, table(("impala",)), tmp_path / "zoo")), "'impala'", "second class")
+    refused_run(run(*zoo_of(world, table(("impala",)), tmp_path / "zoo")), "one species", "east")
 
 
 def test_task_smaller_than_a_batch(world: World, run: Run, tmp_path: Path, table: Callable[..., Path]) -> None:
@@ -79,11 +79,15 @@ def test_unreadable_and_missing_images_of_a_table(
     world: World, run: Run, tmp_path: Path, table: Callable[..., Path]
 ) -> None:
     file = table()
-    (tmp_path / "south-0.png").write_bytes(b"no picture")
-    refused_run(run(*zoo_of(world, file, tmp_path / "zoo")), "south-0.png")
-    (tmp_path / "south-0.png").unlink()
-    refused_run(run(*zoo_of(world, file, tmp_path / "zoo")), "south-0.png", "line")
+    (tmp_path / "south-5.png").write_bytes(b"no picture")
+    refused_run(run(*zoo_of(world, file, tmp_path / "zoo", "-o", "unreadable=0.01")), "south-5.png", "unreadable=")
     nothing_written(tmp_path)
+    left_out = run(*zoo_of(world, file, tmp_path / "zoo"))
+    assert left_out.status == 0
+    assert "south-5.png" in left_out.err
+    (tmp_path / "south-5.png").unlink()
+    (tmp_path / "east-3.png").unlink()
+    refused_run(run(*zoo_of(world, file, tmp_path / "other")), "south-5.png", "east-3.png", "root=")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no picture", "half"])

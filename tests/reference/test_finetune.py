@@ -89,7 +89,7 @@ def test_the_vectorised_pass_is_the_slow_one(
 
     # From random tensors, for with B = 0 the gradient of A is zero and Adam's first step divides noise by noise.
     initial = toys.random_tensors(toy_backbone, 3, scale=0.3)
-    fast = finetune(toy_backbone, tasks, initial, config, seed=5)
+    fast = finetune(toy_backbone, tasks, initial, config=config, seed=5)
     orders = example_order(tasks, config, 5)
     assert fast.steps == (5, 8, 11, 14)
     for i, task in enumerate(tasks):

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import runpy
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,34 +19,25 @@ from PIL import Image
 
 import peft_folders
 import wildpdiff
+from documents import README, ROOT, blocks, commands
 from wildpdiff import registry
 from wildpdiff.cli.main import app
 from wildpdiff.cli.main import main as wildpdiff_command
 from wildpdiff.evaluate.methods import baseline_names
 from wildpdiff.evaluate.results import read_results
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results.md"
 EXTENDING = ROOT / "docs" / "extending.md"
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 QUICK = ("generate", "predict", "inspect", "refine")
 TRUSTED = ("--min-trust",)
 """Options that need more seen tasks than the smallest demo has: tests/e2e/test_trust_verb.py runs them."""
+OWN = "own/"
+"""Folders of the commands for cameras of one's own: tests/e2e/test_tutorial.py runs them."""
 IMPORTED = {"lora-zoo", "lora-generator"}
 """Folders of the commands for adapters made elsewhere."""
 LONGEST = 40
 """Most lines of an example of docs/extending.md, without empty ones."""
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def commands(path: Path) -> list[list[str]]:
-    """The words after ``wildpdiff`` of every line of shell that starts with it."""
-    lines = "\n".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("wildpdiff ")]
 
 
 PYTHON = [
@@ -153,12 +143,13 @@ def test_commands_that_do_not_exist_would_be_noticed(words: list[str]) -> None:
 @pytest.mark.usefixtures("_in_demo")
 def test_quick_commands_of_the_readme_run() -> None:
     left_out = {*TRUSTED, *IMPORTED}
-    chosen = [words for words in commands(README) if words[0] in QUICK and not left_out & set(words)]
+    others = [words for words in commands(README) if not any(word.startswith(OWN) for word in words)]
+    chosen = [words for words in others if words[0] in QUICK and not left_out & set(words)]
     assert [words[0] for words in chosen] == ["generate", "predict", "inspect", "refine"]
     for words in chosen:
         assert wildpdiff_command(words) == 0, words
     lines = Path("classes.csv").read_text().splitlines()
-    assert lines[0] == "file,class,probability"
+    assert lines[0].startswith("file,class,probability,camera,time,")
     assert len(lines) == 1 + len(list(Path("photographs").iterdir()))
 
 

@@ -97,7 +97,7 @@ def test_a_zoo_on_ray_with_a_killed_worker_is_the_serial_zoo(
     folders = {}
     for name, engine, chosen in (("serial", SerialEngine(), tasks), ("ray", ray_engine, [*tasks[:3], dying])):
         folders[name] = tmp_path / name
-        build_zoo(folders[name], toy_backbone, chosen, "suite", toys.FINETUNE, per_shard=1, engine=engine)
+        build_zoo(folders[name], toy_backbone, chosen, "suite", config=toys.FINETUNE, per_shard=1, engine=engine)
     assert (tmp_path / "killed").exists()
     serial = {path.relative_to(folders["serial"]): path.read_bytes() for path in folders["serial"].rglob("*.*")}
     assert len(serial) > 8

@@ -46,7 +46,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo
     """Eighteen adapters without provenance, as anybody's."""
     folder = tmp_path_factory.mktemp("imported")
     tasks = toys.ToySuite(seen=LEVELS).tasks("seen")
-    built = build_zoo(folder / "built", toy_backbone, tasks, "toys", toys.FINETUNE, per_shard=18)
+    built = build_zoo(folder / "built", toy_backbone, tasks, "toys", config=toys.FINETUNE, per_shard=18)
     for name, adapter in built.task_adapters().items():
         (adapter.save(folder / name) / "provenance.json").unlink()
     with open(folder / "tasks.csv", "w", newline="") as stream:

@@ -100,7 +100,9 @@ class Study:
 
     def finetuned(self, tasks: Sequence[TaskFeatures], **changes: int) -> list[float]:
         config = replace(FinetuneConfig(**self.zoo.plan.finetune), **changes)
-        run = finetune(self.backbone, tasks, self.zoo.initial.tensors, config, sub_seed(self.config.seed, "twins"))
+        run = finetune(
+            self.backbone, tasks, self.zoo.initial.tensors, config=config, seed=sub_seed(self.config.seed, "twins")
+        )
         return self.accuracies({name: value[:, -LAST:].mean(1) for name, value in run.tensors.items()})
 
     def own(self) -> list[float]:

@@ -132,7 +132,7 @@ def fine_tuned(material: Material, backbone: Backbone, variant: Mapping[str, Any
         if variant["own_start"]:
             starts = [backbone.initial_adapter(sub_seed(zoo.plan.seed, "own start", n)).tensors for n in group]
         features = [material.data(n) for n in group]
-        run = finetune(backbone, features, starts, config, sub_seed(zoo.plan.seed, "finetune"))
+        run = finetune(backbone, features, starts, config=config, seed=sub_seed(zoo.plan.seed, "finetune"))
         means = {name: value[:, -LAST:].mean(1) for name, value in run.tensors.items()}
         found += [
             Adapter({name: value[i].clone() for name, value in means.items()}, backbone.adapter_config)

@@ -90,7 +90,7 @@ def measured(settings: Mapping[str, Any], kind: Mapping[str, Any], seed: int, fo
 
     def training_set(tasks: tuple[toys.ToyTask, ...]) -> TrainingSet:
         features = FeatureCache(backbone, tasks)
-        zoo = build_zoo(folder, backbone, tasks, f"toy {len(tasks)}", finetune, seed=seed, features=features)
+        zoo = build_zoo(folder, backbone, tasks, f"toy {len(tasks)}", config=finetune, seed=seed, features=features)
         return TrainingSet(zoo, {task.name: task.description for task in tasks}, toys.SCHEMA, backbone, features)
 
     few = training_set(earlier)

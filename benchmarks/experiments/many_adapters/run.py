@@ -1,15 +1,20 @@
-"""Seconds of training steps of many adapters of a ViT-tiny: one vectorised pass, and a loop over PEFT's adapters.
+"""Training steps of many adapters of a ViT-tiny: seconds of one vectorised pass and of a loop over PEFT's, and memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py
+    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py            # seconds
+    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py --memory   # MiB, each way in its own process
 
 Both have the same adapters and images and a gradient of every adapter in each step; losses and gradients are compared.
 The vectorised pass runs the frozen layers before the first adapted one once for all steps: its seconds are given apart.
+Memory is the most that is resident in a step: of the vectorised pass, and of one PEFT model with one adapter on the
+same images. The net one is without that of the process before the step (libraries, model, images).
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -27,6 +32,59 @@ from wildpdiff.tasks.dataset import Dataset
 from wildpdiff.training import seeded
 
 FOLDER = Path(__file__).parent
+
+
+def resident(field: str) -> float:
+    """MiB of this process now (``VmRSS``) or at most (``VmHWM``)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def memory(settings: dict[str, Any], targets: Any, way: str) -> dict[str, float]:
+    """MiB of three training steps, in a process that does nothing else."""
+    count = settings["adapters"] if way == "vectorised" else 1
+    images = settings["adapters"] * settings["images"]
+    pixels = np.random.default_rng(settings["seed"]).integers(0, 256, (images, 224, 224, 3), dtype=np.uint8)
+    labels = torch.arange(images) % settings["model"]["num_labels"]
+    lora = LoraConfig(**settings["lora"], target_modules=targets)
+    with seeded(settings["seed"]):
+        module = ViTForImageClassification(ViTConfig(**settings["model"]))
+    backbone = Backbone.from_pretrained(module, lora=lora)
+    if way == "vectorised":
+        start = backbone.initial_adapter(0).tensors
+        batch = backbone.batch(Dataset(pixels, labels))
+        batches = {name: value.unflatten(0, (count, settings["images"])) for name, value in batch.items()}
+        stacked = {name: value.expand(count, *value.shape).clone() for name, value in start.items()}
+        gradient = torch.func.vmap(
+            torch.func.grad(lambda own, some: backbone.objective.loss(backbone.outputs(some, own), some).mean())
+        )
+
+        def step() -> None:
+            gradient(stacked, batches)
+    else:
+        inputs = backbone.collate(pixels)["pixel_values"]
+        model = get_peft_model(module, lora).eval()
+
+        def step() -> None:
+            cross_entropy(model(pixel_values=inputs).logits, labels).backward()
+            model.zero_grad(set_to_none=True)
+
+    del pixels
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    before = resident("VmRSS")
+    for _ in range(3):
+        step()
+    return {"before": before, "at most": resident("VmHWM")}
+
+
+def memory_of_both(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """The two ways and their ratios."""
+    found: dict[str, Any] = {}
+    for way in ("vectorised", "one model"):
+        done = subprocess.run([sys.executable, __file__, way, name], stdout=subprocess.PIPE, check=True)
+        found[way] = json.loads(done.stdout)
+    (most, before), (most_one, before_one) = ([found[way][key] for key in ("at most", "before")] for way in found)
+    return {"MiB": found, "ratio": most / most_one, "net ratio": (most - before) / (most_one - before_one)}
 
 
 def main(settings: dict[str, Any], targets: Any) -> dict[str, Any]:
@@ -103,4 +161,9 @@ def main(settings: dict[str, Any], targets: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     given = json.loads((FOLDER / "experiment.json").read_text())
-    print(json.dumps({name: main(given, targets) for name, targets in given["targets"].items()}, indent=2))
+    if len(sys.argv) == 3:
+        print(json.dumps(memory(given, given["targets"][sys.argv[2]], sys.argv[1])))
+    elif sys.argv[1:] == ["--memory"]:
+        print(json.dumps({name: memory_of_both(given, name) for name in given["targets"]}, indent=2))
+    else:
+        print(json.dumps({name: main(given, targets) for name, targets in given["targets"].items()}, indent=2))

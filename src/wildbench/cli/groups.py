@@ -40,7 +40,7 @@ def groups(
     comparison = inputs_of_run(run).comparison
     with Stages() as stages:
         for kind in kinds:
-            measured = _with_groups(comparison, measured, kind, samples, stages(f"hold out each {kind}"))
+            measured = _with_groups(comparison, measured, kind, samples, tick=stages(f"hold out each {kind}"))
             write_results(out / "results.json", measured)
         stages("draw the report")
         files = write_report(measured, out)
@@ -52,7 +52,7 @@ def groups(
 
 
 def _with_groups(
-    comparison: Comparison, results: Results, kind: str, samples: int, tick: Callable[[int, int], None]
+    comparison: Comparison, results: Results, kind: str, samples: int, *, tick: Callable[[int, int], None]
 ) -> Results:
     """The results with the table of one kind of held-out groups."""
     from wildbench.studies.grid import StudyInputs

@@ -54,7 +54,7 @@ def unseen(
     from wildpdiff.records import encode
 
     names = [name.strip().replace("-", " ") for name in variants.split(",") if name.strip()]
-    config = _config(size, seed, seeds, group_seeds, groups, backbone)
+    config = _config(size, seed, seeds, group_seeds, groups=groups, backbone=backbone)
     with Stages() as stages:
         result = run_variants(config, names, out, command=recorded_command(), reporter=stages)
     if as_json:
@@ -82,7 +82,7 @@ def _table(targets: Sequence[Target]) -> Table:
 
 
 def _config(
-    size: Size, seed: int, seeds: int, group_seeds: int | None, groups: int | None, backbone: str
+    size: Size, seed: int, seeds: int, group_seeds: int | None, *, groups: int | None, backbone: str
 ) -> VariantsConfig:
     from dataclasses import replace
 

@@ -171,7 +171,7 @@ def open_control(
     return OpenBenchmark(
         suite,
         backbone,
-        knobs={**asdict(config), **in_groups(dict.fromkeys(control.outside, "outside the range"))},
+        knobs={**asdict(config), **in_groups(control.groups)},
         predictors=lambda made: opponents,
         scorer=ReturnScorer(control, backbone),
     )

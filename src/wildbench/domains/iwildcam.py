@@ -20,6 +20,7 @@ from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.pooled_scores import PooledObserver, PooledScore, macro_f1, pooled_accuracy, pooled_counts
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
+from wildpdiff.backbones.pretrain import PretrainConfig
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.suite_options import TableOptions
@@ -121,8 +122,10 @@ def _options(image_size: int) -> TableOptions:
 def _pretrained(suite: TableSuite, backbone: str, epochs: int, seed: int, tick: Tick) -> Backbone:
     tasks = suite.tasks("pretraining")
     if backbone == SMALL:
-        learn = partial(pretrain_small_cnn, tasks, suite.classes, suite.image_size, epochs=epochs, seed=seed)
-        return learn(name="small-cnn-frames", progress=tick).backbone
+        config = PretrainConfig(epochs, 64, seed=seed)
+        return pretrain_small_cnn(
+            tasks, suite.classes, suite.image_size, config, name="small-cnn-frames", progress=tick
+        ).backbone
     return fit_head(efficientnet_lite0(suite.classes, seed, image_size=suite.image_size, rank=4), tasks, seed)
 
 

@@ -18,7 +18,7 @@ TITLES = {
 
 def _domain(name: str) -> Domain:
     def opened(data: Path, folder: Path, seed: int, tick: Tick) -> OpenBenchmark:
-        return open_benchmark(name, data, folder, seed, tick)
+        return open_benchmark(name, data, folder, seed, progress=tick)
 
     return Domain(name, TITLES[name], find_benchmark(name).files, opened)
 

@@ -10,6 +10,7 @@ from wildpdiff.errors import DataError
 MODULES: dict[str, str] = {
     "clinc150": "clinc150",
     "iwildcam": "iwildcam",
+    "missouri": "missouri",
     "mitbih": "mitbih",
     "sib200": "sib200",
     **dict.fromkeys(

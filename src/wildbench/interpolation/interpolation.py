@@ -70,7 +70,7 @@ def gainful_tasks(seen: SeenTasks, least: float = 0.1) -> tuple[int, ...]:
 
 
 def choose_pairs(
-    similarity: Float[Tensor, "t t"], eligible: Sequence[int], ends: int, middle: int, seed: int
+    similarity: Float[Tensor, "t t"], eligible: Sequence[int], ends: int, *, middle: int, seed: int
 ) -> tuple[TaskPair, ...]:
     """The most and the least similar pairs, and random ones of the middle third; no task is in two pairs.
 
@@ -152,7 +152,7 @@ def interpolate(
         ways: dict[Way, Float[Tensor, "2 p"]] = {
             "conditions": torch.stack(
                 [
-                    _scores(seen, both, _between_conditions(entry, embeddings, pair, samples, seed))
+                    _scores(seen, both, _between_conditions(entry, embeddings, pair, samples, seed=seed))
                     for entry in generators
                 ]
             ).mean(0),
@@ -214,7 +214,7 @@ def _between_latents(generator: Generator, ends: tuple[Adapter, Adapter]) -> lis
 
 
 def _between_conditions(
-    generator: Generator, embeddings: Float[Tensor, "2 e"], pair: TaskPair, samples: int, seed: int
+    generator: Generator, embeddings: Float[Tensor, "2 e"], pair: TaskPair, samples: int, *, seed: int
 ) -> list[list[Adapter]]:
     shifts = None if generator.mean is None else generator.mean.seen_shifts()
     between = None if shifts is None else _path(shifts[[pair.first, pair.second]])

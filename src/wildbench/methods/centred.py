@@ -45,12 +45,14 @@ class CentredPretrainedSource:
         if centering is not None:
             images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), sub_seed(seen.seed, self.name))
             start = centering.codec.encode(vector).expand(len(seen.descriptions), -1).contiguous()
-            self.centering = fit_alignment(centering, seen.backbone, start, images, EVALUATION_IMAGES)
+            self.centering = fit_alignment(
+                centering, seen.backbone, start, images=images, evaluation_images=EVALUATION_IMAGES
+            )
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the initial adapter with the site's bias; raises :class:`DescriptionError` on an empty one."""
         description.require_any(self._parts)
-        return repeat_adapter(self._of(description), self.name, description, n, seed)
+        return repeat_adapter(self._of(description), self.name, description, n=n, seed=seed)
 
     def _of(self, description: Description) -> Adapter:
         if self.centering is None:

@@ -114,7 +114,7 @@ class CheckpointNoiseSource:
                 tensors[name] = tensors[name] + scale * torch.randn(tensors[name].shape, generator=draws)
             adapter = Adapter(tensors, self._zoo.plan.adapter)
             origin = {"checkpoint_task": self._tasks[row], "checkpoint_step": self._steps[row]}
-            result += repeat_adapter(adapter, self.name, description, 1, seed, sample=number, **origin)
+            result += repeat_adapter(adapter, self.name, description, n=1, seed=seed, sample=number, **origin)
         return result
 
 
@@ -144,7 +144,7 @@ class CheckpointAverageSource:
             stacked = self._zoo.tensors(rows)
             tensors = {name: value.double().mean(0).float() for name, value in stacked.items()}
             adapter = Adapter(tensors, self._zoo.plan.adapter)
-            result += repeat_adapter(adapter, self.name, description, 1, seed, sample=number)
+            result += repeat_adapter(adapter, self.name, description, n=1, seed=seed, sample=number)
         return result
 
 
@@ -168,5 +168,7 @@ class GaussianSource:
             tensors = {
                 name: mean[name] + std[name] * torch.randn(mean[name].shape, generator=draws) for name in sorted(mean)
             }
-            result += repeat_adapter(Adapter(tensors, self._config), self.name, description, 1, seed, sample=number)
+            result += repeat_adapter(
+                Adapter(tensors, self._config), self.name, description, n=1, seed=seed, sample=number
+            )
         return result

@@ -20,7 +20,7 @@ TOGETHER = 20
 
 
 def classifier_alone(
-    backbone: Backbone, tasks: Sequence[TaskFeatures], initial: Adapter, config: FinetuneConfig, seed: int
+    backbone: Backbone, tasks: Sequence[TaskFeatures], initial: Adapter, *, config: FinetuneConfig, seed: int
 ) -> RenamedSource:
     """A source of adapters whose LoRA factors are the initial ones, without effect, next to a fine-tuned classifier.
 
@@ -42,7 +42,7 @@ def classifier_alone(
     adapters = {}
     for first in range(0, len(tasks), TOGETHER):
         group = tasks[first : first + TOGETHER]
-        run = finetune(bare, group, start, short, seed)
+        run = finetune(bare, group, start, config=short, seed=seed)
         for number, name in enumerate(run.names):
             own = {key: value[number, -1].clone() for key, value in run.tensors.items()}
             adapters[name] = Adapter({**initial.tensors, **own}, initial.config)

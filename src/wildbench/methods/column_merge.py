@@ -123,6 +123,7 @@ class ColumnMergeNetwork(nn.Module):
         columns: Columns,
         bank: Float[Tensor, "k d"],
         members: Int[Tensor, " k"],
+        *,
         reads: Bool[Tensor, "h e"],
         config: ColumnMergeConfig,
     ) -> None:
@@ -209,7 +210,9 @@ class _Problem:
 
     def network(self, tasks: Sequence[int]) -> ColumnMergeNetwork:
         members = torch.tensor(tasks)[bank_of(self.views.embeddings[list(tasks)], self.config.bank)]
-        return ColumnMergeNetwork(self.columns, self.seen.vectors[members], members, self.reads, self.config)
+        return ColumnMergeNetwork(
+            self.columns, self.seen.vectors[members], members, reads=self.reads, config=self.config
+        )
 
     def groups(self, network: ColumnMergeNetwork) -> list[dict[str, Any]]:
         return [network.numbers.parameter_group(self.config.learning_rate, self.config.weight_decay)]
@@ -263,7 +266,7 @@ class ColumnMergeSource:
             TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
             config,
         )
-        self._fit = fit_network(problem, count, config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, count, config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[ColumnMergeNetwork]:
@@ -277,4 +280,6 @@ class ColumnMergeSource:
             merged = network(self._encoder.encode(description).values[None])
         adapter = Adapter({name: value[0].contiguous() for name, value in merged.items()}, self._seen.config)
         bank = [self._task_ids[index] for index in network.members.tolist()]
-        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps, merged_tasks=bank)
+        return repeat_adapter(
+            adapter, self.name, description, n=n, seed=seed, updates=self._fit.steps, merged_tasks=bank
+        )

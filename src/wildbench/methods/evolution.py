@@ -208,6 +208,7 @@ class EvolutionSource:
         space: SearchSpace,
         data: LabelledData,
         backbone: Backbone,
+        *,
         labels_per_class: int,
         config: EvolutionConfig | None = None,
         seed: int = 0,
@@ -252,7 +253,7 @@ class EvolutionSource:
         if task.name not in self._kept:
             self._kept[task.name] = self._search(few_labels(task, self._labels_per_class, self._seed))
         adapter = self._kept[task.name]
-        return repeat_adapter(adapter, self.name, description, n, seed, **dict(adapter.provenance))
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, **dict(adapter.provenance))
 
     def _search(self, task: TaskFeatures) -> Adapter:
         draws = numpy_generator(self._seed, "evolution", self._space.name, task.name)

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from wildbench.methods.classifier import classifier_of
 from wildbench.methods.description_network import DescriptionViews, NumbersNetwork, adapters_loss
 from wildbench.methods.network_fit import fit_network
-from wildpdiff.adapters.adapter import Adapter, AdapterConfig
+from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
-from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import SeenAdapters, repeat_adapter
@@ -22,7 +22,6 @@ from wildpdiff.conditional_mean.network import moved_values
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.fusion import FusionEncoder
-from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.description import Description
 
 IMAGE_PARTS = ("backgrounds", "examples")
@@ -83,6 +82,7 @@ class FeaturePromptNetwork(nn.Module):
         layout: Layout,
         base: Float[Tensor, " d"],
         spread: Float[Tensor, " d"],
+        *,
         classifier: tuple[str, str],
         reads: Bool[Tensor, "h e"],
         sharpness: float,
@@ -135,7 +135,9 @@ class _Problem:
         vectors, layout = self.seen.vectors[list(tasks)], self.seen.layout
         base = vectors.double().mean(0).float() if self.config.base == "mean" else self.initial
         spread = _spread(layout, vectors) * moved_values(vectors, self.initial, layout.sizes)
-        return FeaturePromptNetwork(layout, base, spread, self.classifier, self.reads, self.config.sharpness)
+        return FeaturePromptNetwork(
+            layout, base, spread, classifier=self.classifier, reads=self.reads, sharpness=self.config.sharpness
+        )
 
     def groups(self, network: FeaturePromptNetwork) -> list[dict[str, Any]]:
         groups = [network.numbers.parameter_group(self.config.learning_rate, self.config.weight_decay)]
@@ -171,14 +173,15 @@ class FeaturePromptSource:
             config: settings; the defaults where left out.
 
         Raises:
-            TrainingError: the adapters hold no classifier with weight and bias, or the training diverged.
+            TrainingError: the training diverged.
             DataError: a task has no training images.
+            DataError, AdapterMismatchError: as :func:`classifier_of`.
         """
         config = config or FeaturePromptConfig()
         self._seen = SeenAdapters.of(seen.adapters, len(seen.descriptions))
         self._encoder = seen.encoder
         layout = self._seen.layout
-        classifier = _classifier(layout, self._seen.config)
+        classifier = classifier_of(seen.zoo.initial, self.name, with_weight=True)
         problem = _Problem(
             seen.backbone,
             self._seen,
@@ -189,7 +192,7 @@ class FeaturePromptSource:
             TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed),
             config,
         )
-        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[FeaturePromptNetwork]:
@@ -205,7 +208,7 @@ class FeaturePromptSource:
             own, shared = self._fit.network(self._encoder.encode(description).values[None])
         tensors = {**shared, **{name: value[0] for name, value in own.items()}}
         adapter = Adapter({name: tensors[name] for name in self._seen.layout.names}, self._seen.config)
-        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, updates=self._fit.steps)
 
 
 def image_columns(encoder: FusionEncoder) -> Bool[Tensor, " e"]:
@@ -220,21 +223,3 @@ def _spread(layout: Layout, vectors: Float[Tensor, "t d"]) -> Float[Tensor, " d"
     """Root mean square deviation of the adapters from their mean, one value a tensor."""
     squared = (vectors - vectors.mean(0)).square().mean(0)
     return torch.cat([part.mean().sqrt().expand(len(part)) for part in torch.split(squared, list(layout.sizes))])
-
-
-def _classifier(layout: Layout, config: AdapterConfig) -> tuple[str, str]:
-    """Names of weight and bias of the saved module that gives the logits.
-
-    Raises:
-        TrainingError: no saved module has both.
-    """
-    shapes = dict(layout.entries)
-    classes = len(config.classes)
-    for module in reversed(config.modules_to_save):
-        weight, bias = f"{PEFT_PREFIX}{module}.weight", f"{PEFT_PREFIX}{module}.bias"
-        if shapes.get(bias) == (classes,) and len(shapes.get(weight, ())) == 2 and shapes[weight][0] == classes:
-            return weight, bias
-    raise TrainingError(
-        f"The adapters of backbone {config.backbone!r} have no classifier with a weight and a bias for its {classes} "
-        "classes, which would carry the feature prompt. Name the classifier in modules_to_save."
-    )

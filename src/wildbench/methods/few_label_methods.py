@@ -35,7 +35,7 @@ def labelled_candidates(
     adapters = SeenAdapters.of(seen.adapters)
 
     def few(count: int) -> Source:
-        source = FewLabelsSource(labelled, seen.backbone, initial, count, seed=seen.seed)
+        source = FewLabelsSource(labelled, seen.backbone, initial, labels_per_class=count, seed=seen.seed)
         source.prepare(tasks)
         return source
 
@@ -55,7 +55,7 @@ def labelled_candidates(
             "labels",
             f"evolution strategy {suffix} on {LABELS[0]} labelled images of each class",
             lambda space=space: EvolutionSource(  # type: ignore[misc]
-                space(), labelled, seen.backbone, LABELS[0], seed=seen.seed
+                space(), labelled, seen.backbone, labels_per_class=LABELS[0], seed=seen.seed
             ),
         )
         for suffix, space in (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter
@@ -51,7 +51,7 @@ def few_labels(task: TaskFeatures, labels_per_class: int, seed: int) -> TaskFeat
     """A task with at most so many training images of each class, and with no other labels.
 
     The images are drawn by the seed and the task's name; more labels a class hold the fewer ones. The few stand in
-    the validation images too, because no other labels are available.
+    the validation images too, because no other labels are available. Targets that are no classes are of one.
 
     Raises:
         DataError: less than one label a class, or a task without training images.
@@ -65,8 +65,10 @@ def few_labels(task: TaskFeatures, labels_per_class: int, seed: int) -> TaskFeat
     return TaskFeatures.of_few(task.name, take(task.train, rows))
 
 
-def _rank_in_class(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+def _rank_in_class(labels: Shaped[Tensor, "n ..."]) -> Int[Tensor, " n"]:
     """For each row, the number of earlier rows with its label."""
+    if labels.ndim > 1 or labels.is_floating_point():
+        return torch.arange(len(labels))
     same = labels[:, None] == labels[None]
     return same.tril(-1).sum(1)
 
@@ -87,6 +89,7 @@ class FewLabelsSource:
         data: LabelledData,
         backbone: Backbone,
         initial: Adapter,
+        *,
         labels_per_class: int,
         config: FinetuneConfig = FEW_LABELS_FINETUNING,
         seed: int = 0,
@@ -146,11 +149,11 @@ class FewLabelsSource:
         name = str(description.task_id)
         self.prepare([name])
         adapter = self._kept[name]
-        return repeat_adapter(adapter, self.name, description, n, seed, **dict(adapter.provenance))
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, **dict(adapter.provenance))
 
     def _finetune(self, tasks: Sequence[TaskFeatures]) -> None:
         seed = sub_seed(self._seed, "few labels")
-        run = finetune(self._backbone, tasks, self._initial.tensors, self._config, seed)
+        run = finetune(self._backbone, tasks, self._initial.tensors, config=self._config, seed=seed)
         for row, task in enumerate(tasks):
             tensors = {name: value[row, -1].clone() for name, value in run.tensors.items()}
             provenance = {"labels": task.train_size, "labels_per_class": self._labels_per_class}

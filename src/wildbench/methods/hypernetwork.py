@@ -94,6 +94,7 @@ class Hypernetwork(DescriptionNetwork):
         codec: Codec,
         directions: Float[Tensor, "k d"],
         trained: Bool[Tensor, " d"],
+        *,
         reads: Bool[Tensor, "h e"],
         config: HypernetworkConfig,
     ) -> None:
@@ -106,7 +107,7 @@ class Hypernetwork(DescriptionNetwork):
             reads: which columns of the embedding each hidden unit reads.
             config: the dropout and how sharp the hidden units start.
         """
-        super().__init__(directions, trained, reads, config.dropout, config.sharpness)
+        super().__init__(directions, trained, reads, dropout=config.dropout, sharpness=config.sharpness)
         self.codec = codec
 
     def forward(self, cond: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
@@ -140,7 +141,7 @@ class _Start:
         vectors = self.seen.vectors[list(tasks)]
         codec = Codec.fit(self.seen.layout, vectors, "tensor")
         directions = principal_directions(codec.encode(vectors), self.config.directions)
-        return Hypernetwork(codec, directions, self.trained, self.reads, self.config)
+        return Hypernetwork(codec, directions, self.trained, reads=self.reads, config=self.config)
 
     def groups(self, network: Hypernetwork, learn_directions: bool) -> list[dict[str, Any]]:
         config = self.config
@@ -224,7 +225,7 @@ class HypernetworkSource:
         images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
         checkpoints = None if loss == "task" else _checkpoints(seen, self._seen)
         problem = _Problem(start, conditions, seen.backbone, images, checkpoints)
-        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[Hypernetwork]:
@@ -235,7 +236,9 @@ class HypernetworkSource:
         """``n`` times the adapter; raises :class:`DescriptionError` on an empty or bad description."""
         with torch.no_grad():
             vector = self._fit.network(self._encoder.encode(description).values[None])[0]
-        return repeat_adapter(self._seen.adapter(vector), self.name, description, n, seed, updates=self._fit.steps)
+        return repeat_adapter(
+            self._seen.adapter(vector), self.name, description, n=n, seed=seed, updates=self._fit.steps
+        )
 
 
 def _checkpoints(seen: SeenTasks, adapters: SeenAdapters) -> tuple[Tensor, ...]:

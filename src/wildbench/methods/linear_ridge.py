@@ -53,15 +53,14 @@ class LinearRidgeSource(RegressionSource):
 
         def fit(parts: tuple[str, ...], tasks: Tensor) -> SubsetFit:
             inputs = torch.cat([tables[part].values[tasks].double() for part in parts], dim=1).numpy()
-            return _fit(parts, tasks, inputs, _scores(seen.vectors[tasks]), ridges)
+            return _fit(parts, tasks, inputs, _scores(seen.vectors[tasks]), ridges=ridges)
 
-        super().__init__(
-            "linear ridge regression", encoder, seen, {p: table.present for p, table in tables.items()}, fit
-        )
+        present = {part: table.present for part, table in tables.items()}
+        super().__init__("linear ridge regression", encoder, seen, present=present, fit=fit)
 
 
 def _fit(
-    parts: tuple[str, ...], tasks: Tensor, inputs: Numbers, targets: Numbers, ridges: Sequence[float]
+    parts: tuple[str, ...], tasks: Tensor, inputs: Numbers, targets: Numbers, *, ridges: Sequence[float]
 ) -> SubsetFit:
     count = len(tasks)
     # The mean of the others misses a task by count / (count - 1) times the error of the mean of all.

@@ -123,7 +123,7 @@ class TopKMergeSource:
         adapter = self._seen.adapter((weights @ self._seen.vectors.double()).float())
         order = torch.argsort(weights, descending=True, stable=True)
         merged = [self._task_ids[int(index)] for index in order if float(weights[index]) > 0]
-        return repeat_adapter(adapter, self.name, description, n, seed, merged_tasks=merged)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, merged_tasks=merged)
 
     def _choose(self, parts: tuple[str, ...]) -> MergeChoice:
         squared = self._distances.overall_between(parts).numpy()

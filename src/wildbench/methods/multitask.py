@@ -10,17 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from wildbench.methods.classifier import classifier_of
 from wildbench.methods.network_fit import fit_network
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
-from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import FittedNetwork, NetworkTraining
 from wildpdiff.conditions.base import ConditionSampler
-from wildpdiff.errors import TrainingError
 from wildpdiff.tasks.batch import Batch, merge
 from wildpdiff.tasks.description import Description
 
@@ -68,7 +67,7 @@ class MultiTaskNetwork(nn.Module):
     """The shared adapter as one vector and, where descriptions are read, a map from their embedding to the logits."""
 
     def __init__(
-        self, start: Float[Tensor, " d"], frozen: Tensor, embedding: int, classes: int, config: MultiTaskConfig
+        self, start: Float[Tensor, " d"], frozen: Tensor, embedding: int, *, classes: int, config: MultiTaskConfig
     ) -> None:
         """Start from an adapter.
 
@@ -121,7 +120,7 @@ class _Problem:
         fixed = [".lora_A." in name and not self.config.train_factor_a for name in self.layout.names]
         frozen = torch.cat([torch.full((size,), value) for value, size in zip(fixed, self.layout.sizes, strict=True)])
         width = 0 if self.embeddings is None else self.embeddings.shape[1]
-        return MultiTaskNetwork(self.initial, frozen, width, len(self.backbone.classes), self.config)
+        return MultiTaskNetwork(self.initial, frozen, width, classes=len(self.backbone.classes), config=self.config)
 
     def groups(self, network: MultiTaskNetwork) -> list[dict[str, Any]]:
         config = self.config
@@ -171,8 +170,9 @@ class MultiTaskSource:
             config: how; the defaults where left out.
 
         Raises:
-            TrainingError: the training diverged, or the classifier has no bias that could carry the description.
+            TrainingError: the training diverged.
             DataError: a task has no training images.
+            DataError, AdapterMismatchError: as :func:`classifier_of`, where the classifier reads the description.
         """
         config = config or MultiTaskConfig()
         initial = seen.zoo.initial
@@ -180,7 +180,7 @@ class MultiTaskSource:
         self._config = initial.config
         self._layout = Layout.of(initial.tensors)
         self._encoder = seen.encoder if with_description else None
-        self._bias = _classifier_bias(seen.backbone, initial) if with_description else ""
+        self._bias = classifier_of(initial, self.name)[1] if with_description else ""
         images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), seen.seed)
         sampler = None
         if with_description:
@@ -196,7 +196,7 @@ class MultiTaskSource:
             sampler,
             config,
         )
-        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seen.seed, self.name)
+        self._fit = fit_network(problem, len(seen.zoo.tasks), config.training, seed=seen.seed, what=self.name)
 
     @property
     def fit(self) -> FittedNetwork[MultiTaskNetwork]:
@@ -212,21 +212,4 @@ class MultiTaskSource:
                 offset = network(self._encoder.encode(description).values[None])[0]
             tensors = {**tensors, self._bias: tensors[self._bias] + offset}
         adapter = Adapter(tensors, self._config)
-        return repeat_adapter(adapter, self.name, description, n, seed, updates=self._fit.steps)
-
-
-def _classifier_bias(backbone: Backbone, adapter: Adapter) -> str:
-    """The name of the tensor that is added to the logits.
-
-    Raises:
-        TrainingError: the adapter has none.
-    """
-    shape = (len(backbone.classes),)
-    for module in reversed(adapter.config.modules_to_save):
-        name = f"{PEFT_PREFIX}{module}.bias"
-        if name in adapter.tensors and tuple(adapter.tensors[name].shape) == shape:
-            return name
-    raise TrainingError(
-        f"The adapters of backbone {backbone.name!r} have no classifier with a bias for its {shape[0]} classes, which "
-        "would carry the description. Name the classifier in modules_to_save, or train without the description."
-    )
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, updates=self._fit.steps)

@@ -21,7 +21,7 @@ FEWEST_TO_HOLD_OUT = 5
 
 
 def fit_network(
-    problem: TaskProblem[Network], count: int, config: NetworkTraining, seed: int, what: str
+    problem: TaskProblem[Network], count: int, config: NetworkTraining, *, seed: int, what: str
 ) -> FittedNetwork[Network]:
     """A network trained on all seen tasks, for a number of updates that was chosen on held-out ones.
 

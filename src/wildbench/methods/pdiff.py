@@ -120,6 +120,7 @@ def fit_pdiff(
     vectors: Float[Tensor, "n d"],
     layout: Layout,
     config: PDiffConfig = PDiffConfig(),
+    *,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PDiff:
@@ -172,9 +173,16 @@ def fit_pdiff(
 
     batches = _batches(len(vectors), config.batch, draws)
     with flush_denormals():
-        _train(autoencoder, reconstruction, batches, config.autoencoder_steps, config.autoencoder_rate, progress)
+        _train(
+            autoencoder,
+            reconstruction,
+            batches,
+            config.autoencoder_steps,
+            rate=config.autoencoder_rate,
+            progress=progress,
+        )
         latents = model.encode(vectors)
-        _train(denoiser, denoising, batches, config.denoiser_steps, config.denoiser_rate, progress)
+        _train(denoiser, denoising, batches, config.denoiser_steps, rate=config.denoiser_rate, progress=progress)
     return model
 
 
@@ -196,6 +204,7 @@ def _train(
     loss_of: Callable[[Tensor], Tensor],
     batches: Iterator[Tensor],
     steps: int,
+    *,
     rate: float,
     progress: Progress | None,
 ) -> None:
@@ -252,7 +261,7 @@ class UnconditionalPDiffSource:
         """Train on all checkpoints of a zoo (``zoo.only([task])`` for one task); raises as :func:`fit_pdiff`."""
         layout = Layout.of(zoo.initial.tensors)
         vectors = layout.flatten_many(zoo.tensors(range(len(zoo))))
-        return cls(fit_pdiff(vectors, layout, config, seed, progress), zoo.plan.adapter, seed)
+        return cls(fit_pdiff(vectors, layout, config, seed=seed, progress=progress), zoo.plan.adapter, seed)
 
     @property
     def pool(self) -> Float[Tensor, "p d"]:

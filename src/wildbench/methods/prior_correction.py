@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wildbench.methods.classifier import classifier_of
 from wildpdiff.adapters.adapter import Adapter
-from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.conditional_mean.kernel import KernelMean, fit_kernel_mean
-from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.objective import TARGETS
@@ -66,25 +66,6 @@ def label_priors(labels: Sequence[Int[Tensor, " _"]], classes: int) -> LabelPrio
     return LabelPriors((smoothed / smoothed.sum(1, keepdim=True)).log().float(), pooled.log().float())
 
 
-def classifier_bias(adapter: Adapter) -> str:
-    """Name of the tensor that is added to the logits: the bias of the last saved module with one value a class.
-
-    Raises:
-        AdapterMismatchError: no saved module has such a bias.
-    """
-    config = adapter.config
-    for module in reversed(config.modules_to_save):
-        name = f"{PEFT_PREFIX}{module}.bias"
-        if name in adapter.tensors and tuple(adapter.tensors[name].shape) == (len(config.classes),):
-            return name
-    saved = ", ".join(config.modules_to_save) or "none"
-    raise AdapterMismatchError(
-        f"The adapters of backbone {config.backbone!r} hold no classifier bias with one value for each of the "
-        f"{len(config.classes)} classes (modules saved whole: {saved}), which prior correction changes. Name the "
-        "classifier, with a bias, in the LoRA setting's modules_to_save, or leave prior correction out."
-    )
-
-
 class PredictedPriorSource:
     """Label prior predicted from the description, as geographic priors of species do (Mac Aodha et al. 2019).
 
@@ -105,11 +86,11 @@ class PredictedPriorSource:
             strengths: that are tried; the first of equally good ones is taken.
 
         Raises:
-            AdapterMismatchError: the backbone's adapters hold no classifier bias.
+            DataError, AdapterMismatchError: as :func:`classifier_of`.
         """
         self._seen = seen
         self._initial = seen.zoo.initial
-        self._bias = classifier_bias(self._initial)
+        _, self._bias = classifier_of(self._initial, "correction of the prior")
         data = [seen.data(name) for name in seen.zoo.tasks]
         self._priors = label_priors([task.train[TARGETS] for task in data], len(seen.backbone.classes))
         self._mean = fit_kernel_mean(seen.encoder, seen.embeddings, self._priors.tasks)
@@ -141,7 +122,7 @@ class PredictedPriorSource:
         """``n`` times the corrected pretrained adapter; raises as :meth:`log_prior`."""
         shift = self._strength * (self.log_prior(description) - self._priors.pooled)
         adapter = _shifted(self._initial, self._bias, shift)
-        return repeat_adapter(adapter, self.name, description, n, seed, strength=self._strength)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, strength=self._strength)
 
 
 class UnlabelledPriorSource:
@@ -166,11 +147,11 @@ class UnlabelledPriorSource:
             pseudo_counts: that are tried; the first of equally good ones is taken.
 
         Raises:
-            AdapterMismatchError: the backbone's adapters hold no classifier bias.
+            DataError, AdapterMismatchError: as :func:`classifier_of`.
         """
         self._backbone = seen.backbone
         self._initial = seen.zoo.initial
-        self._bias = classifier_bias(self._initial)
+        _, self._bias = classifier_of(self._initial, "correction of the prior")
         data = [seen.data(name) for name in seen.zoo.tasks]
         self._pooled = label_priors([task.train[TARGETS] for task in data], len(seen.backbone.classes)).pooled
         scores = torch.zeros(len(pseudo_counts), dtype=torch.float64)
@@ -204,7 +185,7 @@ class UnlabelledPriorSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the corrected pretrained adapter; raises as :meth:`log_prior`."""
         adapter = _shifted(self._initial, self._bias, self.log_prior(description) - self._pooled)
-        return repeat_adapter(adapter, self.name, description, n, seed, pseudo_count=self._pseudo_count)
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, pseudo_count=self._pseudo_count)
 
 
 @dataclass(frozen=True)

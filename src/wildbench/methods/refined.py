@@ -109,5 +109,5 @@ class RefinedSource:
         adapter = self._kept[str(description.task_id)]
         provenance = {key: value for key, value in adapter.provenance.items() if key not in ("source", "seed", "task")}
         return repeat_adapter(
-            adapter, self.name, description, n, seed, labels_per_class=self._labels_per_class, **provenance
+            adapter, self.name, description, n=n, seed=seed, labels_per_class=self._labels_per_class, **provenance
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wildbench.methods.best_of import BestOfSource
+from wildbench.methods.camera_traps import FIELD_NAMES, field_candidates
 from wildbench.methods.centred import CentredPretrainedSource
 from wildbench.methods.checkpoints import (
     CheckpointAverageSource,
@@ -33,6 +34,15 @@ PDIFF = "pdiff"
 """Setting: the folder of a trained unconditional p-diff, trained there where it is missing."""
 
 
+OF_CLASSES = (
+    "prior from the description",
+    "prior by EM on unlabelled images",
+    "multi-task adapter with description",
+    "feature prompt",
+)
+"""Methods that change the logits of classes, and are left out where outputs are none."""
+
+
 class ResearchMethods:
     """Trained networks, corrections of the pretrained model, controls from checkpoints, and sources with labels."""
 
@@ -55,6 +65,7 @@ class ResearchMethods:
         "average of 16 checkpoints",
         "Gaussian per coordinate",
         "unconditional p-diff",
+        *FIELD_NAMES,
         *LABELLED_NAMES,
     )
 
@@ -66,13 +77,16 @@ class ResearchMethods:
             check_output_folder(Path(settings[PDIFF]))
 
     def candidates(self, inputs: MethodInputs) -> list[Candidate]:
-        """All of them; p-diff with the setting ``pdiff``, its folder; sources with labels where there are any.
+        """Those of the objective; p-diff with the setting ``pdiff``, its folder; sources with labels if there are any.
 
         p-diff is trained and written into that folder where it is missing, which takes an hour of one core for a few
         thousand checkpoints.
         """
         seen = inputs.seen
         found = _further(seen) + _networks(seen) + _controls(seen)
+        found += field_candidates(inputs)
+        if not seen.backbone.classes:
+            found = [entry for entry in found if entry.name not in OF_CLASSES]
         if PDIFF in inputs.settings:
             found.append(_pdiff(seen, Path(inputs.settings[PDIFF])))
         if inputs.labelled is not None:

@@ -45,10 +45,12 @@ class CalibrationObserver:
 
     def result(self) -> tuple[Calibration, ...]:
         """Calibration of each split, source and condition, in the order in which they were observed."""
-        return tuple(_calibration(*key, sums, self._log_losses[key]) for key, sums in self._sums.items())
+        return tuple(_calibration(*key, sums, log_loss=self._log_losses[key]) for key, sums in self._sums.items())
 
 
-def _calibration(split: str, source: str, condition: str, sums: Float[Tensor, "3 b"], log_loss: float) -> Calibration:
+def _calibration(
+    split: str, source: str, condition: str, sums: Float[Tensor, "3 b"], *, log_loss: float
+) -> Calibration:
     total = float(sums[0].sum())
     bins = tuple(
         CalibrationBin(int(count), confidence / count, right / count)

@@ -145,7 +145,7 @@ class NoveltyObserver:
             wrong = self._wrong(scored.test, unknown)
             reference.accuracy.update(zip(unknown, (1 - wrong.double().mean(1)).tolist(), strict=True))
         for sample, (vector, entry) in enumerate(zip(vectors, found, strict=True)):
-            self._add(scored, reference, sample, vector, entry)
+            self._add(scored, reference, sample, vector, found=entry)
 
     def result(self) -> Memorisation:
         """Everything measured, in units of the mean distance of a fine-tuned adapter to the nearest of another run.
@@ -176,7 +176,7 @@ class NoveltyObserver:
             points=points,
         )
 
-    def _add(self, scored: Scored, reference: _Reference, sample: int, vector: Tensor, found: Located) -> None:
+    def _add(self, scored: Scored, reference: _Reference, sample: int, vector: Tensor, *, found: Located) -> None:
         geometry, unit, task = self._geometry, self._unit, scored.test.task
         wrong = scored.outputs[sample].argmax(-1) != scored.test.labels
         self._products.append(found.products)

@@ -22,27 +22,26 @@ NOVELTY_TASKS = 30
 
 
 def observers(inputs: ObserverInputs) -> Sequence[SectionObserver]:
-    """Calibration, spread, pictures, distances of descriptions, and what else can be measured.
+    """Spread, distances of descriptions, and what else can be measured.
 
-    Trust needs its model and scored unseen tasks; novelty and the map of latents need two tasks or more.
+    Calibration and novelty (which compares errors) are of classes, pictures of images. Trust needs its model and scored
+    unseen tasks; novelty and the map of latents need two tasks or more.
     """
     comparison, finetuned = inputs.comparison, inputs.finetuned
     backbone, zoo = comparison.backbone, comparison.zoo
-    found: list[SectionObserver] = []
+    found: list[SectionObserver] = [CalibrationObserver()] if backbone.classes else []
+    found.append(SpreadObserver(zoo.initial))
+    if backbone.image_size and backbone.classes:
+        found.append(PictureObserver(backbone.classes, _test_images(comparison.suite)))
+    found.append(ConditionDistances(inputs.seen, inputs.tests))
     if comparison.trust and "unseen" in inputs.tests:
         found.append(TrustObserver(comparison, features_of(inputs.seen.data, zoo.tasks)))
-    if not backbone.image_size:  # the others are about photographs
-        return found
-    found += [
-        CalibrationObserver(),
-        SpreadObserver(zoo.initial),
-        PictureObserver(backbone.classes, _test_images(comparison.suite)),
-        ConditionDistances(inputs.seen, inputs.tests),
-    ]
     if len(zoo.tasks) > 1:  # one run alone has no other to be compared with
-        novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
-        novelty.prepare(inputs.tests)
-        found += [novelty, LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned)]
+        if backbone.classes:
+            novelty = NoveltyObserver(backbone, zoo, finetuned=finetuned, most_tasks=NOVELTY_TASKS)
+            novelty.prepare(inputs.tests)
+            found.append(novelty)
+        found.append(LatentMapObserver(comparison.generators[0], zoo.task_adapters(), finetuned))
     return found
 
 

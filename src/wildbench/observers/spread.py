@@ -62,8 +62,8 @@ class SpreadObserver:
         if method.condition != "own" or not varies:
             return
         vectors = torch.stack([self._layout.flatten(adapter.tensors) for adapter in scored.adapters])
-        right = (scored.outputs.argmax(-1) == scored.test.labels).double().mean(1)
-        draws = _Draws(vectors.mean(0), relative_spread(vectors, self._origin), tuple(right.tolist()))
+        scores = tuple(row.accuracy for row in scored.rows)
+        draws = _Draws(vectors.mean(0), relative_spread(vectors, self._origin), scores)
         tasks = self._draws.setdefault((scored.split, method.source.name), {})
         tasks.setdefault(scored.test.task, []).append(draws)
 

@@ -25,16 +25,13 @@ def assess_tasks(
     trust_model: TrustModel,
     generator: Source,
     tasks: Sequence[Task],
-    test_scores: Mapping[str, float],
     *,
-    world: str,
     split: Split,
-    generator_number: int,
     samples: int,
     seed: int,
     images: Callable[[Task], Inputs | None] | None = None,
-) -> list[TrustPoint]:
-    """Trust in a generator's adapters on each task, next to its measured gain.
+) -> dict[str, TrustReport]:
+    """Trust in a generator's adapters on each task, by the task's name.
 
     With the seed, the split's name and the number of samples of :func:`~wildpdiff.evaluate.run.evaluate` these are the
     very adapters that it scored.
@@ -42,30 +39,33 @@ def assess_tasks(
     Args:
         trust_model: calibrated for this generator.
         tasks: scored tasks; no labelled image of theirs is read here.
-        test_scores: measured gains by task, in points: :func:`measured_gains`. Trust does not depend on them.
-        world: the suite, or its variant.
-        generator_number: the seed that the generator was trained with.
         images: unlabelled images of a task besides its description, for example :class:`FreshImages`, never test
             images; without them, the description's examples or else its backgrounds are the evidence.
-
-    Raises:
-        DataError: a task has no measured gain.
     """
-    missing = [task.name for task in tasks if task.name not in test_scores]
-    if missing:
-        raise DataError(f"Task {missing[0]!r} has no measured gain. Evaluate the generator on it, or leave it out.")
-    found = []
+    found = {}
     for task in tasks:
         description = replace(task.description, task_id=task.name)
         count = samples if generator.stochastic else 1
         adapters = generator.sample(description, count, sub_seed(seed, split, task.name))
-        report = trust_model.assess(adapters, description, None if images is None else images(task))
-        found.append(_point(report, float(test_scores[task.name]), (world, split, task.name), generator_number))
+        found[task.name] = trust_model.assess(adapters, description, None if images is None else images(task))
     return found
 
 
-def _point(report: TrustReport, gain: float, key: tuple[str, Split, str], generator: int) -> TrustPoint:
-    world, split, task = key
+def trust_point(
+    report: TrustReport, task: str, gains: Mapping[str, float], *, world: str, split: Split, generator: int
+) -> TrustPoint:
+    """A task's trust next to its measured gain.
+
+    Args:
+        gains: by task, in points: :func:`measured_gains`.
+        world: the suite, or its variant.
+        generator: the seed that the generator was trained with.
+
+    Raises:
+        DataError: the task has no measured gain.
+    """
+    if task not in gains:
+        raise DataError(f"Task {task!r} has no measured gain. Evaluate the generator on it, or leave it out.")
     return TrustPoint(
         world=world,
         split=split,
@@ -75,7 +75,7 @@ def _point(report: TrustReport, gain: float, key: tuple[str, Split, str], genera
         predicted=report.gain,
         low=report.low,
         high=report.high,
-        gain=gain,
+        gain=float(gains[task]),
         min_trust=report.min_trust,
         used=report.use_generated,
         generator=generator,
@@ -164,7 +164,7 @@ class TrustObserver:
         """One point a generator and task; None where there is none."""
         gains = {number: measured_gains(self._rows, "unseen", number) for number, _, _ in self._reports}
         points = [
-            _point(report, gains[number][task], (self._world, "unseen", task), number)
+            trust_point(report, task, gains[number], world=self._world, split="unseen", generator=number)
             for number, task, report in self._reports
         ]
         return TrustSection(tuple(points)) if points else None

@@ -77,7 +77,7 @@ class FewTasksStudy:
 
 
 def run_few_tasks(
-    study: FewTasksStudy, out: Path, made: RunInputs, seed: int, seeds: int, samples: int, tick: Tick
+    study: FewTasksStudy, out: Path, made: RunInputs, *, seed: int, seeds: int, samples: int, tick: Tick
 ) -> tuple[PaperRow, ...]:
     """One generator a task, interval and seed, then one a seed for several tasks; all samples are scored.
 
@@ -101,7 +101,7 @@ def run_few_tasks(
             made.backbone,
             chosen,
             made.suite.fingerprint,
-            study.finetuning(interval),
+            config=study.finetuning(interval),
             seed=seed,
             features=made.features,
         )
@@ -112,7 +112,7 @@ def run_few_tasks(
             methods = [Method(PretrainedSource(zoo.initial), "none"), Method(finetuned)]
             for number in range(seeds):
                 generator = _generator(
-                    study.method, folder / test.task, zoo.only([test.task]), made, seed + 1000 * number
+                    study.method, folder / test.task, zoo.only([test.task]), made, seed=seed + 1000 * number
                 )
                 methods.append(Method(generator, "own", seed + 1000 * number))
                 done += 1
@@ -130,12 +130,15 @@ def run_few_tasks(
         (varied,) = spread.result()
         published = PUBLISHED.get(f"one task, interval {interval}")
         setting = f"one seen task, saving interval {interval}"
-        rows.append(paper_row("RQ1", setting, "paper", scores, varied, published=published))
-    return (*rows, _several(study, out / "several", made, seed, seeds, samples, lambda: tick(total, total)))
+        rows.append(paper_row("RQ1", setting, "paper", rows=scores, spread=varied, published=published))
+    return (
+        *rows,
+        _several(study, out / "several", made, seed, seeds=seeds, samples=samples, done=lambda: tick(total, total)),
+    )
 
 
 def _several(
-    study: FewTasksStudy, out: Path, made: RunInputs, seed: int, seeds: int, samples: int, done: Callable[[], None]
+    study: FewTasksStudy, out: Path, made: RunInputs, seed: int, *, seeds: int, samples: int, done: Callable[[], None]
 ) -> PaperRow:
     """One generator for a handful of seen tasks, distinguished by their description."""
     tasks = made.suite.tasks("seen")
@@ -145,7 +148,7 @@ def _several(
     spread = SpreadObserver(zoo.initial)
     methods = [Method(PretrainedSource(zoo.initial), "none"), Method(FinetunedSource(zoo.task_adapters()))]
     for number in range(seeds):
-        generator = _generator(study.several_method, out, zoo, made, seed + 1000 * number)
+        generator = _generator(study.several_method, out, zoo, made, seed=seed + 1000 * number)
         methods.append(Method(generator, "own", seed + 1000 * number))
     tests = {"seen": [test_set(made.backbone, task) for task in tasks if task.name in names]}
     found = evaluate(
@@ -153,10 +156,10 @@ def _several(
     ).rows
     done()
     setting, published = f"{len(names)} seen tasks", PUBLISHED["several tasks"]
-    return paper_row("RQ1", setting, "paper", found, spread.result()[0], published=published)
+    return paper_row("RQ1", setting, "paper", rows=found, spread=spread.result()[0], published=published)
 
 
-def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: RunInputs, seed: int) -> Generator:
+def _generator(config: GeneratorConfig, folder: Path, zoo: Zoo, made: RunInputs, *, seed: int) -> Generator:
     path = folder / f"generator-{seed}"
     wanted = {"config": encode(config), "seed": seed, "zoo": zoo.plan.fingerprint}
     found = kept(

@@ -212,7 +212,7 @@ class Measurement:
         tasks = [*(made.features(name) for name in seen), *(unseen(task.name) for task in made.suite.tasks("unseen"))]
         recipe = recipe_of(made.zoo.plan)
         recipe = recipe.config if isinstance(recipe, ChosenRecipe) else recipe
-        alone = classifier_alone(made.backbone, tasks, made.zoo.initial, recipe, self.config.seed)
+        alone = classifier_alone(made.backbone, tasks, made.zoo.initial, config=recipe, seed=self.config.seed)
         info = SourceInfo(CLASSIFIER_ALONE, "labels", None, "the same recipe of fine-tuning without LoRA")
         return [(Method(alone), info)]
 

@@ -17,7 +17,7 @@ from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.variants import VARIANTS, Variant, folder_name
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
-from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.camera_traps.table_suite import TableSuite
 from wildpdiff.errors import DataError
@@ -95,9 +95,8 @@ def _small_cnn(epochs: int, neck: int) -> Pretrain:
             suite.tasks("pretraining"),
             suite.classes,
             suite.image_size,
-            epochs=epochs,
+            PretrainConfig(epochs, 64, seed=seed),
             neck=neck,
-            seed=seed,
             name=f"small-cnn-{suite.name}",
             progress=progress,
         ).backbone
@@ -109,9 +108,8 @@ def _subsets_backbone(suite: ImageSuite, data: Path, seed: int, progress: Tick |
     """A small network of ten classes, its embedding and classifier retrained to separate vehicles from animals."""
     config = class_subsets.ClassSubsetsConfig(seed)
     task, names = class_subsets.ten_classes(data / class_subsets.FILE, config)
-    made = pretrain_small_cnn(
-        [task], names, suite.image_size, epochs=12, neck=32, mirror=True, batch=128, seed=seed, progress=progress
-    )
+    length = PretrainConfig(12, seed=seed)
+    made = pretrain_small_cnn([task], names, suite.image_size, length, neck=32, mirror=True, progress=progress)
     return retrain_neck(
         made.backbone,
         suite.tasks("pretraining"),
@@ -167,7 +165,7 @@ def _bundled(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) ->
 def _savanna_cnn(suite: ImageSuite, data: Path, seed: int, progress: Tick | None) -> Backbone:
     """The bundled architecture trained on the variant's own pretraining locations."""
     tasks = suite.tasks("pretraining")
-    return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, epochs=6, progress=progress).backbone
+    return pretrain_savanna_cnn(tasks, suite.classes, suite.image_size, progress=progress).backbone
 
 
 def _savanna_variant(variant: Variant) -> Benchmark:
@@ -203,7 +201,12 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def open_benchmark(
-    benchmark: str | Benchmark, data: Path | str | None, folder: Path | str, seed: int = 0, progress: Tick | None = None
+    benchmark: str | Benchmark,
+    data: Path | str | None,
+    folder: Path | str,
+    seed: int = 0,
+    *,
+    progress: Tick | None = None,
 ) -> OpenBenchmark:
     """A benchmark's suite, backbone and recipe; the backbone is pretrained where the folder does not have it yet.
 

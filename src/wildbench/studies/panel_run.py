@@ -83,4 +83,6 @@ def measure_benchmark(
     folder = RunFolder(path.parent, lambda stage: reporter(f"{benchmark.name}: {stage}"))
     finetune = None if benchmark.finetune is None else benchmark.finetune.to_json()
     measurement = Measurement(benchmark.name, config, {"finetune": finetune}, command)
-    return measurement.run(folder, lambda tick: open_benchmark(benchmark, data, folder.folder, config.seed, tick))
+    return measurement.run(
+        folder, lambda tick: open_benchmark(benchmark, data, folder.folder, config.seed, progress=tick)
+    )

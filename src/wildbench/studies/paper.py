@@ -108,14 +108,20 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
     own = [
         folder.timed(
             f"fit the paper's generator {number + 1} of {run.generator_seeds}",
-            lambda tick, number=number: _paper_generator(config, folder.folder, made, number, tick),  # type: ignore[misc]
+            lambda tick, number=number: _paper_generator(config, folder.folder, made, number, tick=tick),  # type: ignore[misc]
         )
         for number in range(run.generator_seeds)
     ]
     single = folder.timed(
         "one and several seen tasks",
         lambda tick: run_few_tasks(
-            config.few_tasks, folder.folder / "few-tasks", made, run.seed, run.generator_seeds, run.samples, tick
+            config.few_tasks,
+            folder.folder / "few-tasks",
+            made,
+            seed=run.seed,
+            seeds=run.generator_seeds,
+            samples=run.samples,
+            tick=tick,
         ),
     )
     interpolation = folder.timed("between two tasks", lambda tick: _interpolation(config, made, made.generators, tick))
@@ -148,7 +154,7 @@ def _measure(config: PaperConfig, folder: RunFolder, command: str) -> Results:
 PAPER_INFO = SourceInfo(PAPER_SOURCE, "description", None, "the paper's autoencoder, denoiser and condition")
 
 
-def _paper_generator(config: PaperConfig, out: Path, made: RunInputs, number: int, tick: Tick) -> Generator:
+def _paper_generator(config: PaperConfig, out: Path, made: RunInputs, number: int, *, tick: Tick) -> Generator:
     path = out / f"paper-generator-{number}"
     seed = config.run.seed + 1000 * number
     wanted = {"config": encode(config.method), "seed": seed, "zoo": made.zoo.plan.fingerprint}
@@ -167,10 +173,12 @@ def _paper_generator(config: PaperConfig, out: Path, made: RunInputs, number: in
 def _interpolation(config: PaperConfig, made: RunInputs, generators: Sequence[Generator], tick: Tick) -> Interpolation:
     """Pairs of tasks with a gain to keep, the likest, the least alike and some between."""
     run = config.run
-    seen = seen_material(made.suite, made.backbone, made.zoo, generators[0], made.features, run.seed)
+    seen = seen_material(
+        made.suite, made.backbone, made.zoo, generator=generators[0], features=made.features, seed=run.seed
+    )
     similarity = description_similarity(generators[0], seen.embeddings)
     pairs = choose_pairs(
-        similarity, gainful_tasks(seen, config.least_gain), config.pairs, config.middle_pairs, run.seed
+        similarity, gainful_tasks(seen, config.least_gain), config.pairs, middle=config.middle_pairs, seed=run.seed
     )
     needed = {made.zoo.tasks[index] for pair in pairs for index in (pair.first, pair.second)}
     tests = {task.name: test_set(made.backbone, task) for task in made.suite.tasks("seen") if task.name in needed}

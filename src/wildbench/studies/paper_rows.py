@@ -28,9 +28,9 @@ def paper_row(
     question: str,
     setting: str,
     method: Literal["paper", "wildpdiff"],
+    *,
     rows: Sequence[ResultRow],
     spread: ParameterSpread,
-    *,
     published: PublishedRow | None,
     source: str = GENERATED,
 ) -> PaperRow:
@@ -95,5 +95,9 @@ def comparison_rows(results: Results, fitted: int) -> tuple[PaperRow, ...]:
         for method, source in methods:
             spread = [entry for entry in SPREAD.of(results) or () if (entry.split, entry.source) == (split, source)]
             if spread and any(row.source == source for row in rows):
-                found.append(paper_row(question, setting, method, rows, spread[0], published=published, source=source))
+                found.append(
+                    paper_row(
+                        question, setting, method, rows=rows, spread=spread[0], published=published, source=source
+                    )
+                )
     return tuple(found)

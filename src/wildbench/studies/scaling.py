@@ -166,7 +166,9 @@ def run_scaling(
     zoo = folder.timed(SEEN_STAGE, study.zoo)
     reference = folder.timed("fine-tune unseen tasks, for comparison only", study.reference)
     cells = folder.timed(GRID_STAGE, lambda tick: study.grid(zoo, tick))
-    results = folder.timed("evaluate", lambda tick: study.results(zoo, reference, cells, folder.stages, command))
+    results = folder.timed(
+        "evaluate", lambda tick: study.results(zoo, reference, cells, stages=folder.stages, command=command)
+    )
     page = folder.timed("report", lambda tick: write_report(results, out).page)
     return ScalingResult(out, results, page)
 
@@ -223,7 +225,7 @@ class _Study:
             self.backbone,
             self.suite.tasks(group),
             learned_fingerprint(self.suite, group),
-            finetune,
+            config=finetune,
             seed=self.config.seed,
             per_shard=self.config.per_shard,
             features=self.data if group == "seen" else None,
@@ -274,7 +276,7 @@ class _Study:
         )
 
     def results(
-        self, zoo: Zoo, reference: Zoo, cells: tuple[ScalingCell, ...], stages: Sequence[Stage], command: str
+        self, zoo: Zoo, reference: Zoo, cells: tuple[ScalingCell, ...], *, stages: Sequence[Stage], command: str
     ) -> Results:
         """The references on the unseen tasks next to the grid; read again where it was written before."""
         path = self.out / "results.json"

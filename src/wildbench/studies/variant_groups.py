@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains
+from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains, trust_point
 from wildbench.pipeline import PipelineConfig
 from wildbench.run_folder import RunFolder, Tick
 from wildbench.studies.grid import StudyInputs
@@ -67,9 +67,9 @@ def measure_groups(
     study: GroupsStudy,
     run: PipelineConfig,
     inputs: StudyInputs,
+    *,
     folder: RunFolder,
     results: Results,
-    *,
     variant: str,
 ) -> Results:
     """Add the rows of every held-out group to results. Groups that lie in the folder are not held out again.
@@ -98,7 +98,7 @@ def measure_groups(
                 measured = folder.timed(
                     f"hold out {kind} {group.value}",
                     lambda tick, kind=kind, group=group: _measured(  # type: ignore[misc]
-                        study, run, inputs, kind, group, seeds, variant, tick
+                        study, run, inputs, kind, group=group, seeds=seeds, variant=variant, tick=tick
                     ),
                 )
                 write_file(path, json_bytes(encode(measured)))
@@ -122,6 +122,7 @@ def _measured(
     run: PipelineConfig,
     inputs: StudyInputs,
     kind: str,
+    *,
     group: TaskGroup,
     seeds: Sequence[int],
     variant: str,
@@ -141,7 +142,7 @@ def _measured(
     points: list[TrustPoint] = []
     for number, generator in enumerate(generators):
         if run.trust and generator.mean is not None and len(held_out.rest.tasks) >= FEWEST_TASKS:
-            points += _assessed(run, inputs, held_out, kind, generator, variant)
+            points += _assessed(run, inputs, held_out, kind, generator=generator, variant=variant)
         tick(2 + number, 1 + len(generators))
     return GroupResult(held_out.found, tuple(points))
 
@@ -151,6 +152,7 @@ def _assessed(
     inputs: StudyInputs,
     held_out: HeldOutGroup,
     kind: str,
+    *,
     generator: Generator,
     variant: str,
 ) -> list[TrustPoint]:
@@ -158,15 +160,11 @@ def _assessed(
     split, seed = f"held-out {kind}", int(generator.training["seed"])
     training_set = inputs.training_set(held_out.rest)
     model = calibrate_generator(generator, training_set, inputs.generator, seed=seed)
-    return assess_tasks(
-        model,
-        generator,
-        held_out.scored,
-        measured_gains(held_out.found.rows, split, seed),
-        world=variant,
-        split=split,
-        generator_number=seed,
-        samples=run.samples,
-        seed=held_out.seed,
-        images=FreshImages.of(inputs.data(name) for name in training_set.tasks),
+    images = FreshImages.of(inputs.data(name) for name in training_set.tasks)
+    reports = assess_tasks(
+        model, generator, held_out.scored, split=split, samples=run.samples, seed=held_out.seed, images=images
     )
+    gains = measured_gains(held_out.found.rows, split, seed)
+    return [
+        trust_point(report, task, gains, world=variant, split=split, generator=seed) for task, report in reports.items()
+    ]

@@ -18,7 +18,7 @@ from wildbench.run_folder import Reporter, RunFolder, Tick, kept, null_progress
 from wildbench.studies.grid import StudyInputs
 from wildbench.studies.groups import REGION
 from wildbench.studies.variant_groups import GroupsStudy, measure_groups
-from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
 from wildpdiff.camera_traps.registry import load_suite
@@ -142,11 +142,11 @@ def measure_variant(
         results = read_results(path)
     elif name == EXTRAPOLATION:
         base = measure_variant(config, BASE, out, command=command, reporter=reporter)
-        results = _extrapolated(config, out, base, command, _prefixed(name, reporter))
+        results = _extrapolated(config, out, base, command, reporter=_prefixed(name, reporter))
         write_results(path, results)
     else:
         variant = next(variant for variant in VARIANTS if variant.name == name)
-        results = _measured(config, variant, out, command, _prefixed(name, reporter))
+        results = _measured(config, variant, out, command, reporter=_prefixed(name, reporter))
         write_results(path, results)
     if not (path.parent / "report.html").is_file():
         _prefixed(name, reporter)("report")
@@ -167,7 +167,7 @@ def _run_of(config: VariantsConfig, variant: Variant) -> PipelineConfig:
     return replace(config.run, suite_options={**config.run.suite_options, **variant.options})
 
 
-def _measured(config: VariantsConfig, variant: Variant, out: Path, command: str, reporter: Reporter) -> Results:
+def _measured(config: VariantsConfig, variant: Variant, out: Path, command: str, *, reporter: Reporter) -> Results:
     run = _run_of(config, variant)
     folder = RunFolder(out / folder_name(variant.name), reporter)
     epochs = config.epochs if variant.pretrained else None
@@ -175,7 +175,7 @@ def _measured(config: VariantsConfig, variant: Variant, out: Path, command: str,
     if epochs is not None:
         run = folder.timed("pretrain the backbone", partial(_pretrained, run, folder.folder / "backbone", epochs))
     made = prepare(run, folder)
-    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command, tick))
+    results = folder.timed("evaluate", lambda tick: _evaluated(config, run, made, folder, command=command, tick=tick))
     if run.backbone != config.run.backbone:
         note = (
             f"The backbone was pretrained on this variant's own pretraining locations, {count(epochs or 0, 'epoch')}."
@@ -197,14 +197,14 @@ def _pretrained(run: PipelineConfig, path: Path, epochs: int, tick: Tick) -> Pip
         known = {"seed": run.seed, "image_size": given.image_size}
         suite = load_suite(run.suite, **{**known, **run.suite_options})
         made = pretrain_savanna_cnn(
-            suite.tasks("pretraining"), suite.classes, suite.image_size, epochs=epochs, progress=tick
+            suite.tasks("pretraining"), suite.classes, suite.image_size, PretrainConfig(epochs), progress=tick
         )
         save_backbone(made.backbone, path)
     return replace(run, backbone=str(path))
 
 
 def _evaluated(
-    config: VariantsConfig, run: PipelineConfig, made: RunInputs, folder: RunFolder, command: str, tick: Tick
+    config: VariantsConfig, run: PipelineConfig, made: RunInputs, folder: RunFolder, *, command: str, tick: Tick
 ) -> Results:
     comparison = Comparison(
         made.suite,
@@ -234,7 +234,7 @@ def _more_labels(config: VariantsConfig, run: PipelineConfig, made: RunInputs) -
             lambda name: unseen(name) if name in names else made.features(name),
             made.backbone,
             made.zoo.initial,
-            labels,
+            labels_per_class=labels,
             seed=run.seed,
         )
         source.prepare([*scored_seen_tasks(made.zoo.tasks, run.seen_tasks, run.seed), *names])
@@ -243,7 +243,7 @@ def _more_labels(config: VariantsConfig, run: PipelineConfig, made: RunInputs) -
     return found
 
 
-def _extrapolated(config: VariantsConfig, out: Path, base: Results, command: str, reporter: Reporter) -> Results:
+def _extrapolated(config: VariantsConfig, out: Path, base: Results, command: str, *, reporter: Reporter) -> Results:
     run = _run_of(config, VARIANTS[0])
     backbone = load_backbone(run.backbone)
     known = {
@@ -267,5 +267,5 @@ def _extrapolated(config: VariantsConfig, out: Path, base: Results, command: str
         summary=(),
         sources=base.sources,
     )
-    found = measure_groups(config.groups, run, inputs, folder, empty, variant=EXTRAPOLATION)
+    found = measure_groups(config.groups, run, inputs, folder=folder, results=empty, variant=EXTRAPOLATION)
     return replace(found, stages=folder.stages)

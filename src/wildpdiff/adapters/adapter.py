@@ -107,7 +107,13 @@ class AdapterConfig:
         """The content of PEFT's ``adapter_config.json``."""
         if self.peft is not None:
             return dict(self.peft)
-        return peft_config(self.backbone, self.rank, self.alpha, self.target_modules, self.modules_to_save)
+        return peft_config(
+            self.backbone,
+            self.rank,
+            self.alpha,
+            target_modules=self.target_modules,
+            modules_to_save=self.modules_to_save,
+        )
 
 
 @dataclass(frozen=True)
@@ -299,11 +305,11 @@ def _cross_validation(provenance: Mapping[str, Any]) -> str:
     checked = provenance.get("cross_validation")
     if not isinstance(checked, dict) or not isinstance(checked.get("accuracy"), dict):
         return ""
-    rows = "\n".join(f"| {method} | {accuracy:.1f} |" for method, accuracy in checked["accuracy"].items())
+    rows = "\n".join(f"| {method} | {accuracy:.1f} |" for method, accuracy in sorted(checked["accuracy"].items()))
     few = " Too few to conclude much for a new task." if checked.get("few_tasks") else ""
     return (
-        f"Accuracy in percent on {checked.get('tasks')} seen tasks of the generator, each held out.{few}\n\n"
-        f"| adapters | accuracy |\n| --- | ---: |\n{rows}\n\n"
+        f"Cross-validation on {checked.get('tasks')} seen tasks of the generator, each held out.{few}\n\n"
+        f"| adapters | {checked.get('metric', 'accuracy, %')} |\n| --- | ---: |\n{rows}\n\n"
     )
 
 

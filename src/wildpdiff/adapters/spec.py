@@ -260,7 +260,9 @@ class AdapterSpec:
         ranks = {name: entry.rank for name, entry in self.modules.items()}
         alphas = {name: float(f"{entry.scaling * entry.rank:.12g}") for name, entry in self.modules.items()}
         rank, alpha = _most_common(ranks, 8), _most_common(alphas, 8.0)
-        config = peft_config(self.base_model, rank, alpha, tuple(self.modules), self.modules_to_save)
+        config = peft_config(
+            self.base_model, rank, alpha, target_modules=tuple(self.modules), modules_to_save=self.modules_to_save
+        )
         patterns = {"rank_pattern": _pattern(ranks, rank), "alpha_pattern": _pattern(alphas, alpha)}
         # PEFT takes a listed name also as the end of longer ones, which is an accident only for names without a dot.
         if not all("." in name for name in self.modules):
@@ -275,7 +277,7 @@ class AdapterSpec:
 
 
 def peft_config(
-    base_model: str, rank: int, alpha: float, target_modules: tuple[str, ...], modules_to_save: tuple[str, ...]
+    base_model: str, rank: int, alpha: float, *, target_modules: tuple[str, ...], modules_to_save: tuple[str, ...]
 ) -> dict[str, Any]:
     """The content of ``adapter_config.json`` for one rank and alpha."""
     return {

@@ -23,7 +23,8 @@ from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.backbones.registry import stored_lora
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.task import ImageTask, SplitName
+from wildpdiff.tasks.batch import chosen
+from wildpdiff.tasks.task import SplitName, Task
 
 STAGES = (  # repeats, kernel, stride, expansion, output channels
     (1, 3, 1, 1, 16),
@@ -68,7 +69,7 @@ def _pointwise(layer: nn.Module, inputs: Tensor) -> Tensor:
 class InvertedResidual(nn.Module):
     """Widen, depthwise convolution, narrow, add (Sandler et al. 2018), on a channels-last map."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         width = inputs * expansion
         self.kernel, self.stride = kernel, stride
@@ -108,7 +109,9 @@ class EfficientNetLite0(nn.Module):
         width = STEM_WIDTH
         for repeats, kernel, stride, expansion, outputs in STAGES:
             for repeat in range(repeats):
-                blocks.append(InvertedResidual(width, outputs, kernel, stride if repeat == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(width, outputs, kernel, stride=stride if repeat == 0 else 1, expansion=expansion)
+                )
                 width = outputs
         self.blocks = nn.ModuleList(blocks)
         self.kept = nn.Identity()  # a map with its channels first, as of other networks
@@ -166,7 +169,7 @@ def efficientnet_lite0(
         if getattr(module.blocks[index], part) is not None
     ]
     lora = LoraSpec(rank, float(rank if alpha is None else alpha), (*adapted, "conv_head"), ("classifier",))
-    return _wrap(module, f"efficientnet-lite0-cut{cut}", classes, image_size, lora)
+    return _wrap(module, f"efficientnet-lite0-cut{cut}", classes, image_size, lora=lora)
 
 
 def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbone:
@@ -190,7 +193,7 @@ def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbo
         raise ArtifactError(
             f"The weights of backbone {config['name']!r} do not fit EfficientNet-Lite0 ({error}); build it again."
         ) from None
-    return _wrap(module, config["name"], config["classes"], config["image_size"], lora)
+    return _wrap(module, config["name"], config["classes"], config["image_size"], lora=lora)
 
 
 def _module(classes: int, cut: int, state: Mapping[str, Tensor]) -> EfficientNetLite0:
@@ -202,7 +205,7 @@ def _module(classes: int, cut: int, state: Mapping[str, Tensor]) -> EfficientNet
     return module
 
 
-def _wrap(module: nn.Module, name: str, classes: Sequence[str], image_size: int, lora: LoraSpec) -> Backbone:
+def _wrap(module: nn.Module, name: str, classes: Sequence[str], image_size: int, *, lora: LoraSpec) -> Backbone:
     return Backbone.wrap(
         module,
         name=name,
@@ -266,8 +269,8 @@ def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
-    """A backbone whose classifier was fitted to the tasks' training images: the "pretrained" model.
+def fit_head(backbone: Backbone, tasks: Sequence[Task], seed: int = 0, *, max_images: int = 20_000) -> Backbone:
+    """A backbone whose classifier was fitted to the tasks' training images, or other examples: the "pretrained" model.
 
     Multinomial logistic regression on the standardised embedding by L-BFGS; the weight decay is the one of five
     with the least cross-entropy on the tasks' validation images. The frozen weights change, so the backbone's hash
@@ -286,8 +289,8 @@ def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, m
     classifier = getattr(backbone.module, "classifier", None)
     if not isinstance(classifier, nn.Linear):
         raise TrainingError(f"Backbone {backbone.name!r} has no linear classifier; fit_head needs one.")
-    inputs, targets = _embedded(backbone, tasks, "train", max_images, seed)
-    held_out, held_out_targets = _embedded(backbone, tasks, "validation", max_images, seed)
+    inputs, targets = _embedded(backbone, tasks, "train", max_images, seed=seed)
+    held_out, held_out_targets = _embedded(backbone, tasks, "validation", max_images, seed=seed)
     mean, std = inputs.mean(0), inputs.std(0, correction=0).clamp_min(1e-6)
     inputs, held_out = (inputs - mean) / std, (held_out - mean) / std
 
@@ -309,7 +312,7 @@ def fit_head(backbone: Backbone, tasks: Sequence[ImageTask], seed: int = 0, *, m
 
 
 def _embedded(
-    backbone: Backbone, tasks: Sequence[ImageTask], split: SplitName, max_images: int, seed: int
+    backbone: Backbone, tasks: Sequence[Task], split: SplitName, max_images: int, *, seed: int
 ) -> tuple[Float[Tensor, "n f"], Int[Tensor, " n"]]:
     rows: list[Tensor] = []
     labels: list[Tensor] = []
@@ -317,13 +320,13 @@ def _embedded(
     for task in tasks:
         data = task.data(split)
         order = numpy_generator(seed, "fit_head", task.name, split).permutation(len(data))[:share]
-        chosen = np.sort(order)
-        for start in range(0, len(chosen), BATCH):
-            batch = chosen[start : start + BATCH]
-            embedding = backbone.embedding(backbone.stem(data.images[batch]))
+        picked = np.sort(order)
+        for start in range(0, len(picked), BATCH):
+            batch = picked[start : start + BATCH]
+            embedding = backbone.embedding(backbone.stem(chosen(data.inputs, batch.tolist())))
             assert embedding is not None
             rows.append(embedding.clone())
-            labels.append(torch.from_numpy(data.labels[batch]))
+            labels.append(torch.as_tensor(np.asarray(data.targets)[batch]))
     if not rows:
         raise DataError(
             f"There are no {split} images to fit a classifier on. Give pretraining tasks: in a table, rows "

@@ -20,7 +20,7 @@ from wildpdiff.training import train
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Epochs, images a step, peak of the learning rate, and the seed of the order of images."""
+    """Epochs, images a step, peak of the learning rate, and the seed of weights and of the order of images."""
 
     epochs: int = 6
     batch: int = 128
@@ -63,11 +63,8 @@ def pretrain_savanna_cnn(
     tasks: Sequence[ImageTask],
     classes: Sequence[str],
     image_size: int,
+    config: PretrainConfig = PretrainConfig(),
     *,
-    epochs: int = 6,
-    batch: int = 128,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
     name: str = "savanna-cnn",
     progress: Callable[[int, int], None] | None = None,
 ) -> Pretraining:
@@ -77,10 +74,9 @@ def pretrain_savanna_cnn(
     """
     data = pooled_images(tasks)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(sub_seed(seed, "backbone", "weights"))
+        torch.manual_seed(sub_seed(config.seed, "backbone", "weights"))
         module = SavannaCNN(len(classes))
-    config = PretrainConfig(epochs, batch, learning_rate, seed)
-    losses, steps = train_classifier(module, data, config, mirrored, progress)
+    losses, steps = train_classifier(module, data, config, augment=mirrored, progress=progress)
     backbone = Backbone.wrap(module, name=name, classes=classes, image_size=image_size, lora=SAVANNA_LORA)
     return Pretraining(backbone, losses, steps)
 
@@ -89,6 +85,7 @@ def train_classifier(
     module: nn.Module,
     data: LabelledImages,
     config: PretrainConfig,
+    *,
     augment: Callable[[Tensor, torch.Generator], Tensor],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[float, ...], int]:

@@ -21,7 +21,7 @@ class PretrainedSource:
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the initial adapter."""
-        return repeat_adapter(self._initial, self.name, description, n, seed)
+        return repeat_adapter(self._initial, self.name, description, n=n, seed=seed)
 
 
 class MeanSource:
@@ -41,7 +41,7 @@ class MeanSource:
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the mean adapter."""
-        return repeat_adapter(self._mean, self.name, description, n, seed)
+        return repeat_adapter(self._mean, self.name, description, n=n, seed=seed)
 
 
 class FinetunedSource:
@@ -67,4 +67,4 @@ class FinetunedSource:
                 f"There is no fine-tuned adapter for task {name!r}; there are {len(self._adapters)}, for example "
                 f"{next(iter(self._adapters), 'none')!r}. Fine-tune the task first, or use another source."
             )
-        return repeat_adapter(self._adapters[name], self.name, description, n, seed)
+        return repeat_adapter(self._adapters[name], self.name, description, n=n, seed=seed)

@@ -151,7 +151,7 @@ class NearestTaskSource:
         """``n`` times the nearest task's adapter; raises as :meth:`nearest`."""
         index = self.nearest(description)
         adapter = self._seen.adapter(self._seen.vectors[index])
-        return repeat_adapter(adapter, self.name, description, n, seed, nearest_task=self._task_ids[index])
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, nearest_task=self._task_ids[index])
 
 
 class AdditiveKernelSource:
@@ -183,7 +183,7 @@ class AdditiveKernelSource:
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the predicted adapter; raises :class:`DescriptionError` on an empty or bad description."""
         vector = self.mean.predict(self._encoder.encode(description).values[None])[0]
-        return repeat_adapter(self._seen.adapter(vector), self.name, description, n, seed)
+        return repeat_adapter(self._seen.adapter(vector), self.name, description, n=n, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,7 @@ class RegressionSource:
         name: str,
         encoder: FusionEncoder,
         seen: SeenAdapters,
+        *,
         present: Mapping[str, Bool[Tensor, " t"]],
         fit: Callable[[tuple[str, ...], Tensor], SubsetFit],
     ) -> None:
@@ -276,7 +277,7 @@ class RegressionSource:
         """``n`` times the predicted adapter; raises as :meth:`weights`."""
         choice, weights = self._predict(description)
         adapter = self._seen.adapter((weights @ self._seen.vectors.double()).float())
-        return repeat_adapter(adapter, self.name, description, n, seed, parts_read=list(choice.parts))
+        return repeat_adapter(adapter, self.name, description, n=n, seed=seed, parts_read=list(choice.parts))
 
     def _predict(self, description: Description) -> tuple[RegressionChoice, Float[Tensor, " t"]]:
         parts = self._encoder.encode_parts(description)
@@ -322,10 +323,10 @@ class KernelRegressionSource(RegressionSource):
         distances = SeenDistances.of(encoder, descriptions, features)
 
         def fit(parts: tuple[str, ...], tasks: Tensor) -> SubsetFit:
-            return _fit_kernel(distances, seen.vectors, parts, tasks, (length_scales, ridges))
+            return _fit_kernel(distances, seen.vectors, parts, tasks, grid=(length_scales, ridges))
 
         present = {part: table.present for part, table in distances.tables.items()}
-        super().__init__("kernel ridge regression", encoder, seen, present, fit)
+        super().__init__("kernel ridge regression", encoder, seen, present=present, fit=fit)
 
 
 def _fit_kernel(
@@ -333,6 +334,7 @@ def _fit_kernel(
     vectors: Float[Tensor, "t d"],
     parts: tuple[str, ...],
     tasks: Tensor,
+    *,
     grid: tuple[Sequence[float], Sequence[float]],
 ) -> SubsetFit:
     """Kernel ridge regression on some parts, with the best length scale and ridge of the grid."""

@@ -56,7 +56,7 @@ class SeenAdapters:
 
 
 def repeat_adapter(
-    adapter: Adapter, source: str, description: Description, n: int, seed: int, **details: Any
+    adapter: Adapter, source: str, description: Description, *, n: int, seed: int, **details: Any
 ) -> list[Adapter]:
     """``n`` copies of the adapter of a deterministic source, with the provenance of this request.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ _WORDS: Mapping[Kind, Collection[str]] = {
 _KINDS: Mapping[str, Kind] = {word: kind for kind, words in _WORDS.items() for word in words}
 
 
+@cache  # asked for every class of every picture
 def kind_of(label: str) -> Kind:
     """The kind of a class; every name that is no known word for a blank, people, vehicles or unknown is an animal."""
     return _KINDS.get(spelling_key(label), "animal")

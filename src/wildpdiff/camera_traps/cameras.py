@@ -49,21 +49,37 @@ class Cameras:
     remarks: tuple[str, ...]
 
 
-def pictures_by_camera(table: PictureTable) -> dict[str, list[Picture]]:
-    """The pictures of each camera, also of those that have none; raises :class:`DataError` where nothing names one."""
-    found: dict[str, list[Picture]] = {camera: [] for camera in table.cameras if camera.strip()}
-    folders = not found and not any(picture.camera for picture in table.pictures)
+def camera_values(table: PictureTable) -> dict[str, dict[str, str]]:
+    """The metadata of each camera: the source's own, and columns that have one value at all pictures of the camera."""
+    found: dict[str, dict[str, set[str]]] = {}
     for picture in table.pictures:
-        # A detector's file knows no cameras; people keep the pictures of each in a folder.
-        camera = picture.camera.strip() or (picture.path.rpartition("/")[0] if folders else "")
+        own = found.setdefault(picture.camera, {})
+        for column, value in picture.values.items():
+            own.setdefault(column, set()).add(value)
+    return {
+        camera: {column: values.pop() for column, values in found.get(camera, {}).items() if len(values) == 1}
+        | dict(table.cameras.get(camera, {}))
+        for camera in {**table.cameras, **found}
+    }
+
+
+def pictures_by_camera(table: PictureTable) -> dict[str, list[Picture]]:
+    """The pictures of each camera, also of those that have none; pictures without a camera are left out.
+
+    Where nothing names a camera, as in a detector's file, each folder of pictures is one.
+    """
+    found: dict[str, list[Picture]] = {camera: [] for camera in table.cameras if camera.strip()}
+    named = names_cameras(table)
+    for picture in table.pictures:
+        camera = picture.camera.strip() if named else picture.path.rpartition("/")[0] or table.root.resolve().name
         if camera:
             found.setdefault(camera, []).append(picture)
-    if not found:
-        raise DataError(
-            f"{table.source} names no camera of any picture. Give the column that does, --columns task=COLUMN, or join "
-            "a table that has one."
-        )
     return {camera: found[camera] for camera in sorted(found)}
+
+
+def names_cameras(table: PictureTable) -> bool:
+    """Whether a table names any camera."""
+    return bool(table.cameras) or any(picture.camera.strip() for picture in table.pictures)
 
 
 def cameras_of(
@@ -91,7 +107,7 @@ def cameras_of(
     names = task_names(placed)
     meant, remarks = _groups(table, by_camera, faults, names, options)
     groups = {camera: _possible(meant[camera], faults[camera], placed[camera]) for camera in placed}
-    classes = options.classes or _learned_labels(placed, groups) or _all_labels(placed)
+    classes = options.classes or (options.trained and _learned_labels(placed, groups)) or _all_labels(placed)
     if options.classes is not None:
         _check_labels(table, placed, groups, classes)
     known = {camera: _of_classes(placement, frozenset(classes)) for camera, placement in placed.items()}
@@ -101,7 +117,7 @@ def cameras_of(
         if not placement.labelled() and placed[camera].labelled():
             fault = "other species only"
         cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
-    remarks = [*_of_pictures(by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
+    remarks = [*_of_pictures(table, by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
     return Cameras(tuple(cameras), tuple(classes), tuple(remarks))
 
 
@@ -187,10 +203,10 @@ def _check_labels(
     groups: Mapping[str, Group | None],
     classes: Sequence[str],
 ) -> None:
-    """Refuse labels that the model has not in what is learned from; elsewhere they are left out."""
+    """Refuse labels that the model has not in training pictures; others are left out, as a pretraining leaves them."""
     for camera, placement in placed.items():
         for entry in placement.labelled() if groups[camera] in ("seen", "pretraining") else ():
-            if entry.split != "test" and entry.label not in classes:
+            if entry.split == "train" and entry.label not in classes:
                 raise DataError(
                     f"{table.source}, line {entry.picture.line}: the label {entry.label!r} is unknown; the classes are "
                     f"{', '.join(classes)}. Correct the label, or pretrain a backbone that has the class."
@@ -202,8 +218,10 @@ def _of_classes(placement: Placement, classes: frozenset[str]) -> Placement:
     return replace(placement, pictures=kept)
 
 
-def _of_pictures(by_camera: Mapping[str, Sequence[Picture]], placed: Mapping[str, Placement]) -> list[str]:
-    """Remarks on pictures without one class, and on stated splits that cut bursts."""
+def _of_pictures(
+    table: PictureTable, by_camera: Mapping[str, Sequence[Picture]], placed: Mapping[str, Placement]
+) -> list[str]:
+    """Remarks on cameras without a name, pictures without one class, and stated splits that cut bursts."""
     several = sum(placement.several for placement in placed.values())
     cut = [camera for camera, placement in placed.items() if placement.cut]
     lost = [
@@ -212,7 +230,14 @@ def _of_pictures(by_camera: Mapping[str, Sequence[Picture]], placed: Mapping[str
         for picture in pictures
         if picture.split in SPLITS and not picture.labels
     ]
-    found = []
+    found = (
+        []
+        if names_cameras(table)
+        else [
+            f"Nothing names the cameras: each folder is one ({some(list(by_camera))}). --columns task=COLUMN "
+            "names them, or a joined table."
+        ]
+    )
     if several:
         found.append(f"{several} pictures of several species are left out.")
     if lost:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wildpdiff.camera_traps.labels import JoinedLabels
-from wildpdiff.camera_traps.records import EMPTY, Box, Picture
+from wildpdiff.camera_traps.labels import BLANKS, JoinedLabels, spelling_key
+from wildpdiff.camera_traps.records import Box, Picture
 from wildpdiff.tasks.framing import Fractions, Framing
 
 ANIMAL = "animal"
@@ -45,7 +45,7 @@ class Cropping:
     def crops(self, picture: Picture) -> tuple[Crop, ...]:
         """The labelled examples in a picture; none without a label, or with several where no box tells them apart."""
         names = self.labels.of(picture.labels)
-        boxes = () if names == (EMPTY,) else animals_of(picture, self.threshold)
+        boxes = () if _say_blank(names) else animals_of(picture, self.threshold)
         own = names[0] if len(names) == 1 else ""
         if self.framing in ("box", "boxes") and boxes:
             found = [Crop(self._label(box, names) or own, _fractions(box)) for box in boxes]
@@ -61,7 +61,7 @@ class Cropping:
         """Whether people or, where they say nothing, a detector found nothing in a picture."""
         names = self.labels.of(picture.labels)
         if names or picture.boxes is None:
-            return names == (EMPTY,)
+            return _say_blank(names)
         return not any(_is_sure(box, self.threshold) for box in picture.boxes)
 
     def _label(self, box: Box, names: Sequence[str]) -> str:
@@ -70,6 +70,11 @@ class Cropping:
             return ""
         label = self.labels.canonical.get(box.label, box.label)
         return label if label in names else ""
+
+
+def _say_blank(names: Sequence[str]) -> bool:
+    """Whether a picture's labels say that it is empty; a model's classes may have another word than the records."""
+    return len(names) == 1 and spelling_key(names[0]) in BLANKS
 
 
 def animals_of(picture: Picture, threshold: float = CONFIDENCE) -> tuple[Box, ...]:

@@ -11,7 +11,7 @@ from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, 
 from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
 from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
-from wildpdiff.camera_traps.paths import clean_path, is_absolute, rooted
+from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
@@ -83,23 +83,43 @@ def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
     if not cells.rows:
         raise DataError(f"{cells.source} has no rows below its header; add one row per image.")
     words = _usable(cells, columns, matched_columns(cells.header, columns, cells.source))
+    times = [] if {"datetime", "date"} & words.keys() else _exposures(cells, words)
+    words |= {"datetime": times[0]} if len(times) == 1 else {}
     rows = _Rows(cells, words)
+    for name in times:
+        known = ("is", "another") if len(times) == 1 else ("may be", "it")
+        kind = f"The column {name!r} {known[0]} the times of the pictures"
+        rows.remarks.add(kind, f"--columns datetime=COLUMN names {known[1]}")
     others = tuple(name for name in cells.header if name not in rows.used)
     if "label" not in words:
         kind = f"{cells.source} has no column of labels that is known; name it, as in --columns label=Species"
         rows.remarks.add(kind, f"it has {', '.join(others)}" if others else "it has no further columns")
     pictures = rows.pictures(others)
     remarks = (*cells.remarks, *rows.remarks.sentences())
-    return _found(
-        rooted(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks), path.parent)
-    )
+    return _found(PictureTable(path, format, path.parent, pictures, columns=others, remarks=remarks))
+
+
+def _exposures(cells: Delimited, words: Mapping[str, str]) -> list[str]:
+    """The columns of any name that hold a date and a time of day, of pictures and not of their cameras."""
+    cameras = len(set(cells.column(words["task"]))) if "task" in words else 1
+    found = []
+    for name in cells.header:
+        if name in words.values():
+            continue
+        texts = [text for text in cells.column(name) if text.lower() not in MISSING]
+        sample = texts[:: max(1, len(texts) // 200)]
+        read = sum(bool(TIME_OF_DAY.search(text) and parse_time(text)) for text in sample)
+        if sample and read > 0.9 * len(sample) and len(set(texts)) > max(cameras, len(texts) // 10):
+            found.append(name)
+    return found
 
 
 def _found(table: PictureTable) -> PictureTable:
     """The table with the root, or the shorter paths, that its files are found by, where its own find none."""
     paths = [picture.path for picture in table.pictures]
     if any(map(is_absolute, paths)):
-        return table
+        return rooted(table, nearest_root(table.root, paths))
+    table = rooted(table, table.root)
     remarks = Remarks()
     root, shorter = placed(table.root, paths, remarks)
     if shorter != paths:

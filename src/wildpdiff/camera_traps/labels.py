@@ -13,6 +13,9 @@ from wildpdiff.camera_traps.records import EMPTY
 BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
 """Keys of labels that say in English that a picture is empty, whatever the format."""
 
+MOST_SHOWN = 3
+"""Names with several spellings in one remark."""
+
 _SEPARATORS = re.compile(r"[\s_\-‐‑‒–—]+")
 _QUOTES = str.maketrans("’‘ʼ´`", "'''''")
 
@@ -33,15 +36,17 @@ class JoinedLabels:
     Attributes:
         canonical: the spelling that stands for each label as written.
         remarks: one sentence each on the names that were joined, and on blanks.
+        blank: the name of blanks.
     """
 
     canonical: Mapping[str, str]
     remarks: tuple[str, ...]
+    blank: str = EMPTY
 
     def of(self, labels: Iterable[str]) -> tuple[str, ...]:
         """A picture's labels in their canonical spelling, each once; a blank only where it is alone."""
         found = dict.fromkeys(self.canonical[label] for label in labels)
-        return tuple(label for label in found if label != EMPTY or len(found) == 1)
+        return tuple(label for label in found if label != self.blank or len(found) == 1)
 
 
 def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iterable[str] = ()) -> JoinedLabels:
@@ -51,31 +56,37 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
 
     Args:
         labels: as written, once for each picture that has them.
-        blanks: labels that say that a picture is empty, besides :data:`BLANKS`; they become :data:`EMPTY`.
+        blanks: labels that say that a picture is empty, besides :data:`BLANKS`; they become the known word of blanks,
+            or :data:`EMPTY`.
         known: spellings that stand whatever their frequency, for example a model's classes.
     """
     empty = BLANKS | {spelling_key(label) for label in blanks}
     fixed = {spelling_key(label): label for label in known}
+    nothing = next((label for key, label in fixed.items() if key in empty), EMPTY)
     variants: dict[str, list[tuple[int, str]]] = {}
     for label, count in Counter(labels).items():
         variants.setdefault(spelling_key(label), []).append((-count, label))
     canonical: dict[str, str] = {}
-    remarks: list[str] = []
+    joined: list[str] = []
     blank: list[str] = []
     for key, found in variants.items():
         spellings = [label for _, label in sorted(found)]
         if key in empty:
-            name = fixed.get(key, EMPTY)
+            name = fixed.get(key, nothing)
             blank += [label for label in spellings if label != name]
         else:
             name = fixed.get(key, unicodedata.normalize("NFC", spellings[0].strip()))
             others = [label for label in spellings if label != name]
             if others:
-                remarks.append(f"The label {name!r} stands for {_listed(others)} as well.")
+                joined.append(f"{name!r} stands for {_listed(others)} as well")
         canonical.update(dict.fromkeys(spellings, name))
+    remarks = [f"The label {joined[0]}."] if len(joined) == 1 else []
+    if len(joined) > 1:
+        some = "; ".join([*joined[:MOST_SHOWN], *(["…"] if len(joined) > MOST_SHOWN else [])])
+        remarks = [f"{len(joined)} labels have several spellings each: {some}."]
     if blank:
-        remarks.append(f"Pictures labelled {_listed(sorted(blank))} are blanks: {EMPTY!r}.")
-    return JoinedLabels(canonical, tuple(remarks))
+        remarks.append(f"Pictures labelled {_listed(sorted(blank))} are blanks: {nothing!r}.")
+    return JoinedLabels(canonical, tuple(remarks), nothing)
 
 
 def _listed(labels: list[str]) -> str:

@@ -58,6 +58,19 @@ def rooted(table: PictureTable, root: Path) -> PictureTable:
     return replace(table, root=root, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
 
 
+def nearest_root(folder: Path, paths: Sequence[str]) -> Path:
+    """The folder below which absolute paths of another machine have files: the given one, or the only one in it."""
+    absolute = list(filter(is_absolute, paths))
+    if any(map(os.path.isfile, absolute[:: max(1, len(absolute) // _SAMPLE)])) or _foreign_prefixes(absolute, folder):
+        return folder
+    try:
+        within = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    except OSError:
+        return folder
+    holding = [entry for entry in within[:_SAMPLE] if _foreign_prefixes(absolute, entry)]
+    return holding[0] if len(holding) == 1 else folder
+
+
 def path_below(root: Path, other: Path, path: str) -> str:
     """The path below a root of a file whose path is below another one; absolute paths and addresses stay."""
     if root == other or is_absolute(path) or "://" in path:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.framing import Framing, View
+from wildpdiff.tasks.image_files import read_views
 
 SHARE = 0.02
 """Of a suite's pictures, the largest share that may be unreadable, unless the user sets another; one always may."""
@@ -91,18 +94,22 @@ class Unreadable:
 
     Attributes:
         total: pictures of the suite.
+        source: file or folder that lists them, for messages.
         share: the largest share of them that is left out.
         faults: kind of fault by path.
     """
 
     total: int
+    source: Path | None = None
     share: float | None = None
     faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def most(self) -> int:
         """The most pictures that are left out."""
-        return max(1, int(SHARE * self.total)) if self.share is None else int(self.share * self.total + 1e-9)
+        if self.share is not None:
+            return int(self.share * self.total + 1e-9)
+        return min(max(1, int(SHARE * self.total)), self.total - 1)
 
     def add(self, faults: Mapping[str, str], root: Path) -> None:
         """Leave out further pictures.
@@ -113,11 +120,12 @@ class Unreadable:
         self.faults.update(faults)
         if len(self.faults) <= self.most:
             return
+        source = "" if self.source is None else f"{self.source}: "
         missing = sum(fault == MISSING for fault in self.faults.values())
         where = f" The paths are taken below {root}; -o root=FOLDER names another folder." if missing else ""
         raise DataError(
-            f"{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that are left out: "
-            f"{fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
+            f"{source}{len(self.faults)} of {self.total} pictures cannot be used, more than the {self.most} that may "
+            f"be left out: {fault_words(self.faults)}.{where} Mend them, or raise the share: -o "
             f"unreadable={min(1.0, len(self.faults) / max(self.total, 1) + 0.005):.2f}."
         )
 
@@ -128,6 +136,34 @@ class Unreadable:
             return ()
         pictures = "picture is" if self.total == 1 else "pictures are"
         return (f"{len(self.faults)} of {self.total} {pictures} left out: {fault_words(self.faults)}.",)
+
+
+def read_most(
+    views: Sequence[View], image_size: int, framing: Framing, notify: Callable[[str], None]
+) -> tuple[Images, list[int]]:
+    """The views that can be read, and their numbers: of files that a user names, as :class:`Unreadable` allows.
+
+    Args:
+        views: of picture files.
+        image_size: height and width in pixels.
+        framing: the part of a picture that is read.
+        notify: called with a sentence on each that cannot be read.
+
+    Raises:
+        DataError: there are no views, or too many cannot be read.
+    """
+    if not views:
+        raise DataError("There are no images. Give at least one.")
+    most, faulty = Unreadable(len(views)).most, set()
+
+    def skipped(number: int, fault: DataError) -> None:
+        faulty.add(number)
+        if len(faulty) > most:
+            raise fault
+        notify(f"Left out: {fault}")
+
+    images = read_views(views, image_size, framing, skipped=skipped)
+    return images, [number for number in range(len(views)) if number not in faulty]
 
 
 def fault_words(faults: Mapping[str, str]) -> str:

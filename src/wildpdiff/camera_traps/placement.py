@@ -16,6 +16,7 @@ from wildpdiff.tasks.framing import Fractions
 from wildpdiff.tasks.task import SPLITS
 
 PictureSplit = Literal["train", "validation", "test", "unlabelled", "background"]
+NO_LABELS = "no labels"
 PICTURE_SPLITS: tuple[PictureSplit, ...] = get_args(PictureSplit)
 
 
@@ -133,8 +134,10 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
         minimum: the fewest training pictures.
     """
     known = placement.labelled()
+    if not placement.pictures:
+        return "no picture that can be read"
     if not known:
-        return "no labels"
+        return NO_LABELS
     counts = Counter(entry.split for entry in known)
     if counts["train"] < minimum:
         return f"under {minimum} to train"

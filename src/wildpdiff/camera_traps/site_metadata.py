@@ -81,7 +81,7 @@ def site_metadata(
                 f"{some([repr(cell) for cell in sorted(cells)])}: the most frequent counts."
             )
     if pictured:
-        remarks.append(f"The {_columns(pictured)} from picture to picture and so no metadata of cameras: left out.")
+        remarks.append(f"The {_columns(pictured)} from picture to picture: no metadata of cameras, left out.")
     fields: list[MetadataField] = []
     checked: dict[str, dict[str, MetadataValue]] = {camera: {} for camera in by_camera}
     for name in found:

@@ -19,8 +19,9 @@ class TableOptions:
         image_size: height and width of the images in pixels.
         root: the folder that the pictures' paths are relative to; the table's own by default.
         columns: names of a table's columns in the place of the usual ones, for example ``{"label": "Species"}``.
-        classes: the class names in order; by default the labels of the training pictures of all cameras that are seen
-            or pretrain, sorted.
+        classes: the class names in order; by default all labels, sorted.
+        trained: leave out labels that no training picture of a seen or pretraining camera has, where no classes are
+            given: a model cannot learn them.
         unseen: which cameras are unseen where there is no column ``group``: a number or a fraction of those that can
             teach, drawn by ``seed``, or their names; by default about a fifth of ten cameras or more.
         seed: draws the unseen cameras.
@@ -38,6 +39,7 @@ class TableOptions:
     root: Path | str | None = None
     columns: Mapping[str, str] | None = None
     classes: Sequence[str] | None = None
+    trained: bool = False
     unseen: Unseen = None
     seed: int = 0
     minimum: int = 8

@@ -15,12 +15,13 @@ import numpy as np
 
 from wildpdiff.camera_traps.backgrounds import backgrounds_of
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping, framing_for
+from wildpdiff.camera_traps.crops import Cropping, box_of, framing_for
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
-from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture
+from wildpdiff.camera_traps.placement import NO_LABELS, PictureSplit, PlacedPicture
 from wildpdiff.camera_traps.records import PictureTable
+from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.site_metadata import site_metadata
 from wildpdiff.camera_traps.splits import share_of
 from wildpdiff.camera_traps.suite_options import TableOptions
@@ -106,6 +107,29 @@ class TableTask:
             self._kept[split] = data
         return data
 
+    def bursts(self, split: SplitName) -> tuple[str, ...]:
+        """Name of the burst of each picture of :meth:`data`."""
+        rows = self._read_rows(split)
+        found = [""] * len(rows)
+        for burst in bursts([row.picture for row in rows]):
+            for member in burst.members:
+                found[member] = burst.name
+        return tuple(found)
+
+    def crops(self, split: SplitName) -> LabelledImages | None:
+        """The images of :meth:`data` as crops of the largest animal; None without boxes, or where they are so."""
+        rows = self._read_rows(split)
+        if self._suite.framing in ("box", "boxes") or all(row.picture.boxes is None for row in rows):
+            return None
+        views = [View(self._suite.root / row.path, box_of(row.picture, "box")) for row in rows]
+        return LabelledImages(read_views(views, self._suite.image_size, "box"), self.data(split).labels)
+
+    def _read_rows(self, split: SplitName) -> list[PlacedPicture]:
+        """The rows of the pictures of :meth:`data`."""
+        self.data(split)  # finds the pictures that are damaged
+        known, faults = set(self._suite.classes), self._suite.unreadable.faults
+        return [row for row in self.rows(split) if row.label in known and row.path not in faults]
+
     def _images(self, rows: Sequence[PlacedPicture]) -> Images | None:
         images, _ = self._suite.read(rows)
         return images if len(images) else None
@@ -150,7 +174,7 @@ class TableSuite:
         self.labels = joined_labels(written, table.blanks, options.classes or ())
         self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
         self.files |= {path: replace(self.files[path], fault=BROKEN) for path in damaged}
-        self.unreadable = Unreadable(len(self.files), options.unreadable)
+        self.unreadable = Unreadable(len(self.files), table.source, options.unreadable)
         self.unreadable.add({path: file.fault for path, file in self.files.items() if file.fault}, self.root)
         threshold = {} if table.threshold is None else {"threshold": table.threshold}
         self.framing: Framing = options.framing or framing_for(table.pictures)
@@ -185,7 +209,8 @@ class TableSuite:
             DataError: an input is at fault, or too many pictures cannot be read; the message names it.
         """
         chosen = TableOptions(**options)
-        return cls(read_joined([Path(entry) for entry in inputs], chosen.columns), chosen)
+        root = None if chosen.root is None else Path(chosen.root)
+        return cls(read_joined([Path(entry) for entry in inputs], chosen.columns, root), chosen)
 
     @classmethod
     def from_csv(cls, path: Path | str, **options: Any) -> TableSuite:
@@ -210,7 +235,10 @@ class TableSuite:
         """Sentences on why a group has no tasks."""
         faults = {task.title: task.fault for task in self.all_tasks if task.fault}
         if group == "seen" or len(faults) == len(self.all_tasks):
-            return f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}. Label more pictures."
+            unlabelled = set(faults.values()) == {NO_LABELS}
+            advice = "Name their column, --columns label=COLUMN, or join a file with labels." if unlabelled else ""
+            told = f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}."
+            return f"{told} {advice or 'Label more pictures.'}"
         return "Name some in a column group, or draw some with -o unseen=0.2."
 
     def find(self, name: str) -> TableTask | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,17 +59,18 @@ def pretrain(
     from wildpdiff.backbones.registry import save_backbone
     from wildpdiff.camera_traps.registry import suite_providers
 
-    opened = options.open_suite(suite, options.with_columns(option, columns), framing=framing)
-    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     simulated = options.suite_inputs(suite)[0] in suite_providers()
+    pairs = [*([] if simulated else ["trained=true"]), *options.with_columns(option, columns)]
+    opened = options.open_suite(suite, pairs, framing=framing)
+    tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:
         if chosen == "savanna-cnn":
-            from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+            from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 
-            length: dict[str, Any] = {"progress": stages("train the backbone")}
-            length |= {} if epochs is None else {"epochs": epochs}
-            done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, seed=seed, **length)
+            config = PretrainConfig(seed=seed) if epochs is None else PretrainConfig(epochs, seed=seed)
+            tick = stages("train the backbone")
+            done = pretrain_savanna_cnn(tasks, opened.classes, opened.image_size, config, progress=tick)
             backbone, measured = done.backbone, {"losses": list(done.losses), "steps": done.steps}
         else:
             from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head

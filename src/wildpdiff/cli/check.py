@@ -27,6 +27,7 @@ def check(
         Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task).")
     ],
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
+    boxes: options.BoxesOption = None,
     backbone: options.AdapterBackboneOption = None,
     skip_unreadable: options.SkipOption = False,
     seed: options.SeedOption = 0,
@@ -39,7 +40,9 @@ def check(
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
-    labelled = labelled_files(images, model.classes, task, test=True)
+    labelled = labelled_files(images, model.classes, task, test=True, boxes=boxes)
+    for sentence in labelled.remarks:
+        remark(sentence)
     unreadable: list[DataError] = []
     with Stages() as stages:
         found = check_adapter(

@@ -137,16 +137,18 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
         DataError: an image is missing or unreadable.
         DescriptionError: an unknown metadata key, a value that is no number, or nothing that the generator can read.
     """
+    from wildpdiff.camera_traps.picture_files import read_most
     from wildpdiff.cli.terminal import remark
     from wildpdiff.prediction import find_images
     from wildpdiff.tasks.description import Description
-    from wildpdiff.tasks.image_files import read_images
+    from wildpdiff.tasks.framing import View
 
     metadata, encoder = parts.get("metadata") or None, generator.conditions.metadata_encoder
     if metadata is not None and encoder is not None:
         metadata = encoder.schema.check(metadata, open_categories=True)
+    size, framing = generator.backbone.image_size, generator.backbone.framing
     images = {
-        key: read_images(find_images(parts[key]), generator.backbone.image_size, generator.backbone.framing)
+        key: read_most([View(file) for file in find_images(parts[key])], size, framing, remark)[0]
         for key in ("backgrounds", "examples")
         if parts.get(key)
     }

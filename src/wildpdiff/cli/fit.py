@@ -120,8 +120,8 @@ def fit(
     features = FeatureCache(loaded, opened.tasks("seen"))
     measured: dict[str, Any] = {}
     with Stages() as stages:
-        training_set = TrainingSet.of(opened, loaded, opened_zoo, features, reader)
-        generator = _unfinished(out, loaded, wanted, opened_zoo, reader) if trust else None
+        training_set = TrainingSet.of(opened, loaded, opened_zoo, features, featurise=reader)
+        generator = _unfinished(out, loaded, wanted, opened_zoo, reader=reader) if trust else None
         if generator is None and earlier is not None:
             tick = stages(f"update the generator to {len(opened_zoo.tasks)} tasks")
             updated = update_generator(earlier, training_set, progress=tick, store=store)
@@ -146,10 +146,10 @@ def fit(
             model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
-    _report(out, generator, calibrated, measured, as_json)
+    _report(out, generator, calibrated, measured, as_json=as_json)
 
 
-def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], as_json: bool) -> None:
+def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], *, as_json: bool) -> None:
     parts, size = list(generator.conditions.parts), generator.autoencoder.latent_size
     table, posterior = generator.cross_validation, generator.posterior
     if as_json:
@@ -212,7 +212,7 @@ def _grown(updated: UpdatedGenerator) -> dict[str, Any]:
 
 
 def _unfinished(
-    out: Path, backbone: Backbone, wanted: dict[str, Any], zoo: Zoo, reader: Featuriser | None
+    out: Path, backbone: Backbone, wanted: dict[str, Any], zoo: Zoo, *, reader: Featuriser | None
 ) -> Generator | None:
     """The generator that the same call has left in the folder without its trust; None where there is none."""
     from wildpdiff.generator import Generator

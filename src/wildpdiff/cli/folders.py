@@ -54,6 +54,23 @@ def check_output_adapters(folder: Path, n: int) -> None:
     remove_leftovers(folder)
 
 
+def check_output_package(folder: Path, files: Container[str], source: Path) -> None:
+    """Raise :class:`ArtifactError` unless the folder is new, empty, or an older package of these files alone.
+
+    Args:
+        source: file or folder that is read; nothing is written over it.
+    """
+    check_output_folder(folder)
+    inside = folder.resolve()
+    if inside in (source.resolve(), source.resolve().parent):
+        raise ArtifactError(f"{folder} is the folder that is read. Choose another --out.")
+    if _entries(folder):
+        if not (folder / "datapackage.json").is_file():
+            raise ArtifactError(f"{folder} is not empty and holds no Camtrap DP package. Choose another --out.")
+        _refuse_others(folder, files, "package")
+    remove_leftovers(folder)
+
+
 def check_output_file(path: Path, read: Container[Path] = ()) -> None:
     """Raise :class:`ArtifactError` unless the file can be written and is none of those that are read."""
     if Path(os.path.realpath(path)) in read:

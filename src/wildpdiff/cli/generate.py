@@ -75,7 +75,7 @@ def generate(
 ) -> None:
     """Generate adapters for the task that is described: one PEFT folder, or one per sample below the folder."""
     check_output_adapters(out, n)
-    least = _least_trust(min_trust)
+    least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples, "text": text}
     query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
 
@@ -92,7 +92,7 @@ def generate(
     times.append(time.perf_counter())
     report = None
     if min_trust is not None or (generator / "trust" / "manifest.json").is_file():
-        model = _trust_of(generator, loaded)
+        model = trust_of(generator, loaded)
         report = model.assess(adapters, described, min_trust=least)
         adapters = [model.delivered(adapter, described, report) for adapter in adapters]
         times.append(time.perf_counter())
@@ -160,7 +160,7 @@ def _check_logits(generator: Generator, adapters: list[Adapter]) -> None:
             finite_outputs(backbone.predict(grey, adapter.tensors), backbone.name)
 
 
-def _least_trust(text: str | None) -> float | None:
+def least_trust(text: str | None) -> float | None:
     """The threshold that was typed; None is that of the calibration. Raises :class:`DescriptionError`."""
     if text is None or text == "auto":
         return None
@@ -173,7 +173,8 @@ def _least_trust(text: str | None) -> float | None:
     return value
 
 
-def _trust_of(folder: Path, generator: Generator) -> TrustModel:
+def trust_of(folder: Path, generator: Generator) -> TrustModel:
+    """The model of trust in a generator's folder; raises as :meth:`TrustModel.of_generator`."""
     from wildpdiff.trust.model import TrustModel
 
     return TrustModel.of_generator(folder, generator.backbone, generator.fingerprint)
@@ -212,14 +213,14 @@ def trust(
     as_json: options.JsonOption = False,
 ) -> None:
     """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
-    least = _least_trust(min_trust)
+    least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
     query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
     loaded = options.open_generator(generator, backbone, clip)
     described = query.description(loaded)
     adapters = loaded.sample(described, n, seed)
     _check_logits(loaded, adapters)
-    report = _trust_of(generator, loaded).assess(adapters, described, min_trust=least)
+    report = trust_of(generator, loaded).assess(adapters, described, min_trust=least)
     answer(as_json, report.to_json(), _panel(report))
 
 

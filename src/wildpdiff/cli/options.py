@@ -79,6 +79,9 @@ ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
 ]
+BoxesOption = Annotated[
+    Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
+]
 SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
@@ -144,6 +147,7 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "unseen": _unseen,
     "keep": _truth,
     "framing": check_framing,
+    "trained": _truth,
 }
 """The fields of ``TableOptions`` as they are typed."""
 

@@ -1,74 +1,300 @@
-"""``wildpdiff predict``: classification of images by an adapter."""
+"""``wildpdiff predict``: classification of images by an adapter, or of all cameras of a table by a generator."""
 
 from __future__ import annotations
 
+import copy
+import os
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_file
-from wildpdiff.cli.options import AdapterBackboneOption, JsonOption, open_base
-from wildpdiff.cli.terminal import Stages, print_json, remark
+from wildpdiff.cli.generate import MinTrustOption, least_trust, trust_of
+from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption, format_of, parse_zone
+from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
-from wildpdiff.errors import AdapterMismatchError, DataError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
-    from wildpdiff.prediction import Prediction
+    from wildpdiff.camera_traps.answers import Answer, Classifier
+    from wildpdiff.camera_traps.records import Picture, PictureTable
+    from wildpdiff.camera_traps.table_suite import TableSuite, TableTask
+    from wildpdiff.generator import Generator
+    from wildpdiff.prediction import Delivered, Rules
+    from wildpdiff.tasks.description import Description
+    from wildpdiff.trust.model import TrustModel
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""Beginnings of cells that a spreadsheet would run."""
+MOST_ROWS = 40
+"""Cameras in the table on the terminal."""
 
 
 def predict(
-    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files, or folders of them.")],
-    backbone: AdapterBackboneOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Output CSV file; default: stdout.")] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes per file, the most probable first.")] = 1,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")
+    model: Annotated[
+        Path, typer.Argument(metavar="ADAPTER|GENERATOR", help="Folder of an adapter; or of a generator, with --suite.")
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGES...", help="Image files, or folders of them; of an adapter.")
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", help="Table or files of cameras, each with an adapter of its own; several are joined."),
+    ] = None,
+    option: options.SuiteSettings = None,
+    columns: options.ColumnsOption = None,
+    task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
+    boxes: options.BoxesOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Format of the output; default: by the suffix of --out.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes per file in CSV, the most probable first.")] = 1,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="One answer for all frames of a burst (sequence, or less than 60 s apart).")
     ] = False,
-    as_json: JsonOption = False,
+    species: Annotated[
+        str | None,
+        typer.Option("--species", metavar="FILE|COLUMN", help="Species that occur: table (camera,species), or column."),
+    ] = None,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option("--taxonomy", help="Table of classes and their taxa: answers below --threshold are taxa."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Least probability of an answer.")
+    ] = None,
+    zone: ZoneOption = None,
+    min_trust: MinTrustOption = None,
+    seed: options.SeedOption = 0,
+    backbone: options.AdapterBackboneOption = None,
+    clip: options.ClipOption = None,
+    skip_unreadable: options.SkipOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Classify images: CSV with file, class and probability.
+    """Classify images: CSV, MegaDetector JSON (opens in Timelapse and AddaxAI), or Camtrap DP observations.
 
     A file name that a spreadsheet would run as a formula gets ./ in front, a class name an apostrophe; --json has both
     as they are.
     """
-    from wildpdiff.adapters.adapter import Adapter
-    from wildpdiff.disk import write_file
-    from wildpdiff.prediction import find_images
-    from wildpdiff.prediction import predict as predict_images
+    wanted = _Wanted(PredictionOutput(out, format_of(out, form), top, parse_zone(zone)), smooth, species, taxonomy,
+                     threshold, as_json)  # fmt: skip
+    if out is not None and not wanted.output.is_package:
+        check_output_file(out)
+    if (model / "manifest.json").is_file() and not (model / "adapter_config.json").is_file():
+        if not suite or images or boxes:
+            raise DataError(
+                f"{model} is a generator, which makes an adapter for each camera. Give their table by --suite (and a "
+                "detector's file by another one), and no images."
+            )
+        least = least_trust(min_trust)
+        generator = options.open_generator(model, backbone, clip)
+        trust = trust_of(model, generator) if min_trust is not None or (model / "trust").is_dir() else None
+        opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
+        read = [Path(entry) for entry in options.suite_inputs(suite)]
+        _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
+        return
+    if not model.exists():
+        raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
+    if suite or option or columns or task or min_trust is not None:
+        raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
+    _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The output, and the rules between a model and it, as they were typed."""
+
+    output: PredictionOutput
+    smooth: bool
+    species: str | None
+    taxonomy: Path | None
+    threshold: float | None
+    as_json: bool
+
+    def rules(self, classes: Sequence[str], cameras: Mapping[str, Mapping[str, str]]) -> Rules:
+        """The rules for a model's classes; raises :class:`DataError` for a file that says nothing of them.
+
+        Args:
+            cameras: metadata by camera.
+        """
+        from wildpdiff.camera_traps.species_lists import SpeciesLists, read_species_lists
+        from wildpdiff.camera_traps.taxonomy import THRESHOLD, Taxonomy, read_taxonomy
+        from wildpdiff.prediction import Rules
+
+        if not classes:
+            raise DataError("The model's outputs are no classes, and images are only classified. Run the model itself.")
+        if not 1 <= self.output.top <= len(classes):
+            top = self.output.top
+            raise DataError(f"The {top} most probable classes are not among {len(classes)}. Give 1 to that many.")
+        taxa = Taxonomy(tuple(classes)) if self.taxonomy is None else read_taxonomy(self.taxonomy, classes)
+        least = self.threshold if self.threshold is not None else 0.0 if self.taxonomy is None else THRESHOLD
+        lists = None
+        if self.species is not None:
+            path = Path(self.species)
+            lists = (
+                read_species_lists(path, cameras) if path.exists() else SpeciesLists.of_column(self.species, cameras)
+            )
+            if unknown := lists.unknown(classes):
+                more = f", … ({len(unknown)} names)" if len(unknown) > 5 else ""
+                remark(f"Listed species that the model does not know: {', '.join(unknown[:5])}{more}.")
+        return Rules(taxa, lists, self.smooth, least)
+
+    def classifier(self, rules: Rules, identity: str) -> Classifier:
+        """The program's name in the output."""
+        from wildpdiff.camera_traps.answers import ANIMAL, Classifier
+
+        taxa = dict.fromkeys(name for rank in rules.taxonomy.ranks for name in rank if name)
+        above = (*taxa, ANIMAL) if rules.threshold else ()
+        now = datetime.now(UTC).replace(microsecond=0)
+        try:
+            program = version("wildpdiff")
+        except PackageNotFoundError:
+            program = ""
+        return Classifier(rules.taxonomy.classes, program, identity, now, above, rules.taxonomy.scientific)
+
+
+@dataclass
+class _Tally:
+    """Counts of what was answered, while answers go by."""
+
+    keep: bool = False
+    total: int = 0
+    failures: list[str] = field(default_factory=list)
+    kept: list[Answer] = field(default_factory=list)
+    by_camera: dict[str, list[Any]] = field(default_factory=dict)
+
+    def of(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        for answer in answers:
+            self.total += 1
+            camera = self.by_camera.setdefault(answer.picture.camera, [answer.source, answer.trust, Counter(), 0])
+            if answer.failure:
+                self.failures.append(answer.failure)
+                camera[3] += 1
+            else:
+                camera[2][answer.label] += 1
+            if self.keep:
+                self.kept.append(answer)
+            yield answer
+
+    def check(self) -> None:
+        """Refuse an output without any prediction; raises :class:`DataError`."""
+        if len(self.failures) == self.total:
+            raise DataError(f"None of the {self.total} images could be read. Give at least one readable image.")
+
+
+def _checked(tally: _Tally, answers: Iterable[Answer]) -> Iterator[Answer]:
+    """The answers, refused at their end where no picture could be read: nothing is written then."""
+    yield from tally.of(answers)
+    tally.check()
+
+
+# An adapter and images -----------------------------------------------------------------------------------------------
+
+
+def _predict_images(
+    folder: Path, backbone: str | None, images: list[Path], *, boxes: Path | None, skip: bool, wanted: _Wanted
+) -> None:
+    """Classify image files by one adapter."""
+    from wildpdiff.adapters.adapter import Adapter
+    from wildpdiff.disk import file_hash
+    from wildpdiff.prediction import camera_answers, find_images
+
+    if not images:
+        raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
-    if out is not None:
-        check_output_file(out, {file.resolve() for file in files})
-    loaded = Adapter.load(adapter)
-    model = backbone_of(loaded, backbone)
-    unreadable: list[DataError] = []
+    table = _plain_table(files, images)
+    wanted.output.check(table, [*files, *([] if boxes is None else [boxes])])
+    adapter = Adapter.load(folder)
+    camera = str(adapter.provenance.get("task") or "")
+    table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
+    if boxes is not None:
+        table = _with_boxes(table, boxes)
+    model = backbone_of(adapter, backbone)
+    rules = wanted.rules(model.classes, {})
+    classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
+    tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
-        rows = predict_images(
-            loaded,
-            model,
-            files,
-            top,
-            skipped=unreadable.append if skip_unreadable else None,
-            progress=stages(f"classify {len(files)} images"),
+        tick = stages(f"classify {len(files)} images")
+        answers = camera_answers(given, model, table.pictures, table.root, rules=rules, skip=skip, progress=tick)
+        shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
+        text = wanted.output.write(
+            _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
         )
-    if out is not None:
-        write_file(out, _csv(rows).encode(errors="surrogateescape"))
-    for error in unreadable:
-        remark(f"Skipped: {error}")
-    if as_json:
-        print_json([{"file": str(row.file), "class": row.species, "probability": row.probability} for row in rows])
-    elif out is None:
-        sys.stdout.write(visible(_csv(rows)))
+    for failure in tally.failures:
+        remark(f"Skipped: {failure}")
+    if wanted.as_json:
+        print_json([row for entry in shown for row in _rows(entry, classifier, wanted.output.top)])
+    elif wanted.output.out is None:
+        sys.stdout.write(visible(text))
     else:
-        remark(f"{len(rows)} predictions in {out}")
+        count = tally.total - len(tally.failures)
+        remark(wanted.output.done(count * (wanted.output.top if wanted.output.form == "csv" else 1), table.root))
+
+
+def _delivered(adapter: Adapter) -> Delivered:
+    from wildpdiff.prediction import Delivered
+
+    source = adapter.provenance.get("source")
+    trust = adapter.provenance.get("trust")
+    value = trust.get("value") if isinstance(trust, dict) else None
+    kind: Any = next((name for name in ("generated", "pretrained") if str(source).startswith(name)), "adapter")
+    return Delivered(adapter, kind, float(value) if isinstance(value, int | float) else None)
+
+
+def _plain_table(files: Sequence[Path], given: Sequence[Path]) -> PictureTable:
+    """Image files as a table; paths are relative to the folder that was given, or to the one above all files."""
+    from wildpdiff.camera_traps.exposure import with_times
+    from wildpdiff.camera_traps.records import Picture, PictureTable
+
+    root = given[0] if len(given) == 1 and given[0].is_dir() else Path()
+    if root == Path() and len({file.is_absolute() for file in files}) == 1:
+        root = Path(os.path.commonpath([file.parent for file in files]))
+    paths = [(file.relative_to(root) if file.is_relative_to(root) else file).as_posix() for file in files]
+    pictures = [Picture(path, number) for number, path in enumerate(dict.fromkeys(paths), 1)]
+    return PictureTable(root, "images", root, tuple(with_times(pictures, root)))
+
+
+def _with_boxes(table: PictureTable, boxes: Path) -> PictureTable:
+    """The images with their detections; all of them stand, in their order."""
+    from wildpdiff.camera_traps.formats import read_pictures
+    from wildpdiff.camera_traps.joining import join
+
+    joined = join([table, read_pictures(boxes)])
+    for sentence in joined.remarks:
+        remark(sentence)
+    known = {picture.path: picture for picture in joined.pictures}
+    return replace(joined, pictures=tuple(known.get(picture.path, picture) for picture in table.pictures))
+
+
+def _as_given(picture: Picture, root: Path) -> Picture:
+    return replace(picture, path=str(root / picture.path))
+
+
+def _rows(answer: Answer, classifier: Classifier, top: int) -> list[dict[str, Any]]:
+    picture = answer.picture
+    if answer.failure:
+        return []
+    found = [(answer.label, answer.probability)] if top == 1 else answer.ranked(classifier, top)
+    about = {
+        "camera": picture.camera,
+        "time": None if picture.time is None else picture.time.isoformat(),
+        "model": answer.source,
+        "trust": answer.trust,
+    }
+    return [{"file": picture.path, "class": name, "probability": value, **about} for name, value in found]
 
 
 def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
@@ -88,23 +314,158 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
         raise AdapterMismatchError(
             f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
         )
-    backbone = open_base(given or config.backbone, config, config.classes)
+    backbone = options.open_base(given or config.backbone, config, config.classes)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
     # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
     return backbone.with_lora(LoraSpec.of(config))
 
 
-def _csv(rows: list[Prediction]) -> str:
-    """A table that no spreadsheet takes for formulas: paths still lead to the file, spreadsheets show no apostrophe."""
-    lines = [("file", "class", "probability")]
-    for row in rows:
-        file, species = str(row.file), row.species
-        file = f"./{file}" if file.startswith(FORMULA) else file
-        lines.append((file, f"'{species}" if species.startswith(FORMULA) else species, f"{row.probability:.6f}"))
-    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
+# A generator and cameras ---------------------------------------------------------------------------------------------
 
 
-def _quoted(text: str) -> str:
-    """A cell of a CSV table (RFC 4180); the standard library leaves a bare carriage return unquoted."""
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\r\n') else text
+@dataclass(frozen=True)
+class _Cameras:
+    """A generator with its trust, and the cameras that it makes adapters for."""
+
+    generator: Generator
+    trust: TrustModel | None
+    least: float | None
+    seed: int
+    suite: TableSuite
+
+    def deliver(self, task: TableTask) -> Delivered:
+        """The adapter for a camera, or the pretrained model where it is not trusted or nothing describes the camera."""
+        from wildpdiff.prediction import Delivered
+
+        # Of a copy, whose images are forgotten: those of all cameras would fill the memory.
+        description = self._known(copy.copy(task).description)
+        try:
+            self.generator.conditions.encode(description)
+        except DescriptionError as error:
+            remark(f"Camera {task.title}: {error} The pretrained model classifies its pictures.")
+            return Delivered(None, "pretrained")
+        (adapter,) = self.generator.sample(description, 1, self.seed)
+        if self.trust is None:
+            return _delivered(adapter)
+        report = self.trust.assess(adapter, description, min_trust=self.least)
+        delivered = self.trust.delivered(adapter, description, report)
+        return Delivered(delivered, "generated" if report.use_generated else "pretrained", report.trust)
+
+    def _known(self, description: Description) -> Description:
+        """The description with the metadata that the generator reads, under its names, whatever their spelling."""
+        from wildpdiff.camera_traps.columns import name_key
+
+        encoder = self.generator.conditions.metadata_encoder
+        if description.metadata is None or encoder is None:
+            return description
+        names = {name_key(name): name for name in encoder.schema.names}
+        metadata = {
+            names[name_key(key)]: value for key, value in description.metadata.items() if name_key(key) in names
+        }
+        return replace(description, metadata=metadata or None)
+
+
+def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuite:
+    from wildpdiff.camera_traps.table_suite import TableSuite
+
+    opened = options.open_suite(suite, option, backbone)
+    if not isinstance(opened, TableSuite):
+        raise DataError(
+            f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
+        )
+    opened.notify = lambda sentence: None  # all that fail are listed at the end
+    return opened
+
+
+def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, read: list[Path]) -> None:
+    """Classify all pictures of a table, each camera's by its own adapter."""
+    from wildpdiff.camera_traps.cameras import camera_values, pictures_by_camera
+    from wildpdiff.prediction import camera_answers
+    from wildpdiff.report.wording import count
+    from wildpdiff.tasks.picture_cache import PictureCache
+
+    suite, backbone = cameras.suite, cameras.generator.backbone
+    chosen: Any = suite.all_tasks if not names else [options.find_task(suite, name) for name in names]
+    of_camera = pictures_by_camera(suite.table)
+    pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
+    table = replace(suite.table, root=suite.root, pictures=tuple(p for found in pictures.values() for p in found))
+    own_files = (file for entry in read for file in (entry.iterdir() if entry.is_dir() else (entry,)))
+    wanted.output.check(table, [*own_files, *(suite.root / picture.path for picture in table.pictures)])
+    rules = wanted.rules(backbone.classes, camera_values(table))
+    classifier = wanted.classifier(rules, cameras.generator.fingerprint)
+    tally, cache = _Tally(wanted.as_json), PictureCache.of_user()
+    with Stages() as stages:
+        tick = stages(f"classify {len(table.pictures)} images, {count(len(chosen), 'camera')}")
+
+        def answers() -> Iterator[Answer]:
+            done = 0
+            for task in chosen:
+                own = pictures[task.title]
+                if own:
+                    shown = {label for picture in own for label in suite.labels.of(picture.labels)}
+                    past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
+                    given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
+                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
+                done += len(own)
+
+        text = wanted.output.write(_checked(tally, answers()), classifier, table)
+    for failure in tally.failures[:5]:
+        remark(f"Skipped: {failure}")
+    if len(tally.failures) > 5:
+        remark(f"Skipped: {len(tally.failures)} pictures in all.")
+    if wanted.as_json:
+        rows = [row for entry in tally.kept for row in _rows(entry, classifier, wanted.output.top)]
+        print_json({"cameras": _by_camera(tally), "predictions": rows, "out": wanted.output.out})
+    elif wanted.output.out is None:
+        sys.stdout.write(visible(text))
+    else:
+        show(_summary(tally))
+        show(wanted.output.done(tally.total - len(tally.failures), table.root))
+        if cameras.trust is None:
+            show(
+                "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "
+                "and score its adapter by wildpdiff check."
+            )
+
+
+def _by_camera(tally: _Tally) -> list[dict[str, Any]]:
+    return [
+        {
+            "camera": camera,
+            "model": source,
+            "trust": trust,
+            "answers": dict(answers.most_common()),
+            "unreadable": failed,
+        }
+        for camera, (source, trust, answers, failed) in tally.by_camera.items()
+    ]
+
+
+def _summary(tally: _Tally) -> Table:
+    """Each camera with its model, its trust and its most frequent answers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from wildpdiff.report.wording import count
+
+    by = Counter(source for source, *_ in tally.by_camera.values())
+    words = ", ".join(f"{number} by the {_WORDS[source]}" for source, number in by.items())
+    title = f"{count(len(tally.by_camera), 'camera')}: {words}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("camera")
+    table.add_column("images", justify="right")
+    table.add_column("model")
+    table.add_column("trust", justify="right")
+    table.add_column("most frequent answers")
+    for camera, (source, trust, answers, failed) in list(tally.by_camera.items())[:MOST_ROWS]:
+        most = ", ".join(f"{label} {count}" for label, count in answers.most_common(3))
+        value = "–" if trust is None else f"{trust:.2f}"
+        style = "yellow" if source == "pretrained" else "green"
+        table.add_row(Text(camera), str(answers.total() + failed), Text(source, style), value, Text(most))
+    if len(tally.by_camera) > MOST_ROWS:
+        table.add_row(Text(f"… {len(tally.by_camera) - MOST_ROWS} more (--json)"))
+    return table
+
+
+_WORDS = {"generated": "generated adapter", "pretrained": "pretrained model", "adapter": "adapter"}

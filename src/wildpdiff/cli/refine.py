@@ -43,6 +43,7 @@ def refine(
         typer.Option("--unlabelled", help="More images of the task, or folders of them, for the class frequencies."),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
+    boxes: options.BoxesOption = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
@@ -75,9 +76,11 @@ def refine(
         model.check(candidate)
         candidate.check_finite()
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
-    found = labelled_files(images, model.classes, task)
+    found = labelled_files(images, model.classes, task, boxes=boxes)
+    for sentence in found.remarks:
+        remark(sentence)
     more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
-    features = labelled_features(model, found)
+    features = labelled_features(model, found, remark)
     config = RefineConfig(posterior=MapConfig() if strength is None else MapConfig(strength=strength))
     with Stages() as stages:
         refined = refine_adapter(
@@ -86,7 +89,7 @@ def refine(
             features,
             config,
             points=points,
-            unlabelled=unlabelled_features(model, more),
+            unlabelled=unlabelled_features(model, more, remark),
             seed=seed,
             progress=stages(f"refine on {len(found.files)} labelled images"),
         )

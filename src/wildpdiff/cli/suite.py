@@ -84,7 +84,7 @@ def _suite_values(suite: ImageSuite) -> dict[str, Any]:
         field.name: ("/".join(field.categories) if field.kind == "category" else f"{field.kind} {field.unit}".strip())
         for field in suite.metadata_schema.fields
     }
-    described = {"described": len(suite.described)} if isinstance(suite, TableSuite) else {}
+    described = {"described": len(suite.described)} if isinstance(suite, TableSuite) and suite.described else {}
     return {
         "suite": suite.name,
         "classes": list(suite.classes),

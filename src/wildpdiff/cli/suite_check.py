@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from wildpdiff.camera_traps.records import PictureTable
     from wildpdiff.camera_traps.suite_check import SuiteCheck
+    from wildpdiff.camera_traps.suite_options import TableOptions
 
-BAR = 14
+BAR = 8
 """Characters of the longest bar."""
 
 MOST_ROWS = 20
@@ -35,8 +36,8 @@ LONGEST_NAME = 28
 MOST_FILES = 3
 """Names of pictures of one kind of fault."""
 
-WIDE = 116
-"""Columns from which on classes and cameras are side by side."""
+BETWEEN = 3
+"""Columns between two tables side by side."""
 
 ENOUGH_TO_TRUST = 30
 """Seen cameras from which on trust is calibrated."""
@@ -65,19 +66,20 @@ def check(
     settings = options.suite_settings(inputs, given)
     names = options.suite_inputs(inputs)
     chosen = TableOptions(**{"image_size": options.TABLE_SIZE, "seed": seed, "framing": None, **settings})
-    table = _read(names, chosen.columns)
+    table = _read(names, chosen)
     with Stages() as stages:
         found = check_suite(table, chosen, stages(f"open {len(table.pictures):,} pictures"))
     following = _next(found, names, given)
     answer(as_json, {**found.to_json(), "next": following}, *_screen(found, following))
 
 
-def _read(inputs: Sequence[str], columns: Any) -> PictureTable:
+def _read(inputs: Sequence[str], chosen: TableOptions) -> PictureTable:
     """The joined inputs; where they cannot be read, every faulty one is named before the exit."""
     from wildpdiff.camera_traps.joining import read_joined
 
+    root = None if chosen.root is None else Path(chosen.root)
     try:
-        return read_joined([Path(entry) for entry in inputs], columns)
+        return read_joined([Path(entry) for entry in inputs], chosen.columns, root)
     except DataError as error:
         faults = [str(error)]
         for entry in inputs if len(inputs) > 1 else ():
@@ -109,7 +111,8 @@ def _next(found: SuiteCheck, inputs: Sequence[str], given: Sequence[str]) -> lis
         share = min(1.0, len(unreadable.faults) / unreadable.total + 0.005)
         given = [*given, f"unreadable={share:.2f}"]
     for pair in given:
-        words += ["-o", pair]
+        word, _, value = pair.partition("=")
+        words += ["--columns", value] if word == "columns" else ["-o", pair]
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in found.suite.name)
     command = shlex.join([*words, "--out", f"{name}-model/backbone"])
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
@@ -126,7 +129,7 @@ def _screen(found: SuiteCheck, following: Sequence[str]) -> list[RenderableType]
         parts += [_left_out_title(found), _left_out(found), blank]
     parts += [_sentences("To be mended", found.faults, "red"), blank] if found.faults else []
     parts += [_sentences("Read as follows", _remarks(found), ""), blank] if _remarks(found) else []
-    parts += [Text("Next", "bold"), *(Text(f"  {line}", "bold cyan", no_wrap=True) for line in following)]
+    parts += [Text("Next", "bold"), *(f"  {line}" for line in following)]
     return parts
 
 
@@ -135,8 +138,8 @@ def _remarks(found: SuiteCheck) -> list[str]:
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
     few = (
-        f"{count} cameras to learn from are few: trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there "
-        "are, the less a new camera gains."
+        f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "
+        "less a new camera gains."
     )
     return [text for text in suite.remarks if text not in elsewhere] + ([few] if 0 < count < ENOUGH_TO_TRUST else [])
 
@@ -270,17 +273,19 @@ def _sentences(title: str, sentences: Sequence[str], style: str) -> Table:
 
 @dataclass(frozen=True)
 class _SideBySide:
-    """Two tables next to each other where the terminal is wide enough, else one below the other."""
+    """Two tables next to each other where both fit whole, else one below the other."""
 
     left: Table
     right: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.measure import Measurement
         from rich.table import Table
 
-        if options.max_width < WIDE:
+        wanted = sum(Measurement.get(console, options, table).maximum for table in (self.left, self.right))
+        if options.max_width < wanted + BETWEEN:
             yield from (self.left, "", self.right)
             return
-        grid = Table.grid(padding=(0, 3, 0, 0))
+        grid = Table.grid(padding=(0, BETWEEN, 0, 0))
         grid.add_row(self.left, self.right)
         yield grid

@@ -107,7 +107,9 @@ def build(
         tick = stages(f"fine-tune {len(tasks)} {group} tasks")
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
         sizes: dict[str, Any] = {"seed": seed, "per_shard": tasks_per_shard}
-        zoo = build_zoo(out, loaded, tasks, fingerprint, config, **sizes, engine=runs, progress=tick, rebuild=rebuild)
+        zoo = build_zoo(
+            out, loaded, tasks, fingerprint, config=config, **sizes, engine=runs, progress=tick, rebuild=rebuild
+        )
     if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
         save_backbone(loaded, kept)
         remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")

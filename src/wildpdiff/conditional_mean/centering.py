@@ -82,7 +82,7 @@ class FeatureAlignment:
             predicted: normalised adapters of the seen tasks, each predicted without that task.
             evaluation_images: labelled images of each, of those that no other task is trained on.
         """
-        return fit_alignment(self, backbone, predicted, images, evaluation_images)
+        return fit_alignment(self, backbone, predicted, images=images, evaluation_images=evaluation_images)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -119,6 +119,7 @@ def fit_alignment(
     centering: FeatureAlignment,
     backbone: Backbone,
     predicted: Float[Tensor, "t d"],
+    *,
     images: TaskExamples,
     evaluation_images: int,
 ) -> FeatureAlignment:

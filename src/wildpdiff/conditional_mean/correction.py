@@ -28,7 +28,7 @@ from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork, factor_reads, principal_directions
 from wildpdiff.conditional_mean.task_images import TaskExamples
-from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble
+from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble, folds
 from wildpdiff.errors import TrainingError
 from wildpdiff.records import encode
 from wildpdiff.rng import torch_generator
@@ -143,6 +143,7 @@ def task_losses(
     backbone: Backbone,
     codec: Codec,
     normalized: Float[Tensor, "b d"],
+    *,
     batch: Batch,
     constant: Collection[str] = (),
 ) -> Float[Tensor, " b"]:
@@ -205,7 +206,7 @@ class CorrectionProblem:
         return self._losses(vectors, self.images.fixed(tasks, self.config.evaluation_images)).mean()
 
     def _losses(self, vectors: Tensor, batch: Batch, constant: Collection[str] = ()) -> Tensor:
-        return task_losses(self.encoded.backbone, self.encoded.codec, vectors, batch, constant)
+        return task_losses(self.encoded.backbone, self.encoded.codec, vectors, batch=batch, constant=constant)
 
 
 def fit_hypernetworks(
@@ -242,17 +243,18 @@ def fit_hypernetworks(
         CorrectionProblem(encoded, kernel, images, config, base)
         for base in (table if basis == "regression" else torch.zeros_like(table) for basis in config.bases)
     ]
+    fold = folds(images.names, min(config.folds, count), seed, NAME)
+    if start is not None:  # no network has seen a task of its own fold, and none may now
+        fold[: len(start.fold)] = start.fold
     fitted = fit_ensemble(
         problems,
-        images.names,
+        fold if trained_folds is None else torch.where(fold < trained_folds, fold, -1),
         config.training,
-        parts=min(config.folds, count),
         seed=seed,
         what=NAME,
-        trained=trained_folds,
         progress=progress,
-        store=None if store is None else _store(store, problems[0], table, seed, start),
-        start=None if start is None else (tuple(member.network for member in start.members), start.fold),
+        store=None if store is None else _store(store, problems[0], table, seed, start=start),
+        starts=() if start is None else tuple(member.network for member in start.members),
     )
     kinds = len(config.bases)
     members = tuple(
@@ -271,7 +273,7 @@ def fit_hypernetworks(
 
 
 def _store(
-    folder: Path, problem: CorrectionProblem, table: Tensor, seed: int, start: HypernetworkEnsemble | None
+    folder: Path, problem: CorrectionProblem, table: Tensor, seed: int, *, start: HypernetworkEnsemble | None
 ) -> NetworkStore:
     """Stored networks of a fit, under a hash of everything that :func:`fit_hypernetworks` reads."""
     encoded, kernel, images = problem.encoded, problem.kernel, problem.images

@@ -212,6 +212,7 @@ class ConditionalMean:
         config: Mapping[str, Any],
         tensors: Mapping[str, Tensor],
         sizes: tuple[int, ...],
+        *,
         codec: Codec,
         backbone: Backbone,
     ) -> ConditionalMean:
@@ -229,7 +230,9 @@ class ConditionalMean:
         names = tuple(config["estimators"])
         return cls(
             kernel=kernel,
-            simple=SimpleEstimators.from_state(config["simple"], sizes, tensors["start"], kernel.seen, kernel.targets),
+            simple=SimpleEstimators.from_state(
+                config["simple"], sizes, tensors["start"], seen=kernel.seen, targets=kernel.targets
+            ),
             members=tuple(members),
             blend=Blend(names, tuple(config["weights"])),
             fold_blends=tuple(Blend(names, tuple(weights)) for weights in config["fold_weights"]),

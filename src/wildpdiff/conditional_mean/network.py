@@ -26,6 +26,7 @@ class DescriptionNetwork(nn.Module):
         directions: Float[Tensor, "k d"],
         trained: Bool[Tensor, " d"],
         reads: Bool[Tensor, "h e"],
+        *,
         dropout: float = 0.0,
         sharpness: float | None = None,
     ) -> None:

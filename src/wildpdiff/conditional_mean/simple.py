@@ -129,6 +129,7 @@ class SimpleEstimators:
         config: Mapping[str, Any],
         sizes: tuple[int, ...],
         start: Float[Tensor, " d"],
+        *,
         seen: Float[Tensor, "t e"],
         targets: Float[Tensor, "t d"],
     ) -> SimpleEstimators:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wildpdiff.errors import DataError
 from wildpdiff.rng import torch_generator
-from wildpdiff.tasks.batch import stack
 from wildpdiff.zoo.features import ExampleRows, TaskFeatures
 
 
@@ -79,4 +78,8 @@ class TaskExamples:
         return torch.randperm(rows, generator=torch_generator(self.seed, "evaluation images", self.tasks[task].name))
 
     def _batch(self, tasks: Int[Tensor, " b"], picked: Sequence[Int[Tensor, " m"]]) -> dict[str, Tensor]:
-        return stack([self.tasks[number].labelled(rows) for number, rows in zip(tasks.tolist(), picked, strict=True)])
+        chosen, shape = [self.tasks[number] for number in tasks.tolist()], (len(picked), len(picked[0]))
+        batch = {name: value.new_empty(*shape, *value.shape[1:]) for name, value in chosen[0].train.items()}
+        for number, (task, rows) in enumerate(zip(chosen, picked, strict=True)):
+            task.labelled(rows, {name: value[number] for name, value in batch.items()})
+        return batch

@@ -206,16 +206,14 @@ def train_network(
 
 def fit_ensemble(
     problems: Sequence[TaskProblem[Network]],
-    names: Sequence[str],
+    fold: Int[Tensor, " t"],
     config: NetworkTraining,
     *,
-    parts: int,
     seed: int,
     what: str,
-    trained: int | None = None,
     progress: Progress | None = None,
     store: NetworkStore | None = None,
-    start: tuple[Sequence[Network], Int[Tensor, " s"]] | None = None,
+    starts: Sequence[Network] = (),
 ) -> FittedEnsemble[Network]:
     """One network of each kind without each part of the seen tasks; the loss on that part ends the training.
 
@@ -224,21 +222,16 @@ def fit_ensemble(
     for an unseen task, at no further cost.
 
     Args:
+        fold: the part of each task (:func:`folds`); -1 for tasks that every network is trained on.
         config: of the training; ``held_out`` is not read.
-        trained: number of parts without which networks are trained; all by default.
         store: of finished networks; those that it has are not trained again.
-        start: networks and folds of an ensemble of the first of these tasks, which is trained further; the folds stay,
-            so that no network has seen a task of its own.
+        starts: the networks of an ensemble of some of these tasks, which are trained further.
 
     Raises:
         TrainingError: a loss is not finite.
         ArtifactError: the disk refuses a network.
     """
-    fold = folds(names, parts, seed, what)
-    starts, kept = ((), fold[:0]) if start is None else start
-    fold[: len(kept)] = kept
-    trained = parts if trained is None else min(trained, parts)
-    jobs = [(part, kind) for part in range(trained) for kind in range(len(problems))]
+    jobs = [(part, kind) for part in range(int(fold.max()) + 1) for kind in range(len(problems))]
     total = len(jobs) * config.steps
 
     def fit(job: tuple[int, int], tick: Callable[[float], None]) -> FittedNetwork[Network]:
@@ -261,7 +254,7 @@ def fit_ensemble(
     fitted = list(in_parallel(fit, jobs, advance))
     return FittedEnsemble(
         tuple(entry.network for entry in fitted),
-        torch.where(fold < trained, fold, -1),
+        fold,
         tuple(entry.steps for entry in fitted),
         torch.cat([entry.losses for entry in fitted]),
     )

@@ -204,7 +204,6 @@ def fit_fusion(
     parts: Sequence[str] = ("metadata", "backgrounds"),
     *,
     components: int = 16,
-    spread: bool = True,
     whiten: bool = True,
     features: Mapping[str, ImageFeatures] | None = None,
     sentences: SentenceFeaturiser = packaged_sentences,
@@ -214,7 +213,6 @@ def fit_fusion(
     Args:
         parts: ``metadata``, ``backgrounds``, ``examples``, ``text`` or ``task_id``.
         components: most principal components of each part that is images or text.
-        spread: whether the standard deviation over a set of images is used with the mean.
         whiten: give every component unit variance.
 
     Raises:
@@ -224,9 +222,7 @@ def fit_fusion(
 
     def images(part: str) -> ImageSetEncoder:
         known = (features or {}).get(part)
-        return ImageSetEncoder.fit(
-            descriptions, part, featurise, components=components, spread=spread, whiten=whiten, features=known
-        )
+        return ImageSetEncoder.fit(descriptions, part, featurise, components=components, whiten=whiten, features=known)
 
     fits: dict[str, Callable[[str], ConditionEncoder]] = {
         "metadata": lambda part: MetadataEncoder.fit(descriptions, schema),

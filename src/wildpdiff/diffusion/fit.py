@@ -114,7 +114,7 @@ def fit_diffusion(
 
         losses = train(
             optimizer,
-            _objective(model, latents.float(), conditions, schedule, config, seed),
+            _objective(model, latents.float(), conditions, schedule, config=config, seed=seed),
             config.steps,
             name="denoiser",
             schedule=warmup_cosine(optimizer, config.steps, min(config.warmup, config.steps // 10)),
@@ -141,6 +141,7 @@ def _objective(
     latents: Tensor,
     conditions: ConditionSampler,
     schedule: Schedule,
+    *,
     config: DiffusionConfig,
     seed: int,
 ) -> Callable[[], Tensor]:

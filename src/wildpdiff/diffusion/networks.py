@@ -59,6 +59,7 @@ class ResidualDenoiser(_Conditioned):
         latent_size: int,
         condition_size: int,
         size: Size = "small",
+        *,
         dropout: float = 0.0,
         width: int | None = None,
         depth: int | None = None,

@@ -153,7 +153,7 @@ SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver_2m": dpm
 
 
 def _predict(denoise: Denoiser, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-    prediction: Tensor = denoise(x, t.to(x.dtype).expand(x.shape[0]), cond)
+    prediction: Tensor = denoise(x, t.to(x).expand(x.shape[0]), cond)
     return prediction
 
 

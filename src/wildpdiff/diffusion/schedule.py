@@ -68,9 +68,9 @@ class Schedule:
 
         Strictly falling on [0, T - 1], which ``time_of_log_snr`` inverts.
         """
-        t = t.double()
+        t, known = t.double(), self._log_snr.to(t.device)
         low = t.floor().clamp(0, self.train_steps - 2).long()
-        value = torch.lerp(self._log_snr[low], self._log_snr[low + 1], (t - low).clamp(0.0, 1.0))
+        value = torch.lerp(known[low], known[low + 1], (t - low).clamp(0.0, 1.0))
         return torch.where(t < 0, torch.full_like(value, math.inf), value)
 
     def time_of_log_snr(self, log_snr: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -146,9 +146,9 @@ class Schedule:
         return torch.cat([times, times.new_full((1,), CLEAN)])
 
     def _factors(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma as columns in the type of ``like``."""
+        """alpha and sigma as columns in the type and on the device of ``like``."""
         log_snr = self.log_snr(t)[:, None]
-        return torch.sigmoid(log_snr).sqrt().to(like.dtype), torch.sigmoid(-log_snr).sqrt().to(like.dtype)
+        return torch.sigmoid(log_snr).sqrt().to(like), torch.sigmoid(-log_snr).sqrt().to(like)
 
 
 def _linear_betas(steps: int) -> Tensor:

@@ -147,7 +147,7 @@ def compare(
     """
     number = {unit: position for position, unit in enumerate(dict.fromkeys(units))}
     of_unit = np.array([number[unit] for unit in units])
-    counts = np.stack([_counts(labels, answer, of_unit, len(number), len(classes)) for answer in answers])
+    counts = np.stack([_counts(labels, answer, of_unit, count=len(number), classes=len(classes)) for answer in answers])
     accuracy, f1 = _scores(counts.sum(1))
     leads = _leads(counts, seed) if len(number) > 1 else None
     support = np.bincount(labels, minlength=len(classes))
@@ -178,6 +178,7 @@ def _counts(
     labels: Int[np.ndarray, " n"],
     answers: Int[np.ndarray, " n"],
     units: Int[np.ndarray, " n"],
+    *,
     count: int,
     classes: int,
 ) -> Float[np.ndarray, "u 3 c"]:

@@ -133,7 +133,7 @@ class ObserverInputs:
 
 
 def seen_material(
-    suite: Suite, backbone: Backbone, zoo: Zoo, generator: Generator, features: FeatureCache | None, seed: int
+    suite: Suite, backbone: Backbone, zoo: Zoo, *, generator: Generator, features: FeatureCache | None, seed: int
 ) -> SeenTasks:
     """Training set of the baselines, with descriptions encoded as in the generator."""
     by_name = {task.name: task.description for task in suite.tasks("seen")}
@@ -174,19 +174,29 @@ def compare_sources(
     suite, backbone, zoo, seed = comparison.suite, comparison.backbone, comparison.zoo, made.seed
     comparison.check()
     first = comparison.generators[0]
-    seen = seen_material(suite, backbone, zoo, first, comparison.features, seed)
+    seen = seen_material(suite, backbone, zoo, generator=first, features=comparison.features, seed=seed)
     scored = set(scored_seen_tasks(zoo.tasks, comparison.seen_tasks, seed))
+    crops = comparison.baselines == "all"
     tests: dict[Split, list[TestSet]] = {
-        "seen": _test_sets(backbone, [task for task in suite.tasks("seen") if task.name in scored])
+        "seen": _test_sets(backbone, [task for task in suite.tasks("seen") if task.name in scored], crops)
     }
     finetuned = zoo.task_adapters()
     if comparison.reference is not None:
-        tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"))
+        tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"), crops)
         finetuned |= comparison.reference.task_adapters()
-    names = [test.task for part in tests.values() for test in part]
+    every = [test for part in tests.values() for test in part]
+    names = [test.task for test in every]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
     roster = build_methods(
-        MethodInputs(seen, comparison.generators, _labelled(comparison, seen), names, comparison.method_settings),
+        MethodInputs(
+            seen,
+            comparison.generators,
+            _labelled(comparison, seen),
+            names,
+            comparison.method_settings,
+            every,
+            _unlabelled(suite),
+        ),
         finetuned,
         baselines=comparison.baselines,
         without=comparison.without,
@@ -204,7 +214,6 @@ def compare_sources(
         samples=samples,
         seed=seed,
         observers=observers,
-        unlabelled=_unlabelled(suite),
         scorer=comparison.scorer,
         progress=progress,
     )
@@ -225,8 +234,8 @@ def compare_sources(
     return results.with_sections({observer.section: observer.result() for observer in observers})
 
 
-def _test_sets(backbone: Backbone, tasks: Sequence[Task]) -> list[TestSet]:
-    return list(in_parallel(lambda task, _: test_set(backbone, task), tasks))
+def _test_sets(backbone: Backbone, tasks: Sequence[Task], crops: bool) -> list[TestSet]:
+    return list(in_parallel(lambda task, _: test_set(backbone, task, crops=crops), tasks))
 
 
 def _about(

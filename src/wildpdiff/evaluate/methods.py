@@ -15,9 +15,11 @@ from wildpdiff.baselines.regression import AdditiveKernelSource, KernelRegressio
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.results import Condition, SourceFamily, SourceInfo
 from wildpdiff.evaluate.run import Method
+from wildpdiff.evaluate.score import TestSet
 from wildpdiff.generator import Generator
 from wildpdiff.registry import registered
 from wildpdiff.source import Source
+from wildpdiff.tasks.description import Inputs
 
 Baselines = Literal["core", "all"]
 """``core`` are those with almost no training; ``all`` adds trained networks, labels and controls."""
@@ -57,6 +59,8 @@ class MethodInputs:
         labelled: labelled training images of seen and unseen tasks; without it, methods that use labels are left out.
         tasks: names of the evaluated tasks, so that such methods can prepare them together.
         settings: texts by key, for methods that need a setting of their own.
+        tests: the test examples of the evaluated tasks.
+        unlabelled: a task's unlabelled images by its name, for methods that are given them.
     """
 
     seen: SeenTasks
@@ -64,6 +68,8 @@ class MethodInputs:
     labelled: LabelledData | None = None
     tasks: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    tests: Sequence[TestSet] = ()
+    unlabelled: Callable[[str], Inputs] | None = None
 
 
 @runtime_checkable
@@ -122,7 +128,7 @@ def build_methods(
         raise DataError(f"There is no baseline {unknown[0]!r} to leave out; there are {', '.join(names)}.")
     methods = [(Method(PretrainedSource(inputs.seen.zoo.initial), "none"),
                 SourceInfo("pretrained", "reference", None, "the backbone without an adapter"))]  # fmt: skip
-    methods += [_built(entry) for entry in candidates if entry.name not in without]
+    methods += [_built(entry, inputs) for entry in candidates if entry.name not in without]
     methods += further
     info = SourceInfo("generated", "description", fit_seconds, "this generator's estimate")
     conditions: tuple[Condition, ...] = ("own", "shuffled", "random")
@@ -156,12 +162,12 @@ def _core(seen: SeenTasks) -> list[Candidate]:
     ]  # fmt: skip
 
 
-def _built(entry: Candidate) -> tuple[Method, SourceInfo]:
+def _built(entry: Candidate, inputs: MethodInputs) -> tuple[Method, SourceInfo]:
     started = time.perf_counter()
     source = entry.make()
     seconds = time.perf_counter() - started if entry.trained else None
     info = SourceInfo(source.name, entry.family, seconds, entry.note)
-    return Method(source, entry.condition, unlabelled=entry.unlabelled), info
+    return Method(source, entry.condition, unlabelled=inputs.unlabelled if entry.unlabelled else None), info
 
 
 def _providers() -> tuple[MethodProvider, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.evaluate.results import Condition, ResultRow, Split
-from wildpdiff.evaluate.score import TestSet, outputs_of
+from wildpdiff.evaluate.score import TestSet, outputs_by
 from wildpdiff.generator import Generator
 from wildpdiff.parallel import Tick, in_parallel
 from wildpdiff.rng import numpy_generator, sub_seed
@@ -35,13 +35,13 @@ class Method:
         condition: ``own`` description, another task's (``shuffled``), one made of parts of many (``random``), or
             ``none`` where the source reads none.
         generator_seed: the seed of its training, for trained sources.
-        unlabelled: whether the task's unlabelled images are added to the description as ``examples``.
+        unlabelled: a task's unlabelled images by its name, where they are added to the description as ``examples``.
     """
 
     source: Source
     condition: Condition = "own"
     generator_seed: int | None = None
-    unlabelled: bool = False
+    unlabelled: Callable[[str], Inputs] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,6 @@ def evaluate(
     samples: int = 4,
     seed: int = 0,
     observers: Sequence[Observer] = (),
-    unlabelled: Callable[[str], Inputs] | None = None,
     scorer: Scorer | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -175,7 +174,6 @@ def evaluate(
         suite: name written into the rows.
         samples: adapters a task of a stochastic source; all of them count, never the best.
         seed: of the samples and of the shuffling.
-        unlabelled: a task's unlabelled images by its name; needed where a method uses them.
         scorer: of the adapters, in place of the objective's score of their outputs.
         progress: called with (tasks done, in all).
     """
@@ -189,13 +187,13 @@ def evaluate(
     def score(job: _Job, _: Tick) -> tuple[list[Adapter], float, Tensor, Tensor]:
         source, test = job.method.source, job.test
         description = job.description(seed)
-        if job.method.unlabelled and unlabelled is not None:
-            description = replace(description, examples=unlabelled(test.task))
+        if job.method.unlabelled is not None:
+            description = replace(description, examples=job.method.unlabelled(test.task))
         count = samples if source.stochastic else 1
         started = time.perf_counter()
         adapters = source.sample(description, count, sub_seed(seed, job.split, test.task))
         seconds = (time.perf_counter() - started) / count
-        outputs = outputs_of(backbone, test, adapters)
+        outputs = outputs_by(source, backbone, test, adapters)
         if scorer is not None:
             return adapters, seconds, outputs, scorer(test.task, adapters)
         return adapters, seconds, outputs, of_many(backbone.objective.score, outputs, test.batch)

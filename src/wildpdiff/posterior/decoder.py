@@ -168,5 +168,5 @@ class CodeProblem:
         cond = cond + self.config.noise * torch.randn(cond.shape, generator=draws)
         batch = self.images.draw(tasks, self.config.images, draws)
         codes = network.codes[tasks]
-        losses = task_losses(self.encoded.backbone, self.encoded.codec, network(cond, codes), batch)
+        losses = task_losses(self.encoded.backbone, self.encoded.codec, network(cond, codes), batch=batch)
         return losses.mean() + 0.5 * self.config.code_decay * codes.square().sum(1).mean()

@@ -58,7 +58,7 @@ class CodeDensity:
         if self.denoiser is None or self.schedule is None:
             return center + scale * noise
         with torch.inference_mode():
-            found = dpm_solver_2m(self.denoiser, self.schedule, noise, embeddings, STEPS, generator)
+            found = dpm_solver_2m(self.denoiser, self.schedule, noise, embeddings, steps=STEPS, generator=generator)
             return center + scale * found.clone()
 
     def only(self, rows: Bool[Tensor, " t"]) -> CodeDensity:

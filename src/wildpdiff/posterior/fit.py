@@ -140,8 +140,8 @@ def fit_posterior(
     if len(encoded.labelled) < FEWEST_TASKS or not bool((mean.adapters != mean.held_out).any()):
         return None
     with flush_denormals(), one_thread():
-        seen, directions = _measured_errors(encoded, mean, images, config, seed)
-        estimate = _score(seen, "estimate", "none", 0.0, lambda row, draws: seen.estimates[row].expand(1, -1))
+        seen, directions = _measured_errors(encoded, mean, images, config, seed=seed)
+        estimate = _score(seen, "estimate", "none", 0.0, draw=lambda row, draws: seen.estimates[row].expand(1, -1))
         candidates = _shifts(seen, directions)
         best = max(candidates, key=lambda entry: float(entry.likelihoods.mean()))
         if errors_ahead(best, estimate) > 1.0:
@@ -151,7 +151,7 @@ def fit_posterior(
 
 
 def _measured_errors(
-    encoded: EncodedTasks, mean: ConditionalMean, images: TaskExamples, config: PosteriorFitConfig, seed: int
+    encoded: EncodedTasks, mean: ConditionalMean, images: TaskExamples, config: PosteriorFitConfig, *, seed: int
 ) -> tuple[_Seen, Float[Tensor, "k d"]]:
     """The best adapter of each task near its held-out estimate, and the directions of these errors."""
     codec, backbone = encoded.codec, encoded.backbone
@@ -162,7 +162,9 @@ def _measured_errors(
     def search(part: Tensor, _: Tick) -> Tensor:
         features = [images.tasks[int(task)] for task in part]
         offsets = torch.zeros(len(part))
-        return maximum_a_posteriori(backbone, estimates[part], prior, features, offsets, config.search, seed)
+        return maximum_a_posteriori(
+            backbone, estimates[part], prior, features, offsets=offsets, config=config.search, seed=seed
+        )
 
     best = codec.encode(torch.cat(list(in_parallel(search, torch.split(tasks, TOGETHER)))))
     errors = best - mean.held_out[tasks]
@@ -190,7 +192,7 @@ def _shifts(seen: _Seen, directions: Float[Tensor, "k d"]) -> list[Candidate]:
             drawn = own[name, int(seen.fold[row])].sample(embeddings, draws)
             return decoder(seen.estimates[row].expand(count, -1), drawn)
 
-        found = _score(seen, "shift", name, scale, draw)
+        found = _score(seen, "shift", name, scale, draw=draw)
         return replace(found, decoder=decoder, codes=codes)
 
     # The slowest to draw from first, so that the processes end together.
@@ -237,7 +239,7 @@ def _coded(seen: _Seen) -> list[Candidate]:
             with torch.no_grad():
                 return networks[part](embeddings, own[name, part].sample(embeddings, draws))
 
-        return _score(seen, "network", name, 1.0, draw)
+        return _score(seen, "network", name, 1.0, draw=draw)
 
     found = dict(zip(reversed(DENSITIES), in_parallel(score, list(reversed(DENSITIES))), strict=True))
     return [replace(found[name], decoder=final, codes=final.codes.detach().clone()) for name in DENSITIES]
@@ -259,7 +261,7 @@ Draw = Callable[[int, torch.Generator], Float[Tensor, "n d"]]
 """Row of a seen task to normalised adapters that were predicted without it."""
 
 
-def _score(seen: _Seen, decoder: str, density: str, scale: float, draw: Draw) -> Candidate:
+def _score(seen: _Seen, decoder: str, density: str, scale: float, *, draw: Draw) -> Candidate:
     """Scores of samples of one distribution on the seen tasks that it was fitted without."""
     config, codec, backbone = seen.config, seen.encoded.codec, seen.encoded.backbone
     draws = torch_generator(seen.seed, "posterior", "samples")

@@ -46,6 +46,7 @@ def maximum_a_posteriori(
     starts: Float[Tensor, "t d"],
     prior: RefinementPrior,
     tasks: Sequence[TaskFeatures],
+    *,
     offsets: Float[Tensor, "t ..."],
     config: MapConfig,
     seed: int,

@@ -106,6 +106,7 @@ def held_out_losses(
     backbone: Backbone,
     tasks: Sequence[TaskStarts],
     config: RefineConfig,
+    *,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Float[Tensor, "s n"]]:
@@ -122,13 +123,13 @@ def held_out_losses(
         TrainingError: the loss of a task is not finite from any start.
     """
     try:
-        return _held_out(backbone, tasks, config, seed, progress)
+        return _held_out(backbone, tasks, config, seed, progress=progress)
     except TrainingError:
         losses = [torch.full((len(task.points), len(task.labels)), math.inf) for task in tasks]
     for task, found in zip(tasks, losses, strict=True):
         for index in range(len(task.points)):
             with suppress(TrainingError):
-                found[index] = _held_out(backbone, [task.only([index])], config, seed, None)[0][0]
+                found[index] = _held_out(backbone, [task.only([index])], config, seed, progress=None)[0][0]
         if not bool(torch.isfinite(found).any()):
             raise TrainingError(
                 f"The loss of task {task.features.name!r} is not finite from any start. Check its images and the "
@@ -142,6 +143,7 @@ def _held_out(
     tasks: Sequence[TaskStarts],
     config: RefineConfig,
     seed: int,
+    *,
     progress: Callable[[int, int], None] | None,
 ) -> list[Float[Tensor, "s n"]]:
     runs: list[Run] = []
@@ -153,7 +155,7 @@ def _held_out(
                 rest = TaskFeatures.of_few(task.features.name, take(task.features.train, fold != left_out))
                 runs.append(Run(rest, point, task.offsets(index, task.labels[fold != left_out])))
                 held.append((number, index, (fold == left_out).nonzero()[:, 0]))
-    refined = refine_runs(backbone, runs, config.shorter, seed, progress)
+    refined = refine_runs(backbone, runs, config.shorter, seed=seed, progress=progress)
     losses = [torch.zeros(len(task.points), len(task.labels)) for task in tasks]
     for (number, index, rows), tensors in zip(held, refined, strict=True):
         task = tasks[number]

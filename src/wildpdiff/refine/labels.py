@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
@@ -14,12 +15,14 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.crops import Cropping, box_of
 from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.joining import join
 from wildpdiff.camera_traps.labels import joined_labels
+from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
-from wildpdiff.camera_traps.records import Picture
+from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
-from wildpdiff.tasks.image_files import IMAGE_SUFFIXES, read_images, read_views
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.zoo.features import TaskFeatures
 
@@ -33,6 +36,7 @@ class LabelledFiles:
         labels: name of the class of each.
         unlabelled: images of the task without a label.
         pictures: the labelled ones as their source has them.
+        remarks: one sentence each on what was left out.
     """
 
     task: str
@@ -40,6 +44,7 @@ class LabelledFiles:
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
     pictures: tuple[Picture, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def views(self, framing: Framing) -> list[View]:
         """The part of each labelled image that a model of this framing gets."""
@@ -48,7 +53,12 @@ class LabelledFiles:
 
 
 def labelled_files(
-    path: Path | str, classes: Sequence[str], task: str | None = None, *, test: bool = False
+    path: Path | str,
+    classes: Sequence[str],
+    task: str | None = None,
+    *,
+    test: bool = False,
+    boxes: Path | None = None,
 ) -> LabelledFiles:
     """Find labelled images.
 
@@ -59,28 +69,62 @@ def labelled_files(
     Args:
         task: of a table; may be left out where the table has one.
         test: read the rows whose split is ``test``, too.
+        boxes: a detector's file on the images.
 
     Raises:
-        DataError: there are no images, a class is unknown, or the table is at fault; the message names it.
+        DataError: there are no images, the class of a folder or every class of a table is unknown, or the table is at
+            fault; the message names it.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = _of_folder(path, task) if path.is_dir() else _of_table(path, task, classes, test)
+    found = (
+        _of_folder(path, task)
+        if path.is_dir() and not (path / "datapackage.json").is_file()
+        else _of_table(path, task, classes, test)
+    )
     if not found.files:
         raise DataError(
             f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
             "or list them in a CSV table with the columns path, label, task."
         )
-    for file, label in zip(found.files, found.labels, strict=True):
-        if label not in classes:
-            alike = get_close_matches(label, classes, 1)
-            meant = f" Did you mean {alike[0]!r}?" if alike else ""
-            raise DataError(
-                f"{file} is labelled {label!r}, a class that the adapter does not know; its classes are "
-                f"{', '.join(classes)}.{meant}"
-            )
-    return found
+    unknown = Counter(label for label in found.labels if label not in classes)
+    if unknown and (path.is_dir() or len(unknown) == len(set(found.labels))):
+        file, label = next(pair for pair in zip(found.files, found.labels, strict=True) if pair[1] in unknown)
+        alike = get_close_matches(label, classes, 1)
+        meant = f" Did you mean {alike[0]!r}?" if alike else ""
+        raise DataError(
+            f"{file} is labelled {label!r}, a class that the adapter does not know; its classes are "
+            f"{', '.join(classes)}.{meant}"
+        )
+    found = _without(found, unknown) if unknown else found
+    return found if boxes is None else _with_boxes(found, boxes)
+
+
+def _without(found: LabelledFiles, unknown: Counter[str]) -> LabelledFiles:
+    """The labelled images of a table without those of other species, which its other cameras may have."""
+    kept = [number for number, label in enumerate(found.labels) if label not in unknown]
+    names = some([f"{label} {count}" for label, count in unknown.most_common()])
+    remark = f"{unknown.total()} pictures of species that the adapter does not know are left out: {names}."
+    return LabelledFiles(
+        found.task,
+        tuple(found.files[number] for number in kept),
+        tuple(found.labels[number] for number in kept),
+        found.unlabelled,
+        tuple(found.pictures[number] for number in kept),
+        (remark,),
+    )
+
+
+def _with_boxes(found: LabelledFiles, boxes: Path) -> LabelledFiles:
+    """The labelled images with a detector's boxes; raises :class:`DataError` where the file has none of them."""
+    placed = [
+        replace(entry, path=file.resolve().as_posix()) for entry, file in zip(found.pictures, found.files, strict=True)
+    ]
+    joined = join([PictureTable(boxes, "images", boxes.resolve().parent, tuple(placed)), read_pictures(boxes)])
+    known = {picture.path: picture.boxes for picture in joined.pictures}
+    both = zip(found.pictures, placed, strict=True)
+    return replace(found, pictures=tuple(replace(entry, boxes=known[own.path]) for entry, own in both))
 
 
 def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
@@ -126,16 +170,33 @@ def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) 
     )
 
 
-def labelled_features(backbone: Backbone, found: LabelledFiles) -> TaskFeatures:
+def _silent(sentence: str) -> None:
+    """Nobody is told."""
+
+
+def labelled_features(
+    backbone: Backbone, found: LabelledFiles, notify: Callable[[str], None] = _silent
+) -> TaskFeatures:
     """Labelled images as a task, both as training and as validation images.
 
+    Args:
+        backbone: the frozen model.
+        found: the images.
+        notify: called with a sentence on each image that cannot be read and is left out.
+
     Raises:
-        DataError: an image cannot be read.
+        DataError: too many images cannot be read.
     """
-    batch = backbone.stem(read_views(found.views(backbone.framing), backbone.image_size, backbone.framing))
-    return TaskFeatures.of_few(found.task, {**batch, TARGETS: backbone.objective.targets(found.labels)})
+    images, kept = read_most(found.views(backbone.framing), backbone.image_size, backbone.framing, notify)
+    targets = backbone.objective.targets([found.labels[number] for number in kept])
+    return TaskFeatures.of_few(found.task, {**backbone.stem(images), TARGETS: targets})
 
 
-def unlabelled_features(backbone: Backbone, files: Sequence[Path]) -> dict[str, Tensor] | None:
+def unlabelled_features(
+    backbone: Backbone, files: Sequence[Path], notify: Callable[[str], None] = _silent
+) -> dict[str, Tensor] | None:
     """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
-    return backbone.stem(read_images(files, backbone.image_size, backbone.framing)) if files else None
+    if not files:
+        return None
+    views = [View(Path(file)) for file in files]
+    return backbone.stem(read_most(views, backbone.image_size, backbone.framing, notify)[0])

@@ -105,15 +105,17 @@ def refine_tasks(
     for task in tasks:
         _check(backbone, task)
         found.append(_finalists(backbone, task, config))
-    chosen = _choose(backbone, [starts for starts, _ in found], config, seed, _half(progress, 0))
+    chosen = _choose(backbone, [starts for starts, _ in found], config, seed, progress=_half(progress, 0))
     runs = [
         Run(starts.features, starts.points[index], starts.offsets(index, starts.labels))
         for (starts, _), (index, _) in zip(found, chosen, strict=True)
     ]
-    refined = refine_runs(backbone, runs, config, seed, _half(progress, 1))
+    refined = refine_runs(backbone, runs, config, seed=seed, progress=_half(progress, 1))
     return [
         Refined(
-            Adapter(tensors, task.starts[0].adapter.config, _provenance(task, run, (losses, scores), config, seed)),
+            Adapter(
+                tensors, task.starts[0].adapter.config, _provenance(task, run, (losses, scores), config, seed=seed)
+            ),
             run.start.name,
             losses,
             scores,
@@ -163,11 +165,12 @@ def _choose(
     tasks: Sequence[TaskStarts],
     config: RefineConfig,
     seed: int,
+    *,
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[int, dict[str, float]]]:
     """Index of each task's start, and the mean held-out losses of those that were cross-validated."""
     rows = [row for row, task in enumerate(tasks) if len(task.points) > 1 and len(task.labels) > 1]
-    losses = held_out_losses(backbone, [tasks[row] for row in rows], config, seed, progress)
+    losses = held_out_losses(backbone, [tasks[row] for row in rows], config, seed=seed, progress=progress)
     chosen: list[tuple[int, dict[str, float]]] = [(0, {})] * len(tasks)
     for row, found in zip(rows, losses, strict=True):
         scores = _finite(tasks[row].points, found.mean(1))
@@ -176,7 +179,7 @@ def _choose(
 
 
 def _provenance(
-    task: LabelledTask, run: Run, losses: tuple[dict[str, float], dict[str, float]], config: RefineConfig, seed: int
+    task: LabelledTask, run: Run, losses: tuple[dict[str, float], dict[str, float]], config: RefineConfig, *, seed: int
 ) -> dict[str, Any]:
     generated, prior = task.starts[0].adapter.provenance, run.start.prior
     return {

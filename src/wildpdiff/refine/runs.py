@@ -89,6 +89,7 @@ def refine_runs(
     backbone: Backbone,
     runs: Sequence[Run],
     config: RefineConfig,
+    *,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Tensor]]:
@@ -109,7 +110,7 @@ def refine_runs(
             if progress is not None:
                 progress(before + done, sum(steps))
 
-        stacked = _pass(backbone, [runs[index] for index in group], config, seed, report)
+        stacked = _pass(backbone, [runs[index] for index in group], config, seed, progress=report)
         for row, index in enumerate(group):
             results[index] = {name: value[row].clone() for name, value in stacked.items()}
     return [results[index] for index in range(len(runs))]
@@ -133,6 +134,7 @@ def _pass(
     runs: Sequence[Run],
     config: RefineConfig,
     seed: int,
+    *,
     progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
     """Tensors stacked as ``[run, …]``."""
@@ -143,10 +145,12 @@ def _pass(
     if prior is None:
         free = replace(config.free, batch=batch, checkpoints=1, interval=1)
         starts = [run.start.adapter.tensors for run in runs]
-        found = finetune(backbone, features, starts, free, seed, progress, offsets=offsets)
+        found = finetune(backbone, features, starts, config=free, seed=seed, progress=progress, offsets=offsets)
         return {name: value[:, -1] for name, value in found.tensors.items()}
     flat = torch.stack([prior.layout.flatten(run.start.adapter.tensors) for run in runs])
     posterior = replace(config.posterior, batch=batch)
     return prior.layout.unflatten(
-        maximum_a_posteriori(backbone, flat, prior, features, offsets, posterior, seed, progress)
+        maximum_a_posteriori(
+            backbone, flat, prior, features, offsets=offsets, config=posterior, seed=seed, progress=progress
+        )
     )

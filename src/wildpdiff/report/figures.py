@@ -46,7 +46,7 @@ def gain_figure(parts: Sequence[SplitFindings], styles: Styles, name: str, headi
         for axes, part in zip(panels, parts, strict=True):
             for row in part.summary:
                 if row.recovered_gain is not None:
-                    _draw_gain(axes, keys.index((row.source, row.condition)), row, styles[row.source], limits)
+                    _draw_gain(axes, keys.index((row.source, row.condition)), row, styles[row.source], limits=limits)
             if (GENERATED, "own") in keys:
                 y = keys.index((GENERATED, "own"))
                 axes.axhspan(y - 0.5, y + 0.5, color=TINT, linewidth=0, zorder=0)
@@ -63,7 +63,7 @@ def gain_figure(parts: Sequence[SplitFindings], styles: Styles, name: str, headi
     return render(Caption(name, f"{heading}Recovered gain by source", text), height, draw)
 
 
-def _draw_gain(axes: Axes, y: int, row: SummaryRow, style: SourceStyle, limits: tuple[float, float]) -> None:
+def _draw_gain(axes: Axes, y: int, row: SummaryRow, style: SourceStyle, *, limits: tuple[float, float]) -> None:
     value = row.recovered_gain or 0.0
     low, high = limits
     if row.recovered_gain_interval is not None:

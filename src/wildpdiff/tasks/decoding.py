@@ -175,9 +175,14 @@ def _framed(file: Image.Image, view: View, image_size: int, framing: Framing) ->
     place = placement_of(region, image_size)
     size = (place.height, place.width) if swapped else (place.width, place.height)
     box = _stored(region, upright, swapped, (from_right, from_bottom))
-    flat = _eight_bit_colours(_loaded(file, box, size))
-    x, y = flat.width / width, flat.height / height  # 1, or by how much a JPEG was scaled in decoding
-    exact = (box.left * x, box.top * y, min(box.right * x, flat.width), min(box.bottom * y, flat.height))
+    scale = _load(file, box, size)
+    flat = _eight_bit_colours(file)
+    exact = (
+        box.left * scale,
+        box.top * scale,
+        min(box.right * scale, flat.width),
+        min(box.bottom * scale, flat.height),
+    )
     part = flat.resize(size, Image.Resampling.BILINEAR, exact)
     part = part if turn is None else part.transpose(turn)
     canvas = Image.new("RGB", (image_size, image_size), (GREY, GREY, GREY))
@@ -206,13 +211,17 @@ def _stored(region: Region, size: tuple[int, int], swapped: bool, reversed_axes:
     return Region(left, top, right, bottom)
 
 
-def _loaded(file: Image.Image, box: Region, size: tuple[int, int]) -> Image.Image:
-    """The decoded file, a JPEG scaled down in decoding as far as that leaves :data:`DRAFT` times what is needed."""
+def _load(file: Image.Image, box: Region, size: tuple[int, int]) -> float:
+    """Decode a file, a JPEG scaled down as far as that leaves :data:`DRAFT` times what is needed; returns the scale.
+
+    The last pixels of a scaled picture may stand for less than others: its size does not tell the scale.
+    """
+    width, scaled = file.width, None
     scale = DRAFT * max(size[0] / (box.right - box.left), size[1] / (box.bottom - box.top))
     if scale < 1 and file.format in ("JPEG", "MPO"):
-        file.draft(None, (int(file.width * scale) + 1, int(file.height * scale) + 1))
+        scaled = file.draft(None, (int(file.width * scale) + 1, int(file.height * scale) + 1))
     file.load()
-    return file
+    return 1.0 if scaled is None else scaled[1][2] / width
 
 
 def _eight_bit_colours(image: Image.Image) -> Image.Image:

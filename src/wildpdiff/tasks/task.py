@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -68,6 +69,22 @@ class Task(Protocol):
 
     def data(self, split: SplitName) -> Examples:
         """The examples of one split. The same call gives the same examples."""
+
+
+@runtime_checkable
+class PictureTask(Protocol):
+    """A task of pictures of one camera, beside what every task has."""
+
+    def bursts(self, split: SplitName) -> tuple[Hashable, ...]:
+        """Name of the burst of each example of one split."""
+
+    def crops(self, split: SplitName) -> Examples | None:
+        """The examples of one split as crops of a detector; None without boxes, or where they are crops already."""
+
+
+def title_of(task: Task) -> str:
+    """The user's own name of a task, where it has one besides the name that is safe in file names."""
+    return str(getattr(task, "title", task.name))
 
 
 class ImageTask(Task, Protocol):

@@ -55,6 +55,7 @@ def hold_out_folds(
     seen: SeenTasks,
     folds: Sequence[Fold],
     fit_without: Callable[[Fold, Tick], Sequence[Source]],
+    *,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Measured]]:

@@ -61,7 +61,7 @@ def calibration_folds(
     order = [tasks[index] for index in draws.permutation(len(tasks))]
     folds = [Fold(f"random {number}", tuple(order[number::random]), False) for number in range(random)]
     rows = [descriptions[name] for name in tasks]
-    edges = _edges(tasks, rows, schema, featurise, draws)
+    edges = _edges(tasks, rows, schema, featurise, draws=draws)
     map_edges = [fold for fold in edges if fold.name == EDGE_OF_MAP]
     others = [fold for fold in edges if fold.name != EDGE_OF_MAP]
     others = [others[index] for index in draws.permutation(len(others))]
@@ -100,6 +100,7 @@ def _edges(
     descriptions: Sequence[Description],
     schema: MetadataSchema,
     featurise: Featuriser,
+    *,
     draws: np.random.Generator,
 ) -> list[Fold]:
     """The outer fifth of the map, of every number and of each kind of images."""

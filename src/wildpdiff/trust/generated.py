@@ -164,7 +164,7 @@ def calibrate_generator(
     with one_thread():
         parts = generator.conditions.parts
         seen = SeenTasks.of(training_set, tuple(parts), calibration)
-        estimates, *samples = hold_out_folds(seen, folds, sources, seed, progress)
+        estimates, *samples = hold_out_folds(seen, folds, sources, seed=seed, progress=progress)
         model = fit_trust(seen, estimates, generator.fingerprint)
         if not samples:
             return model

@@ -106,5 +106,7 @@ class SeenTasks:
         kept = [index for index, name in enumerate(seen.tasks) if name not in set(without)]
         labelled = [index for index in kept if index < len(self.priors)]  # they come first
         descriptions, vectors = [seen.descriptions[seen.tasks[index]] for index in kept], self.vectors[kept]
-        space = DescriptionSpace.fit(descriptions, seen.schema, seen.backbone.image_features, vectors, self.parts)
+        space = DescriptionSpace.fit(
+            descriptions, seen.schema, seen.backbone.image_features, adapters=vectors, parts=self.parts
+        )
         return Spaces(space, AdapterSpace.fit(self.layout, self.initial, vectors), self.priors[labelled].mean(0))

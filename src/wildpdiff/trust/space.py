@@ -182,6 +182,7 @@ class DescriptionSpace:
         descriptions: Sequence[Description],
         schema: MetadataSchema,
         featurise: Featuriser,
+        *,
         adapters: Float[Tensor, "t d"],
         parts: Sequence[str] = ("metadata", "backgrounds"),
     ) -> DescriptionSpace:

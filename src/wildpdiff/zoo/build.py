@@ -188,8 +188,8 @@ def build_zoo(
     backbone: Backbone,
     tasks: Sequence[Task],
     suite_fingerprint: str,
-    config: FinetuneConfig | ChosenRecipe | None = None,
     *,
+    config: FinetuneConfig | ChosenRecipe | None = None,
     seed: int = 0,
     per_shard: int = 20,
     features: Callable[[str], TaskFeatures] | None = None,
@@ -241,7 +241,7 @@ def build_zoo(
         remove_leftovers(folder)
         remove_leftovers(folder / "shards")
         _write_initial(folder, plan, backbone)
-        _fill(folder, plan, backbone, known, engine or ProcessEngine(), progress)
+        _fill(folder, plan, backbone, known, engine=engine or ProcessEngine(), progress=progress)
         write_index(folder, len(plan.shards))
     return Zoo.open(folder)
 
@@ -258,6 +258,7 @@ def _fill(
     plan: ZooPlan,
     backbone: Backbone,
     known: Callable[[str], TaskFeatures],
+    *,
     engine: Engine,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -299,5 +300,12 @@ class ShardJob:
         """The checkpoints of one shard."""
         features = [self.features(name) for name in self.plan.shards[number]]
         config, seed = finetune_config(self.plan.finetune, PLAN), sub_seed(self.plan.seed, "finetune")
-        run = finetune(self.backbone, features, self.initial, config, seed, lambda step, steps: tick(step / steps))
+        run = finetune(
+            self.backbone,
+            features,
+            self.initial,
+            config=config,
+            seed=seed,
+            progress=lambda step, steps: tick(step / steps),
+        )
         return (run, features, self.backbone.prefixes) if self.keep else (run, [], {})

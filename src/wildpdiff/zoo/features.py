@@ -17,7 +17,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.parallel import in_parallel
 from wildpdiff.tasks.batch import Batch, batch_size, example_keys, take
 from wildpdiff.tasks.objective import TARGETS
-from wildpdiff.tasks.task import Examples, Task
+from wildpdiff.tasks.task import Examples, Task, title_of
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,21 @@ class TaskFeatures:
             keys=(*self.keys[:first], *(self.keys[first + row] for row in kept)),
         )
 
-    def labelled(self, rows: Int[Tensor, " r"]) -> dict[str, Tensor]:
-        """Some examples, numbered with the training examples first."""
-        early, late = rows < self.train_size, rows >= self.train_size
-        found = {}
+    def labelled(self, rows: Int[Tensor, " r"], into: Batch | None = None) -> dict[str, Tensor]:
+        """Some examples, numbered with the training examples first, written ``into`` tensors where these are given.
+
+        Raises:
+            DataError: the tensors are not of these examples' shape.
+        """
+        late, first = (rows >= self.train_size).nonzero()[:, 0], rows.clamp(max=self.train_size - 1)
+        own, found = rows[late] - self.train_size, {}
         for name, values in self.train.items():
-            found[name] = values.new_empty(len(rows), *values.shape[1:])
-            found[name][early] = values[rows[early]]
-            found[name][late] = self.validation[name][rows[late] - self.train_size]
+            given, shape = None if into is None else into[name], (len(rows), *values.shape[1:])
+            if given is not None and given.shape != shape:
+                raise DataError(f"Examples of task {self.name!r} are {shape}, others {tuple(given.shape)}. Pad them.")
+            found[name] = torch.index_select(values, 0, first, out=given)
+            if len(late):
+                found[name].index_copy_(0, late, self.validation[name].index_select(0, own))
         return found
 
 
@@ -137,16 +144,16 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
     data, held_out = task.data("train"), task.data("validation")
     if len(data) < least:
         raise DataError(
-            f"Task {task.name!r} has {len(data)} training examples, fewer than the {least} that it takes to "
+            f"Task {title_of(task)!r} has {len(data)} training examples, fewer than the {least} that it takes to "
             "fine-tune. Add some, or leave the task out."
         )
     if not len(held_out):
-        raise DataError(f"Task {task.name!r} has no validation examples. Add some, or leave the task out.")
+        raise DataError(f"Task {title_of(task)!r} has no validation examples. Add some, or leave the task out.")
     train = _batch(backbone, task, data)
     classes = set(train[TARGETS].tolist()) if backbone.classes else set()
     if len(classes) == 1:
         raise DataError(
-            f"Task {task.name!r} has training examples of one class only ({backbone.classes[classes.pop()]!r}). "
+            f"Task {title_of(task)!r} has training examples of one class only ({backbone.classes[classes.pop()]!r}). "
             "Add examples of a second class, or leave the task out."
         )
     validation = _batch(backbone, task, held_out)
@@ -157,7 +164,7 @@ def _batch(backbone: Backbone, task: Task, data: Examples) -> dict[str, Tensor]:
     try:
         return backbone.batch(data)
     except DataError as error:
-        raise DataError(f"Task {task.name!r}: {error}") from None
+        raise DataError(f"Task {title_of(task)!r}: {error}") from None
 
 
 def data_hash(backbone: Backbone, task: Task) -> str:

@@ -62,10 +62,10 @@ def finetune(
     backbone: Backbone,
     tasks: Sequence[TaskFeatures],
     initial: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+    *,
     config: FinetuneConfig,
     seed: int,
     progress: Progress | None = None,
-    *,
     offsets: Float[Tensor, "t ..."] | None = None,
 ) -> FinetuneRun:
     """Fine-tune one adapter a task, all tasks in one forward pass, from a shared or from each its own start.
@@ -117,7 +117,7 @@ def finetune(
         for name in trained:
             theta[name].lerp_(start[name], rate * config.shrinkage)
             if config.optimizer == "adam":
-                adam_step(theta[name], grads[name], first[name], second[name], step, rate)
+                adam_step(theta[name], grads[name], first[name], second[name], step=step, rate=rate)
             else:
                 theta[name].sub_(first[name].mul_(0.9).add_(grads[name]), alpha=rate)
         if step + 1 in saved:

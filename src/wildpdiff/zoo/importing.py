@@ -195,7 +195,7 @@ def import_adapters(
             tensors = aligned(_stacked([converted(name) for name in part]), reference, leading=1)
             unknown = dict.fromkeys(("step", "seed", "train_loss", "validation_accuracy"), [None] * len(part))
             own = {"row": [0] * len(part), "shard": [number] * len(part), "row_in_shard": list(range(len(part)))}
-            write_rows(folder, number, {**own, "task": part, **unknown}, tensors)
+            write_rows(folder, number, {**own, "task": part, **unknown}, tensors=tensors)
             if progress is not None:
                 progress(sum(map(len, parts[: number + 1])), len(names))
         write_index(folder, len(parts))

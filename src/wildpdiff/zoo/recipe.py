@@ -354,7 +354,9 @@ class RecipeSearch:
             def advance(step: int, steps: int, begun: float = begun, part: float = part) -> None:
                 tick(begun + part * step / steps)
 
-            run = finetune(self.backbone, group, self.initial, config, sub_seed(self.seed, "recipe"), advance)
+            run = finetune(
+                self.backbone, group, self.initial, config=config, seed=sub_seed(self.seed, "recipe"), progress=advance
+            )
             means = {name: value.mean(1) for name, value in run.tensors.items()}
             found += [{name: value[row] for name, value in means.items()} for row in range(len(group))]
         return found

@@ -104,7 +104,7 @@ def example_order(tasks: Sequence[TaskFeatures], config: FinetuneConfig, seed: i
     return torch.stack(orders)
 
 
-def adam_step(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float) -> None:
+def adam_step(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, *, step: int, rate: float) -> None:
     """Adam (Kingma & Ba 2015) in place. All is elementwise, so stacked tasks do not touch each other."""
     beta1, beta2, epsilon = 0.9, 0.99, 1e-8
     first.lerp_(gradient, 1 - beta1)

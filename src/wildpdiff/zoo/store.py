@@ -212,7 +212,7 @@ def _read_table(path: Path) -> pa.Table:
         table = parquet.read_table(pa.BufferReader(data))
         hashes = _hashes(table)
         altered = hashes is not None and hashes["rows"] != _rows_hash(table)
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a whole parquet file ({error}). {ADVICE}") from error
     if altered:
         raise ArtifactError(f"{path} is altered: the hash of its rows differs. {ADVICE}")
@@ -240,13 +240,20 @@ def write_shard(folder: Path, number: int, run: FinetuneRun, seed: int) -> None:
         "train_loss": run.train_loss.flatten().tolist(),
         "validation_accuracy": run.validation_score.flatten().tolist(),
     }
-    write_rows(folder, number, rows, {name: value.flatten(0, 1) for name, value in run.tensors.items()}, run.data)
+    write_rows(
+        folder,
+        number,
+        rows,
+        tensors={name: value.flatten(0, 1) for name, value in run.tensors.items()},
+        data_hashes=run.data,
+    )
 
 
 def write_rows(
     folder: Path,
     number: int,
     rows: Mapping[str, Sequence[Any]],
+    *,
     tensors: Mapping[str, Tensor],
     data_hashes: Mapping[str, str] | None = None,
 ) -> None:

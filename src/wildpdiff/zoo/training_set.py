@@ -41,6 +41,7 @@ class TrainingSet:
         backbone: Backbone,
         zoo: Zoo,
         features: Callable[[str], TaskFeatures] | None = None,
+        *,
         featurise: Callable[[Inputs], Tensor] | None = None,
     ) -> TrainingSet:
         """The zoo's tasks as the suite describes them."""

@@ -18,7 +18,7 @@ from wildpdiff.errors import DataError
 
 SYSTEMS = (CARTPOLE, PENDULUM, ACROBOT)
 SMALL = ControlConfig(
-    pretraining=2, seen=4, unseen=2, outside=3, train=60, validation=20, test=30, episodes=3, transitions=20
+    pretraining=2, seen=4, unseen=2, outside=3, far=2, train=60, validation=20, test=30, episodes=3, transitions=20
 )
 ATTRIBUTES = {
     "length_1": "LINK_LENGTH_1",
@@ -93,12 +93,15 @@ def test_an_episode_counts_until_it_ends() -> None:
 
 def test_contexts_are_inside_and_outside_the_range_and_descriptions_tell_them() -> None:
     made = control_suite(PENDULUM, SMALL)
-    assert [len(made.suite.tasks(group)) for group in ("pretraining", "seen", "unseen")] == [2, 4, 5]  # type: ignore[arg-type]
-    assert set(made.outside) == {task.name for task in made.suite.unseen[2:]}
+    assert [len(made.suite.tasks(group)) for group in ("pretraining", "seen", "unseen")] == [2, 4, 7]  # type: ignore[arg-type]
+    assert list(made.groups) == [task.name for task in made.suite.unseen[2:]]
+    assert list(made.groups.values()) == ["outside the range"] * 3 + ["far outside"] * 2
     for task in (*made.suite.seen, *made.suite.unseen):
         about = dict(task.description.metadata or {})
         inside = [entry.low <= float(about[entry.name]) <= entry.high for entry in PENDULUM.fields]
-        assert all(inside) == (task.name not in made.outside)
+        assert all(inside) == (task.name not in made.groups)
+        above = max((float(about[one.name]) - one.high) / (one.high - one.low) for one in PENDULUM.fields)
+        assert (above >= 1.25) == (made.groups.get(task.name) == "far outside")
         assert task.description.examples is None
     row = made.row[made.suite.seen[1].name]
     about = dict(made.suite.seen[1].description.metadata or {})
@@ -134,9 +137,8 @@ def test_a_hidden_context_shows_in_transitions_and_a_distractor_changes_nothing_
         assert set(third.description.metadata or {}) - set(about) == {"serial_number", "paint"}
         np.testing.assert_array_equal(one.data("train").targets, third.data("train").targets)
         assert other.description.examples is not None
-        products = (
-            other.description.examples[TRANSITIONS].mean(0).reshape(3, 5)
-        )  # changes times (1, action, observation)
+        # Changes times 1, the action and the observation.
+        products = other.description.examples[TRANSITIONS].mean(0).reshape(3, 5)
         masses.append(float(about["max_torque"]) / (float(about["m"]) * float(about["l"]) ** 2))
         pushed.append(products[2, 1])
     assert np.corrcoef(masses, pushed)[0, 1] > 0.9

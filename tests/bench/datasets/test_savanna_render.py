@@ -55,7 +55,9 @@ def test_a_batch_equals_one_picture_after_the_other(size: int) -> None:
     location = location_at(2)
     scene = draw_scene(location, size)
     labels = np.tile(np.arange(17), 4)
-    frames = draw_frames(location, numpy_generator(0, "batch"), len(labels), labels, np.arange(len(labels)) % 3 == 0)
+    frames = draw_frames(
+        location, numpy_generator(0, "batch"), len(labels), labels, night=np.arange(len(labels)) % 3 == 0
+    )
     batch = render(location, scene, frames, size)
     single = np.concatenate([render(location, scene, frames.take(np.array([i])), size) for i in range(len(frames))])
     assert np.array_equal(batch, single)
@@ -67,7 +69,7 @@ def test_an_animal_changes_only_pixels_near_its_capsules() -> None:
     location = replace(location, camera_model=0)  # the model without blur
     scene = draw_scene(location, size)
     labels = np.arange(16)
-    frames = draw_frames(location, numpy_generator(0, "twin"), 16, labels, np.zeros(16, dtype=bool))
+    frames = draw_frames(location, numpy_generator(0, "twin"), 16, labels, night=np.zeros(16, dtype=bool))
     with_animal = render(location, scene, frames, size).astype(int)
     changed = np.abs(with_animal - render(location, scene, blank_twin(frames), size)).max(axis=-1) > 0
     for bird in (False, True):
@@ -84,7 +86,7 @@ def test_blank_frames_lack_animals() -> None:
     location = location_at(4)
     scene = draw_scene(location, 40)
     labels = np.concatenate([np.full(40, world.BLANK), np.tile(np.arange(16), 3)])
-    frames = draw_frames(location, numpy_generator(0, "blank"), 88, labels, np.zeros(88, dtype=bool))
+    frames = draw_frames(location, numpy_generator(0, "blank"), 88, labels, night=np.zeros(88, dtype=bool))
     frames = replace(frames, distance=np.full(88, 1.0, np.float32), across=np.full(88, 0.5, np.float32))
     changed = np.abs(
         render(location, scene, frames, 40).astype(int) - render(location, scene, blank_twin(frames), 40).astype(int)
@@ -96,7 +98,7 @@ def test_blank_frames_lack_animals() -> None:
 def test_infrared_frames_are_gray_and_day_frames_are_not() -> None:
     location = location_at(3)
     night = np.arange(40) % 2 == 0
-    frames = draw_frames(location, numpy_generator(0, "night"), 40, None, night)
+    frames = draw_frames(location, numpy_generator(0, "night"), 40, None, night=night)
     images = render(location, draw_scene(location, 40), frames, 40).astype(int)
     colourful = np.ptp(images, axis=-1).max(axis=(1, 2)) > 0
     assert np.array_equal(colourful, ~night)
@@ -106,7 +108,7 @@ def test_the_cast_shifts_red_against_blue() -> None:
     location = location_at(5)
     scene, frames = (
         draw_scene(location, 40),
-        draw_frames(location, numpy_generator(0, "cast"), 40, None, np.zeros(40, bool)),
+        draw_frames(location, numpy_generator(0, "cast"), 40, None, night=np.zeros(40, bool)),
     )
     warm, cold = (
         render(replace(location, cast=np.array([side * 0.15, 0.0])), scene, frames, 40).mean(axis=(0, 1, 2))
@@ -125,7 +127,7 @@ def test_a_location_without_light_shift_keeps_the_light_pairs_apart() -> None:
             means = []
             for label in (first, second):
                 frames = draw_frames(
-                    location, numpy_generator(0, "light"), 60, np.full(60, label), np.full(60, infrared)
+                    location, numpy_generator(0, "light"), 60, np.full(60, label), night=np.full(60, infrared)
                 )
                 images = render(location, scene, frames, 40).astype(float)
                 bare = render(location, scene, blank_twin(frames), 40).astype(float)

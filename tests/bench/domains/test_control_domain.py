@@ -13,6 +13,7 @@ from tiny_domain import FINETUNE, TINY
 
 from wildbench.datasets.control.cartpole import CARTPOLE
 from wildbench.datasets.control.contexts import OBSERVATIONS, ControlConfig
+from wildbench.datasets.control.pendulum import PENDULUM
 from wildbench.datasets.control.system import repeated, returns
 from wildbench.domains.control import DOMAINS, TRAINING, ControllerOpponent, ReturnScorer, open_control
 from wildbench.domains.run import domain_config, run_domain
@@ -20,17 +21,9 @@ from wildbench.studies.measuring import OpenBenchmark
 from wildpdiff.adapters.adapter import Adapter
 
 SMALL = ControlConfig(
-    pretraining=3,
-    seen=8,
-    unseen=2,
-    outside=2,
-    train=60,
-    validation=20,
-    test=30,
-    episodes=3,
-    transitions=16,
-    hidden=True,
+    pretraining=3, seen=8, unseen=2, outside=2, far=2, train=60, validation=20, test=30, episodes=3, hidden=True
 )
+SHORT = replace(PENDULUM, steps=50)
 QUICK = replace(TRAINING, steps=60)
 
 
@@ -91,7 +84,7 @@ def test_a_domain_runs_with_groups_and_references(tmp_path: Path) -> None:
     domain = DOMAINS["control-cartpole-hidden"]
     tiny = replace(domain, open=quick, generator=replace(TINY.generator, parts=domain.generator.parts), seen_tasks=2)
     table = run_domain(tiny, tmp_path, tmp_path / "out", domain_config(tiny, trained=False), command="c")
-    assert table.groups == {"seen": 2, "unseen": 2, "outside the range": 2}
+    assert table.groups == {"seen": 2, "unseen": 2, "outside the range": 2, "far outside": 2}
     assert table.metric.name == "normalised return"
     assert table.cell("controller of the context", "unseen").score.value == pytest.approx(1.0)
     assert np.isfinite(table.cell("generated", "outside the range").score.value)

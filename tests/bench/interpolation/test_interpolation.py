@@ -28,7 +28,7 @@ def distances(count: int) -> torch.Tensor:
 
 def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
     similarity = distances(40)
-    pairs = choose_pairs(similarity, range(40), 4, 5, seed=1)
+    pairs = choose_pairs(similarity, range(40), 4, middle=5, seed=1)
     places = [index for pair in pairs for index in (pair.first, pair.second)]
     assert len(places) == len(set(places)) == 26
     by_group = {
@@ -42,10 +42,10 @@ def test_pairs_are_disjoint_and_ordered_by_likeness() -> None:
 
 
 def test_only_eligible_tasks_are_paired_and_too_few_are_refused() -> None:
-    pairs = choose_pairs(distances(40), range(0, 40, 2), 3, 3, seed=1)
+    pairs = choose_pairs(distances(40), range(0, 40, 2), 3, middle=3, seed=1)
     assert {index % 2 for pair in pairs for index in (pair.first, pair.second)} == {0}
     with refused(DataError, 12, 24, 20):
-        choose_pairs(distances(40), range(0, 40, 2), 4, 4, seed=1)
+        choose_pairs(distances(40), range(0, 40, 2), 4, middle=4, seed=1)
 
 
 def test_similarity_is_one_to_itself_and_falls_with_the_level(toy_fit: FittedGenerator) -> None:
@@ -60,7 +60,7 @@ def test_similarity_is_one_to_itself_and_falls_with_the_level(toy_fit: FittedGen
 
 def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, toy_fit: FittedGenerator) -> None:
     suite = ToySuite()
-    seen = seen_material(suite, toy_backbone, toy_zoo, toy_fit.generator, None, seed=0)
+    seen = seen_material(suite, toy_backbone, toy_zoo, generator=toy_fit.generator, features=None, seed=0)
     tests = {task.name: test_set(toy_backbone, task) for task in suite.tasks("seen")}
     pairs = (TaskPair(0, 1, 0.9, "high"), TaskPair(0, 4, 0.1, "low"))
     found = interpolate([toy_fit.generator], seen, tests, pairs, samples=2, seed=0)
@@ -84,7 +84,7 @@ def test_ends_are_the_tasks_own_adapters(toy_backbone: Backbone, toy_zoo: Zoo, t
 def test_gainful_tasks_are_those_that_fine_tuning_helps(
     toy_backbone: Backbone, toy_zoo: Zoo, toy_fit: FittedGenerator
 ) -> None:
-    seen = seen_material(ToySuite(), toy_backbone, toy_zoo, toy_fit.generator, None, seed=0)
+    seen = seen_material(ToySuite(), toy_backbone, toy_zoo, generator=toy_fit.generator, features=None, seed=0)
     gains = []
     for name in toy_zoo.tasks:
         data = seen.data(name)

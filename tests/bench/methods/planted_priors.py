@@ -50,7 +50,7 @@ def planted(folder: Path, lora: LoraSpec = toys.LORA, tasks: int = 12) -> SeenTa
     backbone = toys.backbone(lora=lora)
     seen = [PriorTask(f"seen-{number}", float(level)) for number, level in enumerate(np.linspace(-1, 1, tasks))]
     data = FeatureCache(backbone, seen, FINETUNE.batch)
-    zoo = build_zoo(folder, backbone, seen, "planted", FINETUNE, features=data)
+    zoo = build_zoo(folder, backbone, seen, "planted", config=FINETUNE, features=data)
     descriptions = [task.description for task in seen]
     encoder = fit_fusion(descriptions, toys.SCHEMA, backbone.image_features, components=2)
     return SeenTasks(backbone, zoo, descriptions, encoder, {}, data, seed=0)

@@ -15,7 +15,7 @@ def test_only_the_classifier_is_fine_tuned() -> None:
     cache = FeatureCache(backbone, tasks, toys.FINETUNE.batch)
     initial = backbone.initial_adapter(0)
     features = [cache(task.name) for task in tasks]
-    source = classifier_alone(backbone, features, initial, toys.FINETUNE, 0)
+    source = classifier_alone(backbone, features, initial, config=toys.FINETUNE, seed=0)
     assert source.name == CLASSIFIER_ALONE
     for task, own in zip(tasks, features, strict=True):
         described = task.description.__class__(task_id=task.name)

@@ -41,7 +41,9 @@ def network(columns: Columns, factors: Factors = "softmax", members: int = 4, sc
     draws = torch_generator(3, "column merge")
     bank = torch.randn(members, columns.layout.size, generator=draws)
     reads = torch.ones(5, 3, dtype=torch.bool)
-    made = ColumnMergeNetwork(columns, bank, 10 + torch.arange(members), reads, ColumnMergeConfig(factors=factors))
+    made = ColumnMergeNetwork(
+        columns, bank, 10 + torch.arange(members), reads=reads, config=ColumnMergeConfig(factors=factors)
+    )
     for parameter in made.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=draws)
     return made

@@ -112,7 +112,7 @@ def test_a_budget_of_nothing_is_refused(change: dict[str, float]) -> None:
 def test_it_lowers_its_objective_on_every_toy_task(
     spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache, space: str
 ) -> None:
-    source = EvolutionSource(spaces[space], data, toy_backbone, 5, CONFIG)
+    source = EvolutionSource(spaces[space], data, toy_backbone, labels_per_class=5, config=CONFIG)
     for name in NAMES:
         task = few_labels(data(name), 5, seed=0)
         adapter = source.sample(Description(task_id=name), 1, 0)[0]
@@ -147,7 +147,9 @@ def test_raw_search_needs_a_spread(toy_zoo: Zoo) -> None:
 def test_seeds_decide(spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache) -> None:
     description = Description(task_id=NAMES[0])
     one, same, other = (
-        EvolutionSource(spaces["raw"], data, toy_backbone, 2, CONFIG, seed).sample(description, 1, 0)[0]
+        EvolutionSource(spaces["raw"], data, toy_backbone, labels_per_class=2, config=CONFIG, seed=seed).sample(
+            description, 1, 0
+        )[0]
         for seed in (0, 0, 1)
     )
     assert one.distance(same) == 0.0
@@ -157,7 +159,9 @@ def test_seeds_decide(spaces: dict[str, SearchSpace], toy_backbone: Backbone, da
 def test_names_budget_and_labels_are_on_record(
     spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache
 ) -> None:
-    sources = [EvolutionSource(spaces[space], data, toy_backbone, 5, CONFIG) for space in SPACES]
+    sources = [
+        EvolutionSource(spaces[space], data, toy_backbone, labels_per_class=5, config=CONFIG) for space in SPACES
+    ]
     assert [source.name for source in sources] == [
         "CMA-ES in the latent space, 5 labels a class", "CMA-ES on raw LoRA, 5 labels a class"
     ]  # fmt: skip
@@ -171,6 +175,8 @@ def test_it_refuses_no_labels_and_unknown_tasks(
     spaces: dict[str, SearchSpace], toy_backbone: Backbone, data: FeatureCache
 ) -> None:
     with refused(DataError, 0):
-        EvolutionSource(spaces["raw"], data, toy_backbone, 0, CONFIG)
+        EvolutionSource(spaces["raw"], data, toy_backbone, labels_per_class=0, config=CONFIG)
     with refused(DescriptionError, "nowhere"):
-        EvolutionSource(spaces["raw"], data, toy_backbone, 2, CONFIG).sample(Description(task_id="nowhere"), 1, 0)
+        EvolutionSource(spaces["raw"], data, toy_backbone, labels_per_class=2, config=CONFIG).sample(
+            Description(task_id="nowhere"), 1, 0
+        )

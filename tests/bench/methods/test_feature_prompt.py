@@ -24,7 +24,7 @@ from wildpdiff.baselines.constant import MeanSource
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditional_mean.training import NetworkTraining
 from wildpdiff.conditions.fusion import fit_fusion
-from wildpdiff.errors import DescriptionError, TrainingError
+from wildpdiff.errors import AdapterMismatchError, DescriptionError, TrainingError
 from wildpdiff.rng import torch_generator
 from wildpdiff.tasks.batch import Batch
 from wildpdiff.tasks.description import Description
@@ -59,7 +59,9 @@ def test_the_classifier_it_writes_reads_scaled_and_shifted_features() -> None:
     layout = Layout.of(base.tensors)
     vector = layout.flatten(base.tensors)
     reads = torch.ones(6, 3, dtype=torch.bool)
-    network = FeaturePromptNetwork(layout, vector, torch.zeros_like(vector), CLASSIFIER, reads, 1.0)
+    network = FeaturePromptNetwork(
+        layout, vector, torch.zeros_like(vector), classifier=CLASSIFIER, reads=reads, sharpness=1.0
+    )
     draws = torch_generator(5, "prompt")
     for parameter in network.numbers.parameters():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=draws)
@@ -150,5 +152,5 @@ def test_bad_input_is_refused(
     with refused(DescriptionError):
         trained.sample(Description(), 1, 0)
     bare = planted(tmp_path_factory.mktemp("bare") / "zoo", LoraSpec(2, 3.0, ("body", "classifier")), tasks=3)
-    with refused(TrainingError, 3):
+    with refused(AdapterMismatchError, 3):
         FeaturePromptSource(bare, SHORT)

@@ -38,7 +38,7 @@ def data(toy_backbone: Backbone) -> FeatureCache:
 def source(
     data: FeatureCache, backbone: Backbone, zoo: Zoo, k: int = 5, config: FinetuneConfig = FINETUNE, seed: int = 0
 ) -> FewLabelsSource:
-    return FewLabelsSource(data, backbone, zoo.initial, k, config, seed)
+    return FewLabelsSource(data, backbone, zoo.initial, labels_per_class=k, config=config, seed=seed)
 
 
 def accuracy(backbone: Backbone, task: TaskFeatures, tensors: dict[str, torch.Tensor]) -> float:
@@ -135,7 +135,7 @@ def test_a_task_is_trained_once(toy_backbone: Backbone, toy_zoo: Zoo, data: Feat
         loaded.append(name)
         return data(name)
 
-    given = FewLabelsSource(counting, toy_backbone, toy_zoo.initial, 2, FINETUNE)
+    given = FewLabelsSource(counting, toy_backbone, toy_zoo.initial, labels_per_class=2, config=FINETUNE)
     given.prepare([NAMES[0], NAMES[1], NAMES[0]])
     given.sample(Description(task_id=NAMES[0]), 2, seed=3)
     assert loaded == NAMES[:2]

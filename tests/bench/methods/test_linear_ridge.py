@@ -8,7 +8,9 @@ import torch
 from refusals import refused
 from wildbench.methods.linear_ridge import LinearRidgeSource
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
-from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
+from wildpdiff.conditions.fusion import FusionEncoder
+from wildpdiff.conditions.images import ImageSetEncoder
+from wildpdiff.conditions.metadata import MetadataEncoder
 from wildpdiff.errors import DataError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
@@ -52,7 +54,12 @@ def encoder() -> FusionEncoder:
     def featurise(images: npt.NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(images).float().mean((1, 2)) / 255
 
-    return fit_fusion(SEEN, SCHEMA, featurise, components=3, spread=False)
+    return FusionEncoder(
+        (
+            MetadataEncoder.fit(SEEN, SCHEMA),
+            ImageSetEncoder.fit(SEEN, "backgrounds", featurise, components=3, spread=False),
+        )
+    )
 
 
 def closed_form(inputs: Numbers, targets: Numbers, query: Numbers, ridge: float) -> Numbers:

@@ -15,7 +15,7 @@ from wildpdiff.backbones.backbone import LoraSpec
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import NetworkTraining
-from wildpdiff.errors import DataError, DescriptionError, TrainingError
+from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError, TrainingError
 from wildpdiff.tasks.batch import concatenate
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.features import TaskFeatures
@@ -102,7 +102,7 @@ def test_a_diverging_rate_is_named(seen: SeenTasks) -> None:
 
 def test_a_classifier_without_bias_cannot_read_a_description(tmp_path: Path) -> None:
     bare = planted(tmp_path / "zoo", LoraSpec(2, 3.0, ("conv1", "body")), tasks=2)
-    with refused(TrainingError, 3):
+    with refused(AdapterMismatchError, 3):
         MultiTaskSource(bare, True, SHORT)
     MultiTaskSource(bare, False, SHORT)
 

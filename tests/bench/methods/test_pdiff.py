@@ -140,7 +140,11 @@ def test_training_lowers_both_losses_and_samples_come_near_the_checkpoints() -> 
     )  # fmt: skip
     vectors = checkpoints()
     fitted = fit_pdiff(
-        vectors, LAYOUT, config, 0, lambda what, done, steps, loss: losses.setdefault(what, []).append(loss)
+        vectors,
+        LAYOUT,
+        config,
+        seed=0,
+        progress=lambda what, done, steps, loss: losses.setdefault(what, []).append(loss),
     )
     assert {what: len(values) for what, values in losses.items()} == {"autoencoder": 80, "denoiser": 150}
     for values in losses.values():
@@ -166,7 +170,7 @@ def test_the_learning_rate_falls_along_half_a_cosine(monkeypatch: pytest.MonkeyP
 
 
 def test_seeds_decide_the_training(model: PDiff) -> None:
-    same, other = fit_pdiff(checkpoints(), LAYOUT, TINY, 0), fit_pdiff(checkpoints(), LAYOUT, TINY, 1)
+    same, other = fit_pdiff(checkpoints(), LAYOUT, TINY, seed=0), fit_pdiff(checkpoints(), LAYOUT, TINY, seed=1)
     assert torch.equal(model.encode(checkpoints()), same.encode(checkpoints()))
     assert not torch.allclose(model.encode(checkpoints()), other.encode(checkpoints()))
 

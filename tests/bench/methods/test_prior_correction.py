@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import toys
 from refusals import refused
+from wildbench.methods.classifier import classifier_of
 from wildbench.methods.prior_correction import (
     PSEUDO_COUNTS,
     PredictedPriorSource,
     UnlabelledPriorSource,
-    classifier_bias,
     expectation_maximisation,
     label_priors,
 )
@@ -141,7 +141,7 @@ def test_label_priors_by_hand() -> None:
 
 
 def test_the_bias_is_found_and_its_absence_refused(seen: SeenTasks, tmp_path: Path) -> None:
-    assert classifier_bias(seen.zoo.initial) == f"{PEFT_PREFIX}classifier.bias"
+    assert classifier_of(seen.zoo.initial, "test")[1] == f"{PEFT_PREFIX}classifier.bias"
     bare = seen_tasks(tmp_path / "zoo", saved=())
     for source in (PredictedPriorSource, UnlabelledPriorSource):
         with refused(AdapterMismatchError, "bayes"):

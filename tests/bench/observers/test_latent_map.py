@@ -27,7 +27,7 @@ SUITE = toys.ToySuite()
 def unseen(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> dict[str, Adapter]:
     folder: Path = tmp_path_factory.mktemp("unseen") / "zoo"
     tasks = SUITE.tasks("unseen")[:2]
-    return build_zoo(folder, toy_backbone, tasks, SUITE.fingerprint, toys.FINETUNE).task_adapters()
+    return build_zoo(folder, toy_backbone, tasks, SUITE.fingerprint, config=toys.FINETUNE).task_adapters()
 
 
 def decoded(generator: Generator, adapter: Adapter) -> np.ndarray:

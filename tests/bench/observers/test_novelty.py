@@ -58,7 +58,7 @@ def pick(geometry: CheckpointGeometry, draws: torch.Generator, count: int = 1) -
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
     folder: Path = tmp_path_factory.mktemp("unseen") / "zoo"
-    return build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, toys.FINETUNE)
+    return build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, config=toys.FINETUNE)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 import toys
 from refusals import refused
-from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains
+from wildbench.observers.trust_assessment import FreshImages, assess_tasks, measured_gains, trust_point
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
@@ -49,7 +49,7 @@ def model(toy_zoo: Zoo, toy_backbone: Backbone) -> TrustModel:
     return TrustModel(
         backbone=toy_backbone,
         spaces=Spaces(
-            DescriptionSpace.fit(descriptions, toys.SCHEMA, toy_backbone.image_features, vectors),
+            DescriptionSpace.fit(descriptions, toys.SCHEMA, toy_backbone.image_features, adapters=vectors),
             AdapterSpace.fit(layout, layout.flatten(initial.tensors), vectors),
             torch.full((3,), 1 / 3),
         ),
@@ -118,7 +118,8 @@ def scored(
     return kept, found.rows
 
 
-SETTINGS = {"world": "toy", "split": "unseen", "generator_number": 7, "samples": 3, "seed": 5}
+SETTINGS = {"split": "unseen", "samples": 3, "seed": 5}
+KEY = {"world": "toy", "split": "unseen", "generator": 7}
 
 
 def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
@@ -131,7 +132,8 @@ def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
         (before,) = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "pretrained")]
         assert gains[task.name] == pytest.approx(100 * (sum(own) / 3 - before))
     recorder = Recorder(toy_latents_fit.generator)
-    points = assess_tasks(model, recorder, UNSEEN, gains, **SETTINGS)
+    reports = assess_tasks(model, recorder, UNSEEN, **SETTINGS)
+    points = [trust_point(report, task, gains, **KEY) for task, report in reports.items()]
     for name, adapters in kept.adapters.items():
         for one, other in zip(recorder.given[name], adapters, strict=True):
             assert all(torch.equal(one.tensors[key], other.tensors[key]) for key in one.tensors)
@@ -147,15 +149,12 @@ def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
 
 def test_no_test_image_is_read_and_no_label_decides(model: TrustModel, toy_fit: FittedGenerator) -> None:
     tasks = [Watched(task) for task in UNSEEN]
-    gains = {task.name: 3.0 for task in tasks}
-    first = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS)
+    first = assess_tasks(model, toy_fit.generator, tasks, **SETTINGS)
     assert all(task.read == [] for task in tasks)
-    assert {point.basis for point in first} == {"backgrounds"}
-    other = assess_tasks(model, toy_fit.generator, tasks, dict.fromkeys(gains, -9.0), **SETTINGS)
-    assert [replace(point, gain=3.0) for point in other] == first
-    shown = assess_tasks(model, toy_fit.generator, tasks, gains, **SETTINGS, images=FreshImages(frozenset()))
+    assert {report.basis for report in first.values()} == {"backgrounds"}
+    shown = assess_tasks(model, toy_fit.generator, tasks, **SETTINGS, images=FreshImages(frozenset()))
     assert all(task.read == ["train"] for task in tasks)
-    assert {point.basis for point in shown} == {"examples"}
+    assert {report.basis for report in shown.values()} == {"examples"}
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,9 @@ def test_trust_is_put_to_the_test_on_images_that_no_seen_task_learned_from(toy_b
 
 
 def test_a_task_without_a_measured_gain_is_refused(model: TrustModel, toy_fit: FittedGenerator) -> None:
+    report = model.assess(toy_fit.generator.sample(UNSEEN[1].description, 1, seed=0), UNSEEN[1].description)
     with refused(DataError, UNSEEN[1].name):
-        assess_tasks(model, toy_fit.generator, UNSEEN, {UNSEEN[0].name: 1.0}, **SETTINGS)
+        trust_point(report, UNSEEN[1].name, {UNSEEN[0].name: 1.0}, **KEY)
 
 
 def test_gains_of_a_generator_that_was_not_scored_are_refused(scored: tuple[Kept, tuple[ResultRow, ...]]) -> None:

@@ -76,7 +76,7 @@ SUITE = Sites()
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
     folder: Path = tmp_path_factory.mktemp("sites") / "zoo"
-    return build_zoo(folder, toy_backbone, SUITE.tasks("seen"), SUITE.fingerprint, toys.FINETUNE, per_shard=9)
+    return build_zoo(folder, toy_backbone, SUITE.tasks("seen"), SUITE.fingerprint, config=toys.FINETUNE, per_shard=9)
 
 
 class Requested:

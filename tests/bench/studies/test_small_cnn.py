@@ -12,6 +12,7 @@ from refusals import refused
 from wildbench.backbones import SMALL_LORA, pretrain_small_cnn, retrain_neck
 from wildbench.datasets.panel.suite import PanelTask
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.pretrain import PretrainConfig
 from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.description import Description
@@ -26,7 +27,7 @@ PAIRS = PanelTask("pairs", "pretraining", Description, lambda split: LabelledIma
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return pretrain_small_cnn([TASK], ("dark", "grey", "bright"), 32, epochs=6, neck=5, batch=16).backbone
+    return pretrain_small_cnn([TASK], ("dark", "grey", "bright"), 32, PretrainConfig(6, 16), neck=5).backbone
 
 
 def right(backbone: Backbone, labels: np.ndarray) -> float:
@@ -35,13 +36,13 @@ def right(backbone: Backbone, labels: np.ndarray) -> float:
 
 def test_pretraining_learns_and_depends_on_its_seed_alone(backbone: Backbone) -> None:
     assert right(backbone, LABELS) > 0.9
-    short = {"epochs": 1, "neck": 5, "batch": 16}
     one, two, other = (
-        pretrain_small_cnn([TASK], backbone.classes, 32, seed=seed, **short).backbone for seed in (0, 0, 1)
+        pretrain_small_cnn([TASK], backbone.classes, 32, PretrainConfig(1, 16, seed=seed), neck=5).backbone
+        for seed in (0, 0, 1)
     )
     assert one.backbone_hash == two.backbone_hash != other.backbone_hash
     with refused(DataError, "pretraining tasks"):
-        pretrain_small_cnn([], backbone.classes, 32, epochs=1)
+        pretrain_small_cnn([], backbone.classes, 32, PretrainConfig(1))
 
 
 def test_the_maps_of_an_eighth_are_kept(backbone: Backbone) -> None:

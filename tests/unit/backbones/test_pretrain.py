@@ -5,7 +5,7 @@ import torch
 
 import toys
 from refusals import refused
-from wildpdiff.backbones.pretrain import pretrain_savanna_cnn
+from wildpdiff.backbones.pretrain import PretrainConfig, pretrain_savanna_cnn
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.task import LabelledImages, SplitName
 
@@ -16,8 +16,10 @@ def tasks(images: int = 64, count: int = 2) -> list[toys.ToyTask]:
 
 
 def train(**changes: object):  # type: ignore[no-untyped-def]
-    settings: dict = {"tasks": tasks(), "classes": toys.CLASSES, "image_size": toys.SIZE, "epochs": 2, "batch": 16}
-    return pretrain_savanna_cnn(**{**settings, **changes})
+    settings: dict = {"tasks": tasks(), "classes": toys.CLASSES, "image_size": toys.SIZE}
+    length = {name: changes.pop(name) for name in ("epochs", "batch", "learning_rate", "seed") if name in changes}
+    config = PretrainConfig(**{"epochs": 2, "batch": 16, **length})  # type: ignore[arg-type]
+    return pretrain_savanna_cnn(**{**settings, **changes}, config=config)
 
 
 def test_pretraining_learns_and_freezes() -> None:

@@ -116,7 +116,9 @@ def test_from_a_zoo_to_an_adapter_that_gives_peft_s_logits(case: Case, tmp_path:
     backbone = Backbone.from_pretrained(module, lora=lora(case.targets), name="small", collate=collate)
     assert backbone.objective == Classification(CLASSES)
     features = FeatureCache(backbone, suite.tasks("seen"), 4)
-    zoo = build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, FINETUNE, features=features)
+    zoo = build_zoo(
+        tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config=FINETUNE, features=features
+    )
     config = replace(toys.generator_config(), parts=("metadata",), centering=False)
     task_loss = replace(GeneratorConfig().task_loss, steps=0)
     found = fit_generator(TrainingSet.of(suite, backbone, zoo, features), replace(config, task_loss=task_loss))
@@ -259,7 +261,7 @@ def test_features_of_other_processes_serve_a_fit_in_this_one(tmp_path: Path, mon
     backbone = Backbone.from_pretrained(bert(), lora=lora(CASES["BERT"].targets))
     features = FeatureCache(backbone, suite.tasks("seen"), 4)
     settings: dict[str, Any] = {"features": features, "per_shard": 2}
-    build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, FINETUNE, **settings)
+    build_zoo(tmp_path / "zoo", backbone, suite.tasks("seen"), suite.fingerprint, config=FINETUNE, **settings)
     again = FeatureCache(Backbone.from_pretrained(bert(), lora=lora(CASES["BERT"].targets)), suite.tasks("seen"), 4)
     again.fill([task.name for task in suite.tasks("seen")])
     for cache in (features, again):

@@ -9,7 +9,8 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.baselines.constant import FinetunedSource, MeanSource, PretrainedSource
 from wildpdiff.baselines.regression import KernelRegressionSource, NearestTaskSource
 from wildpdiff.conditions.fusion import FusionEncoder, fit_fusion
-from wildpdiff.conditions.images import ImageFeatures
+from wildpdiff.conditions.images import ImageFeatures, ImageSetEncoder
+from wildpdiff.conditions.metadata import MetadataEncoder
 from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.description import Description, Images, MetadataField, MetadataSchema
@@ -61,7 +62,12 @@ def descriptions() -> tuple[Description, ...]:
 
 @pytest.fixture(scope="module")
 def encoder(descriptions: tuple[Description, ...]) -> FusionEncoder:
-    return fit_fusion(descriptions[:TASKS], SCHEMA, featurise, components=4, spread=False)
+    return FusionEncoder(
+        (
+            MetadataEncoder.fit(descriptions[:TASKS], SCHEMA),
+            ImageSetEncoder.fit(descriptions[:TASKS], "backgrounds", featurise, components=4, spread=False),
+        )
+    )
 
 
 def regression(encoder: FusionEncoder, descriptions: tuple[Description, ...], truth: object) -> KernelRegressionSource:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from wildpdiff.camera_traps.backgrounds import backgrounds_of
+from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.placement import PictureSplit, PlacedPicture
-from wildpdiff.camera_traps.records import EMPTY, Picture
+from wildpdiff.camera_traps.records import EMPTY, Box, Picture
 from wildpdiff.camera_traps.sequences import bursts
 
 START = datetime(2024, 5, 1)
@@ -78,3 +80,12 @@ def test_order_changes_nothing_and_one_picture_more_few() -> None:
     for number in range(0, 300, 10):
         fewer = backgrounds_of(rows[:number] + rows[number + 1 :], is_blank)
         assert len({entry.path for entry in found} - {entry.path for entry in fewer}) <= 2
+
+
+@pytest.mark.parametrize("word", ["empty", "blank", "Blank", "no animal"])
+def test_a_model_may_have_another_word_for_blanks(word: str) -> None:
+    cropping = Cropping(joined_labels(["Blank", "fox"], known=[word, "fox"]), "box")
+    seen = (Box(0.1, 0.1, 0.2, 0.2, confidence=0.9),)
+    assert cropping.is_blank(Picture("a.jpg", 1, labels=("Blank",), boxes=seen))
+    assert cropping.crops(Picture("a.jpg", 1, labels=("Blank",), boxes=seen))[0].box is None
+    assert not cropping.is_blank(Picture("a.jpg", 1, labels=("fox",), boxes=()))

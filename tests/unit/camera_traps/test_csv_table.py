@@ -122,6 +122,22 @@ def test_a_date_alone_is_no_time(tmp_path: Path) -> None:
         assert table.pictures[0].values == {"date": date}
 
 
+def test_times_are_found_under_any_name(tmp_path: Path) -> None:
+    taken = ("8.05.2020 10:00:00", "9.05.2020 10:01:00", "9.05.2020 10:01:02", "10.05.2020 23:00:00")
+    rows = [f"{n}.jpg,fox,{n // 2},{time},01.01.2020 08:00:00" for n, time in enumerate(taken)]
+    text = "\n".join(["path,label,task,Aufnahmezeit,aufgestellt", *rows])
+    table = read(tmp_path, text)
+    assert [picture.time for picture in table.pictures[:2]] == [datetime(2020, 5, 8, 10), datetime(2020, 5, 9, 10, 1)]
+    assert table.columns == ("aufgestellt",)
+    (told,) = table.remarks
+    assert "'Aufnahmezeit'" in told
+    others = ["geprüft", *(f"2021-01-0{number} 09:00:00" for number in range(1, 5))]
+    several = [f"{line},{other}" for line, other in zip(text.splitlines(), others, strict=True)]
+    table = read(tmp_path, "\n".join(several))
+    assert table.pictures[0].time is None
+    assert len([remark for remark in table.remarks if "may be" in remark]) == 2
+
+
 def test_several_rows_of_a_picture_are_several_labels(tmp_path: Path) -> None:
     table = read(tmp_path, "path,label,task\na.jpg,fox,x\nb.jpg,fox,x\na.jpg,deer,x\nb.jpg,fox,x\na.jpg,fox,y\n")
     assert [(p.camera, p.path, p.labels) for p in table.pictures] == [
@@ -181,6 +197,17 @@ def test_files_are_found_in_a_folder_next_to_the_table(tmp_path: Path, path: str
     (tmp_path / "images" / path).rename(tmp_path / "1.jpg")
     table = read(tmp_path, f"path,label\n{path},fox\n")
     assert (table.root / table.pictures[0].path).is_file()
+
+
+def test_absolute_paths_of_another_machine_are_found_in_a_folder_next_to_the_table(tmp_path: Path) -> None:
+    (tmp_path / "bilder" / "A").mkdir(parents=True)
+    (tmp_path / "bilder" / "A" / "1.jpg").touch()
+    text = "path,label\nD:\\Fotos\\2020\\A\\1.jpg,fox\nD:\\Fotos\\2020\\A\\2.jpg,fox\n"
+    table = read(tmp_path, text)
+    assert (table.root, [picture.path for picture in table.pictures]) == (tmp_path / "bilder", ["A/1.jpg", "A/2.jpg"])
+    (tmp_path / "copy" / "A").mkdir(parents=True)
+    (tmp_path / "copy" / "A" / "1.jpg").touch()
+    assert read(tmp_path, text).pictures[0].path == "D:/Fotos/2020/A/1.jpg", "two folders may be meant"
 
 
 def test_a_table_of_cameras(tmp_path: Path) -> None:

@@ -13,6 +13,14 @@ def test_variants_join_under_the_most_frequent_spelling() -> None:
     assert all(repr(spelling) in joined.remarks[0] for spelling in ("Red_Fox", "Red_fox ", "RED-FOX", "red_fox"))
 
 
+def test_many_labels_with_variants_are_one_remark() -> None:
+    joined = joined_labels([word for number in range(9) for word in (f"Art {number}", f"art_{number}")])
+    assert len(set(joined.canonical.values())) == 9
+    (told,) = joined.remarks
+    assert told.startswith("9 ")
+    assert "'art_0'" in told
+
+
 def test_equally_frequent_spellings_do_not_depend_on_their_order() -> None:
     spellings = ["red fox", "Red_Fox", "RED FOX"]
     assert joined_labels(spellings).canonical == joined_labels(spellings[::-1]).canonical
@@ -41,6 +49,9 @@ def test_blanks_are_words_of_the_format_or_plain_english() -> None:
 def test_a_models_classes_stand_whatever_their_frequency() -> None:
     joined = joined_labels(["Red Fox", "Red Fox", "blank"], known=["red_fox", "blank"])
     assert joined.canonical == {"Red Fox": "red_fox", "blank": "blank"}
+    own = joined_labels([EMPTY, "nothing", "fox"], known=["fox", "Blank"])
+    assert own.canonical == {EMPTY: "Blank", "nothing": "Blank", "fox": "fox"}
+    assert own.of([EMPTY, "fox"]) == ("fox",)
 
 
 def test_a_picture_has_each_name_once_and_is_blank_only_without_others() -> None:

@@ -29,7 +29,7 @@ def save_image(path: Path, colour: tuple[int, int, int], size: tuple[int, int] =
 
 def write_table(folder: Path, rows: list[dict[str, str]], columns: tuple[str, ...] = HEADER) -> Path:
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     return folder / "table.csv"
@@ -227,7 +227,6 @@ def test_folders_of_tasks_and_classes(tmp_path: Path) -> None:
         (b"path,label,task,group\na,c,x,seen\nb,c,x,unseen\n", "'seen' above and 'unseen' here"),
         (b"path,label,task,lat\na,c,x,134\n", "a latitude lies within"),
         (b"path,label,task,latitude\na,c,x,north\n", "decimal degrees"),
-        (b"path,label\na.png,cat\n", "--columns"),
     ],
 )
 def test_faults_of_a_table_are_named(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -264,14 +263,57 @@ def test_cameras_that_cannot_teach_stand_in_the_suite(tmp_path: Path) -> None:
     assert "few" in suite.why_none("seen")
 
 
+def test_where_nothing_names_cameras_folders_are_cameras(tmp_path: Path) -> None:
+    rows = task_rows(tmp_path, "a") + task_rows(tmp_path, "b")
+    suite = TableSuite.from_csv(write_table(tmp_path, rows, ("path", "label", "split")), image_size=8)
+    assert [task.title for task in suite.tasks("seen")] == ["a", "b"]
+    assert any("--columns task=" in sentence for sentence in suite.remarks)
+
+
+@pytest.mark.skipif(not (DATA / "fixtures").is_dir(), reason="no local copy of the fixtures in ../shared/data")
+def test_three_forms_of_the_same_photographs_are_the_same_suite() -> None:
+    folder = DATA / "fixtures" / "ena24_small"
+    forms = [
+        ["coco_annotations.json"],
+        ["md_annotations.json", "labels.csv"],
+        ["labels.csv"],
+        ["labels.csv", "md_annotations.json"],
+    ]
+    suites = [TableSuite.of(*(folder / name for name in names), image_size=32) for names in forms]
+    assert {suite.content_hash for suite in suites} == {suites[0].content_hash}
+    assert {suite.classes for suite in suites} == {suites[0].classes}
+    assert [len(suite.all_tasks[0].placement.pictures) for suite in suites] == [21] * 4
+
+
 def test_a_species_that_nothing_teaches_is_left_out_where_nothing_is_learned(tmp_path: Path) -> None:
     rows = [{**row, "group": "seen"} for row in task_rows(tmp_path, "a")]
     rows += [{**row, "group": "unseen"} for row in task_rows(tmp_path, "b", "t" * 12 + "vvee")]
     rows[-1]["label"] = "stoat"
-    suite = TableSuite.from_csv(write_table(tmp_path, rows, (*HEADER, "group")), image_size=8)
+    path = write_table(tmp_path, rows, (*HEADER, "group"))
+    assert TableSuite.from_csv(path, image_size=8).classes == ("cat", "dog", "stoat")
+    suite = TableSuite.from_csv(path, image_size=8, trained=True)
     assert suite.classes == ("cat", "dog")
     assert len(suite.tasks("unseen")[0].data("test")) == 1
     assert any("stoat 1" in sentence for sentence in suite.remarks)
+
+
+def test_a_species_of_validation_pictures_alone_is_left_out_with_the_classes_of_a_pretraining(tmp_path: Path) -> None:
+    rows = task_rows(tmp_path, "a", "t" * 10 + "vvvee")
+    rows[10]["label"] = "stoat"
+    path = write_table(tmp_path, rows)
+    inferred = TableSuite.from_csv(path, image_size=8)
+    given = TableSuite.from_csv(path, image_size=8, classes=inferred.classes)
+    assert given.classes == ("cat", "dog")
+    assert given.fingerprint == inferred.fingerprint
+    assert len(given.tasks("seen")[0].data("validation")) == 2
+
+
+def test_absolute_paths_of_another_machine_are_below_the_stated_root(tmp_path: Path) -> None:
+    rows = task_rows(tmp_path / "sd", "a")
+    rows = [{**row, "path": "D:\\traps\\" + row["path"].replace("/", "\\")} for row in rows]
+    suite = TableSuite.from_csv(write_table(tmp_path, rows), image_size=8, root=tmp_path / "sd")
+    assert not suite.unreadable.faults
+    assert suite.tasks("seen")[0].rows("train")[0].path.startswith("a/")
 
 
 def test_variants_of_a_label_are_one_class(tmp_path: Path) -> None:

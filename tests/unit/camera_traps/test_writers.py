@@ -167,7 +167,7 @@ def test_no_spreadsheet_runs_a_cell() -> None:
         "'+1+2",
         "'-x",
     )
-    assert csv_files.plain("-2.5") == "-2.5"
+    assert csv_files.value("-2.5") == "-2.5"
 
 
 def labelled(format: str = "CSV", source: Path = Path("survey.csv")) -> PictureTable:

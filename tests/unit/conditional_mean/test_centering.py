@@ -120,13 +120,15 @@ def test_the_strength_is_found_again(sites: Sites, strength: float) -> None:
         labels = torch.multinomial(probabilities[rows], 1, generator=drawn)[:, 0]
         batch = toys.batch(take(entry.train, rows), labels)
         features.append(TaskFeatures(entry.name, batch, take(batch, slice(0))))
-    found = fit_alignment(centering, sites.backbone, small, TaskExamples(tuple(features), 0), 4000)
+    found = fit_alignment(
+        centering, sites.backbone, small, images=TaskExamples(tuple(features), 0), evaluation_images=4000
+    )
     assert found.strength == pytest.approx(strength, abs=0.1)
 
 
 def test_it_is_left_alone_where_sites_do_not_differ(sites: Sites) -> None:
     same = replace(sites.centering, seen=torch.zeros(COUNT, 5))
-    assert fit_alignment(same, sites.backbone, sites.vectors, sites.images, 16).strength == 0.0
+    assert fit_alignment(same, sites.backbone, sites.vectors, images=sites.images, evaluation_images=16).strength == 0.0
 
 
 def test_the_classifier_is_the_one_linear_layer_of_that_width(sites: Sites) -> None:
@@ -218,7 +220,7 @@ def test_it_is_restored_to_the_same_bytes(encoded: EncodedTasks) -> None:
     assert encoded.centering is not None
     mean = replace(fitted(encoded), centering=replace(encoded.centering, strength=0.35))
     again = ConditionalMean.from_state(
-        mean.config, mean.tensors, encoded.conditions.sizes, encoded.codec, encoded.backbone
+        mean.config, mean.tensors, encoded.conditions.sizes, codec=encoded.codec, backbone=encoded.backbone
     )
     described = [task.description for task in toys.ToySuite().tasks("unseen")]
     query = torch.stack([encoded.conditions.encode(entry).values for entry in described])

@@ -148,7 +148,9 @@ def test_networks_whose_mean_is_worse_than_one_of_them_are_not_averaged(
     delivered = mean.predict(world.embeddings)
     assert bool((delivered.abs() == 1).all()), "one of the networks, or their mean where they agree"
     assert mean.without(1).delivered_fold is None
-    again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
+    again = ConditionalMean.from_state(
+        mean.config, mean.tensors, world.encoder.sizes, codec=world.codec, backbone=world.backbone
+    )
     assert torch.equal(again.predict(world.embeddings), delivered)
 
 
@@ -186,7 +188,9 @@ def test_without_images_additive_regression_is_all(world: Planted) -> None:
 
 def test_it_is_restored_with_its_blends(world: Planted) -> None:
     mean, _ = chosen(world, {"regression": world.true, "nothing": noise(world, 6)})
-    again = ConditionalMean.from_state(mean.config, mean.tensors, world.encoder.sizes, world.codec, world.backbone)
+    again = ConditionalMean.from_state(
+        mean.config, mean.tensors, world.encoder.sizes, codec=world.codec, backbone=world.backbone
+    )
     assert (again.blend, again.fold_blends, again.anchor) == (mean.blend, mean.fold_blends, mean.anchor)
     assert torch.equal(again(mean.seen), mean(mean.seen))
     for name in (*SIMPLE, ADDITIVE, RESIDUAL, DIRECT):

@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_is_named(world: World) -> None:
 def test_the_mean_is_restored_to_the_same_bytes_and_leads_seen_tasks_to_their_own(world: World) -> None:
     mean = mean_of(world, world.fit(SHORT))
     again = ConditionalMean.from_state(
-        mean.config, mean.tensors, world.encoder.sizes, world.encoded.codec, world.encoded.backbone
+        mean.config, mean.tensors, world.encoder.sizes, codec=world.encoded.codec, backbone=world.encoded.backbone
     )
     query = torch.cat([mean.seen[:3], mean.seen[3:6] + 3.0])
     assert torch.equal(again(query), mean(query))
@@ -258,7 +258,7 @@ class Shift:
 
 def test_a_member_has_the_weights_of_its_best_evaluation_and_not_the_last() -> None:
     config = NetworkTraining(steps=200, tasks=8, evaluate_every=2, patience=50, averaging=0.0)
-    fitted = fit_ensemble([Shift(1.0)], NAMES, config, parts=2, seed=0, what="shift")  # type: ignore[arg-type]
+    fitted = fit_ensemble([Shift(1.0)], folds(NAMES, 2, 0, "shift"), config, seed=0, what="shift")  # type: ignore[arg-type]
     for network, steps in zip(fitted.networks, fitted.steps, strict=True):
         assert abs(float(network.weight) - 0.5) < 0.06
         assert steps < 200
@@ -279,7 +279,7 @@ def test_tensors_that_fine_tuning_leaves_alone_have_no_gradient_to_compute(world
     still = layout.names[0]
     grads = []
     for constant in ((), (still,)):
-        losses = task_losses(world.encoded.backbone, world.encoded.codec, vectors, batch, constant)
+        losses = task_losses(world.encoded.backbone, world.encoded.codec, vectors, batch=batch, constant=constant)
         grads.append(layout.unflatten(torch.autograd.grad(losses.sum(), vectors)[0]))
     assert bool(grads[0][still].any())
     assert not bool(grads[1][still].any())
@@ -291,10 +291,11 @@ def test_every_problem_is_trained_without_every_part() -> None:
     config = NetworkTraining(steps=100, tasks=8, evaluate_every=5, patience=50, averaging=0.0)
     low = Shift(-9.0)
     low.held_out_loss = lambda network, tasks: (network(torch.ones(1, 1))[0, 0] + 2).square()  # type: ignore
-    fitted = fit_ensemble([Shift(1.0), low], NAMES, config, parts=2, seed=0, what="shift")  # type: ignore[list-item]
+    fitted = fit_ensemble([Shift(1.0), low], folds(NAMES, 2, 0, "shift"), config, seed=0, what="shift")  # type: ignore[list-item]
     found = [float(network.weight) for network in fitted.networks]
     assert [abs(value + 2) < 0.3 for value in found] == [False, True, False, True]
-    some = fit_ensemble([Shift(1.0), low], NAMES, config, parts=2, seed=0, what="shift", trained=1)  # type: ignore[list-item]
+    fold = torch.where(folds(NAMES, 2, 0, "shift") < 1, 0, -1)
+    some = fit_ensemble([Shift(1.0), low], fold, config, seed=0, what="shift")  # type: ignore[list-item]
     assert [float(network.weight) for network in some.networks] == found[:2]
     assert sorted(set(some.fold.tolist())) == [-1, 0]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from refusals import refused
-from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble
+from wildpdiff.conditional_mean.training import NetworkStore, NetworkTraining, fit_ensemble, folds
 from wildpdiff.errors import TrainingError
 
 NAMES = tuple(f"task-{number}" for number in range(12))
@@ -44,7 +44,7 @@ class Noisy:
 
 
 def fitted(problem: Noisy, store: NetworkStore | None) -> list[dict[str, Tensor]]:
-    found = fit_ensemble([problem, problem], NAMES, CONFIG, parts=3, seed=0, what="noisy", store=store)  # type: ignore[list-item]
+    found = fit_ensemble([problem, problem], folds(NAMES, 3, 0, "noisy"), CONFIG, seed=0, what="noisy", store=store)  # type: ignore[list-item]
     states = [dict(network.state_dict()) for network in found.networks]
     assert not any(p.requires_grad or network.training for network in found.networks for p in network.parameters())
     return [*states, {"losses": found.losses, "fold": found.fold, "steps": torch.tensor(found.steps)}]
@@ -112,7 +112,14 @@ def test_the_key_is_a_hash_of_tensors_and_settings(change: str, tmp_path: Path) 
 def test_progress_runs_evenly_to_its_end_though_trainings_are_stopped_early() -> None:
     calls: list[tuple[int, int]] = []
     config = NetworkTraining(steps=1000, tasks=4, evaluate_every=2, patience=3)
-    fit_ensemble([Noisy()], NAMES, config, parts=3, seed=0, what="noisy", progress=lambda *counts: calls.append(counts))  # type: ignore
+    fit_ensemble(
+        [Noisy()],
+        folds(NAMES, 3, 0, "noisy"),
+        config,
+        seed=0,
+        what="noisy",
+        progress=lambda *counts: calls.append(counts),
+    )  # type: ignore
     done = [entry[0] for entry in calls]
     assert {entry[1] for entry in calls} == {3 * config.steps}
     assert done == sorted(done)

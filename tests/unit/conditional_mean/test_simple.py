@@ -58,7 +58,7 @@ def test_each_is_what_it_is_called() -> None:
 
 def test_it_is_restored_to_the_same_predictions() -> None:
     estimators, seen, targets = world()
-    again = SimpleEstimators.from_state(estimators.config, SIZES, estimators.start, seen, targets)
+    again = SimpleEstimators.from_state(estimators.config, SIZES, estimators.start, seen=seen, targets=targets)
     assert all(torch.equal(again.predict(name, seen), estimators.predict(name, seen)) for name in SIMPLE)
 
 

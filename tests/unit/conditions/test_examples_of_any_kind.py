@@ -91,7 +91,7 @@ def task(kind: str, x: float) -> PlainTask:
 def test_a_generator_reads_them_and_is_restored(kind: str, tmp_path: Path) -> None:
     suite = PlainSuite("plain", [task(kind, x) for x in np.linspace(0.5, 3, 10)], [task(kind, 1.13)])
     model = backbone(kind)
-    zoo = build_zoo(tmp_path / "zoo", model, suite.tasks("seen"), suite.fingerprint, FINETUNE, per_shard=5)
+    zoo = build_zoo(tmp_path / "zoo", model, suite.tasks("seen"), suite.fingerprint, config=FINETUNE, per_shard=5)
     config = replace(
         toys.posterior_config(), parts=("examples",), diffusion=DiffusionConfig(size="tiny", steps=4, batch=8)
     )

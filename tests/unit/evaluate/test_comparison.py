@@ -24,7 +24,7 @@ def comparison(
     tmp_path_factory: pytest.TempPathFactory, toy_zoo: Zoo, toy_fit: FittedGenerator, toy_backbone: Backbone
 ) -> Comparison:
     folder: Path = tmp_path_factory.mktemp("reference") / "zoo"
-    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, toys.FINETUNE)
+    reference = build_zoo(folder, toy_backbone, SUITE.tasks("unseen"), SUITE.fingerprint, config=toys.FINETUNE)
     training_set = TrainingSet.of(SUITE, toy_backbone, toy_zoo)
     second = fit_generator(training_set, toys.generator_config(), seed=1).generator
     return Comparison(SUITE, toy_backbone, toy_zoo, reference, [toy_fit.generator, second], {"levels": 5})

@@ -53,7 +53,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> World:
     folder = tmp_path_factory.mktemp("two-answers") / "zoo"
-    zoo = build_zoo(folder, toy_backbone, TASKS, "two-answers", toys.FINETUNE, per_shard=COUNT)
+    zoo = build_zoo(folder, toy_backbone, TASKS, "two-answers", config=toys.FINETUNE, per_shard=COUNT)
     features = FeatureCache(toy_backbone, TASKS, 8)
     described = {task.name: task.description for task in TASKS}
     training_set = TrainingSet(zoo, described, toys.SCHEMA, toy_backbone, features)

@@ -76,13 +76,13 @@ def test_the_loss_of_a_label_is_that_of_a_refinement_without_its_fold(
 ) -> None:
     """By hand: one fold of one start, refined alone."""
     starts = TaskStarts.of(toy_backbone, few, points, None)
-    losses = held_out_losses(toy_backbone, [starts], SHORT, 3)[0]
+    losses = held_out_losses(toy_backbone, [starts], SHORT, seed=3)[0]
     assert losses.shape == (2, few.train_size)
     fold = label_folds(few.train["targets"], SHORT.folds, 3, few.name)
     kept, held = fold != 2, fold == 2
     rest = TaskFeatures.of_few(few.name, take(few.train, kept))
     for index, point in enumerate(points):
-        tensors = refine_runs(toy_backbone, [Run(rest, point, torch.zeros(3))], SHORT.shorter, 3)[0]
+        tensors = refine_runs(toy_backbone, [Run(rest, point, torch.zeros(3))], SHORT.shorter, seed=3)[0]
         logs = toy_backbone.predict(take(few.train, held), tensors).log_softmax(1)
         expected = -logs[torch.arange(int(held.sum())), few.train["targets"][held]]
         assert torch.allclose(losses[index, held], expected, atol=1e-3)
@@ -91,9 +91,9 @@ def test_the_loss_of_a_label_is_that_of_a_refinement_without_its_fold(
 def test_tasks_together_or_alone(few: TaskFeatures, points: list[Start], toy_backbone: Backbone) -> None:
     other = TaskFeatures.of_few("u", take(few.train, slice(7)))
     both = [TaskStarts.of(toy_backbone, task, points, None) for task in (few, other)]
-    together = held_out_losses(toy_backbone, both, SHORT, 0)
+    together = held_out_losses(toy_backbone, both, SHORT, seed=0)
     for one, found in zip(both, together, strict=True):
-        assert torch.allclose(held_out_losses(toy_backbone, [one], SHORT, 0)[0], found, atol=1e-3)
+        assert torch.allclose(held_out_losses(toy_backbone, [one], SHORT, seed=0)[0], found, atol=1e-3)
 
 
 def test_a_start_that_is_not_finite_is_out_and_the_others_are_not(
@@ -101,12 +101,14 @@ def test_a_start_that_is_not_finite_is_out_and_the_others_are_not(
 ) -> None:
     tensors = {name: torch.full_like(value, math.inf) for name, value in points[0].adapter.tensors.items()}
     broken = Start("broken", Adapter(tensors, toy_backbone.adapter_config), points[0].prior)
-    losses = held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, [broken, *points], None)], SHORT, 0)[0]
+    losses = held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, [broken, *points], None)], SHORT, seed=0)[
+        0
+    ]
     assert bool(torch.isinf(losses[0]).all())
     assert bool(torch.isfinite(losses[1:]).all())
     assert preferred(losses, 3, 1.0) > 0
     with refused(TrainingError, few.name):
-        held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, [broken], None)], SHORT, 0)
+        held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, [broken], None)], SHORT, seed=0)
 
 
 def test_the_first_start_stays_within_the_margin() -> None:
@@ -133,5 +135,5 @@ def test_the_pretrained_model_next_to_a_bad_start(few: TaskFeatures, toy_backbon
     bad = toys.random_adapter(toy_backbone, 3, 5.0)
     pretrained = pretrained_adapter(toy_backbone, toys.random_adapter(toy_backbone, 0, 0.1))
     starts = [Start("generated", bad, None), Start("pretrained", pretrained, None)]
-    losses = held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, starts, None)], SHORT, 0)[0]
+    losses = held_out_losses(toy_backbone, [TaskStarts.of(toy_backbone, few, starts, None)], SHORT, seed=0)[0]
     assert preferred(losses, 3, 1.0) == 1

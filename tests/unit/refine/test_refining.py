@@ -80,7 +80,7 @@ def test_the_most_probable_adapter_is_where_the_gradient_vanishes(toy_backbone: 
     task = TaskFeatures.of_few("t", toys.batch(features, labels))
     offsets = torch.tensor([[0.5, -0.5, 0.0]])
     config = MapConfig(steps=120, batch=10, learning_rate=0.1, strength=2.0)
-    best = maximum_a_posteriori(toy_backbone, start[None], prior, [task], offsets, config, 0)[0]
+    best = maximum_a_posteriori(toy_backbone, start[None], prior, [task], offsets=offsets, config=config, seed=0)[0]
     moved = (best - start) @ prior.directions.T / prior.directions.square().sum(1)
     weights = moved.clone().requires_grad_(True)
     logits = toy_backbone.outputs(features, prior.layout.unflatten(start + weights @ prior.directions)) + offsets[0]

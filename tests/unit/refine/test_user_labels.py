@@ -1,5 +1,6 @@
 """A user's labels: a folder CLASS/IMAGE or a table, and what is wrong with them refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,31 @@ def test_an_unknown_class_is_named_with_the_nearest(folder: Path) -> None:
     picture(folder / "brigth" / "6.png")
     with refused(DataError, "6.png", "'brigth'", "dark, bright, striped", "'bright'"):
         labelled_files(folder, toys.CLASSES)
+
+
+def test_other_species_of_a_table_are_left_out(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "1.png,dark,a", "2.png,wolf,a", "3.png,lynx,b")
+    found = labelled_files(path, toys.CLASSES, "a")
+    assert [file.name for file in found.files] == ["1.png"]
+    assert len(found.pictures) == 1
+    (told,) = found.remarks
+    assert "wolf 1" in told
+    with refused(DataError, "3.png", "'lynx'"):
+        labelled_files(path, toys.CLASSES, "b")
+
+
+def test_boxes_come_from_a_detectors_file(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "a/1.png,dark,a", "a/2.png,bright,a")
+    found = {"category": "1", "conf": 0.9, "bbox": [0.25, 0.5, 0.5, 0.25]}
+    images = [{"file": "a/1.png", "detections": [found]}, {"file": "a/2.png", "detections": []}]
+    content = {"info": {"format_version": "1.5"}, "detection_categories": {"1": "animal"}, "images": images}
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps(content))
+    labelled = labelled_files(path, toys.CLASSES, boxes=boxes)
+    assert [view.box for view in labelled.views("box")] == [(0.25, 0.5, 0.5, 0.25), None]
+    boxes.write_text(json.dumps({**content, "images": [{"file": "z/9.png", "detections": [found]}]}))
+    with refused(DataError, boxes):
+        labelled_files(path, toys.CLASSES, boxes=boxes)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from refusals import refused
 from wildpdiff.errors import DataError
@@ -172,6 +172,22 @@ def test_a_jpeg_scaled_in_decoding_is_nearly_the_same(tmp_path: Path) -> None:
             scaled, exact = read_views(views, 48, framing).astype(int)
             assert np.abs(scaled - exact).mean() < 2
             assert np.abs(scaled - exact).max() <= 12
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_turned_jpeg_is_scaled_in_decoding_too(tmp_path: Path, orientation: int) -> None:
+    scene = 128 + 60 * np.outer(np.cos(np.arange(603) / 23), np.sin(np.arange(801) / 37))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(scene.astype(np.uint8)).convert("RGB")
+    stored.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    Image.open(tmp_path / "turned.jpg").save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as file:
+        ImageOps.exif_transpose(file).save(tmp_path / "upright.png")
+    for framing in ("square", "whole", "box"):
+        views = [View(tmp_path / name, (0.1, 0.5, 0.4, 0.3)) for name in ("turned.jpg", "upright.png")]
+        scaled, exact = read_views(views, 32, framing).astype(int)
+        assert np.abs(scaled - exact).max() <= 5
 
 
 def test_broken_notes_do_not_make_a_picture_unreadable(tmp_path: Path) -> None:

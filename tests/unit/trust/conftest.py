@@ -13,7 +13,7 @@ from wildpdiff.zoo.training_set import TrainingSet
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory, toy_backbone: Backbone) -> Zoo:
     folder = tmp_path_factory.mktemp("trust") / "zoo"
-    return build_zoo(folder, toy_backbone, TASKS, "toy-trust", toys.FINETUNE, per_shard=18)
+    return build_zoo(folder, toy_backbone, TASKS, "toy-trust", config=toys.FINETUNE, per_shard=18)
 
 
 @pytest.fixture(scope="session")

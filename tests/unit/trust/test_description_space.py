@@ -47,7 +47,7 @@ SEEN = [description(RNG, "Simba" if index % 2 else "Tembo") for index in range(4
 # The adapters depend on the height alone.
 HEIGHTS = torch.tensor([float((entry.metadata or {})["height"]) for entry in SEEN])
 ADAPTERS = HEIGHTS[:, None] * torch.ones(1, 6)
-SPACE = DescriptionSpace.fit(SEEN, SCHEMA, featurise, ADAPTERS)
+SPACE = DescriptionSpace.fit(SEEN, SCHEMA, featurise, adapters=ADAPTERS)
 
 
 def novelty(**changes: float | str) -> Novelty:
@@ -102,7 +102,9 @@ def test_slips_of_the_pen_lie_outside_and_new_sites_do_not(changes: dict[str, fl
 
 def test_where_seen_tasks_are_all_alike_nothing_lies_outside() -> None:
     rng = np.random.default_rng(3)
-    alike = DescriptionSpace.fit([description(rng, height=0.5) for _ in range(12)], SCHEMA, featurise, ADAPTERS[:12])
+    alike = DescriptionSpace.fit(
+        [description(rng, height=0.5) for _ in range(12)], SCHEMA, featurise, adapters=ADAPTERS[:12]
+    )
     assert alike.novelty(description(rng, height=90.0), featurise).outside == ()
 
 
@@ -139,7 +141,7 @@ def test_a_description_with_nothing_in_common_is_as_far_as_can_be() -> None:
 
 def test_seen_tasks_that_tell_nothing_are_refused() -> None:
     with refused(DescriptionError):
-        DescriptionSpace.fit([Description(text="a")] * 4, SCHEMA, featurise, ADAPTERS[:4])
+        DescriptionSpace.fit([Description(text="a")] * 4, SCHEMA, featurise, adapters=ADAPTERS[:4])
 
 
 def test_it_is_restored_as_it_was() -> None:
@@ -159,7 +161,7 @@ def test_what_images_do_not_tell_counts_as_average() -> None:
     dark = description(np.random.default_rng(3), height=0.5)
     assert dark.backgrounds is not None
     dark = replace(dark, backgrounds=dark.backgrounds // 4)
-    space = DescriptionSpace.fit([dark, *SEEN], SCHEMA, by_day, torch.cat([ADAPTERS[:1], ADAPTERS]))
+    space = DescriptionSpace.fit([dark, *SEEN], SCHEMA, by_day, adapters=torch.cat([ADAPTERS[:1], ADAPTERS]))
     points = {entry.factor.name: entry.points for entry in space.seen}
     assert all(bool(values.isfinite().all()) for values in points.values())
     assert points["backgrounds"][0, 0] == 0

@@ -203,5 +203,5 @@ def test_groups_of_one_name_are_all_measured(toy: Toy) -> None:
     generator = toy.generator
     assert generator.mean is not None
     source = EstimateSource(generator.mean, generator.conditions, generator.codec, generator.adapter_config)
-    (rows,) = hold_out_folds(seen, folds, lambda fold, tick: (source,), 0)
+    (rows,) = hold_out_folds(seen, folds, lambda fold, tick: (source,), seed=0)
     assert [row["description"].task for row in rows] == ["seen-00", "seen-00", "seen-17", "seen-17"]

@@ -92,7 +92,7 @@ def test_the_chosen_accuracy_is_that_of_the_mean_of_the_checkpoints(
     toy_backbone: Backbone, tasks: list[TaskFeatures], initial: Mapping[str, Tensor]
 ) -> None:
     found = RecipeSearch(toy_backbone, tasks, initial, 3).choose(DEFAULT)
-    run = recipe.finetune(toy_backbone, tasks, initial, found.config, sub_seed(3, "recipe"))
+    run = recipe.finetune(toy_backbone, tasks, initial, config=found.config, seed=sub_seed(3, "recipe"))
     hits = []
     for row, task in enumerate(tasks):
         logits = toy_backbone.predict(task.validation, {name: v[row].mean(0) for name, v in run.tensors.items()})
@@ -121,9 +121,9 @@ def test_the_multi_task_adapter_has_not_seen_the_images_it_is_judged_by(
     pooled: list[TaskFeatures] = []
     real = recipe.finetune
 
-    def finetune(backbone, features, *rest):  # type: ignore[no-untyped-def]
+    def finetune(backbone, features, initial, **settings):  # type: ignore[no-untyped-def]
         pooled.extend(entry for entry in features if entry.name == "pooled")
-        return real(backbone, features, *rest)
+        return real(backbone, features, initial, **settings)
 
     monkeypatch.setattr(recipe, "finetune", finetune)
     assert RecipeSearch(toy_backbone, [first, second], initial, 0).choose(DEFAULT).multi_task is not None
@@ -285,9 +285,9 @@ def test_what_a_stopped_search_has_kept_is_no_obstacle_and_does_not_stay(
     with monkeypatch.context() as patch:
         patch.setattr(RecipeSearch, "multi_task", stop)
         with pytest.raises(KeyboardInterrupt):
-            build_zoo(folder, toy_backbone, seen, "toy", None)
+            build_zoo(folder, toy_backbone, seen, "toy", config=None)
     assert [path.name for path in folder.iterdir()] == [".unfinished"]
-    build_zoo(folder, toy_backbone, seen, "toy", None)
+    build_zoo(folder, toy_backbone, seen, "toy", config=None)
     assert sorted(path.name for path in folder.iterdir()) == [
         "index.parquet",
         "initial.safetensors",

@@ -90,9 +90,9 @@ def test_finished_shards_are_not_built_again(
     tuned: list[str] = []
     real = build.finetune
 
-    def finetune(backbone, features, *rest):  # type: ignore[no-untyped-def]
+    def finetune(backbone, features, *rest, **named):  # type: ignore[no-untyped-def]
         tuned.extend(entry.name for entry in features)
-        return real(backbone, features, *rest)
+        return real(backbone, features, *rest, **named)
 
     monkeypatch.setattr(build, "finetune", finetune)
     make(tmp_path / "z", toy_backbone)

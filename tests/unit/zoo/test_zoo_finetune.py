@@ -24,9 +24,9 @@ def tasks(toy_backbone: Backbone) -> list[TaskFeatures]:
 
 def test_a_task_does_not_feel_who_shares_its_pass(toy_backbone: Backbone, tasks: list[TaskFeatures]) -> None:
     initial = toys.random_tensors(toy_backbone, 0, scale=0.3)
-    together = finetune(toy_backbone, tasks, initial, CONFIG, seed=1)
-    alone = finetune(toy_backbone, tasks[3:4], initial, CONFIG, seed=1)
-    turned = finetune(toy_backbone, tasks[::-1], initial, CONFIG, seed=1)
+    together = finetune(toy_backbone, tasks, initial, config=CONFIG, seed=1)
+    alone = finetune(toy_backbone, tasks[3:4], initial, config=CONFIG, seed=1)
+    turned = finetune(toy_backbone, tasks[::-1], initial, config=CONFIG, seed=1)
     for name, value in together.tensors.items():
         assert torch.allclose(alone.tensors[name][0], value[3], atol=1e-4)
         assert torch.allclose(turned.tensors[name].flip(0), value, atol=1e-4)
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_other_ones(
     toy_backbone: Backbone, tasks: list[TaskFeatures]
 ) -> None:
     initial = toys.random_tensors(toy_backbone, 0, scale=0.3)
-    one, same, other = (finetune(toy_backbone, tasks[:2], initial, CONFIG, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (finetune(toy_backbone, tasks[:2], initial, config=CONFIG, seed=seed) for seed in (1, 1, 2))
     name = next(iter(initial))
     assert torch.equal(one.tensors[name], same.tensors[name])
     assert not torch.equal(one.tensors[name], other.tensors[name])
@@ -48,7 +48,7 @@ def test_fine_tuning_helps_and_leaves_initial_and_backbone_alone(
 ) -> None:
     initial = toys.random_tensors(toy_backbone, 0, scale=0.3)
     before = {name: value.clone() for name, value in initial.items()}
-    run = finetune(toy_backbone, tasks, initial, dataclasses.replace(CONFIG, steps=30, interval=12), seed=1)
+    run = finetune(toy_backbone, tasks, initial, config=dataclasses.replace(CONFIG, steps=30, interval=12), seed=1)
     assert all(torch.equal(before[name], value) for name, value in initial.items())
     assert float(run.train_loss[:, -1].mean()) < 0.9 * float(run.train_loss[:, 0].mean())
     assert run.train_loss.shape == run.validation_score.shape == (5, 3)
@@ -60,7 +60,7 @@ def test_strong_shrinkage_holds_at_the_start(toy_backbone: Backbone, tasks: list
 
     def moved(shrinkage: float) -> float:
         config = dataclasses.replace(CONFIG, shrinkage=shrinkage)
-        run = finetune(toy_backbone, tasks[:1], initial, config, seed=1)
+        run = finetune(toy_backbone, tasks[:1], initial, config=config, seed=1)
         return float(sum((run.tensors[n][0, -1] - v).square().sum() for n, v in initial.items()))
 
     assert moved(20.0) < 0.5 * moved(0.0)
@@ -69,7 +69,9 @@ def test_strong_shrinkage_holds_at_the_start(toy_backbone: Backbone, tasks: list
 def test_progress_counts_steps(toy_backbone: Backbone, tasks: list[TaskFeatures]) -> None:
     seen: list[tuple[int, int]] = []
     initial = toys.random_tensors(toy_backbone, 0, scale=0.3)
-    finetune(toy_backbone, tasks[:1], initial, CONFIG, 0, lambda done, total: seen.append((done, total)))
+    finetune(
+        toy_backbone, tasks[:1], initial, config=CONFIG, seed=0, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(step, 12) for step in range(1, 13)]
 
 
@@ -89,7 +91,7 @@ def test_a_loss_that_is_no_number_names_task_and_step(toy_backbone: Backbone, ta
         tasks[1], train={**tasks[1].train, toys.KEPT: torch.full_like(tasks[1].train[toys.KEPT], float("nan"))}
     )
     with refused(TrainingError, "'seen-1'", "step 1", CONFIG.learning_rate):
-        finetune(toy_backbone, [tasks[0], bad], toys.random_tensors(toy_backbone, 0), CONFIG, seed=0)
+        finetune(toy_backbone, [tasks[0], bad], toys.random_tensors(toy_backbone, 0), config=CONFIG, seed=0)
 
 
 def fixed(labels: list[int]) -> toys.FixedTask:

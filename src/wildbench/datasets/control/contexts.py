@@ -23,8 +23,12 @@ DISTURBED = (0.0, 0.1, 0.3, 0.6)
 """Shares of random actions in these episodes, so that states off its path are labelled too (Laskey et al. 2017)."""
 SPARE = 1.5
 """Contexts drawn for each that is needed; those that are hard to control are left out."""
-BEYOND = 0.6
-"""How far outside its range a field of an outside context may lie, in widths of the range; below, towards 0 at most."""
+BEYOND = (0.12, 0.6)
+"""Distance of two fields of an outside context from the range, in its widths; or they are 0.4 to 0.8 of its low end."""
+FAR = (1.25, 2.0)
+"""Distance of one field of a far context above its range: farther than trust has evidence for."""
+GROUPS = {"outside": "outside the range", "far": "far outside"}
+"""Groups of unseen contexts that are held out whole."""
 PAINTS = ("red", "green", "blue", "grey")
 
 
@@ -35,7 +39,7 @@ class ControlConfig:
     Attributes:
         seed: of contexts and states.
         pretraining, seen, unseen: contexts inside the range.
-        outside: unseen contexts with two numbers outside the range.
+        outside, far: unseen contexts with two numbers outside the range, and with one far above it.
         train, validation, test: most states of each part.
         episodes: that a policy is scored on.
         hidden: the description lacks the hidden fields, and has unlabelled transitions under random actions instead.
@@ -48,6 +52,7 @@ class ControlConfig:
     seen: int = 60
     unseen: int = 16
     outside: int = 16
+    far: int = 12
     train: int = 800
     validation: int = 200
     test: int = 300
@@ -87,14 +92,14 @@ class ControlSuite:
     Attributes:
         contexts: those of the tasks, in the order of ``row``.
         row: of each task by name.
-        outside: names of the tasks outside the range.
+        groups: of the unseen tasks outside the range by name.
     """
 
     system: System
     suite: PlainSuite
     contexts: Contexts
     row: dict[str, int] = field(repr=False)
-    outside: tuple[str, ...]
+    groups: dict[str, str]
 
 
 def control_suite(system: System, config: ControlConfig = ControlConfig()) -> ControlSuite:
@@ -106,17 +111,21 @@ def control_suite(system: System, config: ControlConfig = ControlConfig()) -> Co
     Raises:
         DataError: too few contexts are left.
     """
-    inside = _drawn(system, config, "inside", config.pretraining + config.seen + config.unseen)
-    beyond = _drawn(system, config, "outside", config.outside)
-    contexts = _joined([inside, beyond])
-    parts = _demonstrations(system, contexts, config)
-    groups = ("pretraining", "seen", "unseen", "outside")
+    counts = {
+        "inside": config.pretraining + config.seen + config.unseen,
+        **{one: getattr(config, one) for one in GROUPS},
+    }
+    drawn = {group: _drawn(system, config, group, count) for group, count in counts.items() if count}
+    contexts = _joined(list(drawn.values()))
+    parts = [part for group, own in drawn.items() for part in _demonstrations(system, own, config, group)]
+    groups = ("pretraining", "seen", "unseen", *GROUPS)
     sizes = [getattr(config, group) for group in groups]
     names = [f"{group}-{number:03d}" for group, size in zip(groups, sizes, strict=True) for number in range(size)]
     tasks = [PlainTask(name, parts[row], _description(system, contexts, row, config)) for row, name in enumerate(names)]
     cuts = np.cumsum(sizes).tolist()
     suite = PlainSuite(f"control-{system.name}", tasks[cuts[0] : cuts[1]], tasks[cuts[1] :], tasks[: cuts[0]])
-    return ControlSuite(system, suite, contexts, {name: row for row, name in enumerate(names)}, tuple(names[cuts[2] :]))
+    held_out = {name: GROUPS[name.split("-")[0]] for name in names if name.split("-")[0] in GROUPS}
+    return ControlSuite(system, suite, contexts, {name: row for row, name in enumerate(names)}, held_out)
 
 
 def _drawn(system: System, config: ControlConfig, group: str, count: int) -> Contexts:
@@ -125,12 +134,11 @@ def _drawn(system: System, config: ControlConfig, group: str, count: int) -> Con
     low = np.array([entry.low for entry in system.fields])
     width = np.array([entry.high for entry in system.fields]) - low
     table = low + width * draws.uniform(0, 1, (most, len(low)))
-    if group == "outside":
-        for row in table:
-            for column in draws.choice(len(low), min(2, len(low)), replace=False):
-                above = low[column] + width[column] * (1 + BEYOND * draws.uniform(0.2, 1))
-                below = low[column] * (1 - draws.uniform(0.2, 0.6))
-                row[column] = above if draws.random() < 0.5 else below
+    for row in table if group in GROUPS else ():
+        for column in draws.choice(len(low), 1 if group == "far" else min(2, len(low)), replace=False):
+            above = low[column] + width[column] * (1 + draws.uniform(*(FAR if group == "far" else BEYOND)))
+            below = low[column] * (1 - draws.uniform(0.2, 0.6))
+            row[column] = above if group == "far" or draws.random() < 0.5 else below
     values = {entry.name: table[:, column] for column, entry in enumerate(system.fields)}
     gains = system.gains(values)
     starts = system.start(draws, most * config.episodes)
@@ -151,13 +159,15 @@ def _joined(parts: Sequence[Contexts]) -> Contexts:
     return Contexts(values, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _demonstrations(system: System, contexts: Contexts, config: ControlConfig) -> list[dict[SplitName, Dataset]]:
+def _demonstrations(
+    system: System, contexts: Contexts, config: ControlConfig, group: str
+) -> list[dict[SplitName, Dataset]]:
     """States of episodes with disturbed actions, and the controller's actions there, for each context."""
     count = len(contexts.gains)
     found: list[dict[SplitName, Dataset]] = [{} for _ in range(count)]
     most: dict[SplitName, int] = {"train": config.train, "validation": config.validation, "test": config.test}
     for split, wanted in most.items():
-        draws = numpy_generator(config.seed, "control", system.name, split)
+        draws = numpy_generator(config.seed, "control", system.name, group, split)
         episodes = DEMONSTRATED[split]
         states, actions, running = _episodes(system, contexts, episodes, draws)
         for number in range(count):
@@ -200,12 +210,12 @@ def _description(system: System, contexts: Contexts, row: int, config: ControlCo
     }
     if config.distractors:
         about |= {"serial_number": round(float(draws.uniform(0, 100)), 1), "paint": str(draws.choice(PAINTS))}
-    examples = _transitions(system, contexts, row, config, draws) if config.hidden else None
+    examples = _transitions(system, contexts, row, config, draws=draws) if config.hidden else None
     return Description(metadata=about, examples=examples)
 
 
 def _transitions(
-    system: System, contexts: Contexts, row: int, config: ControlConfig, draws: np.random.Generator
+    system: System, contexts: Contexts, row: int, config: ControlConfig, *, draws: np.random.Generator
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Observations, and their change with one random action: alone, times the action, and times each observation."""
     states = system.start(draws, config.transitions)

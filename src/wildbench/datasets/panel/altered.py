@@ -40,7 +40,9 @@ def with_distractors(suite: ImageSuite, columns: int = 10, *, seed: int = 0) -> 
             describe = partial(_distracted, task, columns, seed)
             tasks.append(PanelTask(task.name, group, describe, task.data, keep=False))
     content = {"version": VERSION, "columns": columns, "seed": seed, "of": suite.fingerprint}
-    return PanelSuite(f"{suite.name}-distractors", suite.classes, suite.image_size, schema, tasks, content)
+    return PanelSuite(
+        f"{suite.name}-distractors", suite.classes, suite.image_size, schema=schema, tasks=tasks, content=content
+    )
 
 
 def _distracted(task: ImageTask, columns: int, seed: int) -> Description:
@@ -74,4 +76,4 @@ def divided(suite: ImageSuite, name: str, unseen: Collection[str]) -> PanelSuite
         group: Group = "unseen" if task.name in unseen else "seen"
         tasks.append(PanelTask(task.name, group, partial(getattr, task, "description"), task.data, keep=False))
     content = {"version": VERSION, "unseen": sorted(unseen), "of": suite.fingerprint}
-    return PanelSuite(name, suite.classes, suite.image_size, suite.metadata_schema, tasks, content)
+    return PanelSuite(name, suite.classes, suite.image_size, schema=suite.metadata_schema, tasks=tasks, content=content)

@@ -79,13 +79,13 @@ def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsCon
     for group, vector in groups:
         name = f"{group}-{vector:010b}"
         metadata = {label: float(vector >> bit & 1) for bit, label in enumerate(names)}
-        make = partial(_data, config, source, name, vector, group)
+        make = partial(_data, config, source, name, vector, group=group)
         tasks.append(PanelTask(name, group, partial(Description, metadata), make))
     digest = hashlib.sha256(source.images.tobytes() + source.labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
     schema = MetadataSchema(tuple(MetadataField(label, "number") for label in names))
     suite = "class-subsets-strict" if config.strict else "class-subsets"
-    return PanelSuite(suite, ("negative", "positive"), SIZE, schema, tasks, content)
+    return PanelSuite(suite, ("negative", "positive"), SIZE, schema=schema, tasks=tasks, content=content)
 
 
 def ten_classes(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsConfig()) -> tuple[PanelTask, list[str]]:
@@ -143,7 +143,7 @@ def draw_vectors(config: ClassSubsetsConfig) -> tuple[tuple[int, ...], tuple[int
 
 
 def _data(
-    config: ClassSubsetsConfig, source: _Source, name: str, vector: int, group: Group, split: SplitName
+    config: ClassSubsetsConfig, source: _Source, name: str, vector: int, *, group: Group, split: SplitName
 ) -> LabelledImages:
     """Half of the images of positive classes; the splits of all tasks together share no image."""
     positive = (vector >> source.labels) & 1

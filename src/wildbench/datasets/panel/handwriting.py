@@ -73,7 +73,9 @@ def handwriting(path: Path | str, config: HandwritingConfig = HandwritingConfig(
         made = partial(_data, config, writers, int(writer))
         tasks.append(PanelTask(f"writer-{int(writer):04d}", group, partial(_describe, config, made), made))
     content = {"version": VERSION, "config": asdict(config), "data": _hash(images, labels, owners)}
-    return PanelSuite("handwriting", [str(digit) for digit in range(10)], SIZE, MetadataSchema(), tasks, content)
+    return PanelSuite(
+        "handwriting", [str(digit) for digit in range(10)], SIZE, schema=MetadataSchema(), tasks=tasks, content=content
+    )
 
 
 def _hash(*arrays: npt.NDArray[np.generic]) -> str:

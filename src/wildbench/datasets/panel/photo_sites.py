@@ -166,7 +166,8 @@ def _site_rows(site: Site, options: SitesConfig, pools: Pools) -> list[dict[str,
             draw = numpy_generator(options.seed, site.name, split, label).permutation(len(pool))[:count]
             hidden = split == "unlabelled"
             rows += [
-                _row(pool[index], "" if hidden else label, site.name, split, site.group, site.domain) for index in draw
+                _row(pool[index], "" if hidden else label, site.name, split, group=site.group, domain=site.domain)
+                for index in draw
             ]
     return rows
 
@@ -180,11 +181,11 @@ def _pretraining_rows(domain: str, pools: Pools) -> list[dict[str, str]]:
         ends = np.round(np.cumsum(list(PRETRAINING_SHARES.values())) * len(images)).astype(int)
         for split, start, end in zip(PRETRAINING_SHARES, [0, *ends[:-1]], ends, strict=True):
             task = f"pretraining-{domain}"
-            rows += [_row(image, label, task, split, "pretraining", domain) for image in images[start:end]]
+            rows += [_row(image, label, task, split, group="pretraining", domain=domain) for image in images[start:end]]
     return rows
 
 
-def _row(path: str, label: str, task: str, split: str, group: str, domain: str) -> dict[str, str]:
+def _row(path: str, label: str, task: str, split: str, *, group: str, domain: str) -> dict[str, str]:
     return {"path": path, "label": label, "task": task, "split": split, "group": group, "domain": domain}
 
 

@@ -85,7 +85,7 @@ def rotated_digits(config: RotatedDigitsConfig = RotatedDigitsConfig()) -> Panel
         tasks.append(PanelTask(camera.name, camera.group, partial(_describe, config, camera, make), make))
     name = "rotated-digits-ambiguous" if config.ambiguous else "rotated-digits"
     content = {"version": VERSION, "config": asdict(config)}
-    return PanelSuite(name, [str(digit) for digit in range(10)], SIZE, SCHEMA, tasks, content)
+    return PanelSuite(name, [str(digit) for digit in range(10)], SIZE, schema=SCHEMA, tasks=tasks, content=content)
 
 
 def _load(seed: int) -> _Digits:
@@ -129,14 +129,14 @@ def _data(config: RotatedDigitsConfig, digits: _Digits, camera: _Camera, split: 
         pool, counts = digits.pools["train"], (config.train, config.validation, config.test)
     if split == "test":
         test_pool = digits.pools["test"]
-        return _render(config, digits, camera, draw(test_pool, counts[2], rng, f"test of {camera.name}"), split)
+        return _render(config, digits, camera, draw(test_pool, counts[2], rng, f"test of {camera.name}"), split=split)
     both = draw(pool, counts[0] + counts[1], rng, f"training of {camera.name}")
     chosen = both[: counts[0]] if split == "train" else both[counts[0] :]
-    return _render(config, digits, camera, chosen, split)
+    return _render(config, digits, camera, chosen, split=split)
 
 
 def _render(
-    config: RotatedDigitsConfig, digits: _Digits, camera: _Camera, chosen: Pool, split: SplitName
+    config: RotatedDigitsConfig, digits: _Digits, camera: _Camera, chosen: Pool, *, split: SplitName
 ) -> LabelledImages:
     rng = numpy_generator(config.seed, "rotated digits", camera.name, split, "noise")
     turned = [_picture(digits.images[index], camera) for index in chosen]

@@ -110,11 +110,11 @@ def scanners(path: Path | str, config: ScannersConfig = ScannersConfig()) -> Pan
         name = f"{group}-{counts[group]:03d}"
         counts[group] += 1
         scanner = draw_scanner(config.seed, name, group)
-        make = partial(_data, config, xrays, name, group, scanner)
+        make = partial(_data, config, xrays, name, group, scanner=scanner)
         tasks.append(PanelTask(name, group, partial(_describe, config, scanner, make), make))
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
-    return PanelSuite("scanners", ("normal", "pneumonia"), SIZE, SCHEMA, tasks, content)
+    return PanelSuite("scanners", ("normal", "pneumonia"), SIZE, schema=SCHEMA, tasks=tasks, content=content)
 
 
 def _pools(labels: npt.NDArray[np.generic], first: int, seed: int) -> dict[str, Pool]:
@@ -156,7 +156,7 @@ def _describe(config: ScannersConfig, scanner: Scanner, make: partial[LabelledIm
 
 
 def _data(
-    config: ScannersConfig, xrays: _Xrays, name: str, group: Group, scanner: Scanner, split: SplitName
+    config: ScannersConfig, xrays: _Xrays, name: str, group: Group, *, scanner: Scanner, split: SplitName
 ) -> LabelledImages:
     rng = numpy_generator(config.seed, "scanners", name, "test" if split == "test" else "training")
     train = config.pretraining_images if group == "pretraining" else config.train

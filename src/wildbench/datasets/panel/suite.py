@@ -78,6 +78,7 @@ class PanelSuite:
         name: str,
         classes: Sequence[str],
         image_size: int,
+        *,
         schema: MetadataSchema,
         tasks: Sequence[PanelTask],
         content: Mapping[str, Any],

@@ -138,7 +138,9 @@ def _in_light(colours: Array, infrared: bool) -> Array:
     return np.asarray(0.45 * (gray / 0.45) ** 1.2, dtype=np.float32)[:, None]
 
 
-def paint_tiles(canvas: Array, frames: Frames, placement: Placement, light: Array, side: int, infrared: bool) -> None:
+def paint_tiles(
+    canvas: Array, frames: Frames, placement: Placement, light: Array, *, side: int, infrared: bool
+) -> None:
     """Paint the animals of one family whose tiles have ``side`` pixels onto ``canvas [n, c, s, s]``.
 
     ``light [n, c]`` multiplies the coat's colours. Frames must be sorted by label.
@@ -150,7 +152,7 @@ def paint_tiles(canvas: Array, frames: Frames, placement: Placement, light: Arra
     x = (left[:, None, None] + np.broadcast_to(step, (1, side, side))).reshape(n, -1).astype(np.float32)
     y = (top[:, None, None] + np.broadcast_to(step[:, None], (1, side, side))).reshape(n, -1).astype(np.float32)
     mix, height = _coat_mix(frames, placement, x, y)
-    colour = _colours(frames, mix, height, light, infrared)
+    colour = _colours(frames, mix, height, light, infrared=infrared)
     species = frames.label
     far, body = np.full_like(x, 1e3), np.full_like(x, 1e3)
     accents = []
@@ -200,7 +202,7 @@ def _coat_mix(frames: Frames, placement: Placement, x: Array, y: Array) -> tuple
     return mix, v.astype(np.float32, copy=False)
 
 
-def _colours(frames: Frames, mix: Array, height: Array, light: Array, infrared: bool) -> Array:
+def _colours(frames: Frames, mix: Array, height: Array, light: Array, *, infrared: bool) -> Array:
     """Lit coat colours at the points, ``[n, c, points]``."""
     primary = _in_light(_tones(frames, _PRIMARY[frames.label]), infrared) * light
     secondary = _in_light(_tones(frames, _SECONDARY[frames.label]), infrared) * light

@@ -57,7 +57,7 @@ def body_parts(species: npt.NDArray[np.int64], phase: Array, bow: Array, bird: b
     return _bird(plan, phase, bow, len(species)) if bird else _quadruped(plan, phase, bow, len(species))
 
 
-def _leg(x: Array, y: Array, plan: dict[str, Array], swing: Array, bend: float) -> list[list[Array | float]]:
+def _leg(x: Array, y: Array, plan: dict[str, Array], swing: Array, *, bend: float) -> list[list[Array | float]]:
     radius = plan["leg_radius"]
     foot = x + 0.38 * plan["leg"] * swing
     knee_x, knee_y = 0.55 * x + 0.45 * foot + bend * plan["leg"], 0.5 * y
@@ -73,8 +73,14 @@ def _quadruped(plan: dict[str, Array], phase: Array, bow: Array, n: int) -> npt.
     hip_x, hip_y = -0.5 + 0.8 * plan["rear"], height
     shoulder_x, shoulder_y = 0.5 - 0.8 * plan["front"], height + plan["slope"]
     swing = np.sin(phase)
-    far_hind, far_fore = _leg(hip_x, hip_y, plan, -swing, -0.06), _leg(shoulder_x, shoulder_y, plan, swing, 0.0)
-    hind, fore = _leg(hip_x - 0.05, hip_y, plan, swing, -0.06), _leg(shoulder_x + 0.03, shoulder_y, plan, -swing, 0.0)
+    far_hind, far_fore = (
+        _leg(hip_x, hip_y, plan, -swing, bend=-0.06),
+        _leg(shoulder_x, shoulder_y, plan, swing, bend=0.0),
+    )
+    hind, fore = (
+        _leg(hip_x - 0.05, hip_y, plan, swing, bend=-0.06),
+        _leg(shoulder_x + 0.03, shoulder_y, plan, -swing, bend=0.0),
+    )
     # A short neck cannot bring the head to the ground, so it bows less.
     drop = bow * np.minimum(95.0, 60.0 + 80.0 * plan["neck"])
     neck = _along(
@@ -129,8 +135,8 @@ def _bird(plan: dict[str, Array], phase: Array, bow: Array, n: int) -> npt.NDArr
     height = plan["leg"] + 0.6 * plan["rear"]
     swing = np.sin(phase)
     zero = np.zeros_like(height)
-    far = _leg(zero, height, plan, swing, 0.05)
-    near = _leg(zero - 0.04, height, plan, -swing, 0.05)
+    far = _leg(zero, height, plan, swing, bend=0.05)
+    near = _leg(zero - 0.04, height, plan, -swing, bend=0.05)
     chest_x, chest_y = zero + 0.26, height + plan["slope"]
     neck = _along(chest_x, chest_y + 0.05, plan["neck"], plan["neck_angle"] - 105.0 * bow)
     head = _head(plan, neck[2], neck[3] + 0.02, -10.0 - 35.0 * bow)

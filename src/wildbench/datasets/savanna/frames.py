@@ -75,6 +75,7 @@ def draw_frames(
     rng: np.random.Generator,
     n: int,
     labels: Integers | None = None,
+    *,
     night: npt.NDArray[np.bool_] | None = None,
 ) -> Frames:
     """Draw ``n`` frames of a camera.

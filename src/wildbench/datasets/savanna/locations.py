@@ -134,7 +134,9 @@ def draw_location(seed: int, group: Group, index: int, strengths: ShiftStrengths
     # Shrinking moves the cline's border out of the region instead of fading the coats: sites flip one by one.
     cline = np.tanh(world.CLINE_SHARPNESS * (strengths.metadata * position + (1 - strengths.metadata)))
     rates = np.array([entry.rate for entry in world.SPECIES])
-    from_metadata = world.metadata_log_prior(north, east, height, habitat, canopy / 40 - 1, season / 365.25 * 2 * np.pi)
+    from_metadata = world.metadata_log_prior(
+        north, east, height, habitat, canopy=canopy / 40 - 1, season=season / 365.25 * 2 * np.pi
+    )
     shown = world.scene_log_prior(lushness, stones)
     logits = (
         rates

@@ -50,7 +50,7 @@ def render(location: Location, scene: Scene, frames: Frames, size: int) -> Image
         chosen = chosen[np.argsort(frames.label[chosen], kind="stable")]
         for start in range(0, len(chosen), _CHUNK):
             index = chosen[start : start + _CHUNK]
-            images[index] = _expose(location, layers, frames.take(index), size, infrared)
+            images[index] = _expose(location, layers, frames.take(index), size, infrared=infrared)
     return images
 
 
@@ -70,25 +70,25 @@ def _gain(location: Location, frames: Frames, infrared: bool) -> Array:
     return np.asarray(gain * frames.brightness[:, None], dtype=np.float32)
 
 
-def _expose(location: Location, layers: Layers, frames: Frames, size: int, infrared: bool) -> Images:
+def _expose(location: Location, layers: Layers, frames: Frames, size: int, *, infrared: bool) -> Images:
     canvas = layers.back[frames.wind]
     ambient = _ambient(frames, infrared)
     canvas *= ambient[:, :, None, None]
     for bird in (False, True):
         family = np.flatnonzero((frames.label != world.BLANK) & (IS_BIRD[frames.label] == bird))
         if len(family):
-            _paint_family(canvas, location, frames, family, infrared)
+            _paint_family(canvas, location, frames, family, infrared=infrared)
     alpha = layers.front_alpha[frames.wind]
     front = layers.front[frames.wind]
     front *= ambient[:, :, None, None]
     front -= canvas
     front *= alpha
     canvas += front
-    return _sensor(location, canvas, frames, size, infrared)
+    return _sensor(location, canvas, frames, size, infrared=infrared)
 
 
 def _paint_family(
-    canvas: Array, location: Location, frames: Frames, family: npt.NDArray[np.int64], infrared: bool
+    canvas: Array, location: Location, frames: Frames, family: npt.NDArray[np.int64], *, infrared: bool
 ) -> None:
     own = frames.take(family)
     size = canvas.shape[-1]
@@ -101,11 +101,11 @@ def _paint_family(
         here = np.flatnonzero(sides == side)
         part = type(placement)(placement.parts[here], placement.origin[here], placement.unit[here], placement.box[here])
         tiles = canvas[family[here]]
-        paint_tiles(tiles, own.take(here), part, light[here], int(side), infrared)
+        paint_tiles(tiles, own.take(here), part, light[here], side=int(side), infrared=infrared)
         canvas[family[here]] = tiles
 
 
-def _sensor(location: Location, canvas: Array, frames: Frames, size: int, infrared: bool) -> Images:
+def _sensor(location: Location, canvas: Array, frames: Frames, size: int, *, infrared: bool) -> Images:
     """Cast, exposure, vignette, blur and noise; then eight bits a channel."""
     model = world.CAMERA_MODELS[location.camera_model]
     canvas *= _gain(location, frames, infrared)[:, :, None, None]

@@ -102,7 +102,7 @@ def _ground(painter: _Painter, rng: np.random.Generator, location: Location) -> 
 
 
 def _blob(
-    painter: _Painter, rng: np.random.Generator, x: float, y: float, width: float, height: float, colour: Array
+    painter: _Painter, rng: np.random.Generator, x: float, y: float, *, width: float, height: float, colour: Array
 ) -> None:
     """A clump of leaves: a few overlapping capsules, the upper ones lighter."""
     for step in range(4):
@@ -123,7 +123,7 @@ def _tree(painter: _Painter, rng: np.random.Generator, location: Location, leaf:
     radius = 0.012 + 0.022 * near
     painter.paint(coverage(painter.distance(x, foot, x + lean, foot - height, radius, radius * 0.7)), bark)
     width = height * (1.1 if flat else 0.55)
-    _blob(painter, rng, x + lean, foot - height, width, height * (0.32 if flat else 0.6), leaf)
+    _blob(painter, rng, x + lean, foot - height, width=width, height=height * (0.32 if flat else 0.6), colour=leaf)
 
 
 def _stones(painter: _Painter, rng: np.random.Generator, location: Location) -> None:
@@ -170,7 +170,7 @@ def _back(location: Location, size: int, phase: int) -> Array:
     for _ in range(round(habitat.bushes * rng.uniform(0.6, 1.4))):
         near = rng.random() ** 1.5
         x, y = rng.uniform(0, 1) + 0.006 * phase, location.horizon + 0.02 + 0.22 * near
-        _blob(painter, rng, x, y, 0.10 + 0.12 * near, 0.09 + 0.10 * near, leaf * np.float32(1.1))
+        _blob(painter, rng, x, y, width=0.10 + 0.12 * near, height=0.09 + 0.10 * near, colour=leaf * np.float32(1.1))
     _stones(painter, rng, location)
     return painter.canvas
 
@@ -191,10 +191,18 @@ def _front(location: Location, size: int, phase: int) -> _Painter:
     if bush < (0.15 + 0.06 * habitat.bushes) * world.OCCLUSION:
         x = 0.02 if corner < 0.5 else 0.98
         y, width = rng.uniform(0.72, 0.95), rng.uniform(0.18, 0.34)
-        _blob(painter, rng, x + 0.012 * phase, y, width, rng.uniform(0.25, 0.45), straw * np.float32(0.62))
+        _blob(
+            painter,
+            rng,
+            x + 0.012 * phase,
+            y,
+            width=width,
+            height=rng.uniform(0.25, 0.45),
+            colour=straw * np.float32(0.62),
+        )
     if branch < 0.035 * (habitat.trees + habitat.bushes) * world.OCCLUSION:
         x, y = rng.uniform(0.1, 0.9), 0.02 * phase
-        _blob(painter, rng, x, y + 0.03, 0.4, 0.16, _colour(0.20, 0.25, 0.13))
+        _blob(painter, rng, x, y + 0.03, width=0.4, height=0.16, colour=_colour(0.20, 0.25, 0.13))
     return painter
 
 

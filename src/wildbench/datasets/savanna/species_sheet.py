@@ -26,6 +26,6 @@ def species_sheet(image_size: int = 80, columns: int = 8, gap: int = 2, night: b
     for label in range(len(world.CLASSES)):
         rng = numpy_generator(world.WORLD_SEED, "savanna", "species sheet", label)
         labels = np.full(columns, label, dtype=np.int64)
-        frames = draw_frames(location, rng, columns, labels, np.full(columns, night))
+        frames = draw_frames(location, rng, columns, labels, night=np.full(columns, night))
         rows.append(render(location, scene, frames, image_size))
     return tile(rows, gap)

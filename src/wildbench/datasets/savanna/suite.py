@@ -138,7 +138,7 @@ class SavannaTask:
         labels = np.full(n, world.BLANK, dtype=np.int64)
         scene = self.scene if own else draw_scene(location, self.config.image_size)
         rng = self._rng("backgrounds" if own else "foreign backgrounds")
-        return render(location, scene, draw_frames(location, rng, n, labels, night), self.config.image_size)
+        return render(location, scene, draw_frames(location, rng, n, labels, night=night), self.config.image_size)
 
     def frames(self, split: SplitName) -> Frames:
         """Content of each picture of one split, before any pixel is drawn."""

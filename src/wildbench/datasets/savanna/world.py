@@ -306,7 +306,9 @@ _BY_LUSHNESS = _affinities("lushness")
 _BY_STONES = _affinities("stones")
 
 
-def metadata_log_prior(north: float, east: float, height: float, habitat: int, canopy: float, season: float) -> Floats:
+def metadata_log_prior(
+    north: float, east: float, height: float, habitat: int, *, canopy: float, season: float
+) -> Floats:
     """The part of the species' log prior that the metadata explain, ``float64 [16]``.
 
     Ranges are half-waves over the region, so that neighbours a degree apart are alike. ``canopy`` is scaled to

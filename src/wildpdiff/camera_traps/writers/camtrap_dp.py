@@ -6,16 +6,20 @@ import json
 import mimetypes
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import Path as ZipPath
 
 from wildpdiff.camera_traps.answers import ANIMAL, Answer, Classifier, kind_of
+from wildpdiff.camera_traps.cameras import camera_values
+from wildpdiff.camera_traps.crops import animals_of
+from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
-from wildpdiff.camera_traps.writers.csv_files import line, plain
+from wildpdiff.camera_traps.writers.csv_files import line
+from wildpdiff.camera_traps.writers.csv_files import value as cell
 from wildpdiff.errors import DataError
 
 VERSION = "1.0.2"
@@ -43,16 +47,11 @@ DEPLOYMENTS = (
 COORDINATES = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
 """Short names of columns of the deployments."""
 
-DESCRIPTION = "datapackage.json"
-
-CONFIDENT = 0.2
-"""Least confidence of a detection that becomes an observation's box."""
-
 Write = Callable[[str], object]
 
 
 def _row(columns: Sequence[str], values: Mapping[str, str]) -> str:
-    return line(*(plain(values.get(column, "")) for column in columns))
+    return line(*(cell(values.get(column, "")) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def media_id(picture: Picture) -> str:
 
 
 def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifier, clock: Clock) -> None:
-    """One observation for each picture that could be read; the box is that of its surest animal."""
+    """One observation for each picture that could be read; the box is that of its largest animal."""
     write(line(*OBSERVATIONS))
     for answer in answers:
         if not answer.failure:
@@ -97,9 +96,9 @@ def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifie
 def _predicted(answer: Answer, classifier: Classifier, clock: Clock) -> dict[str, str]:
     picture, kind = answer.picture, kind_of(answer.label)
     found = _of_picture(picture, clock) | _of_label(classifier.scientific.get(answer.label, answer.label), answer.label)
-    sure = [box for box in picture.boxes or () if box.category == ANIMAL and (box.confidence or 1.0) >= CONFIDENT]
+    sure = animals_of(picture)
     if kind == "animal" and sure:
-        found |= _of_box(max(sure, key=lambda box: 1.0 if box.confidence is None else box.confidence))
+        found |= _of_box(sure[0])
     trust = {} if answer.trust is None else {"trust": f"{answer.trust:.4f}"}
     tags = {"model": answer.source, **trust}
     return {
@@ -180,13 +179,14 @@ def package(
     check_times(table.pictures)
     if table.format.startswith("Camtrap DP"):
         return {**_copied(table.source, now), "observations.csv": observations}
+    table = replace(table, cameras=camera_values(table))
     by_deployment: dict[str, list[Picture]] = {}
     for picture in table.pictures:
         by_deployment.setdefault(picture.deployment or picture.camera, []).append(picture)
     deployments = [_deployment(name, found, table, clock) for name, found in by_deployment.items()]
     content = _description(table, deployments, species, now)
     return {
-        "datapackage.json": _json(content),
+        DESCRIPTOR: _json(content),
         "deployments.csv": "".join([line(*DEPLOYMENTS), *(_row(DEPLOYMENTS, row) for row in deployments)]).encode(),
         "media.csv": lambda write: _write_media(write, table.pictures, clock),
         "observations.csv": observations,
@@ -199,16 +199,14 @@ def _json(value: Any) -> bytes:
 
 def _copied(source: Path, now: datetime) -> dict[str, Content]:
     """The files of a package but for its observations, and its description with what is new."""
-    zipped = source.is_file() and source.suffix.lower() == ".zip"
-    root: Any = ZipPath(source) if zipped else source.parent if source.is_file() else source
-    if not (root / DESCRIPTION).is_file():  # a folder packed as such
-        root = next((entry for entry in root.iterdir() if (entry / DESCRIPTION).is_file()), root)
-    content = json.loads((root / DESCRIPTION).read_bytes())
+    found = open_package(source)
+    root: Any = ZipPath(found.path, found.inner) if found.zipped else found.path
+    content = dict(found.descriptor)
     content["created"] = now.isoformat(timespec="seconds")
     content.pop("id", None)  # of the source package
     content["project"] = {**content.get("project", {}), "observationLevel": ["media"]}
     files: dict[str, Content] = {}
-    for resource in content.get("resources", ()):
+    for resource in content["resources"]:
         if resource.get("name") == "observations":
             resource["path"] = "observations.csv"
             continue
@@ -216,7 +214,7 @@ def _copied(source: Path, now: datetime) -> dict[str, Content]:
         for path in [paths] if isinstance(paths, str) else paths:
             if "://" not in path and ".." not in PurePosixPath(path).parts:
                 files[path] = (root / path).read_bytes()
-    return {**files, DESCRIPTION: _json(content)}
+    return {**files, DESCRIPTOR: _json(content)}
 
 
 def _deployment(name: str, pictures: Sequence[Picture], table: PictureTable, clock: Clock) -> dict[str, str]:

@@ -24,21 +24,22 @@ def line(*cells: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A cell that is shown as it is: an apostrophe before what would run, which spreadsheets hide; numbers stay."""
-    return f"'{text}" if text.startswith(FORMULA) and not _number(text) else text
+    """A cell that is shown as it is: an apostrophe before what would run, which spreadsheets hide."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def value(text: str) -> str:
+    """A cell that may be a number below zero; else as :func:`plain`."""
+    try:
+        float(text)
+    except ValueError:
+        return plain(text)
+    return text
 
 
 def plain_path(path: str) -> str:
     """A path that is shown as it is and still leads to the file."""
     return f"./{path}" if path.startswith(FORMULA) else path
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifier, top: int = 1) -> None:
@@ -71,7 +72,7 @@ def write_pictures(write: Write, table: PictureTable) -> None:
         frame = "" if picture.frame is None else str(picture.frame)
         rest = [plain(picture.camera), time, plain(picture.sequence), frame]
         rest += [getattr(picture, name) for name in stated]
-        rest += [plain(values.get(column, "")) for column in own]
+        rest += [value(values.get(column, "")) for column in own]
         for label in picture.labels or ("",):
             write(line(plain_path(picture.path), plain(label), *rest))
 

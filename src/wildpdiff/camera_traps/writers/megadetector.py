@@ -109,7 +109,7 @@ def _image(
     found = _of_picture(answer.picture)
     if answer.failure:
         return {**found, "failure": FAILURE, "detections": None}
-    found |= {"model": answer.source, "trust": None if answer.trust is None else round(answer.trust, 4)}
+    found |= {"model": answer.source, **({} if answer.trust is None else {"trust": round(answer.trust, 4)})}
     ranked = [[number[name], round(value, 4)] for name, value in answer.ranked(classifier, MOST)]
     boxes = answer.picture.boxes
     if boxes is None:

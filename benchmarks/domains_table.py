@@ -1,0 +1,130 @@
+"""Joins the tables of several domains to one in a Markdown file: one row a domain and group of unseen tasks.
+
+    python benchmarks/domains_table.py docs/results.md runs/domains/clinc150 runs/domains/mitbih
+    python benchmarks/domains_table.py docs/results.md "missouri, whole frames=runs/missouri-whole"
+
+Each folder is that of a run of ``wildbench domain``; NAME=FOLDER gives it another name in the table, which stands
+between the lines ``<!-- domains:begin -->`` and ``<!-- domains:end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from results_table import fill
+
+from wildbench.domains.domain import EVOLUTION
+from wildbench.domains.table import SEEN, WITH_TRUST, Cell, DomainTable, read_table
+from wildpdiff.disk import write_file
+from wildpdiff.errors import ArtifactError, WildpdiffError
+
+BLOCK = "domains"
+METHODS: Mapping[str, str] = {
+    "pretrained": "pretrained",
+    "mean": "mean adapter",
+    "nearest": "nearest task",
+    "kernel regression": "additive kernel regression",
+    "generated": "generated",
+    "with trust": WITH_TRUST,
+    "hypernetwork": "hypernetwork, task loss",
+    "evolution strategies": EVOLUTION,
+    "column-wise merge": "column-wise merge",
+    "fine-tuned": "fine-tuned",
+}
+"""Heads of the columns with the names of methods in the tables of domains."""
+
+LABELLED = ("evolution strategies", "fine-tuned")
+"""Columns of methods that use labels of the task."""
+
+INTERVALS = ("generated", "with trust")
+MISSING = "–"
+NOTE = (
+    "Means over tasks, in brackets 95 % bootstrap intervals over tasks; ↑: more is better, ↓: less is better. In bold "
+    "the best of the methods without labels of the task; evolution strategies use five labels a class, fine-tuned all "
+    "of them. *Kernel regression* is additive kernel regression. *Kept back*: tasks for which trust keeps the "
+    "pretrained model; *harmed*: tasks that lose more than a point against it, without and with trust; both in % of "
+    "tasks."
+)
+
+
+def domains_markdown(tables: Mapping[str, DomainTable]) -> str:
+    """One table of all domains, by their names in it, and how each was run."""
+    head = ["domain", "group", "tasks", "metric", *METHODS, "kept back, %", "harmed without, with, %"]
+    lines = [head, ["---", "---", "---:", "---", *["---:"] * (len(METHODS) + 2)]]
+    for name, table in tables.items():
+        lines += [[name, *_row(table, group)] for group in table.groups if group != SEEN]
+    made = [
+        f"`{table.command}`: seed {table.seed}, {table.generators} generator{'' if table.generators == 1 else 's'}."
+        for table in tables.values()
+    ]
+    shown = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n\n".join([shown, NOTE, " ".join(dict.fromkeys(made))])
+
+
+def _row(table: DomainTable, group: str) -> list[str]:
+    """A group of unseen tasks of one domain, without the domain's name."""
+    metric = table.metric
+    by_method = {row.method: row.cells.get(group) for row in table.rows}
+    cells = {head: by_method.get(method) for head, method in METHODS.items()}
+    texts = {head: _text(table, cell, head in INTERVALS) for head, cell in cells.items()}
+    free = {head: cell.score.value for head, cell in cells.items() if cell is not None and head not in LABELLED}
+    best = max((metric.sign * value for value in free.values()), default=None)
+    for head, value in free.items():
+        if metric.sign * value == best:
+            number, *rest = texts[head].split(" ", 1)
+            texts[head] = " ".join([f"**{number}**", *rest])
+    trust = table.trust.get(group)
+    kept = harmed = MISSING
+    if trust is not None:
+        kept = f"{100 * (1 - trust.used_share.value):.0f}"
+        harmed = f"{100 * trust.harmed_without.value:.0f}, {100 * trust.harmed_with.value:.0f}"
+    heading = f"{metric.heading} {'↑' if metric.higher_is_better else '↓'}"
+    return [group, str(table.groups[group]), heading, *texts.values(), kept, harmed]
+
+
+def _text(table: DomainTable, cell: Cell | None, with_interval: bool) -> str:
+    if cell is None:
+        return MISSING
+    scale, digits = table.metric.scale, 1 if table.metric.scale == 100 else 3
+    interval = cell.score.interval if with_interval else None
+    ends = "" if interval is None else f" [{', '.join(f'{scale * end:.{digits}f}' for end in interval)}]"
+    return f"{scale * cell.score.value:.{digits}f}{ends}"
+
+
+def named_tables(arguments: Sequence[str]) -> dict[str, DomainTable]:
+    """Tables of runs, each FOLDER or NAME=FOLDER, by name; raises :class:`ArtifactError` where one cannot be read."""
+    found: dict[str, DomainTable] = {}
+    for argument in arguments:
+        name, given, folder = argument.rpartition("=") if not Path(argument).is_dir() else ("", "", argument)
+        path = Path(folder) / "domain.json"
+        if not path.is_file():
+            raise ArtifactError(f"There is no {path}. Give the folder of a finished run of `wildbench domain`.")
+        table = read_table(path)
+        name = name.strip() if given else table.domain
+        if name in found:
+            raise ArtifactError(f"There are two tables {name!r}. Give one of them as NAME=FOLDER.")
+        found[name] = table
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("document", type=Path, help="Markdown file with the block")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of a run, or NAME=FOLDER")
+    parser.add_argument("--block", default=BLOCK, help=f"name of the block (default: {BLOCK})")
+    options = parser.parse_args(arguments)
+    try:
+        content = domains_markdown(named_tables(options.folders))
+        text = options.document.read_text(encoding="utf-8")
+        write_file(options.document, fill(text, options.block, content, str(options.document)).encode())
+    except (WildpdiffError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

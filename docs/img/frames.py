@@ -1,0 +1,156 @@
+"""Picture of the first page: frames of new cameras with the species' names before and after the generated adapter.
+
+python docs/img/frames.py GENERATOR [PNG]
+
+The generator is one of savanna, for example runs/demo/generator-0. The cameras are those of ``overview.py``; of each
+the first test frame of every species is shown, in their order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
+from wildpdiff.errors import WildpdiffError
+from wildpdiff.generator import Generator
+from wildpdiff.tasks.description import Images
+
+SITES = (5, 7)
+SIZE = 144
+COLUMNS = 6
+INK, MUTED, PAPER = "#22303c", "#5c6b78", "#fcfcfa"
+RIGHT, WRONG = "#0072b2", "#b3470a"
+"""Blue and vermilion, which the colour-blind can tell apart; a mark says the same without colour."""
+
+
+class Name(NamedTuple):
+    """A predicted species, and whether it is the true one."""
+
+    text: str
+    right: bool
+
+
+class Camera(NamedTuple):
+    """A camera as it is drawn.
+
+    Attributes:
+        title: habitat and place.
+        images: ``uint8 [n, SIZE, SIZE, 3]``.
+        before, after: names of each.
+        scores: accuracies on all test frames, before and after.
+    """
+
+    title: str
+    images: Images
+    before: tuple[Name, ...]
+    after: tuple[Name, ...]
+    scores: tuple[float, float]
+
+
+def first_of_each(labels: Int[ndarray, " n"], count: int) -> list[int]:
+    """Indices of the first frame of each label, filled up with the next frames, in their order."""
+    firsts = sorted(int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels))[:count]
+    others = [row for row in range(len(labels)) if row not in firsts]
+    return sorted([*firsts, *others[: count - len(firsts)]])
+
+
+def cameras(generator: Generator, sites: Sequence[int] = SITES) -> list[Camera]:
+    """The cameras with what the pretrained and the adapted model predict."""
+    backbone, found = generator.backbone, []
+    sizes = {"unseen": max(sites) + 1}
+    suite = SavannaSuite(SavannaConfig(**sizes, image_size=backbone.image_size))
+    large = SavannaSuite(SavannaConfig(**sizes, image_size=SIZE))
+    for site in sites:
+        task = suite.tasks("unseen")[site]
+        data, known = task.data("test"), task.description.metadata or {}
+        batch = backbone.stem(data.images)
+        adapter = generator.sample(task.description)[0]
+        rows = first_of_each(data.labels, COLUMNS)
+        predicted = [
+            backbone.predict(batch, tensors).argmax(1).numpy() for tensors in (None, adapter.tensors)
+        ]  # fmt: skip
+        names = [
+            tuple(Name(suite.classes[own[row]].replace("_", " "), bool(own[row] == data.labels[row])) for row in rows)
+            for own in predicted
+        ]
+        scores = tuple(float((own == data.labels).mean()) for own in predicted)
+        title = f"{known['habitat']}, {known['elevation']:.0f} m"
+        images = large.tasks("unseen")[site].data("test").images[rows]
+        found.append(Camera(title, images, names[0], names[1], (scores[0], scores[1])))
+    return found
+
+
+def draw(shown: Sequence[Camera], path: Path) -> None:
+    """The picture as a PNG."""
+    figure = plt.figure(figsize=(9.2, 1.83 * len(shown) + 0.28), facecolor=PAPER)
+    grid = figure.add_gridspec(
+        len(shown), COLUMNS + 1, left=0.008, right=0.992, top=0.915, bottom=0.09, wspace=0.05, hspace=0.32,
+    )  # fmt: skip
+    for number, camera in enumerate(shown):
+        _legend(figure.add_subplot(grid[number, 0]), camera)
+        for column, image in enumerate(camera.images):
+            axes = figure.add_subplot(grid[number, column + 1])
+            axes.imshow(image, interpolation="nearest")
+            axes.set_axis_off()
+            _name(axes, -0.05, camera.before[column])
+            _name(axes, -0.2, camera.after[column])
+    _heading(figure)
+    figure.savefig(path, dpi=125, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _heading(figure: Figure) -> None:
+    text = "New cameras, none of their frames labelled: species before and after the generated adapter"
+    figure.text(0.008, 0.985, text, ha="left", va="top", fontsize=11, weight="bold", color=INK)
+
+
+def _legend(axes: Axes, camera: Camera) -> None:
+    """The camera, and accuracies on all its test frames, on the lines of the names."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect=1)  # as high as the frames
+    place = {"transform": axes.transAxes, "ha": "left"}
+    axes.text(0, 1.0, camera.title, va="top", fontsize=8.5, color=MUTED, **place)
+    axes.text(0, 0.3, "right on all\nof its frames", va="bottom", fontsize=8.5, color=MUTED, linespacing=1.25, **place)
+    axes.text(0, 0.04, f"{100 * camera.scores[0]:.0f} %", va="bottom", fontsize=12, color=MUTED, **place)
+    axes.text(0.415, 0.04, "→", va="bottom", fontsize=12, color=MUTED, **place)
+    after = f"{100 * camera.scores[1]:.0f} %"
+    axes.text(0.57, 0.04, after, va="bottom", fontsize=12, weight="bold", color=RIGHT, **place)
+    axes.text(0, -0.05, "before", va="top", fontsize=8.5, color=INK, **place)
+    axes.text(0, -0.2, "after", va="top", fontsize=8.5, color=INK, weight="bold", **place)
+
+
+def _name(axes: Axes, height: float, name: Name) -> None:
+    mark = "✓" if name.right else "✗"
+    axes.text(0, height, f"{mark} {name.text}", transform=axes.transAxes, ha="left", va="top", fontsize=8.5,
+              color=RIGHT if name.right else WRONG)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    path = Path(arguments[1]) if len(arguments) > 1 else Path(__file__).with_name("frames.png")
+    try:
+        draw(cameras(Generator.from_pretrained(Path(arguments[0]))), path)
+    except WildpdiffError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
