@@ -20,6 +20,7 @@ from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -156,9 +157,9 @@ def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], tes
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
     if task is None and len(by_camera) > 1:
         raise DataError(f"{path} has {len(by_camera)} tasks, {', '.join(list(by_camera)[:3])}, …; name one of them.")
-    name = task or next(iter(by_camera))
-    if name not in by_camera:
-        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
+    name = next((camera for camera in by_camera if task is None or same_name(camera, task)), None)
+    if name is None:
+        raise DataError(f"{path} has no task {task!r}; its tasks are {', '.join(by_camera)}.")
     placed = sorted(place(name, by_camera[name], Cropping(labels), {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
     read = ("train", "validation", "test") if test else ("train", "validation")
