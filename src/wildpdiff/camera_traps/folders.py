@@ -51,7 +51,7 @@ class FolderReader:
             DataError: the folder has no pictures below a camera's folder, or cannot be read.
         """
         remarks, pictures = Remarks(), []
-        for line, file in enumerate(_files(path, remarks), 1):
+        for line, file in enumerate(pictures_below(path, remarks), 1):
             parts = file.split("/")
             if len(parts) == 1:
                 remarks.add("Pictures outside of a camera's folder are left out", file)
@@ -68,7 +68,8 @@ class FolderReader:
         if not pictures:
             form = f"{path} holds no images of the form TASK/CLASS/IMAGE"
             raise DataError(
-                f"{form}, but can be read by {', '.join(known)}. Name one of these in the place of the folder, or several."
+                f"{form}, but files that can be read: {', '.join(known)}. Name one or several of them in the place of "
+                "the folder."
                 if known
                 else f"{form} (a folder for each camera, inside a folder for each species); give the folder above the "
                 "cameras."
@@ -90,7 +91,7 @@ class FolderReader:
         return found
 
 
-def _files(root: Path, remarks: Remarks) -> Iterator[str]:
+def pictures_below(root: Path, remarks: Remarks) -> Iterator[str]:
     """Paths of the pictures below a folder, relative to it, in the order of their names; each folder is read once."""
     seen: set[tuple[int, int]] = set()
     waiting = [""]

@@ -301,7 +301,7 @@ def test_a_species_of_validation_pictures_alone_is_left_out_with_the_classes_of_
     rows = task_rows(tmp_path, "a", "t" * 10 + "vvvee")
     rows[10]["label"] = "stoat"
     path = write_table(tmp_path, rows)
-    inferred = TableSuite.from_csv(path, image_size=8)
+    inferred = TableSuite.from_csv(path, image_size=8, trained=True)
     given = TableSuite.from_csv(path, image_size=8, classes=inferred.classes)
     assert given.classes == ("cat", "dog")
     assert given.fingerprint == inferred.fingerprint
