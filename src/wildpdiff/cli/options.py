@@ -194,6 +194,7 @@ def open_suite(
     *,
     framing: Framing | None = "square",
     quiet: bool = False,
+    learning: bool = True,
 ) -> ImageSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
 
@@ -204,6 +205,7 @@ def open_suite(
         seed: of the suite.
         framing: of a table's pictures where there is no backbone; None takes the one that suits them.
         quiet: leave out the suite's remarks.
+        learning: whether models learn from it; without, labels that the backbone does not know are left out.
 
     Raises:
         DataError: no such suite or option, or labels, classes or a framing that the backbone does not know.
@@ -224,6 +226,8 @@ def open_suite(
             )
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
+    if inputs[0] not in suite_providers():
+        known["learning"] = learning
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark
