@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,7 @@ def look_at(path: Path) -> PictureFile:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return PictureFile(-1, MISSING)
     except OSError:
-        return PictureFile(-1, DENIED if path.exists() else MISSING)
+        return PictureFile(-1, DENIED if os.path.exists(path) else MISSING)
     if not size:
         return PictureFile(0, EMPTY_FILE)
     named = head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
