@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,6 +173,12 @@ def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
     given = [suite] if isinstance(suite, str) else suite or ["savanna"]
     parts = ([entry] if Path(entry).exists() else entry.split(",") for entry in given)
     return tuple(part.strip() for found in parts for part in found if part.strip())
+
+
+def files_of(inputs: Iterable[str]) -> list[Path]:
+    """The files that are read of inputs, pictures apart: of a folder, those in it."""
+    paths = map(Path, inputs)
+    return [file for path in paths for file in (path.iterdir() if path.is_dir() else (path,))]
 
 
 def suite_settings(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> dict[str, Any]:
