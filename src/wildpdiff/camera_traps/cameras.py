@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.camera_groups import drawn_groups, stated_groups
 from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, identical, some
 from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
@@ -108,7 +109,7 @@ def cameras_of(
     meant, remarks = _groups(table, by_camera, faults, names, options)
     groups = {camera: _possible(meant[camera], faults[camera], placed[camera]) for camera in placed}
     classes = options.classes or (options.trained and _learned_labels(placed, groups)) or _all_labels(placed)
-    if options.classes is not None:
+    if options.classes is not None and options.learning:
         _check_labels(table, placed, groups, classes)
     known = {camera: _of_classes(placement, frozenset(classes)) for camera, placement in placed.items()}
     cameras = []
@@ -117,7 +118,12 @@ def cameras_of(
         if not placement.labelled() and placed[camera].labelled():
             fault = "other species only"
         cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
-    remarks = [*_of_pictures(table, by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
+    remarks = [
+        *_of_pictures(table, by_camera, placed),
+        *_strangers(placed, classes, options),
+        *remarks,
+        *_of_cameras(cameras),
+    ]
     return Cameras(tuple(cameras), tuple(classes), tuple(remarks))
 
 
@@ -238,6 +244,7 @@ def _of_pictures(
             "names them, or a joined table."
         ]
     )
+    found += _alike(by_camera)
     if several:
         found.append(f"{several} pictures of several species are left out.")
     if lost:
@@ -254,14 +261,39 @@ def _of_pictures(
     return found
 
 
-def _strangers(placed: Mapping[str, Placement], classes: Sequence[str]) -> list[str]:
+def _alike(by_camera: Mapping[str, Sequence[Picture]]) -> list[str]:
+    """Remarks on pictures of several cameras, and on cameras whose names are spellings of one."""
+    owners: dict[str, dict[str, None]] = {}
+    spellings: dict[str, list[str]] = {}
+    for camera, pictures in by_camera.items():
+        spellings.setdefault(spelling_key(camera), []).append(camera)
+        for picture in pictures:
+            owners.setdefault(picture.path, {})[camera] = None
+    shared = {path: some(list(cameras)) for path, cameras in owners.items() if len(cameras) > 1}
+    variants = [some(names) for names in spellings.values() if len(names) > 1]
+    remarks = []
+    if shared:
+        path, cameras = next(iter(shared.items()))
+        remarks.append(
+            f"{len(shared)} pictures are listed at several cameras, first {path} ({cameras}): what one learns from may "
+            "be another's test."
+        )
+    if variants:
+        remarks.append(f"Cameras whose names are spelled nearly alike stand apart: {'; '.join(variants[:MOST_SHOWN])}.")
+    return remarks
+
+
+def _strangers(placed: Mapping[str, Placement], classes: Sequence[str], options: TableOptions) -> list[str]:
     found = (entry.label for placement in placed.values() for entry in placement.labelled())
     counts = Counter(label for label in found if label not in classes)
     if not counts:
         return []
     order = sorted(counts, key=lambda label: (-counts[label], label))
     names = some([f"{label} {counts[label]}" for label in order], MOST_SHOWN)
-    return [f"{counts.total()} pictures of species that nothing is trained on are left out: {names}."]
+    what = (
+        "pictures of species that nothing is trained on are" if options.learning else "labels that the model lacks are"
+    )
+    return [f"{counts.total()} {what} left out: {names}."]
 
 
 def _of_cameras(cameras: Sequence[Camera]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,7 @@ def look_at(path: Path) -> PictureFile:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return PictureFile(-1, MISSING)
     except OSError:
-        return PictureFile(-1, DENIED if path.exists() else MISSING)
+        return PictureFile(-1, DENIED if os.path.exists(path) else MISSING)
     if not size:
         return PictureFile(0, EMPTY_FILE)
     named = head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -109,7 +110,7 @@ class Unreadable:
         """The most pictures that are left out."""
         if self.share is not None:
             return int(self.share * self.total + 1e-9)
-        return min(max(1, int(SHARE * self.total)), self.total - 1)
+        return min(max(1, int(SHARE * self.total)), max(0, self.total - 1))
 
     def add(self, faults: Mapping[str, str], root: Path) -> None:
         """Leave out further pictures.

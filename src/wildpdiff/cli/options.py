@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -175,6 +175,12 @@ def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(part.strip() for found in parts for part in found if part.strip())
 
 
+def files_of(inputs: Iterable[str]) -> list[Path]:
+    """The files that are read of inputs, pictures apart: of a folder, those in it."""
+    paths = map(Path, inputs)
+    return [file for path in paths for file in (path.iterdir() if path.is_dir() else (path,))]
+
+
 def suite_settings(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> dict[str, Any]:
     """The ``KEY=VALUE`` texts of a suite as values of the right kinds; raises :class:`DataError`."""
     from wildpdiff.camera_traps.registry import parse_options, suite_providers
@@ -194,6 +200,7 @@ def open_suite(
     *,
     framing: Framing | None = "square",
     quiet: bool = False,
+    learning: bool = True,
 ) -> ImageSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
 
@@ -204,6 +211,7 @@ def open_suite(
         seed: of the suite.
         framing: of a table's pictures where there is no backbone; None takes the one that suits them.
         quiet: leave out the suite's remarks.
+        learning: whether models learn from it; without, labels that the backbone does not know are left out.
 
     Raises:
         DataError: no such suite or option, or labels, classes or a framing that the backbone does not know.
@@ -224,6 +232,8 @@ def open_suite(
             )
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
+    if inputs[0] not in suite_providers():
+        known["learning"] = learning
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark

@@ -103,7 +103,7 @@ def predict(
         generator = options.open_generator(model, backbone, clip)
         trust = trust_of(model, generator) if min_trust is not None or (model / "trust").is_dir() else None
         opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
-        read = [Path(entry) for entry in options.suite_inputs(suite)]
+        read = options.files_of(options.suite_inputs(suite))
         _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
         return
     if not model.exists():
@@ -123,6 +123,11 @@ class _Wanted:
     taxonomy: Path | None
     threshold: float | None
     as_json: bool
+
+    @property
+    def read(self) -> list[Path]:
+        """The files that the rules are in."""
+        return [Path(entry) for entry in (self.species, self.taxonomy) if entry is not None]
 
     def rules(self, classes: Sequence[str], cameras: Mapping[str, Mapping[str, str]]) -> Rules:
         """The rules for a model's classes; raises :class:`DataError` for a file that says nothing of them.
@@ -216,7 +221,7 @@ def _predict_images(
         raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
     table = _plain_table(files, images)
-    wanted.output.check(table, [*files, *([] if boxes is None else [boxes])])
+    wanted.output.check(table, [*files, *wanted.read, *([] if boxes is None else [boxes])])
     adapter = Adapter.load(folder)
     camera = str(adapter.provenance.get("task") or "")
     table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
@@ -228,7 +233,8 @@ def _predict_images(
     tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
         tick = stages(f"classify {len(files)} images")
-        answers = camera_answers(given, model, table.pictures, table.root, rules=rules, skip=skip, progress=tick)
+        how: dict[str, Any] = {"rules": rules, "threshold": table.threshold, "skip": skip, "progress": tick}
+        answers = camera_answers(given, model, table.pictures, table.root, **how)
         shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
         text = wanted.output.write(
             _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
@@ -369,7 +375,7 @@ class _Cameras:
 def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuite:
     from wildpdiff.camera_traps.table_suite import TableSuite
 
-    opened = options.open_suite(suite, option, backbone)
+    opened = options.open_suite(suite, option, backbone, learning=False)
     if not isinstance(opened, TableSuite):
         raise DataError(
             f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
@@ -390,8 +396,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     of_camera = pictures_by_camera(suite.table)
     pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
     table = replace(suite.table, root=suite.root, pictures=tuple(p for found in pictures.values() for p in found))
-    own_files = (file for entry in read for file in (entry.iterdir() if entry.is_dir() else (entry,)))
-    wanted.output.check(table, [*own_files, *(suite.root / picture.path for picture in table.pictures)])
+    wanted.output.check(table, [*read, *wanted.read, *(suite.root / picture.path for picture in table.pictures)])
     rules = wanted.rules(backbone.classes, camera_values(table))
     classifier = wanted.classifier(rules, cameras.generator.fingerprint)
     tally, cache = _Tally(wanted.as_json), PictureCache.of_user()
@@ -405,7 +410,12 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                 if own:
                     shown = {label for picture in own for label in suite.labels.of(picture.labels)}
                     past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
-                    given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
+                    given: dict[str, Any] = {
+                        "shown": shown,
+                        "cache": cache,
+                        "progress": past,
+                        "threshold": table.threshold,
+                    }
                     yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
                 done += len(own)
 
