@@ -174,8 +174,8 @@ class TableSuite:
         self.root = table.root if options.root is None else Path(options.root)
         by_camera = pictures_by_camera(table)
         if not by_camera:
-            told = " ".join(table.remarks)
-            raise DataError(f"{table.source} names no picture that can be used, and no camera. {told}".rstrip())
+            why = " ".join(table.remarks)
+            raise DataError(f"{table.source} names no picture that can be used, and no camera. {why}".rstrip())
         written = (label for picture in table.pictures for label in picture.labels)
         self.labels = joined_labels(written, table.blanks, options.classes or ())
         self.files = look_at_all(self.root, (picture.path for picture in table.pictures))

@@ -35,6 +35,7 @@ def check(
 ) -> None:
     """Score an adapter next to the pretrained model on labelled images, none of which it was refined on."""
     from wildpdiff.adapters.adapter import Adapter
+    from wildpdiff.camera_traps.picture_files import Unreadable
     from wildpdiff.evaluate.checking import check_adapter
     from wildpdiff.refine.labels import labelled_files
 
@@ -44,13 +45,20 @@ def check(
     for sentence in labelled.remarks:
         remark(sentence)
     unreadable: list[DataError] = []
+    most = len(labelled.files) if skip_unreadable else Unreadable(len(labelled.files)).most
+
+    def skipped(error: DataError) -> None:
+        unreadable.append(error)
+        if len(unreadable) > most:
+            raise error
+
     with Stages() as stages:
         found = check_adapter(
             loaded,
             model,
             labelled,
             seed=seed,
-            skipped=unreadable.append if skip_unreadable else None,
+            skipped=skipped,
             progress=stages(f"classify {len(labelled.files)} images"),
         )
     for error in unreadable:
