@@ -100,17 +100,20 @@ def _of_files(
     """Write the pictures of files in a format."""
     from wildpdiff.camera_traps.joining import read_joined
 
-    if form != "camtrap-dp":
-        check_output_file(out, {Path(entry).resolve() for entry in inputs})
     missing = [entry for entry in inputs if not Path(entry).exists()]
     if missing:
         raise DataError(f"There is no suite {missing[0]!r}: it is no registered name, file or folder. Check it.")
+    if form != "camtrap-dp":
+        check_output_file(out, options.files_of(inputs))
     named = settings.get("columns")
     table = read_joined([Path(entry) for entry in inputs], named if isinstance(named, dict) else None)
     for sentence in table.remarks:
         remark(sentence)
+    read = [*options.files_of(inputs), *(table.root / picture.path for picture in table.pictures)]
     if form == "camtrap-dp":
-        check_output_package(out, PACKAGE, table.source)
+        check_output_package(out, PACKAGE, read)
+    else:
+        check_output_file(out, read)
     written = _write(table, form, out, zone)
     values = {"out": str(out), "format": form, "pictures": written, "root": str(table.root)}
     answer(as_json, values, f"{written} pictures in {out}; their paths are relative to {table.root}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.camera_groups import drawn_groups, stated_groups
 from wildpdiff.camera_traps.crops import Cropping
+from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, identical, some
 from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
@@ -243,6 +244,7 @@ def _of_pictures(
             "names them, or a joined table."
         ]
     )
+    found += _alike(by_camera)
     if several:
         found.append(f"{several} pictures of several species are left out.")
     if lost:
@@ -257,6 +259,28 @@ def _of_pictures(
             f"{_cameras(len(cut))} ({some(cut)}): what is measured on these pictures is too good."
         )
     return found
+
+
+def _alike(by_camera: Mapping[str, Sequence[Picture]]) -> list[str]:
+    """Remarks on pictures of several cameras, and on cameras whose names are spellings of one."""
+    owners: dict[str, dict[str, None]] = {}
+    spellings: dict[str, list[str]] = {}
+    for camera, pictures in by_camera.items():
+        spellings.setdefault(spelling_key(camera), []).append(camera)
+        for picture in pictures:
+            owners.setdefault(picture.path, {})[camera] = None
+    shared = {path: some(list(cameras)) for path, cameras in owners.items() if len(cameras) > 1}
+    variants = [some(names) for names in spellings.values() if len(names) > 1]
+    remarks = []
+    if shared:
+        path, cameras = next(iter(shared.items()))
+        remarks.append(
+            f"{len(shared)} pictures are listed at several cameras, first {path} ({cameras}): what one learns from may "
+            "be another's test."
+        )
+    if variants:
+        remarks.append(f"Cameras whose names are spelled nearly alike stand apart: {'; '.join(variants[:MOST_SHOWN])}.")
+    return remarks
 
 
 def _strangers(placed: Mapping[str, Placement], classes: Sequence[str], options: TableOptions) -> list[str]:

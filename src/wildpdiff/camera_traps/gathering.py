@@ -16,6 +16,9 @@ from wildpdiff.camera_traps.times import TIME_OF_DAY, days_first, parse_time
 
 Row = dict[str, str]
 
+ZONES = "Some times have a zone and some have none; zones are left out"
+"""A remark."""
+
 
 @dataclass
 class Gathering:
@@ -79,7 +82,7 @@ class Gathering:
             times.append(month if first is False else day)
         zones = {time.tzinfo is not None for time in times if time is not None}
         if len(zones) == 2:
-            self.remarks.add("Some times have a zone and some have none; zones are left out", "as read")
+            self.remarks.add(ZONES, "as read")
             times = [time and time.replace(tzinfo=None) for time in times]
         return times
 

@@ -12,6 +12,7 @@ from wildpdiff.camera_traps.columns import name_key, stated_word
 from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
+from wildpdiff.camera_traps.gathering import ZONES
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.matching import match_paths
 from wildpdiff.camera_traps.paths import path_below, with_root
@@ -75,7 +76,7 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
     joined = with_pictures[0] if with_pictures else tables[0]
     for table in with_pictures[1:]:
         joined = _with_pictures(joined, table)
-    joined = _placed(joined)
+    joined = _of_one_clock(_placed(joined))
     for table in tables:
         if not table.pictures and table is not joined:
             joined = _with_cameras(joined, table)
@@ -177,6 +178,15 @@ def _placed(table: PictureTable) -> PictureTable:
         if not picture.camera:
             remarks.add("Pictures without a camera are left out", picture.path)
     return replace(table, pictures=placed, remarks=(*table.remarks, *remarks.sentences()))
+
+
+def _of_one_clock(table: PictureTable) -> PictureTable:
+    """The table without zones where only some of its times have one: they could not be put in order."""
+    zones = {picture.time.tzinfo is None for picture in table.pictures if picture.time is not None}
+    if len(zones) < 2:
+        return table
+    pictures = (replace(entry, time=entry.time and entry.time.replace(tzinfo=None)) for entry in table.pictures)
+    return replace(table, pictures=tuple(pictures), remarks=(*table.remarks, f"{ZONES}."))
 
 
 def _with_cameras(table: PictureTable, other: PictureTable) -> PictureTable:

@@ -135,8 +135,7 @@ class Unreadable:
         """One sentence where pictures were left out."""
         if not self.faults:
             return ()
-        pictures = "picture is" if self.total == 1 else "pictures are"
-        return (f"{len(self.faults)} of {self.total} {pictures} left out: {fault_words(self.faults)}.",)
+        return (f"Left out: {len(self.faults):,} of {self.total:,} pictures; {fault_words(self.faults)}.",)
 
 
 def read_most(

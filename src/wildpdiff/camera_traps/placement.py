@@ -134,6 +134,8 @@ def teaching_fault(placement: Placement, minimum: int) -> str:
         minimum: the fewest training pictures.
     """
     known = placement.labelled()
+    if not placement.pictures and placement.several:
+        return "several species in its pictures"
     if not placement.pictures:
         return "no picture that can be read"
     if not known:

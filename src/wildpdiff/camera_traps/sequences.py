@@ -94,4 +94,4 @@ def _name(first: Picture) -> str:
     if first.sequence:
         return f"sequence {first.sequence}"
     # A minute, and no second: the burst keeps its name, nearly always, where its first frame is removed.
-    return f"path {first.path}" if first.time is None else f"minute {first.time:%Y-%m-%d %H:%M}"
+    return f"path {first.path}" if first.time is None else f"minute {first.time:%Y-%m-%d %H:%M%z}"

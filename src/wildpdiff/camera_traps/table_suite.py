@@ -174,8 +174,8 @@ class TableSuite:
         self.root = table.root if options.root is None else Path(options.root)
         by_camera = pictures_by_camera(table)
         if not by_camera:
-            why = " ".join(table.remarks)
-            raise DataError(f"{table.source} names no picture that can be used, and no camera. {why}".rstrip())
+            reasons = " ".join(table.remarks)
+            raise DataError(f"{table.source} names no picture that can be used, and no camera. {reasons}".rstrip())
         written = (label for picture in table.pictures for label in picture.labels)
         self.labels = joined_labels(written, table.blanks, options.classes or ())
         self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
@@ -192,8 +192,8 @@ class TableSuite:
         metadata = site_metadata(table, by_camera, learned, options.ignore)
         self.metadata_schema = metadata.schema
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
-        told = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
-        self.remarks = tuple(chain.from_iterable(told))
+        parts = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
+        self.remarks = tuple(chain.from_iterable(parts))
         self.notify: Callable[[str], None] = lambda sentence: None
 
     @classmethod

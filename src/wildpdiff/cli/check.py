@@ -28,6 +28,7 @@ def check(
     ],
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
+    columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
     skip_unreadable: options.SkipOption = False,
     seed: options.SeedOption = 0,
@@ -41,7 +42,9 @@ def check(
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
-    labelled = labelled_files(images, model.classes, task, test=True, boxes=boxes)
+    labelled = labelled_files(
+        images, model.classes, task, test=True, boxes=boxes, columns=options.named_columns(columns)
+    )
     for sentence in labelled.remarks:
         remark(sentence)
     unreadable: list[DataError] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,15 +54,14 @@ def check_output_adapters(folder: Path, n: int) -> None:
     remove_leftovers(folder)
 
 
-def check_output_package(folder: Path, files: Container[str], source: Path) -> None:
+def check_output_package(folder: Path, files: Container[str], read: Iterable[Path]) -> None:
     """Raise :class:`ArtifactError` unless the folder is new, empty, or an older package of these files alone.
 
     Args:
-        source: file or folder that is read; nothing is written over it.
+        read: files that are read; the folder of none is written over.
     """
     check_output_folder(folder)
-    inside = folder.resolve()
-    if inside in (source.resolve(), source.resolve().parent):
+    if _is_among(folder, {file.parent for file in read}):
         raise ArtifactError(f"{folder} is the folder that is read. Choose another --out.")
     if _entries(folder):
         if not (folder / "datapackage.json").is_file():
@@ -71,9 +70,9 @@ def check_output_package(folder: Path, files: Container[str], source: Path) -> N
     remove_leftovers(folder)
 
 
-def check_output_file(path: Path, read: Container[Path] = ()) -> None:
+def check_output_file(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise :class:`ArtifactError` unless the file can be written and is none of those that are read."""
-    if Path(os.path.realpath(path)) in read:
+    if _is_among(path, read):
         raise ArtifactError(f"{path} is one of the files that are read; it would be replaced. Choose another --out.")
     with disk_errors(path):
         if path.is_dir():
@@ -86,6 +85,20 @@ def check_output_file(path: Path, read: Container[Path] = ()) -> None:
         if path.parent.is_dir() and not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             path.unlink()
+
+
+def _is_among(path: Path, others: Iterable[Path]) -> bool:
+    """Whether a file or folder is one of others, under whatever name or link."""
+    own = _identity(path)
+    return own is not None and any(_identity(other) == own for other in others)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def check_output_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -154,15 +154,19 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 """The fields of ``TableOptions`` as they are typed."""
 
 
+def named_columns(columns: str | None) -> dict[str, str] | None:
+    """The names of ``--columns`` by word; raises :class:`DataError` where it has none."""
+    try:
+        return None if columns is None else _columns(columns)
+    except ValueError:
+        raise DataError(
+            f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+        ) from None
+
+
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
     """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
-    if columns is not None:
-        try:
-            _columns(columns)
-        except ValueError:
-            raise DataError(
-                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
-            ) from None
+    named_columns(columns)
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
@@ -171,6 +175,12 @@ def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
     given = [suite] if isinstance(suite, str) else suite or ["savanna"]
     parts = ([entry] if Path(entry).exists() else entry.split(",") for entry in given)
     return tuple(part.strip() for found in parts for part in found if part.strip())
+
+
+def files_of(inputs: Iterable[str]) -> list[Path]:
+    """The files that are read of inputs, pictures apart: of a folder, those in it."""
+    paths = map(Path, inputs)
+    return [file for path in paths for file in (path.iterdir() if path.is_dir() else (path,))]
 
 
 def suite_settings(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> dict[str, Any]:

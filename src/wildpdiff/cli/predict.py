@@ -103,7 +103,7 @@ def predict(
         generator = options.open_generator(model, backbone, clip)
         trust = trust_of(model, generator) if min_trust is not None or (model / "trust").is_dir() else None
         opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
-        read = [Path(entry) for entry in options.suite_inputs(suite)]
+        read = options.files_of(options.suite_inputs(suite))
         _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
         return
     if not model.exists():
@@ -123,6 +123,11 @@ class _Wanted:
     taxonomy: Path | None
     threshold: float | None
     as_json: bool
+
+    @property
+    def read(self) -> list[Path]:
+        """The files that the rules are in."""
+        return [Path(entry) for entry in (self.species, self.taxonomy) if entry is not None]
 
     def rules(self, classes: Sequence[str], cameras: Mapping[str, Mapping[str, str]]) -> Rules:
         """The rules for a model's classes; raises :class:`DataError` for a file that says nothing of them.
@@ -217,7 +222,7 @@ def _predict_images(
         raise DataError("There are no images. Name files or folders after the adapter.")
     files = find_images(images)
     table = _plain_table(files, images)
-    wanted.output.check(table, [*files, *([] if boxes is None else [boxes])])
+    wanted.output.check(table, [*files, *wanted.read, *([] if boxes is None else [boxes])])
     adapter = Adapter.load(folder)
     camera = str(adapter.provenance.get("task") or "")
     table = replace(table, pictures=tuple(replace(picture, camera=camera) for picture in table.pictures))
@@ -393,8 +398,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     of_camera = pictures_by_camera(suite.table)
     pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
     table = replace(suite.table, root=suite.root, pictures=tuple(p for found in pictures.values() for p in found))
-    own_files = (file for entry in read for file in (entry.iterdir() if entry.is_dir() else (entry,)))
-    wanted.output.check(table, [*own_files, *(suite.root / picture.path for picture in table.pictures)])
+    wanted.output.check(table, [*read, *wanted.read, *(suite.root / picture.path for picture in table.pictures)])
     rules = wanted.rules(backbone.classes, camera_values(table))
     classifier = wanted.classifier(rules, cameras.generator.fingerprint)
     tally, cache = _Tally(wanted.as_json), PictureCache.of_user()

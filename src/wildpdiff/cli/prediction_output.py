@@ -87,11 +87,10 @@ class PredictionOutput:
         if self.out is None:
             return
         if self.is_package:
-            check_output_package(self.out, PACKAGE, table.source)
+            check_output_package(self.out, PACKAGE, read)
             package(table, lambda write: None, (), self._clock, datetime.now(UTC))
         else:
-            own = {file.resolve() for file in read if file.name == self.out.name}
-            check_output_file(self.out, own)
+            check_output_file(self.out, read)
 
     def done(self, count: int, root: Path) -> str:
         """A sentence on what was written, and where the other program looks for the pictures."""

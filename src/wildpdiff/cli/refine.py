@@ -44,6 +44,7 @@ def refine(
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
+    columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
@@ -76,7 +77,9 @@ def refine(
         model.check(candidate)
         candidate.check_finite()
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
-    found = labelled_files(images, model.classes, task, boxes=boxes, more=find_images(unlabelled) if unlabelled else ())
+    given = find_images(unlabelled) if unlabelled else ()
+    named = options.named_columns(columns)
+    found = labelled_files(images, model.classes, task, boxes=boxes, columns=named, more=given)
     for sentence in found.remarks:
         remark(sentence)
     features = labelled_features(model, found, remark)

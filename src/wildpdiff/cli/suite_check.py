@@ -225,7 +225,7 @@ def _cameras(found: SuiteCheck) -> Table:
     shown = tasks if len(tasks) <= MOST_ROWS else tasks[: MOST_ROWS - 1]
     table = _plain("Cameras", "", "pictures", "bursts", "species", "train/val/test")
     table.add_column("", no_wrap=True)
-    table.columns[0].min_width = min(LONGEST_NAME, max(cell_len(task.title) for task in tasks))
+    table.columns[0].min_width = min(LONGEST_NAME, max((cell_len(task.title) for task in tasks), default=0))
     words = {"seen": ("teaches", "green"), "unseen": ("unseen", "cyan"), "pretraining": ("pretrains", "blue")}
     for task in shown:
         row = camera_row(task)

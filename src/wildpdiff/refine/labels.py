@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -22,6 +22,7 @@ from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -72,6 +73,7 @@ def labelled_files(
     *,
     test: bool = False,
     boxes: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     more: Sequence[Path] = (),
 ) -> LabelledFiles:
     """Find labelled images.
@@ -84,6 +86,7 @@ def labelled_files(
         task: of a table; may be left out where the table has one.
         test: read the rows whose split is ``test``, too.
         boxes: a detector's file on the images; its own threshold counts where it states one.
+        columns: names of a table's columns in the place of the usual ones.
         more: further unlabelled images of the task.
 
     Raises:
@@ -95,7 +98,10 @@ def labelled_files(
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
     reader = find_reader(path)
     is_folder = isinstance(reader, FolderReader)
-    found = _of_folder(path, task, classes) if is_folder else _of_table(path, task, classes, test)
+    if is_folder:
+        found = _of_folder(path, task, classes)
+    else:
+        found = _of_table(read_pictures(path, columns), task, classes, test)
     found = replace(found, unlabelled=(*found.unlabelled, *more))
     if not found.files:
         known = reader.known_files(path) if isinstance(reader, FolderReader) else []
@@ -171,15 +177,15 @@ def _of_folder(folder: Path, task: str | None, classes: Sequence[str]) -> Labell
     )
 
 
-def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
-    table = read_pictures(path)
+def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
+    path = table.source
     by_camera = pictures_by_camera(table)
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
     if task is None and len(by_camera) > 1:
         raise DataError(f"{path} has {len(by_camera)} tasks, {', '.join(list(by_camera)[:3])}, …; name one of them.")
-    name = task or next(iter(by_camera))
-    if name not in by_camera:
-        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
+    name = next((camera for camera in by_camera if task is None or same_name(camera, task)), None)
+    if name is None:
+        raise DataError(f"{path} has no task {task!r}; its tasks are {', '.join(by_camera)}.")
     threshold = CONFIDENCE if table.threshold is None else table.threshold
     cropping = Cropping(labels, threshold=threshold)
     placed = sorted(place(name, by_camera[name], cropping, {}).pictures, key=lambda entry: entry.picture.line)

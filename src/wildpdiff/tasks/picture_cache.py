@@ -46,7 +46,7 @@ class _Shard:
         offset: of the first picture's first byte.
         image_size: height and width in pixels.
         keys: of the pictures in their order.
-        checksums: CRC-32 of each picture's bytes.
+        checksums: CRC-32 of each picture's key and bytes.
     """
 
     path: Path
@@ -68,6 +68,10 @@ class _Shard:
         count, image_size = header["images"]["shape"][:2]
         keys, checksums = (json.loads(header["__metadata__"][name]) for name in ("keys", "checksums"))
         offset, row = 8 + length + start, image_size * image_size * 3
+        if not (
+            all(type(number) is int and number >= 0 for number in (start, image_size)) and set(map(type, keys)) == {str}
+        ):
+            raise ValueError("of another kind than its header says")
         if not (len(keys) == len(checksums) == count and stop - start == count * row and 8 + length + stop == size):
             raise ValueError("of another size than its header says")
         return cls(path, offset, image_size, tuple(keys), tuple(checksums))
@@ -84,10 +88,15 @@ class _Shard:
             for row in rows:
                 stream.seek(self.offset + row * self.row)
                 data = bytearray(stream.read(self.row))
-                if len(data) != self.row or zlib.crc32(data) != self.checksums[row]:
+                if len(data) != self.row or _checksum(self.keys[row], data) != self.checksums[row]:
                     return None
                 found.append(np.frombuffer(data, np.uint8).reshape(self.image_size, self.image_size, 3))
         return found
+
+
+def _checksum(key: str, data: bytes | bytearray) -> int:
+    """Of a picture under its key, so that neither stands for another."""
+    return zlib.crc32(data, zlib.crc32(key.encode()))
 
 
 class PictureCache:
@@ -223,7 +232,10 @@ class PictureCache:
         images = np.stack(list(good.values()))
         if images.nbytes > self.limit_bytes:
             return
-        lists = {"keys": list(good), "checksums": [zlib.crc32(image) for image in images]}
+        lists = {
+            "keys": list(good),
+            "checksums": [_checksum(key, image.tobytes()) for key, image in zip(good, images, strict=True)],
+        }
         data = save({"images": images}, metadata={name: json.dumps(values) for name, values in lists.items()})
         path = self.folder / f"{content_hash(json_bytes(lists))[:32]}{SUFFIX}"
         try:

@@ -96,10 +96,23 @@ def test_which_task_of_a_table(tmp_path: Path) -> None:
         labelled_files(path, toys.CLASSES, "c")
 
 
+def test_a_tasks_name_in_another_form_of_unicode(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "1.png,dark,S\u00fcd", "2.png,dark,b")
+    assert labelled_files(path, toys.CLASSES, "Su\u0308d").files == (tmp_path / "1.png",)
+
+
 def test_an_unknown_class_is_named_with_the_nearest(folder: Path) -> None:
     picture(folder / "brigth" / "6.png")
     with refused(DataError, "6.png", "'brigth'", "dark, bright, striped", "'bright'"):
         labelled_files(folder, toys.CLASSES)
+
+
+def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
+    path = table(tmp_path, "Datei,Art,Standort", "1.png,dark,a")
+    columns = {"path": "Datei", "label": "Art", "task": "Standort"}
+    assert labelled_files(path, toys.CLASSES, columns=columns).labels == ("dark",)
+    with refused(DataError, "--columns"):
+        labelled_files(path, toys.CLASSES)
 
 
 def test_other_species_of_a_table_are_left_out(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from wildpdiff.camera_traps.cameras import camera_values
 from wildpdiff.camera_traps.crops import CONFIDENCE, animals_of
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
+from wildpdiff.camera_traps.numbers import number_column, parse_number
+from wildpdiff.camera_traps.paths import is_absolute
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
-from wildpdiff.camera_traps.writers.csv_files import line
+from wildpdiff.camera_traps.site_metadata import LIMITS
+from wildpdiff.camera_traps.writers.csv_files import line, plain_path
 from wildpdiff.camera_traps.writers.csv_files import value as cell
 from wildpdiff.errors import DataError
 
@@ -50,8 +53,18 @@ COORDINATES = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long"
 Write = Callable[[str], object]
 
 
-def _row(columns: Sequence[str], values: Mapping[str, str]) -> str:
-    return line(*(cell(values.get(column, "")) for column in columns))
+KEYS = ("deploymentID", "mediaID", "eventID", "observationID", "locationID")
+"""Columns that name rows of other tables: those of a source's own tables stay as they are, whatever they begin with."""
+
+
+def _row(columns: Sequence[str], values: Mapping[str, str], *, own: bool = True) -> str:
+    """A line of a table.
+
+    Args:
+        own: whether the identifiers are made here, and not the source's.
+    """
+    cells = ((column, values.get(column, "")) for column in columns)
+    return line(*(cell(text) if own or column not in KEYS else text for column, text in cells))
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,9 @@ def check_times(pictures: Sequence[Picture]) -> None:
 
 
 def media_id(picture: Picture) -> str:
-    """The source's identifier of a picture, or one made of its path."""
-    return picture.identifier or str(uuid.uuid5(uuid.NAMESPACE_URL, picture.path))
+    """The source's identifier of a picture, or one made of its camera and path."""
+    name = f"{picture.camera}\0{picture.path}"  # a file may be listed at two cameras
+    return picture.identifier or str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
 def write_answers(
@@ -97,7 +111,8 @@ def write_answers(
     for answer in answers:
         if not answer.failure:
             sure = animals_of(answer.picture, threshold)
-            write(_row(OBSERVATIONS, _predicted(answer, classifier, clock) | _box_of_answer(answer, sure)))
+            found = _predicted(answer, classifier, clock) | _box_of_answer(answer, sure)
+            write(_row(OBSERVATIONS, found, own=not answer.picture.deployment))
 
 
 def _box_of_answer(answer: Answer, sure: Sequence[Box]) -> dict[str, str]:
@@ -160,8 +175,9 @@ def write_observations(write: Write, table: PictureTable, clock: Clock) -> None:
         named = {label for label, _ in boxed}
         rest = [(label, dict[str, str]()) for label in picture.labels if label not in named]
         for index, (label, box) in enumerate([*boxed, *rest]):
-            own = {"observationID": f"{media_id(picture)}-{index}", "classificationMethod": "human"}
-            write(_row(OBSERVATIONS, {**_of_picture(picture, clock), **_of_label(label, label), **box, **own}))
+            about = {"observationID": f"{media_id(picture)}-{index}", "classificationMethod": "human"}
+            values = {**_of_picture(picture, clock), **_of_label(label, label), **box, **about}
+            write(_row(OBSERVATIONS, values, own=not picture.deployment))
 
 
 # Packages ------------------------------------------------------------------------------------------------------------
@@ -182,23 +198,39 @@ def package(
         species: scientific names of the description.
 
     Raises:
-        DataError: a picture has no time, or a camera no coordinates.
+        DataError: there are no pictures, one has no time or lies elsewhere, or a camera has no coordinates.
     """
     check_times(table.pictures)
     if table.format.startswith("Camtrap DP"):
         return {**_copied(table.source, now), "observations.csv": observations}
+    _check_paths(table)
     table = replace(table, cameras=camera_values(table))
     by_deployment: dict[str, list[Picture]] = {}
     for picture in table.pictures:
         by_deployment.setdefault(picture.deployment or picture.camera, []).append(picture)
+    made = {picture.camera for picture in table.pictures if not picture.deployment}
     deployments = [_deployment(name, found, table, clock) for name, found in by_deployment.items()]
     content = _description(table, deployments, species, now)
     return {
         DESCRIPTOR: _json(content),
-        "deployments.csv": "".join([line(*DEPLOYMENTS), *(_row(DEPLOYMENTS, row) for row in deployments)]).encode(),
+        "deployments.csv": "".join(
+            [line(*DEPLOYMENTS), *(_row(DEPLOYMENTS, row, own=row["deploymentID"] in made) for row in deployments)]
+        ).encode(),
         "media.csv": lambda write: _write_media(write, table.pictures, clock),
         "observations.csv": observations,
     }
+
+
+def _check_paths(table: PictureTable) -> None:
+    paths = [picture.path for picture in table.pictures]
+    outside = [path for path in paths if is_absolute(path) or ".." in path.split("/")]
+    if not paths:
+        raise DataError(f"{table.source} has no pictures to make a package of.")
+    if outside:
+        raise DataError(
+            f"{len(outside)} of {len(paths)} pictures are not below {table.root} (the first is {outside[0]}), as a "
+            "Camtrap DP package needs. Name a folder above all of them: -o root=FOLDER."
+        )
 
 
 def _json(value: Any) -> bytes:
@@ -235,18 +267,28 @@ def _deployment(name: str, pictures: Sequence[Picture], table: PictureTable, clo
     for key, value in table.cameras.get(camera, {}).items():
         column = columns.get(spelling_key(key).replace(" ", ""))
         (others if column is None else given)[column or key] = value
-    lacking = [column for column in ("latitude", "longitude") if not given.get(column)]
+    lacking = [column for column in LIMITS if not given.get(column)]
     if lacking:
         raise DataError(
             f"Camera {camera!r} has no {lacking[0]}, which a Camtrap DP package needs of every camera. Add it to the "
             "cameras' metadata, or name an --out that ends in .csv: then observations alone are written."
         )
+    given |= {column: _degrees(given[column], column, camera) for column in LIMITS}
     times = [picture.time for picture in pictures if picture.time is not None]
     stamps = sorted(clock.stamp(time) for time in (min(times), max(times)))
     tags = " | ".join(filter(None, (given.get("deploymentTags"), _tags(others))))
     spans = {"deploymentStart": stamps[0], "deploymentEnd": stamps[-1]}
     names = {"deploymentID": name, "locationID": camera, "locationName": camera}
     return {**spans, **names, **given, "deploymentID": name, "deploymentTags": tags}
+
+
+def _degrees(text: str, column: str, camera: str) -> str:
+    """A coordinate in decimal degrees; raises :class:`DataError` where it is none."""
+    numbers = number_column([text], LIMITS[column])
+    value = None if numbers is None else numbers.values.get(text)
+    if value is None or abs(value) > LIMITS[column]:
+        raise DataError(f"Camera {camera!r} has the {column} {text!r}; give it in decimal degrees.")
+    return text if not parse_number(text).oddity else f"{value:.12g}"
 
 
 def _write_media(write: Write, pictures: Iterable[Picture], clock: Clock) -> None:
@@ -257,12 +299,12 @@ def _write_media(write: Write, pictures: Iterable[Picture], clock: Clock) -> Non
             "mediaID": media_id(picture),
             "deploymentID": picture.deployment or picture.camera,
             "timestamp": "" if picture.time is None else clock.stamp(picture.time),
-            "filePath": picture.path,
+            "filePath": plain_path(picture.path),
             "filePublic": "false",
             "fileName": path.name,
             "fileMediatype": mimetypes.guess_type(path.name)[0] or "image/jpeg",
         }
-        write(_row(MEDIA, row))
+        write(_row(MEDIA, row, own=not picture.deployment))
 
 
 def _description(
