@@ -219,7 +219,7 @@ def camera_answers(
     rules: Rules,
     shown: Iterable[str] = (),
     threshold: float | None = None,
-    skip: bool = True,
+    most: int | None = None,
     cache: PictureCache | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
@@ -229,7 +229,8 @@ def camera_answers(
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
         threshold: confidence below which a detector's box counts as none, where its file states one.
-        skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
+        most: the most pictures that cannot be read and have a failure in their answer's place, one more ends
+            everything; None is any number.
         cache: of decoded pictures, on disk: of a run that was stopped, and for another one.
         progress: called with (pictures read, in all).
 
@@ -237,13 +238,19 @@ def camera_answers(
         AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
+
+    def fault(number: int, error: DataError) -> None:
+        faults[number] = str(error)
+        if most is not None and len(faults) > most:
+            raise error
+
     least = CONFIDENCE if threshold is None else threshold
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
         [View(root / picture.path, box_of(picture, backbone.framing, least)) for picture in pictures],
         cache=cache,
-        skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
+        skipped=fault,
         progress=progress,
     )
     readable = [number for number in range(len(pictures)) if number not in faults]

@@ -273,6 +273,27 @@ def test_paths_are_as_given_or_relative_to_the_folder(
     assert {image["file"] for image in batch["images"]} == {Path(path).name for path in found}
 
 
+def test_one_broken_picture_of_many_stops_no_verb(world: World, run: Run, tmp_path: Path) -> None:
+    for number in range(60):
+        place = tmp_path / "labelled" / ("impala", "blank")[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (4 * number, 100, 50)).save(place)
+    broken = tmp_path / "labelled" / "blank" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    labelled, out = tmp_path / "labelled", tmp_path / "out.csv"
+    for words in (("predict", world.adapter, labelled, "--out", out), ("check", world.adapter, "--images", labelled)):
+        outcome = run(*words, "--backbone", world.backbone)
+        assert outcome.status == 0, outcome.err
+        assert "7.png" in outcome.err
+    assert len(out.read_text().splitlines()) == 60
+    for number in (9, 11):
+        (tmp_path / "labelled" / "blank" / f"{number}.png").write_bytes(broken.read_bytes())
+    refused_run(run("check", world.adapter, "--images", labelled, "--backbone", world.backbone), ".png")
+    assert (
+        run("check", world.adapter, "--images", labelled, "--backbone", world.backbone, "--skip-unreadable").status == 0
+    )
+
+
 def test_a_zipped_package_becomes_a_folder(world: World, run: Run, survey: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "survey"), "zip", survey)
     words = ("predict", world.generator, "--suite", archive, "--backbone", world.backbone)

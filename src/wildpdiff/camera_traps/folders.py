@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wildpdiff.camera_traps.records import Picture, PictureTable, Reader
@@ -64,8 +64,8 @@ class FolderReader:
                 remarks.add("Pictures deeper than CAMERA/SPECIES belong to the first two folders", file)
             labels = (label,) if label and not split else ()
             pictures.append(Picture(file, line, parts[0], labels, split=split))
-        known = self.known_files(path)
         if not pictures:
+            known = self.known_files(path)
             form = f"{path} holds no images of the form TASK/CLASS/IMAGE"
             raise DataError(
                 f"{form}, but files that can be read: {', '.join(known)}. Name one or several of them in the place of "
@@ -74,19 +74,23 @@ class FolderReader:
                 else f"{form} (a folder for each camera, inside a folder for each species); give the folder above the "
                 "cameras."
             )
-        for file in known:
-            remarks.add("Files of known formats in the folder are not read; to read them, name them as inputs", file)
         return PictureTable(path, self.format, path, tuple(pictures), remarks=remarks.sentences())
 
-    def known_files(self, folder: Path) -> list[str]:
-        """The name and the format of the files and packages right in a folder that other readers read."""
-        found, looked = [], 0
+    def known_files(self, folder: Path, besides: Collection[Path] = ()) -> list[str]:
+        """The name and the format of the files and packages right in a folder that other readers read.
+
+        Args:
+            besides: those that are read anyway.
+        """
+        found, looked, given = [], 0, {os.path.realpath(path) for path in besides}
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path.name):
                 continue
             looked += 1
             if looked > MOST_ENTRIES:
                 break
+            if os.path.realpath(path) in given or not (os.path.isfile(path) or os.path.isdir(path)):
+                continue
             found += [f"{path.name} ({reader.format})" for reader in self._others if reader.reads(path)][:1]
         return found
 

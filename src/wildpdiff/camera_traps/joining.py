@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.columns import name_key, stated_word
 from wildpdiff.camera_traps.delimited import read_header
+from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
 from wildpdiff.camera_traps.gathering import ZONES
 from wildpdiff.camera_traps.labels import spelling_key
@@ -44,6 +45,11 @@ def read_joined(
         keys = {name_key(name) for name in read_header(path)} if path.is_file() and len(paths) > 1 else None
         own = {word: name for word, name in stated.items() if keys is None or name_key(name) in keys}
         table = reader.read(path, own)
+        if isinstance(reader, FolderReader):
+            remarks = Remarks()
+            for file in reader.known_files(path, paths):
+                remarks.add(f"Files of known formats in {path} are not read; name them as inputs to join them", file)
+            table = replace(table, remarks=(*table.remarks, *remarks.sentences()))
         tables.append(table if root is None else with_root(table, root))
         unused = {word: name for word, name in unused.items() if word not in own}
     if unused:

@@ -82,7 +82,9 @@ ClipOption = Annotated[
 BoxesOption = Annotated[
     Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
 ]
-SkipOption = Annotated[bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read, and list them.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Skip any number of files that cannot be read; else few.")
+]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
 TABLE_SIZE = 96

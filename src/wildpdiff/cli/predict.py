@@ -214,6 +214,7 @@ def _predict_images(
 ) -> None:
     """Classify image files by one adapter."""
     from wildpdiff.adapters.adapter import Adapter
+    from wildpdiff.camera_traps.picture_files import SHARE
     from wildpdiff.disk import file_hash
     from wildpdiff.prediction import camera_answers, find_images
 
@@ -231,9 +232,10 @@ def _predict_images(
     rules = wanted.rules(model.classes, {})
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
     tally, given = _Tally(), _delivered(adapter)
+    most = None if skip else int(SHARE * len(files))
     with Stages() as stages:
         tick = stages(f"classify {len(files)} images")
-        how: dict[str, Any] = {"rules": rules, "threshold": table.threshold, "skip": skip, "progress": tick}
+        how: dict[str, Any] = {"rules": rules, "threshold": table.threshold, "most": most, "progress": tick}
         answers = camera_answers(given, model, table.pictures, table.root, **how)
         shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
         text = wanted.output.write(

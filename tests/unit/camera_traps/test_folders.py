@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from refusals import refused
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.errors import DataError
 
 
@@ -97,6 +99,13 @@ def test_files_of_known_formats_in_a_folder_are_named(tmp_path: Path) -> None:
     with refused(DataError, tmp_path, ", ".join(files) + "."):
         read_pictures(tmp_path)
     touch(tmp_path, "A/fox/2.jpg")
-    table = read_pictures(tmp_path)
+    (tmp_path / "self.csv").symlink_to("self.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    table = read_joined([tmp_path])
     assert [p.path for p in table.pictures] == ["A/fox/2.jpg"]
     assert sum("coco.json" in remark and "3" in remark for remark in table.remarks) == 1
+    (tmp_path / "batch.json").write_text('{"images": [{"file": "A/fox/2.jpg", "detections": []}]}')
+    shutil.rmtree(tmp_path / "package")
+    for name in ("coco.json", "labels.csv"):
+        (tmp_path / name).unlink()
+    assert read_joined([tmp_path, tmp_path / "batch.json"]).remarks == table.remarks[:1]
