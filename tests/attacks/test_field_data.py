@@ -244,3 +244,9 @@ def test_an_altered_cache_is_as_good_as_none(tmp_path: Path, change: Change) -> 
     text = json.dumps(header).encode()
     shard.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
     assert np.array_equal(read_views(views, 8, cache=PictureCache(tmp_path / "cache")), right)
+
+
+def test_a_picture_without_a_time_does_not_mix_past_and_future_in_silence(tmp_path: Path) -> None:
+    rows = [(f"{n}.jpg", "xy"[n % 2], "c", f"2021-05-{n + 1:02} 10:00:00" if n else "", "1", "2") for n in range(20)]
+    suite = TableSuite.of(table(tmp_path / "t.csv", rows), minimum=1, unreadable=1.0, image_size=8, by_time=True)
+    assert remarks_of(suite, "without a time", "(c)")
