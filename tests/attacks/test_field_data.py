@@ -250,3 +250,12 @@ def test_a_picture_without_a_time_does_not_mix_past_and_future_in_silence(tmp_pa
     rows = [(f"{n}.jpg", "xy"[n % 2], "c", f"2021-05-{n + 1:02} 10:00:00" if n else "", "1", "2") for n in range(20)]
     suite = TableSuite.of(table(tmp_path / "t.csv", rows), minimum=1, unreadable=1.0, image_size=8, by_time=True)
     assert remarks_of(suite, "without a time", "(c)")
+
+
+def test_a_camera_that_is_named_twice_is_answered_once(run: Run, tmp_path: Path, field: Path, world: World) -> None:
+    (tmp_path / "species.csv").write_text("camera,species\nA,giraffe\n")
+    words = ("predict", world.generator, "--suite", field, "--species", tmp_path / "species.csv", "--out")
+    assert run(*words, tmp_path / "out.csv", "--task", "b", "--task", "a", "--task", "b").status == 0
+    rows = cells(tmp_path / "out.csv")
+    assert [row["camera"] for row in rows] == ["b"] * 3 + ["a"] * 3
+    assert {row["class"] for row in rows if row["camera"] == "a"} <= {"giraffe", "blank"}

@@ -167,3 +167,10 @@ def test_taxa_are_those_of_a_slow_twin(seed: int, threshold: float) -> None:
         else:
             assert probability == pytest.approx(level[name])
             assert probability == pytest.approx(max(value for taxon, value in level.items() if taxon))
+
+
+def test_lists_are_found_in_any_spelling_of_a_camera(tmp_path: Path) -> None:
+    (tmp_path / "lists.csv").write_text("camera,species\nnorth_1,genet\nSouth,lion\n")
+    lists = read_species_lists(tmp_path / "lists.csv", ["North 1", "South", "south", "West"])
+    assert dict(lists.cameras) == {"North 1": {"genet"}, "South": {"lion"}}
+    assert lists.without(["North 1", "South", "West"]) == ["West"]
