@@ -17,7 +17,7 @@ from pathlib import Path
 from results_table import fill
 
 from wildbench.domains.domain import EVOLUTION
-from wildbench.domains.table import SEEN, WITH_TRUST, Cell, DomainTable, read_table
+from wildbench.domains.table import SEEN, UNSEEN, WITH_TRUST, Cell, DomainTable, read_table
 from wildpdiff.disk import write_file
 from wildpdiff.errors import ArtifactError, WildpdiffError
 
@@ -55,7 +55,8 @@ def domains_markdown(tables: Mapping[str, DomainTable]) -> str:
     head = ["domain", "group", "tasks", "metric", *METHODS, "kept back, %", "harmed without, with, %"]
     lines = [head, ["---", "---", "---:", "---", *["---:"] * (len(METHODS) + 2)]]
     for name, table in tables.items():
-        lines += [[name, *_row(table, group)] for group in table.groups if group != SEEN]
+        unseen = sorted((group for group in table.groups if group != SEEN), key=lambda group: group != UNSEEN)
+        lines += [[name, *_row(table, group)] for group in unseen]
     made = [
         f"`{table.command}`: seed {table.seed}, {table.generators} generator{'' if table.generators == 1 else 's'}."
         for table in tables.values()

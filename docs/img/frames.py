@@ -3,7 +3,7 @@
 python docs/img/frames.py GENERATOR [PNG]
 
 The generator is one of savanna, for example runs/demo/generator-0. The cameras are those of ``overview.py``; of each
-the first test frame of every species is shown, in their order.
+the first test frames are shown on which the pretrained and the adapted model differ, each kind of difference once.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
-from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy import ndarray
 
 from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
 from wildpdiff.errors import WildpdiffError
 from wildpdiff.generator import Generator
 from wildpdiff.tasks.description import Images
+from wildpdiff.tasks.task import Labels
 
 SITES = (5, 7)
 SIZE = 144
@@ -61,11 +59,11 @@ class Camera(NamedTuple):
     scores: tuple[float, float]
 
 
-def first_of_each(labels: Int[ndarray, " n"], count: int) -> list[int]:
-    """Indices of the first frame of each label, filled up with the next frames, in their order."""
-    firsts = sorted(int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels))[:count]
-    others = [row for row in range(len(labels)) if row not in firsts]
-    return sorted([*firsts, *others[: count - len(firsts)]])
+def disagreements(labels: Labels, before: Labels, after: Labels, count: int) -> list[int]:
+    """Indices of the first frames on which the models differ, of each kind of difference one before a second."""
+    kinds = list(zip(labels.tolist(), before.tolist(), after.tolist(), strict=True))
+    ranks = [(before[row] == after[row], kinds[:row].count(kinds[row]), row) for row in range(len(labels))]
+    return sorted(row for *_, row in sorted(ranks)[:count])
 
 
 def cameras(generator: Generator, sites: Sequence[int] = SITES) -> list[Camera]:
@@ -79,10 +77,8 @@ def cameras(generator: Generator, sites: Sequence[int] = SITES) -> list[Camera]:
         data, known = task.data("test"), task.description.metadata or {}
         batch = backbone.stem(data.images)
         adapter = generator.sample(task.description)[0]
-        rows = first_of_each(data.labels, COLUMNS)
-        predicted = [
-            backbone.predict(batch, tensors).argmax(1).numpy() for tensors in (None, adapter.tensors)
-        ]  # fmt: skip
+        predicted = [backbone.predict(batch, own).argmax(1).numpy() for own in (None, adapter.tensors)]
+        rows = disagreements(data.labels, predicted[0], predicted[1], COLUMNS)
         names = [
             tuple(Name(suite.classes[own[row]].replace("_", " "), bool(own[row] == data.labels[row])) for row in rows)
             for own in predicted
@@ -109,12 +105,12 @@ def draw(shown: Sequence[Camera], path: Path) -> None:
             _name(axes, -0.05, camera.before[column])
             _name(axes, -0.2, camera.after[column])
     _heading(figure)
-    figure.savefig(path, dpi=125, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
 def _heading(figure: Figure) -> None:
-    text = "New cameras, none of their frames labelled: species before and after the generated adapter"
+    text = "New cameras, nothing labelled: frames named differently before and after the generated adapter"
     figure.text(0.008, 0.985, text, ha="left", va="top", fontsize=11, weight="bold", color=INK)
 
 

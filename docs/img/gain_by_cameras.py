@@ -33,7 +33,7 @@ SHOWN = {
 """Sources with label, colour (of Okabe and Ito 2008, which the colour-blind can tell apart), marker and width."""
 
 INK, MUTED, PAPER, HARM = "#22303c", "#5c6b78", "#fcfcfa", "#d55e00"
-LOWEST, HIGHEST = -0.75, 1.1
+LOWEST, HIGHEST = -0.75, 1.06
 """Limits of the axis; what lies below is cut off, and marked."""
 
 
@@ -73,8 +73,8 @@ def draw(scaling: Scaling, path: Path) -> None:
     axes.tick_params(colors=MUTED, length=0)
     axes.grid(axis="y", color="#dfe3e6", linewidth=0.6, zorder=0)
     axes.spines[:].set_visible(False)
-    figure.suptitle("Gain of fine-tuning that a new camera gets without a label", x=0.012, ha="left", color=INK,
-                    weight="bold", fontsize=12)  # fmt: skip
+    title = "Share of the gain of fine-tuning that a new camera gets without a label"
+    figure.suptitle(title, x=0.012, ha="left", color=INK, weight="bold", fontsize=12)
     _labels(axes, curves)
     figure.subplots_adjust(left=0.075, right=0.8, top=0.9, bottom=0.12)
     figure.savefig(path, dpi=150, metadata={"Software": None})
@@ -88,7 +88,7 @@ def _zones(axes: Axes, low: float) -> None:
     axes.axhline(1, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     left, right = axes.get_xlim()
     axes.text(left * 1.02, 0.985, "fine-tuned on the camera's own labels", va="top", color=MUTED, fontsize=8.5)
-    axes.text(right * 0.985, low * 0.55, "harm: worse than the pretrained model", ha="right", va="center",
+    axes.text(right * 0.985, low * 0.88, "harm: worse than the pretrained model", ha="right", va="center",
               color="#a34700", fontsize=9)  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone, finite_outputs
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.camera_traps.answers import Answer, Source
-from wildpdiff.camera_traps.crops import box_of
+from wildpdiff.camera_traps.crops import CONFIDENCE, box_of
 from wildpdiff.camera_traps.records import Picture
 from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.smoothing import smoothed
@@ -218,6 +218,7 @@ def camera_answers(
     *,
     rules: Rules,
     shown: Iterable[str] = (),
+    threshold: float | None = None,
     skip: bool = True,
     cache: PictureCache | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -227,6 +228,7 @@ def camera_answers(
     Args:
         root: folder that the pictures' paths are relative to.
         shown: labels of the camera's pictures, which no list of species excludes.
+        threshold: confidence below which a detector's box counts as none, where its file states one.
         skip: whether a picture that cannot be read has a failure in its answer's place; else it ends everything.
         cache: of decoded pictures, on disk: of a run that was stopped, and for another one.
         progress: called with (pictures read, in all).
@@ -235,10 +237,11 @@ def camera_answers(
         AdapterMismatchError, ArtifactError, DataError: as :func:`class_probabilities`.
     """
     faults: dict[int, str] = {}
+    least = CONFIDENCE if threshold is None else threshold
     (found,) = class_probabilities(
         [delivered.adapter],
         backbone,
-        [View(root / picture.path, box_of(picture, backbone.framing)) for picture in pictures],
+        [View(root / picture.path, box_of(picture, backbone.framing, least)) for picture in pictures],
         cache=cache,
         skipped=(lambda number, error: faults.update({number: str(error)})) if skip else None,
         progress=progress,

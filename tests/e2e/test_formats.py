@@ -207,6 +207,33 @@ def test_detections_of_plain_images_are_kept(world: World, run: Run, tmp_path: P
     assert second["detections"] == []
 
 
+@pytest.fixture
+def detected(tmp_path: Path) -> Path:
+    """A file of detections whose detector is sure from .95 on, next to its picture."""
+    Image.new("RGB", (30, 20), (90, 120, 60)).save(tmp_path / "a.jpg")
+    content = {
+        "info": {"format_version": "1.5", "detector_metadata": {"typical_detection_threshold": 0.95}},
+        "detection_categories": {"1": "animal"},
+        "images": [{"file": "a.jpg", "detections": [{"category": "1", "conf": 0.9, "bbox": [0.1, 0.2, 0.3, 0.4]}]}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    return tmp_path / "boxes.json"
+
+
+def test_a_detectors_own_threshold_counts(world: World, run: Run, detected: Path, monkeypatch: Any) -> None:
+    sure: list[float | None] = []
+    monkeypatch.setattr("wildpdiff.prediction.box_of", lambda picture, framing, threshold: sure.append(threshold))
+    picture, out = detected.parent / "a.jpg", detected.parent / "out.json"
+    words = ("predict", world.adapter, picture, "--backbone", world.backbone, "--boxes", detected, "--out", out)
+    assert run(*words).status == 0
+    words = ("predict", world.generator, "--suite", detected, "--backbone", world.backbone, "--out", out)
+    assert run(*words).status == 0
+    assert sure == [0.95, 0.95]
+    content = json.loads(out.read_bytes())
+    assert megadetector_rules.faults(content) == []
+    assert content["info"]["detector_metadata"] == {"typical_detection_threshold": 0.95}
+
+
 def test_predictions_that_cannot_be(world: World, run: Run, survey: Path, tmp_path: Path) -> None:
     refused_run(run("predict", world.generator, survey), world.generator, "--suite")
     refused_run(run("predict", world.adapter, "--suite", survey), "--suite")

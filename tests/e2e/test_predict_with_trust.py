@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from PIL import Image
 from tiny_world import Run, World, refused_run
 
 from wildpdiff.adapters.adapter import Adapter
@@ -64,6 +65,23 @@ def test_a_camera_that_nothing_describes_has_the_pretrained_model(world: World, 
     (camera,) = outcome.json["cameras"]
     assert camera["model"] == "pretrained"
     assert "A" in outcome.err
+
+
+def test_a_label_that_the_model_lacks_stops_no_prediction(world: World, run: Run, tmp_path: Path) -> None:
+    """Nothing is learned from a camera with labels, though it has enough of them to teach."""
+    labels, rows = ("impala", "blank", "unicorn"), []
+    for number in range(30):
+        Image.new("RGB", (24, 24), (8 * number, 100, 50)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,A,{labels[number % 3]},woodland")
+    (tmp_path / "t.csv").write_text("\n".join(["path,task,label,habitat", *rows]) + "\n", encoding="utf-8")
+    words = ("--suite", tmp_path / "t.csv", "--backbone", world.backbone)
+    refused_run(run("zoo", "build", *words, "--out", tmp_path / "zoo"), "'unicorn'")
+    outcome = run("predict", world.generator, *words, "--json")
+    assert outcome.status == 0, outcome.err
+    assert len(outcome.json["predictions"]) == len(rows)
+    assert "unicorn" in outcome.err
+    words = (*words, "--task", "A", "--out", tmp_path / "adapter")
+    assert run("generate", world.generator, *words).status == 0
 
 
 def test_thresholds_that_are_no_probabilities(world: World, run: Run, table: Path) -> None:

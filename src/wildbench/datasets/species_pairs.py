@@ -63,7 +63,7 @@ class SpeciesPairsConfig:
     one_new: int = 30
     most: int = 16
     examples: int = 16
-    named: bool = True
+    named: bool = False
 
 
 @dataclass(frozen=True)

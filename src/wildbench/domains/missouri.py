@@ -92,7 +92,7 @@ def open_missouri(
     tick: Tick,
     *,
     framing: str = "box",
-    named: bool = True,
+    named: bool = False,
     featurise: Featurise = embedded,
 ) -> OpenBenchmark:
     """Suite and backbone.
@@ -129,7 +129,7 @@ DOMAIN = Domain(
         "A sequence is of one camera and one species and lies in one split. A species has one test sequence, which "
         "all its pairs share: intervals over tasks are narrower than those over sequences would be.",
         "The pretrained model is fitted to other pairs, and knows what larger animals look like. Frames without a "
-        "known box, and birds of no known species, are left out.",
+        "known box, and birds of no known species, are left out. Traits are approximate, from common knowledge.",
     ),
     options={"framing": str, "named": truth},
 )

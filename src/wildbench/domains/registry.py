@@ -28,5 +28,5 @@ def find_domain(name: str) -> Domain:
     if name not in MODULES:
         raise DataError(f"There is no domain {name!r}; there are {', '.join(MODULES)}.")
     module = import_module(f"wildbench.domains.{MODULES[name]}")
-    found: Domain = module.DOMAINS[name] if hasattr(module, "DOMAINS") else module.DOMAIN
+    found: Domain = module.DOMAIN if hasattr(module, "DOMAIN") else module.DOMAINS[name]
     return found

@@ -17,7 +17,7 @@ import numpy as np
 
 from wildbench.domains.domain import Domain, in_groups
 from wildbench.domains.sentence_network import kept_network, pretrain, sentence_backbone, sentence_network
-from wildbench.domains.sentence_settings import FINETUNE, GENERATOR, joined_data
+from wildbench.domains.sentence_settings import GENERATOR, joined_data
 from wildbench.run_folder import Tick
 from wildbench.studies.measuring import OpenBenchmark
 from wildpdiff.backbones.collate import TextCollate
@@ -26,6 +26,7 @@ from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask
 from wildpdiff.tasks.description import Description
 from wildpdiff.tasks.task import SPLITS, SplitName
+from wildpdiff.zoo.steps import FinetuneConfig
 
 FILE = "sib200.parquet"
 COLUMNS = ("language", "script", "split", "topic", "sentence", "text")
@@ -34,6 +35,8 @@ SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 
 ENGLISH = "eng_Latn"
 TOKENS = 24
+FINETUNE = FinetuneConfig(steps=160, batch=32, learning_rate=0.01, warmup=12, checkpoints=4, interval=4)
+"""Chosen on four seen languages: accuracy .37 against .28 of the pretrained model; 96 sentences gain nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ class SibConfig:
     """
 
     seed: int = 0
-    seen: int = 42
+    seen: int = 36
     unseen: int = 12
     pretraining: int = 4
     scripts: int = 3
     most_of_script: int = 12
-    train: int = 160
+    train: int = 400
     validation: int = 40
     test: int = 64
     examples: int = 32

@@ -109,7 +109,7 @@ def cameras_of(
     meant, remarks = _groups(table, by_camera, faults, names, options)
     groups = {camera: _possible(meant[camera], faults[camera], placed[camera]) for camera in placed}
     classes = options.classes or (options.trained and _learned_labels(placed, groups)) or _all_labels(placed)
-    if options.classes is not None:
+    if options.classes is not None and options.learning:
         _check_labels(table, placed, groups, classes)
     known = {camera: _of_classes(placement, frozenset(classes)) for camera, placement in placed.items()}
     cameras = []
@@ -118,7 +118,12 @@ def cameras_of(
         if not placement.labelled() and placed[camera].labelled():
             fault = "other species only"
         cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
-    remarks = [*_of_pictures(table, by_camera, placed), *_strangers(placed, classes), *remarks, *_of_cameras(cameras)]
+    remarks = [
+        *_of_pictures(table, by_camera, placed),
+        *_strangers(placed, classes, options),
+        *remarks,
+        *_of_cameras(cameras),
+    ]
     return Cameras(tuple(cameras), tuple(classes), tuple(remarks))
 
 
@@ -283,14 +288,17 @@ def _alike(by_camera: Mapping[str, Sequence[Picture]]) -> list[str]:
     return remarks
 
 
-def _strangers(placed: Mapping[str, Placement], classes: Sequence[str]) -> list[str]:
+def _strangers(placed: Mapping[str, Placement], classes: Sequence[str], options: TableOptions) -> list[str]:
     found = (entry.label for placement in placed.values() for entry in placement.labelled())
     counts = Counter(label for label in found if label not in classes)
     if not counts:
         return []
     order = sorted(counts, key=lambda label: (-counts[label], label))
     names = some([f"{label} {counts[label]}" for label in order], MOST_SHOWN)
-    return [f"{counts.total()} pictures of species that nothing is trained on are left out: {names}."]
+    what = (
+        "pictures of species that nothing is trained on are" if options.learning else "labels that the model lacks are"
+    )
+    return [f"{counts.total()} {what} left out: {names}."]
 
 
 def _of_cameras(cameras: Sequence[Camera]) -> list[str]:

@@ -89,9 +89,9 @@ def box_of(picture: Picture, framing: Framing, threshold: float = CONFIDENCE) ->
     return _fractions(animals[0]) if animals else None
 
 
-def framing_for(pictures: Iterable[Picture]) -> Framing:
+def framing_for(pictures: Iterable[Picture], threshold: float = CONFIDENCE) -> Framing:
     """The framing that suits pictures: ``box`` where a detector or people have drawn one, else ``whole``."""
-    return "box" if any(animals_of(picture) for picture in pictures) else "whole"
+    return "box" if any(animals_of(picture, threshold) for picture in pictures) else "whole"
 
 
 def _is_sure(box: Box, threshold: float) -> bool:

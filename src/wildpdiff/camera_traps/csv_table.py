@@ -87,7 +87,7 @@ def table_of(cells: Delimited, path: Path, columns: Mapping[str, str], format: s
     words |= {"datetime": times[0]} if len(times) == 1 else {}
     rows = _Rows(cells, words)
     for name in times:
-        known = ("is", "another") if len(times) == 1 else ("may be", "it")
+        known = ("holds", "another") if len(times) == 1 else ("may hold", "it")
         kind = f"The column {name!r} {known[0]} the times of the pictures"
         rows.remarks.add(kind, f"--columns datetime=COLUMN names {known[1]}")
     others = tuple(name for name in cells.header if name not in rows.used)

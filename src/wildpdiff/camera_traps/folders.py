@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.records import Picture, PictureTable, Reader
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -21,10 +21,21 @@ OTHER_PICTURES = frozenset({".heic", ".heif", ".gif", ".dng", ".cr2", ".nef", ".
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".asf"})
 
 
+MOST_ENTRIES = 200
+"""Entries of a folder, pictures apart, that are looked at for a known format."""
+
+
 class FolderReader:
-    """Reader of folders of pictures."""
+    """Reader of folders of pictures.
+
+    Args:
+        others: readers of other formats, whose files right in a folder are named: pictures do not hold what they state.
+    """
 
     format = "folders of pictures"
+
+    def __init__(self, others: Sequence[Reader] = ()) -> None:
+        self._others = others
 
     def reads(self, path: Path) -> bool:
         """Whether a path is a folder; the formats with a file of their own come before."""
@@ -40,7 +51,7 @@ class FolderReader:
             DataError: the folder has no pictures below a camera's folder, or cannot be read.
         """
         remarks, pictures = Remarks(), []
-        for line, file in enumerate(_files(path, remarks), 1):
+        for line, file in enumerate(pictures_below(path, remarks), 1):
             parts = file.split("/")
             if len(parts) == 1:
                 remarks.add("Pictures outside of a camera's folder are left out", file)
@@ -53,15 +64,34 @@ class FolderReader:
                 remarks.add("Pictures deeper than CAMERA/SPECIES belong to the first two folders", file)
             labels = (label,) if label and not split else ()
             pictures.append(Picture(file, line, parts[0], labels, split=split))
+        known = self.known_files(path)
         if not pictures:
+            form = f"{path} holds no images of the form TASK/CLASS/IMAGE"
             raise DataError(
-                f"{path} holds no images of the form TASK/CLASS/IMAGE (a folder for each camera, inside a folder for "
-                "each species); give the folder above the cameras."
+                f"{form}, but files that can be read: {', '.join(known)}. Name one or several of them in the place of "
+                "the folder."
+                if known
+                else f"{form} (a folder for each camera, inside a folder for each species); give the folder above the "
+                "cameras."
             )
+        for file in known:
+            remarks.add("Files of known formats in the folder are not read; to read them, name them as inputs", file)
         return PictureTable(path, self.format, path, tuple(pictures), remarks=remarks.sentences())
 
+    def known_files(self, folder: Path) -> list[str]:
+        """The name and the format of the files and packages right in a folder that other readers read."""
+        found, looked = [], 0
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path.name):
+                continue
+            looked += 1
+            if looked > MOST_ENTRIES:
+                break
+            found += [f"{path.name} ({reader.format})" for reader in self._others if reader.reads(path)][:1]
+        return found
 
-def _files(root: Path, remarks: Remarks) -> Iterator[str]:
+
+def pictures_below(root: Path, remarks: Remarks) -> Iterator[str]:
     """Paths of the pictures below a folder, relative to it, in the order of their names; each folder is read once."""
     seen: set[tuple[int, int]] = set()
     waiting = [""]

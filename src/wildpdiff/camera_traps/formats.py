@@ -19,7 +19,7 @@ from wildpdiff.camera_traps.wildlife_insights import WildlifeInsightsReader
 from wildpdiff.camera_traps.wilds import WildsReader
 from wildpdiff.errors import DataError
 
-READERS: tuple[Reader, ...] = (
+_OF_FILES: tuple[Reader, ...] = (
     CamtrapDPReader(),
     MegaDetectorReader(),
     SpeciesNetReader(),
@@ -29,8 +29,9 @@ READERS: tuple[Reader, ...] = (
     WildlifeInsightsReader(),
     TimelapseReader(),
     CsvTableReader(),
-    FolderReader(),
 )
+
+READERS: tuple[Reader, ...] = (*_OF_FILES, FolderReader(_OF_FILES))
 """In the order in which they are asked; the plainest tables come last."""
 
 

@@ -110,7 +110,7 @@ class Unreadable:
         """The most pictures that are left out."""
         if self.share is not None:
             return int(self.share * self.total + 1e-9)
-        return min(max(1, int(SHARE * self.total)), self.total - 1)
+        return min(max(1, int(SHARE * self.total)), max(0, self.total - 1))
 
     def add(self, faults: Mapping[str, str], root: Path) -> None:
         """Leave out further pictures.
@@ -135,8 +135,7 @@ class Unreadable:
         """One sentence where pictures were left out."""
         if not self.faults:
             return ()
-        pictures = "picture is" if self.total == 1 else "pictures are"
-        return (f"{len(self.faults)} of {self.total} {pictures} left out: {fault_words(self.faults)}.",)
+        return (f"Left out: {len(self.faults):,} of {self.total:,} pictures; {fault_words(self.faults)}.",)
 
 
 def read_most(

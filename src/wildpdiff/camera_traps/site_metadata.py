@@ -141,7 +141,7 @@ def _field(
             raise DataError(
                 f"{table.source}: column {name!r} holds {known[0]!r}; give the {geographic} in decimal degrees."
             )
-        return MetadataField.of_values(name, known), dict(cells), []
+        return MetadataField.of_values(name, known), dict(cells), _mixed(name, cells)
     read, odd = dict(numbers.values), dict(numbers.odd)
     for cell in set(cells.values()) - set(known):  # each alone: no camera changes how another's cell is read
         plain = parse_number(cell)
@@ -163,6 +163,18 @@ def _field(
     more = f" and {len(said) - 1} more" if len(said) > 1 else ""
     how = odd.get(cells[said[0]], f"{cells[said[0]]!r} is left out")
     return entry, values, [f"In the column {name!r} of numbers, {how} at camera {said[0]!r}{more}."]
+
+
+def _mixed(name: str, cells: Mapping[str, str]) -> list[str]:
+    """A remark on a column of names that has numbers too: one cell may have made it one."""
+    words = {camera: cell for camera, cell in cells.items() if parse_number(cell).value is None}
+    if len(words) == len(cells):
+        return []
+    camera, cell = next(iter(words.items()))
+    return [
+        f"The column {name!r} is read as one of names, not of numbers: {len(words)} of {len(cells)} cameras have none, "
+        f"for example {camera!r} with {cell!r}."
+    ]
 
 
 def _cameras(names: Sequence[str]) -> str:

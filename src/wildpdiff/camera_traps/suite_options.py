@@ -22,6 +22,8 @@ class TableOptions:
         classes: the class names in order; by default all labels, sorted.
         trained: leave out labels that no training picture of a seen or pretraining camera has, where no classes are
             given: a model cannot learn them.
+        learning: whether models learn from the suite: training pictures of species that the given classes lack are then
+            refused, and else only left out.
         unseen: which cameras are unseen where there is no column ``group``: a number or a fraction of those that can
             teach, drawn by ``seed``, or their names; by default about a fifth of ten cameras or more.
         seed: draws the unseen cameras.
@@ -40,6 +42,7 @@ class TableOptions:
     columns: Mapping[str, str] | None = None
     classes: Sequence[str] | None = None
     trained: bool = False
+    learning: bool = True
     unseen: Unseen = None
     seed: int = 0
     minimum: int = 8

@@ -15,7 +15,7 @@ import numpy as np
 
 from wildpdiff.camera_traps.backgrounds import backgrounds_of
 from wildpdiff.camera_traps.cameras import Camera, cameras_of, pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping, box_of, framing_for
+from wildpdiff.camera_traps.crops import CONFIDENCE, Cropping, box_of, framing_for
 from wildpdiff.camera_traps.joining import read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import BROKEN, Unreadable, fault_words, look_at_all
@@ -121,7 +121,10 @@ class TableTask:
         rows = self._read_rows(split)
         if self._suite.framing in ("box", "boxes") or all(row.picture.boxes is None for row in rows):
             return None
-        views = [View(self._suite.root / row.path, box_of(row.picture, "box")) for row in rows]
+        views = [
+            View(self._suite.root / row.path, box_of(row.picture, "box", self._suite.cropping.threshold))
+            for row in rows
+        ]
         return LabelledImages(read_views(views, self._suite.image_size, "box"), self.data(split).labels)
 
     def _read_rows(self, split: SplitName) -> list[PlacedPicture]:
@@ -170,15 +173,18 @@ class TableSuite:
         self.table, self.options, self.image_size = table, options, options.image_size
         self.root = table.root if options.root is None else Path(options.root)
         by_camera = pictures_by_camera(table)
+        if not by_camera:
+            reasons = " ".join(table.remarks)
+            raise DataError(f"{table.source} names no picture that can be used, and no camera. {reasons}".rstrip())
         written = (label for picture in table.pictures for label in picture.labels)
         self.labels = joined_labels(written, table.blanks, options.classes or ())
         self.files = look_at_all(self.root, (picture.path for picture in table.pictures))
         self.files |= {path: replace(self.files[path], fault=BROKEN) for path in damaged}
         self.unreadable = Unreadable(len(self.files), table.source, options.unreadable)
         self.unreadable.add({path: file.fault for path, file in self.files.items() if file.fault}, self.root)
-        threshold = {} if table.threshold is None else {"threshold": table.threshold}
-        self.framing: Framing = options.framing or framing_for(table.pictures)
-        self.cropping = Cropping(self.labels, self.framing, **threshold)
+        threshold = CONFIDENCE if table.threshold is None else table.threshold
+        self.framing: Framing = options.framing or framing_for(table.pictures, threshold)
+        self.cropping = Cropping(self.labels, self.framing, threshold)
         self.cache = PictureCache.of_user()
         found = cameras_of(table, by_camera, self.cropping, self.files, options)
         self.classes = found.classes
@@ -186,8 +192,8 @@ class TableSuite:
         metadata = site_metadata(table, by_camera, learned, options.ignore)
         self.metadata_schema = metadata.schema
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
-        told = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
-        self.remarks = tuple(chain.from_iterable(told))
+        parts = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
+        self.remarks = tuple(chain.from_iterable(parts))
         self.notify: Callable[[str], None] = lambda sentence: None
 
     @classmethod

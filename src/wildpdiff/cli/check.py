@@ -28,6 +28,7 @@ def check(
     ],
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
+    columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
     skip_unreadable: options.SkipOption = False,
     seed: options.SeedOption = 0,
@@ -35,22 +36,32 @@ def check(
 ) -> None:
     """Score an adapter next to the pretrained model on labelled images, none of which it was refined on."""
     from wildpdiff.adapters.adapter import Adapter
+    from wildpdiff.camera_traps.picture_files import Unreadable
     from wildpdiff.evaluate.checking import check_adapter
     from wildpdiff.refine.labels import labelled_files
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
-    labelled = labelled_files(images, model.classes, task, test=True, boxes=boxes)
+    labelled = labelled_files(
+        images, model.classes, task, test=True, boxes=boxes, columns=options.named_columns(columns)
+    )
     for sentence in labelled.remarks:
         remark(sentence)
     unreadable: list[DataError] = []
+    most = len(labelled.files) if skip_unreadable else Unreadable(len(labelled.files)).most
+
+    def skipped(error: DataError) -> None:
+        unreadable.append(error)
+        if len(unreadable) > most:
+            raise error
+
     with Stages() as stages:
         found = check_adapter(
             loaded,
             model,
             labelled,
             seed=seed,
-            skipped=unreadable.append if skip_unreadable else None,
+            skipped=skipped,
             progress=stages(f"classify {len(labelled.files)} images"),
         )
     for error in unreadable:

@@ -120,7 +120,7 @@ class TaskQuery:
             return build_description(self.parts, generator)
         from wildpdiff.camera_traps.table_suite import TableTask
 
-        found = find_task(open_suite(self.suite, self.option, generator.backbone), self.task)
+        found = find_task(open_suite(self.suite, self.option, generator.backbone, learning=False), self.task)
         description = found.description
         # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
         if description.task_id is not None or "task_id" in generator.conditions.parts:

@@ -152,15 +152,19 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
 """The fields of ``TableOptions`` as they are typed."""
 
 
+def named_columns(columns: str | None) -> dict[str, str] | None:
+    """The names of ``--columns`` by word; raises :class:`DataError` where it has none."""
+    try:
+        return None if columns is None else _columns(columns)
+    except ValueError:
+        raise DataError(
+            f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
+        ) from None
+
+
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
     """The ``KEY=VALUE`` texts of a suite with those of ``--columns``; raises :class:`DataError` where it has none."""
-    if columns is not None:
-        try:
-            _columns(columns)
-        except ValueError:
-            raise DataError(
-                f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
-            ) from None
+    named_columns(columns)
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
@@ -196,6 +200,7 @@ def open_suite(
     *,
     framing: Framing | None = "square",
     quiet: bool = False,
+    learning: bool = True,
 ) -> ImageSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
 
@@ -206,6 +211,7 @@ def open_suite(
         seed: of the suite.
         framing: of a table's pictures where there is no backbone; None takes the one that suits them.
         quiet: leave out the suite's remarks.
+        learning: whether models learn from it; without, labels that the backbone does not know are left out.
 
     Raises:
         DataError: no such suite or option, or labels, classes or a framing that the backbone does not know.
@@ -226,6 +232,8 @@ def open_suite(
             )
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
+    if inputs[0] not in suite_providers():
+        known["learning"] = learning
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark

@@ -236,7 +236,8 @@ def _predict_images(
     tally, given = _Tally(), _delivered(adapter)
     with Stages() as stages:
         tick = stages(f"classify {len(files)} images")
-        answers = camera_answers(given, model, table.pictures, table.root, rules=rules, skip=skip, progress=tick)
+        how: dict[str, Any] = {"rules": rules, "threshold": table.threshold, "skip": skip, "progress": tick}
+        answers = camera_answers(given, model, table.pictures, table.root, **how)
         shown = [replace(entry, picture=_as_given(entry.picture, table.root)) for entry in answers]
         text = wanted.output.write(
             _checked(tally, shown if wanted.output.form == "csv" else answers), classifier, table
@@ -377,7 +378,7 @@ class _Cameras:
 def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuite:
     from wildpdiff.camera_traps.table_suite import TableSuite
 
-    opened = options.open_suite(suite, option, backbone)
+    opened = options.open_suite(suite, option, backbone, learning=False)
     if not isinstance(opened, TableSuite):
         raise DataError(
             f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
@@ -413,7 +414,12 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                 if own:
                     shown = {label for picture in own for label in suite.labels.of(picture.labels)}
                     past = lambda some, _, done=done: tick(done + some, len(table.pictures))  # noqa: E731
-                    given: dict[str, Any] = {"shown": shown, "cache": cache, "progress": past}
+                    given: dict[str, Any] = {
+                        "shown": shown,
+                        "cache": cache,
+                        "progress": past,
+                        "threshold": table.threshold,
+                    }
                     yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
                 done += len(own)
 

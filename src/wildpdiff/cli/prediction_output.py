@@ -124,10 +124,13 @@ class PredictionOutput:
 
         if self.form == "csv":
             return lambda write: csv_files.write_answers(write, answers, classifier, self.top)
+        sure = {} if table.threshold is None else {"threshold": table.threshold}
         if self.form == "camtrap-dp":
-            return lambda write: camtrap_dp.write_answers(write, answers, classifier, self._clock)
+            return lambda write: camtrap_dp.write_answers(write, answers, classifier, self._clock, **sure)
         categories = megadetector.box_categories(table.pictures)
-        return lambda write: megadetector.write_answers(write, answers, classifier, categories)
+        return lambda write: megadetector.write_answers(
+            write, answers, classifier, categories, threshold=table.threshold
+        )
 
     def _write_package(self, fill: Callable[[Write], None], classifier: Classifier, table: PictureTable) -> None:
         from wildpdiff.camera_traps.answers import kind_of

@@ -44,6 +44,7 @@ def refine(
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
+    columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
@@ -76,10 +77,11 @@ def refine(
         model.check(candidate)
         candidate.check_finite()
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
-    found = labelled_files(images, model.classes, task, boxes=boxes)
+    given = find_images(unlabelled) if unlabelled else ()
+    named = options.named_columns(columns)
+    found = labelled_files(images, model.classes, task, boxes=boxes, columns=named, more=given)
     for sentence in found.remarks:
         remark(sentence)
-    more = [*found.unlabelled, *(find_images(unlabelled) if unlabelled else [])]
     features = labelled_features(model, found, remark)
     config = RefineConfig(posterior=MapConfig() if strength is None else MapConfig(strength=strength))
     with Stages() as stages:
@@ -89,7 +91,7 @@ def refine(
             features,
             config,
             points=points,
-            unlabelled=unlabelled_features(model, more, remark),
+            unlabelled=unlabelled_features(model, found, remark),
             seed=seed,
             progress=stages(f"refine on {len(found.files)} labelled images"),
         )
@@ -100,14 +102,14 @@ def refine(
         "start": refined.start,
         "start_losses": refined.losses,
         "cross_validated_losses": refined.cross_validated,
-        "unlabelled_images": len(more),
+        "unlabelled_images": len(found.unlabelled),
         **{key: refined.adapter.provenance[key] for key in ("labels", "steps", "prior")},
         "seconds": seconds,
     }
     start, labels = _words(refined.start), values["labels"]
     answer(as_json, values, f"Adapter in {out}: refined from the {start} on {labels} labels in {seconds:.1f} s.")
     if not as_json:
-        _remarks(refined, known is not None, bool(more))
+        _remarks(refined, known is not None, bool(found.unlabelled))
 
 
 def _model(

@@ -82,6 +82,8 @@ class Check:
         over = f"over {self.units} {unit}{'s' if self.units != 1 else ''}"
         if ends is None:
             return f"One {unit} decides nothing: label pictures of at least {FEW} bursts."
+        if ends == (0.0, 0.0):
+            return f"No difference: both models are right on as many pictures of each {unit}, {over}."
         found = f"{lead:+.1f} points of accuracy, 95 % interval {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f} {over}"
         few = f" Few {unit}s: label more before relying on it." if self.units < FEW else ""
         if self.better == "adapter":

@@ -151,7 +151,8 @@ def mixed_description(descriptions: Sequence[Description], seed: int) -> Descrip
         value = (pick().metadata or {}).get(key)
         if value is not None:
             metadata[key] = value
-    return Description(metadata=metadata or None, backgrounds=pick().backgrounds, examples=pick().examples)
+    backgrounds, examples, text = pick().backgrounds, pick().examples, pick().text
+    return Description(metadata=metadata or None, backgrounds=backgrounds, examples=examples, text=text)
 
 
 @one_thread()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -13,13 +13,16 @@ from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
-from wildpdiff.camera_traps.crops import Cropping, box_of
-from wildpdiff.camera_traps.formats import read_pictures
+from wildpdiff.camera_traps.crops import CONFIDENCE, Cropping, box_of
+from wildpdiff.camera_traps.folders import FOLDER_SPLITS, FolderReader, pictures_below
+from wildpdiff.camera_traps.formats import find_reader, read_pictures
 from wildpdiff.camera_traps.joining import join
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.camera_traps.task_names import same_name
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -35,8 +38,9 @@ class LabelledFiles:
         files: labelled images.
         labels: name of the class of each.
         unlabelled: images of the task without a label.
-        pictures: the labelled ones as their source has them.
-        remarks: one sentence each on what was left out.
+        pictures, unlabelled_pictures: both as their source has them; empty where it has no more than files.
+        remarks: one sentence each on what was left out or read in another way than written.
+        threshold: confidence below which a detector's box counts as none.
     """
 
     task: str
@@ -44,12 +48,22 @@ class LabelledFiles:
     labels: tuple[str, ...]
     unlabelled: tuple[Path, ...]
     pictures: tuple[Picture, ...] = ()
+    unlabelled_pictures: tuple[Picture, ...] = ()
     remarks: tuple[str, ...] = ()
+    threshold: float = CONFIDENCE
 
     def views(self, framing: Framing) -> list[View]:
         """The part of each labelled image that a model of this framing gets."""
-        pairs = zip_longest(self.files, self.pictures)
-        return [View(file, None if picture is None else box_of(picture, framing)) for file, picture in pairs]
+        return self._views(self.files, self.pictures, framing)
+
+    def unlabelled_views(self, framing: Framing) -> list[View]:
+        """The same of each unlabelled image."""
+        return self._views(self.unlabelled, self.unlabelled_pictures, framing)
+
+    def _views(self, files: Sequence[Path], pictures: Sequence[Picture], framing: Framing) -> list[View]:
+        pairs = zip_longest(files, pictures)
+        boxed = (None if picture is None else box_of(picture, framing, self.threshold) for _, picture in pairs)
+        return [View(file, box) for file, box in zip(files, boxed, strict=True)]
 
 
 def labelled_files(
@@ -59,17 +73,21 @@ def labelled_files(
     *,
     test: bool = False,
     boxes: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    more: Sequence[Path] = (),
 ) -> LabelledFiles:
     """Find labelled images.
 
-    A folder holds one subfolder a class, named as the class; images in ``_unlabelled`` have no label. A CSV table has
-    columns ``path, label, task[, split]`` as for a suite of tasks; rows whose split is ``train``, ``validation``,
-    ``unlabelled`` or left open are read.
+    A folder holds one subfolder a class, named as the class in any spelling; images in ``_unlabelled`` have no label. A
+    CSV table has columns ``path, label, task[, split]`` as for a suite of tasks; rows whose split is ``train``,
+    ``validation``, ``unlabelled`` or left open are read.
 
     Args:
         task: of a table; may be left out where the table has one.
         test: read the rows whose split is ``test``, too.
-        boxes: a detector's file on the images.
+        boxes: a detector's file on the images; its own threshold counts where it states one.
+        columns: names of a table's columns in the place of the usual ones.
+        more: further unlabelled images of the task.
 
     Raises:
         DataError: there are no images, the class of a folder or every class of a table is unknown, or the table is at
@@ -78,18 +96,26 @@ def labelled_files(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder with one subfolder a class, or a CSV table.")
-    found = (
-        _of_folder(path, task)
-        if path.is_dir() and not (path / "datapackage.json").is_file()
-        else _of_table(path, task, classes, test)
-    )
+    reader = find_reader(path)
+    is_folder = isinstance(reader, FolderReader)
+    if is_folder:
+        found = _of_folder(path, task, classes)
+    else:
+        found = _of_table(read_pictures(path, columns), task, classes, test)
+    found = replace(found, unlabelled=(*found.unlabelled, *more))
     if not found.files:
+        known = reader.known_files(path) if isinstance(reader, FolderReader) else []
         raise DataError(
-            f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). Put images into one subfolder a class, "
-            "or list them in a CSV table with the columns path, label, task."
+            f"{path} holds no labelled images ({', '.join(IMAGE_SUFFIXES)}). "
+            + (
+                f"Name one of its files instead: {', '.join(known)}."
+                if known
+                else "Put images into one subfolder a class, or list them in a CSV table with the columns path, label, "
+                "task."
+            )
         )
     unknown = Counter(label for label in found.labels if label not in classes)
-    if unknown and (path.is_dir() or len(unknown) == len(set(found.labels))):
+    if unknown and (is_folder or len(unknown) == len(set(found.labels))):
         file, label = next(pair for pair in zip(found.files, found.labels, strict=True) if pair[1] in unknown)
         alike = get_close_matches(label, classes, 1)
         meant = f" Did you mean {alike[0]!r}?" if alike else ""
@@ -106,67 +132,76 @@ def _without(found: LabelledFiles, unknown: Counter[str]) -> LabelledFiles:
     kept = [number for number, label in enumerate(found.labels) if label not in unknown]
     names = some([f"{label} {count}" for label, count in unknown.most_common()])
     remark = f"{unknown.total()} pictures of species that the adapter does not know are left out: {names}."
-    return LabelledFiles(
-        found.task,
-        tuple(found.files[number] for number in kept),
-        tuple(found.labels[number] for number in kept),
-        found.unlabelled,
-        tuple(found.pictures[number] for number in kept),
-        (remark,),
+    return replace(
+        found,
+        files=tuple(found.files[number] for number in kept),
+        labels=tuple(found.labels[number] for number in kept),
+        pictures=tuple(found.pictures[number] for number in kept),
+        remarks=(*found.remarks, remark),
     )
 
 
 def _with_boxes(found: LabelledFiles, boxes: Path) -> LabelledFiles:
     """The labelled images with a detector's boxes; raises :class:`DataError` where the file has none of them."""
-    placed = [
-        replace(entry, path=file.resolve().as_posix()) for entry, file in zip(found.pictures, found.files, strict=True)
-    ]
-    joined = join([PictureTable(boxes, "images", boxes.resolve().parent, tuple(placed)), read_pictures(boxes)])
+    pairs = zip_longest((*found.files, *found.unlabelled), (*found.pictures, *found.unlabelled_pictures))
+    images = [(file.resolve().as_posix(), entry or Picture("", 1, found.task)) for file, entry in pairs]
+    placed = {path: replace(entry, path=path) for path, entry in images}
+    own = PictureTable(boxes, "images", boxes.resolve().parent, tuple(placed.values()))
+    joined = join([own, read_pictures(boxes)])
     known = {picture.path: picture.boxes for picture in joined.pictures}
-    both = zip(found.pictures, placed, strict=True)
-    return replace(found, pictures=tuple(replace(entry, boxes=known[own.path]) for entry, own in both))
+    detected = tuple(replace(entry, boxes=known.get(path, entry.boxes)) for path, entry in images)
+    count, threshold = len(found.files), joined.threshold
+    found = replace(found, pictures=detected[:count], unlabelled_pictures=detected[count:])
+    return found if threshold is None else replace(found, threshold=threshold)
 
 
-def _of_folder(folder: Path, task: str | None) -> LabelledFiles:
-    files: list[Path] = []
-    labels: list[str] = []
+def _of_folder(folder: Path, task: str | None, classes: Sequence[str]) -> LabelledFiles:
+    name, remarks = task or folder.resolve().name, Remarks()
+    files: list[tuple[str, Path]] = []
     unlabelled: list[Path] = []
-    for file in sorted(folder.glob("*/*")):
-        kind = file.parent.name
-        if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith(".") or kind.startswith("."):
-            continue
-        if kind == "_unlabelled":
-            unlabelled.append(file)
-        elif kind != "_background":
-            files.append(file)
-            labels.append(kind)
-    name = task or folder.resolve().name
-    pictures = [
-        Picture(str(file), number, name, (label,))
-        for number, (file, label) in enumerate(zip(files, labels, strict=True), 1)
-    ]
-    return LabelledFiles(name, tuple(files), tuple(labels), tuple(unlabelled), tuple(pictures))
+    for file in sorted(pictures_below(folder, remarks)):
+        kind, _, below = file.partition("/")
+        split = FOLDER_SPLITS.get(kind.lower())
+        if not below:
+            remarks.add("Pictures in no folder of a class are left out", file)
+        elif split == "unlabelled":
+            unlabelled.append(folder / file)
+        elif split is None:
+            files.append((kind, folder / file))
+    labels = joined_labels((kind for kind, _ in files), known=classes)
+    named = tuple(labels.canonical[kind] for kind, _ in files)
+    pictures = [Picture(str(file), number, name, (kind,)) for number, (kind, file) in enumerate(files, 1)]
+    said = (*remarks.sentences(), *labels.remarks)
+    return LabelledFiles(
+        name, tuple(file for _, file in files), named, tuple(unlabelled), tuple(pictures), remarks=said
+    )
 
 
-def _of_table(path: Path, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
-    table = read_pictures(path)
+def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], test: bool) -> LabelledFiles:
+    path = table.source
     by_camera = pictures_by_camera(table)
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
     if task is None and len(by_camera) > 1:
         raise DataError(f"{path} has {len(by_camera)} tasks, {', '.join(list(by_camera)[:3])}, …; name one of them.")
-    name = task or next(iter(by_camera))
-    if name not in by_camera:
-        raise DataError(f"{path} has no task {name!r}; its tasks are {', '.join(by_camera)}.")
-    placed = sorted(place(name, by_camera[name], Cropping(labels), {}).pictures, key=lambda entry: entry.picture.line)
+    name = next((camera for camera in by_camera if task is None or same_name(camera, task)), None)
+    if name is None:
+        raise DataError(f"{path} has no task {task!r}; its tasks are {', '.join(by_camera)}.")
+    threshold = CONFIDENCE if table.threshold is None else table.threshold
+    cropping = Cropping(labels, threshold=threshold)
+    placed = sorted(place(name, by_camera[name], cropping, {}).pictures, key=lambda entry: entry.picture.line)
     # Where the user left the split open one was drawn; rows with a label count as labelled nevertheless.
     read = ("train", "validation", "test") if test else ("train", "validation")
     labelled = [entry for entry in placed if entry.drawn or entry.split in read]
+    unlabelled = [entry for entry in placed if entry.split == "unlabelled"]
     return LabelledFiles(
         name,
         tuple(table.root / entry.path for entry in labelled),
         tuple(entry.label for entry in labelled),
-        tuple(table.root / entry.path for entry in placed if entry.split == "unlabelled"),
+        tuple(table.root / entry.path for entry in unlabelled),
         tuple(entry.picture for entry in labelled),
+        tuple(entry.picture for entry in unlabelled),
+        labels.remarks,
+        threshold,
     )
 
 
@@ -193,10 +228,10 @@ def labelled_features(
 
 
 def unlabelled_features(
-    backbone: Backbone, files: Sequence[Path], notify: Callable[[str], None] = _silent
+    backbone: Backbone, found: LabelledFiles, notify: Callable[[str], None] = _silent
 ) -> dict[str, Tensor] | None:
     """The batch of unlabelled images; ``None`` where there are none. Raises as :func:`labelled_features`."""
-    if not files:
+    views = found.unlabelled_views(backbone.framing)
+    if not views:
         return None
-    views = [View(Path(file)) for file in files]
     return backbone.stem(read_most(views, backbone.image_size, backbone.framing, notify)[0])

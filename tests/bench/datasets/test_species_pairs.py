@@ -80,9 +80,9 @@ def test_a_description_has_words_traits_and_unlabelled_crops_of_training_sequenc
     assert suite.metadata_schema.check(described.metadata) == dict(described.metadata)
     train = {row.tobytes() for row in task.data("train").inputs}
     assert {row.tobytes() for row in described.examples} <= train
-    unnamed = species_pairs(folder, colours, replace(CONFIG, named=False))
-    assert "larger species" in described.metadata
-    assert "larger species" not in (unnamed.seen[0].description.metadata or {})
+    named = species_pairs(folder, colours, replace(CONFIG, named=True))
+    assert (named.seen[0].description.metadata or {})["larger species"] == larger
+    assert "larger species" not in described.metadata
 
 
 def test_framings_cut_the_same_frames_differently_and_the_same_folder_gives_the_same_suite(folder: Path) -> None:

@@ -92,6 +92,8 @@ def test_one_row_a_domain_and_group_of_unseen_tasks(script: ModuleType, tmp_path
     assert own["harmed without, with, %"] == "25, 0"
     assert cells(text, "tiny", "far")["kept back, %"] == script.MISSING
     assert cells(text, "tiny", "far")["pretrained"] == "**50.0**"
+    groups = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| tiny |")]
+    assert groups == ["unseen", "far"], "held-out groups come last"
     assert "command a" in text
     assert "command b" in text
 

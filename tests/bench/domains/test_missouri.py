@@ -44,7 +44,7 @@ def test_a_table_with_groups_of_new_species(tmp_path: Path) -> None:
             tmp_path / "out",
             domain_config(TINY, trained=False),
             command="wildbench domain missouri",
-            options={"framing": "whole", "named": False},
+            options={"framing": "whole", "named": True},
         )
     assert table.groups == {"seen": 3, "unseen": 2, NEW_SPECIES[1]: 3, NEW_SPECIES[2]: 1}
     assert table.cell("fine-tuned", "seen").score.value > table.cell("pretrained", "seen").score.value

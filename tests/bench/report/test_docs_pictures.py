@@ -81,12 +81,13 @@ def test_results_without_a_scaling_study_are_refused(
     assert gains.main([]) == 2
 
 
-def test_frames_show_every_species_first(tmp_path: Path) -> None:
+def test_frames_are_the_first_on_which_the_models_differ(tmp_path: Path) -> None:
     frames = script("frames")
-    labels = np.array([4, 4, 1, 4, 0, 1, 4])
-    assert frames.first_of_each(labels, 3) == [0, 2, 4]
-    assert frames.first_of_each(labels, 5) == [0, 1, 2, 3, 4]
-    assert frames.first_of_each(labels, 2) == [0, 2]
+    labels, before = np.array([4, 4, 1, 4, 0, 1]), np.array([4, 1, 0, 1, 0, 2])
+    after = np.array([4, 4, 1, 4, 0, 1])
+    assert frames.disagreements(labels, before, after, 3) == [1, 2, 5]
+    assert frames.disagreements(labels, before, after, 4) == [1, 2, 3, 5], "the same difference again"
+    assert frames.disagreements(labels, before, after, 5) == [0, 1, 2, 3, 5], "and where none differs"
     images = np.random.default_rng(0).integers(0, 255, (6, 144, 144, 3), dtype=np.uint8)
     before = tuple(frames.Name("blank", False) for _ in range(6))
     after = tuple(frames.Name("plains zebra", number != 2) for number in range(6))

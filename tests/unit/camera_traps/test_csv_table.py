@@ -135,7 +135,7 @@ def test_times_are_found_under_any_name(tmp_path: Path) -> None:
     several = [f"{line},{other}" for line, other in zip(text.splitlines(), others, strict=True)]
     table = read(tmp_path, "\n".join(several))
     assert table.pictures[0].time is None
-    assert len([remark for remark in table.remarks if "may be" in remark]) == 2
+    assert len([remark for remark in table.remarks if "may hold" in remark]) == 2
 
 
 def test_several_rows_of_a_picture_are_several_labels(tmp_path: Path) -> None:

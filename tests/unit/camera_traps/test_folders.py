@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -82,3 +83,20 @@ def test_a_folder_without_pictures_of_cameras_is_refused(tmp_path: Path) -> None
     with refused(DataError, tmp_path, "TASK/CLASS/IMAGE"):
         read_pictures(tmp_path)
     assert not FolderReader().reads(tmp_path / "1.jpg")
+
+
+def test_files_of_known_formats_in_a_folder_are_named(tmp_path: Path) -> None:
+    """They state what folders do not, so they are not passed over in silence."""
+    coco = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [], "categories": []}
+    touch(tmp_path, "1.jpg", "notes.txt")
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    (tmp_path / "labels.csv").write_text("filepath,label\n1.jpg,fox\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "datapackage.json").write_text("{}")
+    files = ("coco.json (COCO Camera Traps)", "labels.csv (CSV table)", "package (Camtrap DP)")
+    with refused(DataError, tmp_path, ", ".join(files) + "."):
+        read_pictures(tmp_path)
+    touch(tmp_path, "A/fox/2.jpg")
+    table = read_pictures(tmp_path)
+    assert [p.path for p in table.pictures] == ["A/fox/2.jpg"]
+    assert sum("coco.json" in remark and "3" in remark for remark in table.remarks) == 1

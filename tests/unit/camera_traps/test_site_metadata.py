@@ -81,6 +81,13 @@ def test_fields_follow_from_the_cameras_that_are_learned_from() -> None:
     assert len(nothing.remarks) == 1
 
 
+def test_a_cell_that_makes_numbers_names_is_told() -> None:
+    found = of({"a": ["410"], "b": ["high"], "c": ["520"]})
+    assert found.schema.fields[0].kind == "category"
+    assert sum("'b' with 'high'" in remark for remark in found.remarks) == 1
+    assert of({"a": ["wood"], "b": ["bog"]}).remarks == ()
+
+
 def test_coordinates_are_checked() -> None:
     assert of({"a": ["47°06'N"], "b": ["46,5"]}, name="lat").values["a"]["lat"] == pytest.approx(47.1)
     with refused(DataError, "camera 'a'", "latitude"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -301,7 +302,7 @@ def test_a_species_of_validation_pictures_alone_is_left_out_with_the_classes_of_
     rows = task_rows(tmp_path, "a", "t" * 10 + "vvvee")
     rows[10]["label"] = "stoat"
     path = write_table(tmp_path, rows)
-    inferred = TableSuite.from_csv(path, image_size=8)
+    inferred = TableSuite.from_csv(path, image_size=8, trained=True)
     given = TableSuite.from_csv(path, image_size=8, classes=inferred.classes)
     assert given.classes == ("cat", "dog")
     assert given.fingerprint == inferred.fingerprint
@@ -447,3 +448,27 @@ def test_grey_pictures_of_more_than_eight_bits_are_not_cut_off_at_white(tmp_path
     deep, plain = read_images([name, tmp_path / "plain.png"], 16)
     assert np.abs(deep.astype(int) - plain.astype(int)).max() <= 1
     assert plain.max() == 255
+
+
+def test_files_without_a_picture_are_refused_and_cameras_alone_are_not(tmp_path: Path) -> None:
+    batch = {"detection_categories": {"1": "animal"}, "images": [{"file": "\ud800.jpg", "detections": []}]}
+    for name, content in (
+        ("coco.json", {"images": [], "annotations": [], "categories": []}),
+        ("batch.json", {**batch, "images": []}),
+        ("half.json", batch),
+        ("species.json", {"predictions": []}),
+    ):
+        (tmp_path / name).write_text(json.dumps(content))
+        with refused(DataError, tmp_path / name, "picture"):
+            TableSuite.of(tmp_path / name, image_size=8)
+    (tmp_path / "cameras.csv").write_text("camera,latitude\nA,1.5\nB,2\n")
+    suite = TableSuite.of(tmp_path / "cameras.csv", image_size=8)
+    assert [(task.title, task.metadata) for task in suite.described] == [
+        ("A", {"latitude": 1.5}),
+        ("B", {"latitude": 2}),
+    ]
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_picture(tmp_path: Path) -> None:
+    rows = [*task_rows(tmp_path, "a"), {"path": "x" * 5000 + ".png", "label": "cat", "task": "a"}]
+    assert set(TableSuite.of(write_table(tmp_path, rows), image_size=8).unreadable.faults.values()) == {"missing"}

@@ -148,6 +148,11 @@ def test_observations_say_type_name_machine_and_trust() -> None:
     assert found["a/1.jpg"]["bboxX"] == ""
 
 
+def test_a_box_below_the_detectors_threshold_is_none() -> None:
+    text = written(lambda write: camtrap_dp.write_answers(write, ANSWERS, MACHINE, CLOCK, threshold=0.9))
+    assert {row["bboxX"] for row in csv.DictReader(io.StringIO(text))} == {""}
+
+
 def test_a_table_of_predictions_has_all_in_every_row() -> None:
     rows = list(csv.DictReader(io.StringIO(written(lambda write: csv_files.write_answers(write, ANSWERS, MACHINE)))))
     assert [row["file"] for row in rows] == [entry.picture.path for entry in ANSWERS if not entry.failure]

@@ -49,6 +49,7 @@ def test_verdicts() -> None:
     assert compare(truth, (wrong, right), range(100), CLASSES).better == "pretrained"
     same = compare(truth, (right, right), range(100), CLASSES)
     assert (same.better, same.accuracy_lead.interval) == ("", (0.0, 0.0))
+    assert same.verdict.startswith("No difference")
     one = compare(truth, (right, wrong), ["burst"] * 100, CLASSES)
     assert one.accuracy_lead.interval is None
     assert one.to_json()["better"] == ""

@@ -1,6 +1,7 @@
 """A user's labels: a folder CLASS/IMAGE or a table, and what is wrong with them refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,24 @@ def test_a_folder(folder: Path, toy_backbone: Backbone) -> None:
     features = labelled_features(toy_backbone, found)
     assert features.train["targets"].tolist() == [1, 0, 0]
     assert features.train_size == 3
-    more = unlabelled_features(toy_backbone, found.unlabelled)
+    more = unlabelled_features(toy_backbone, found)
     assert more is not None
     assert batch_size(more) == 1
-    assert unlabelled_features(toy_backbone, []) is None
+    assert unlabelled_features(toy_backbone, replace(found, unlabelled=())) is None
+
+
+def test_classes_in_any_spelling_and_depth(folder: Path) -> None:
+    picture(folder / "Dark " / "2024" / "SD card" / "6.png")
+    picture(folder / "loose.png")
+    found = labelled_files(folder, toys.CLASSES)
+    assert sorted(zip([file.name for file in found.files], found.labels, strict=True)) == [
+        ("1.png", "dark"),
+        ("2.png", "dark"),
+        ("3.png", "bright"),
+        ("6.png", "dark"),
+    ]
+    for named in ("loose.png", "'Dark '"):
+        assert sum(named in remark for remark in found.remarks) == 1, named
 
 
 def table(folder: Path, header: str, *rows: str) -> Path:
@@ -81,10 +96,23 @@ def test_which_task_of_a_table(tmp_path: Path) -> None:
         labelled_files(path, toys.CLASSES, "c")
 
 
+def test_a_tasks_name_in_another_form_of_unicode(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "1.png,dark,S\u00fcd", "2.png,dark,b")
+    assert labelled_files(path, toys.CLASSES, "Su\u0308d").files == (tmp_path / "1.png",)
+
+
 def test_an_unknown_class_is_named_with_the_nearest(folder: Path) -> None:
     picture(folder / "brigth" / "6.png")
     with refused(DataError, "6.png", "'brigth'", "dark, bright, striped", "'bright'"):
         labelled_files(folder, toys.CLASSES)
+
+
+def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
+    path = table(tmp_path, "Datei,Art,Standort", "1.png,dark,a")
+    columns = {"path": "Datei", "label": "Art", "task": "Standort"}
+    assert labelled_files(path, toys.CLASSES, columns=columns).labels == ("dark",)
+    with refused(DataError, "--columns"):
+        labelled_files(path, toys.CLASSES)
 
 
 def test_other_species_of_a_table_are_left_out(tmp_path: Path) -> None:
@@ -107,9 +135,35 @@ def test_boxes_come_from_a_detectors_file(tmp_path: Path) -> None:
     boxes.write_text(json.dumps(content))
     labelled = labelled_files(path, toys.CLASSES, boxes=boxes)
     assert [view.box for view in labelled.views("box")] == [(0.25, 0.5, 0.5, 0.25), None]
+    content["info"] = {"format_version": "1.5", "detector_metadata": {"typical_detection_threshold": 0.95}}
+    boxes.write_text(json.dumps(content))
+    assert [view.box for view in labelled_files(path, toys.CLASSES, boxes=boxes).views("box")] == [None, None]
     boxes.write_text(json.dumps({**content, "images": [{"file": "z/9.png", "detections": [found]}]}))
     with refused(DataError, boxes):
         labelled_files(path, toys.CLASSES, boxes=boxes)
+
+
+def test_boxes_are_those_of_unlabelled_images_too(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,label,task", "a/1.png,dark,a", "a/2.png,,a")
+    more = [picture(tmp_path / "b" / "3.png")]
+    sides = (0.25, 0.5, 0.5, 0.25)
+    images = [
+        {"file": file, "detections": [{"category": "1", "conf": 0.1, "bbox": sides}]}
+        for file in ("a/1.png", "a/2.png", "b/3.png")
+    ]
+    info = {"format_version": "1.5", "detector_metadata": {"typical_detection_threshold": 0.05}}
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps({"info": info, "detection_categories": {"1": "animal"}, "images": images}))
+    found = labelled_files(path, toys.CLASSES, boxes=boxes, more=more)
+    assert found.unlabelled == (tmp_path / "a" / "2.png", *more)
+    assert [view.box for view in (*found.views("box"), *found.unlabelled_views("box"))] == [sides] * 3
+    assert [view.box for view in found.unlabelled_views("square")] == [None, None]
+
+
+def test_a_folder_with_a_known_file_names_it(tmp_path: Path) -> None:
+    table(tmp_path, "path,label,task", "1.png,dark,a")
+    with refused(DataError, tmp_path, "labels.csv"):
+        labelled_files(tmp_path, toys.CLASSES)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

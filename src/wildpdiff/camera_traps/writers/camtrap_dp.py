@@ -14,7 +14,7 @@ from zipfile import Path as ZipPath
 
 from wildpdiff.camera_traps.answers import ANIMAL, Answer, Classifier, kind_of
 from wildpdiff.camera_traps.cameras import camera_values
-from wildpdiff.camera_traps.crops import animals_of
+from wildpdiff.camera_traps.crops import CONFIDENCE, animals_of
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.numbers import number_column, parse_number
@@ -100,21 +100,29 @@ def media_id(picture: Picture) -> str:
     return picture.identifier or str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
-def write_answers(write: Write, answers: Iterable[Answer], classifier: Classifier, clock: Clock) -> None:
-    """One observation for each picture that could be read; the box is that of its largest animal."""
+def write_answers(
+    write: Write, answers: Iterable[Answer], classifier: Classifier, clock: Clock, *, threshold: float = CONFIDENCE
+) -> None:
+    """One observation for each picture that could be read; the box is that of its largest animal.
+
+    Args:
+        threshold: confidence below which a detector's box counts as none.
+    """
     write(line(*OBSERVATIONS))
     for answer in answers:
         if not answer.failure:
-            own = not answer.picture.deployment
-            write(_row(OBSERVATIONS, _predicted(answer, classifier, clock), own=own))
+            sure = animals_of(answer.picture, threshold)
+            found = _predicted(answer, classifier, clock) | _box_of_answer(answer, sure)
+            write(_row(OBSERVATIONS, found, own=not answer.picture.deployment))
+
+
+def _box_of_answer(answer: Answer, sure: Sequence[Box]) -> dict[str, str]:
+    return _of_box(sure[0]) if sure and kind_of(answer.label) == "animal" else {}
 
 
 def _predicted(answer: Answer, classifier: Classifier, clock: Clock) -> dict[str, str]:
-    picture, kind = answer.picture, kind_of(answer.label)
+    picture = answer.picture
     found = _of_picture(picture, clock) | _of_label(classifier.scientific.get(answer.label, answer.label), answer.label)
-    sure = animals_of(picture)
-    if kind == "animal" and sure:
-        found |= _of_box(sure[0])
     trust = {} if answer.trust is None else {"trust": f"{answer.trust:.4f}"}
     tags = {"model": answer.source, **trust}
     return {

@@ -29,7 +29,12 @@ def box_categories(pictures: Iterable[Picture]) -> tuple[str, ...]:
 
 
 def write_answers(
-    write: Callable[[str], object], answers: Iterable[Answer], classifier: Classifier, categories: Sequence[str]
+    write: Callable[[str], object],
+    answers: Iterable[Answer],
+    classifier: Classifier,
+    categories: Sequence[str],
+    *,
+    threshold: float | None = None,
 ) -> None:
     """Predictions, most probable names first.
 
@@ -38,6 +43,7 @@ def write_answers(
 
     Args:
         categories: of the detections, of :func:`box_categories`.
+        threshold: confidence below which a detection is usually none, where the detector's file states it.
     """
     names = list(dict.fromkeys((*classifier.classes, *classifier.taxa)))
     info = {
@@ -45,6 +51,7 @@ def write_answers(
         "classifier": classifier.signature,
         "classification_completion_time": classifier.time.strftime("%Y-%m-%d %H:%M:%S"),
         "classifier_metadata": {"program": "wildpdiff", "version": classifier.version, "hash": classifier.hash},
+        **_detector(threshold),
     }
     number = {name: str(index) for index, name in enumerate(names)}
     images = (_image(answer, classifier, number, categories) for answer in answers)
@@ -60,10 +67,15 @@ def write_pictures(write: Callable[[str], object], table: PictureTable, time: da
     """
     names = sorted({name for picture in table.pictures for name in _names(picture)})
     categories, number = box_categories(table.pictures), {name: str(index) for index, name in enumerate(names)}
-    info = {"format_version": VERSION, "detection_completion_time": time.strftime("%Y-%m-%d %H:%M:%S")}
+    finished = time.strftime("%Y-%m-%d %H:%M:%S")
+    info = {"format_version": VERSION, "detection_completion_time": finished, **_detector(table.threshold)}
     known = (picture for picture in table.pictures if picture.labels or picture.boxes is not None)
     images = (_labelled(picture, number, categories) for picture in known)
     _write_batch(write, info, (categories, names), images)
+
+
+def _detector(threshold: float | None) -> dict[str, Any]:
+    return {} if threshold is None else {"detector_metadata": {"typical_detection_threshold": threshold}}
 
 
 def _write_batch(
