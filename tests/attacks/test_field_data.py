@@ -108,10 +108,9 @@ def test_bursts_of_the_hour_that_comes_twice_have_names_of_their_own(tmp_path: P
     assert len({burst.name for burst in found}) == len(found) == 2
 
 
-def test_a_file_without_pictures_is_checked(run: Run, tmp_path: Path) -> None:
+def test_a_file_without_pictures_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text('{"images": [], "detection_categories": {"1": "animal"}}')
-    assert run("suite", "check", tmp_path / "none.json", "--json").json["pictures"] == 0
-    assert run("suite", "check", tmp_path / "none.json").status == 0
+    refused_run(run("suite", "check", tmp_path / "none.json"), "none.json")
     refused_run(run("suite", "export", tmp_path / "none.json", "--format", "camtrap-dp", "--out", tmp_path / "out"))
 
 
@@ -259,3 +258,15 @@ def test_a_camera_that_is_named_twice_is_answered_once(run: Run, tmp_path: Path,
     rows = cells(tmp_path / "out.csv")
     assert [row["camera"] for row in rows] == ["b"] * 3 + ["a"] * 3
     assert {row["class"] for row in rows if row["camera"] == "a"} <= {"giraffe", "blank"}
+
+
+def test_names_like_formulas_are_the_same_in_an_exported_table(run: Run, tmp_path: Path) -> None:
+    names = ("=deer", "-1", "+a", "@x", "'quoted", "‐ 2")
+    source = table(tmp_path / "t.csv", [(f"{n}.jpg", name, f"-{name}") for n, name in enumerate(names)], HEADER[:3])
+    out = tmp_path / "out.csv"
+    assert run("suite", "export", source, "--format", "csv", "--out", out).status == 0
+    assert not any(text.startswith(("=", "-", "+", "@")) for row in cells(out) for text in row.values())
+    first, second = (read_joined([path]).pictures for path in (source, out))
+    assert [(row.path, row.labels, row.camera) for row in first] == [
+        (row.path, row.labels, row.camera) for row in second
+    ]
