@@ -79,7 +79,7 @@ def class_subsets(path: Path | str, config: ClassSubsetsConfig = ClassSubsetsCon
     for group, vector in groups:
         name = f"{group}-{vector:010b}"
         metadata = {label: float(vector >> bit & 1) for bit, label in enumerate(names)}
-        make = partial(_data, config, source, name, vector, group=group)
+        make = partial(_data, config=config, source=source, name=name, vector=vector, group=group)
         tasks.append(PanelTask(name, group, partial(Description, metadata), make))
     digest = hashlib.sha256(source.images.tobytes() + source.labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
@@ -143,7 +143,7 @@ def draw_vectors(config: ClassSubsetsConfig) -> tuple[tuple[int, ...], tuple[int
 
 
 def _data(
-    config: ClassSubsetsConfig, source: _Source, name: str, vector: int, *, group: Group, split: SplitName
+    split: SplitName, *, config: ClassSubsetsConfig, source: _Source, name: str, vector: int, group: Group
 ) -> LabelledImages:
     """Half of the images of positive classes; the splits of all tasks together share no image."""
     positive = (vector >> source.labels) & 1

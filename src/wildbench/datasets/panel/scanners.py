@@ -110,7 +110,7 @@ def scanners(path: Path | str, config: ScannersConfig = ScannersConfig()) -> Pan
         name = f"{group}-{counts[group]:03d}"
         counts[group] += 1
         scanner = draw_scanner(config.seed, name, group)
-        make = partial(_data, config, xrays, name, group, scanner=scanner)
+        make = partial(_data, config=config, xrays=xrays, name=name, group=group, scanner=scanner)
         tasks.append(PanelTask(name, group, partial(_describe, config, scanner, make), make))
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     content = {"version": VERSION, "config": asdict(config), "data": digest}
@@ -156,7 +156,7 @@ def _describe(config: ScannersConfig, scanner: Scanner, make: partial[LabelledIm
 
 
 def _data(
-    config: ScannersConfig, xrays: _Xrays, name: str, group: Group, *, scanner: Scanner, split: SplitName
+    split: SplitName, *, config: ScannersConfig, xrays: _Xrays, name: str, group: Group, scanner: Scanner
 ) -> LabelledImages:
     rng = numpy_generator(config.seed, "scanners", name, "test" if split == "test" else "training")
     train = config.pretraining_images if group == "pretraining" else config.train
