@@ -108,10 +108,9 @@ def test_bursts_of_the_hour_that_comes_twice_have_names_of_their_own(tmp_path: P
     assert len({burst.name for burst in found}) == len(found) == 2
 
 
-def test_a_file_without_pictures_is_checked(run: Run, tmp_path: Path) -> None:
+def test_a_file_without_pictures_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text('{"images": [], "detection_categories": {"1": "animal"}}')
-    assert run("suite", "check", tmp_path / "none.json", "--json").json["pictures"] == 0
-    assert run("suite", "check", tmp_path / "none.json").status == 0
+    refused_run(run("suite", "check", tmp_path / "none.json"), "none.json")
     refused_run(run("suite", "export", tmp_path / "none.json", "--format", "camtrap-dp", "--out", tmp_path / "out"))
 
 
@@ -244,3 +243,30 @@ def test_an_altered_cache_is_as_good_as_none(tmp_path: Path, change: Change) -> 
     text = json.dumps(header).encode()
     shard.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
     assert np.array_equal(read_views(views, 8, cache=PictureCache(tmp_path / "cache")), right)
+
+
+def test_a_picture_without_a_time_does_not_mix_past_and_future_in_silence(tmp_path: Path) -> None:
+    rows = [(f"{n}.jpg", "xy"[n % 2], "c", f"2021-05-{n + 1:02} 10:00:00" if n else "", "1", "2") for n in range(20)]
+    suite = TableSuite.of(table(tmp_path / "t.csv", rows), minimum=1, unreadable=1.0, image_size=8, by_time=True)
+    assert remarks_of(suite, "without a time", "(c)")
+
+
+def test_a_camera_that_is_named_twice_is_answered_once(run: Run, tmp_path: Path, field: Path, world: World) -> None:
+    (tmp_path / "species.csv").write_text("camera,species\nA,giraffe\n")
+    words = ("predict", world.generator, "--suite", field, "--species", tmp_path / "species.csv", "--out")
+    assert run(*words, tmp_path / "out.csv", "--task", "b", "--task", "a", "--task", "b").status == 0
+    rows = cells(tmp_path / "out.csv")
+    assert [row["camera"] for row in rows] == ["b"] * 3 + ["a"] * 3
+    assert {row["class"] for row in rows if row["camera"] == "a"} <= {"giraffe", "blank"}
+
+
+def test_names_like_formulas_are_the_same_in_an_exported_table(run: Run, tmp_path: Path) -> None:
+    names = ("=deer", "-1", "+a", "@x", "'quoted", "‐ 2")
+    source = table(tmp_path / "t.csv", [(f"{n}.jpg", name, f"-{name}") for n, name in enumerate(names)], HEADER[:3])
+    out = tmp_path / "out.csv"
+    assert run("suite", "export", source, "--format", "csv", "--out", out).status == 0
+    assert not any(text.startswith(("=", "-", "+", "@")) for row in cells(out) for text in row.values())
+    first, second = (read_joined([path]).pictures for path in (source, out))
+    assert [(row.path, row.labels, row.camera) for row in first] == [
+        (row.path, row.labels, row.camera) for row in second
+    ]

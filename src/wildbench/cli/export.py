@@ -139,7 +139,11 @@ def _write(table: PictureTable, form: Format, out: Path, zone: tzinfo, *, keep: 
     if form == "csv":
         write_file(out, as_bytes(lambda write: csv_files.write_pictures(write, table)))
     elif form == "coco":
-        write_file(out, json_bytes(coco.coco_of(table, table.source.stem, now)))
+        content = coco.coco_of(table, table.source.stem, now)
+        written = sum("bbox_relative" in entry for entry in content["annotations"])
+        if lost := sum(len(picture.boxes or ()) for picture in pictures) - written:
+            remark(f"Boxes that people gave no species, or of blanks, are not written: {lost:,}.")
+        write_file(out, json_bytes(content))
     elif form == "megadetector":
         write_file(out, as_bytes(lambda write: megadetector.write_pictures(write, table, now)))
         return sum(bool(picture.labels) or picture.boxes is not None for picture in pictures)

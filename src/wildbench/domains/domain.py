@@ -12,6 +12,7 @@ from wildbench.methods.few_label_methods import LABELLED_NAMES
 from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.panel_page import ShownMethod
 from wildbench.studies.pooled_scores import PooledScore
+from wildpdiff.disk import content_hash, file_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 from wildpdiff.fit import GeneratorConfig
@@ -61,6 +62,7 @@ class Domain:
         seen_tasks: seen tasks that are scored.
         remarks: sentences below the table: what is honest to say about it.
         options: of ``open``, each with the conversion of its text.
+        content: a hash of what is read of the data folder; by default of the files.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Domain:
     remarks: tuple[str, ...] = ()
     layout: str = ""
     options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    content: Callable[[Path], str] | None = None
 
     @property
     def reads(self) -> str:
@@ -86,6 +89,22 @@ class Domain:
         for name in self.files:
             if not (data / name).exists():
                 raise DataError(f"The domain {self.name} reads {name}, which the data folder {data} does not have.")
+
+    def content_of(self, data: Path) -> str:
+        """A hash of what is read of the data folder: of files their content, of folders their files' names and sizes.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        if self.content is not None:
+            return self.content(data)
+        found: dict[str, Any] = {}
+        for name in self.files:
+            path = data / name
+            files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else []
+            sizes = [[entry.relative_to(path).as_posix(), entry.stat().st_size] for entry in files]
+            found[name] = sizes if path.is_dir() else file_hash(path)
+        return content_hash(json_bytes(found))
 
     def methods(self, *, trained: bool) -> tuple[ShownMethod, ...]:
         """The lines of its table but for its own opponents; without ``trained``, only those with almost no training."""

@@ -25,6 +25,7 @@ from wildpdiff.backbones.registry import load_backbone, save_backbone
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.suite_options import TableOptions
 from wildpdiff.camera_traps.table_suite import TableSuite, TableTask
+from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet, outputs_of
@@ -142,6 +143,13 @@ def _whole(backbone: Backbone, task: TableTask, suite: TableSuite) -> TestSet:
     return TestSet(task.name, task.description, backbone.batch(data))
 
 
+def _content(data: Path) -> str:
+    """A hash of the pictures' records."""
+    pictures = read_pictures(data).pictures
+    rows = [[one.path, one.camera, one.labels, str(one.time), one.sequence, dict(one.values)] for one in pictures]
+    return content_hash(json_bytes(rows))
+
+
 DOMAIN = Domain(
     "iwildcam",
     "Camera traps by the protocol of WILDS iWildCam",
@@ -150,5 +158,6 @@ DOMAIN = Domain(
     pooled=(*OF_TESTS, *OF_ALL),
     remarks=PUBLISHED,
     layout="a folder in WILDS' layout, or a file or folder of another format with cameras and times",
+    content=_content,
     options={"by_time": truth, "backbone": str, "image_size": int, "epochs": int, "most": int},
 )

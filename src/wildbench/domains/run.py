@@ -11,6 +11,11 @@ from wildbench.domains.domain import Domain
 from wildbench.domains.table import DomainTable, domain_table, write_table
 from wildbench.run_folder import Reporter, RunFolder, Tick, null_progress
 from wildbench.studies.measuring import Measurement, OpenBenchmark, StudyConfig
+from wildpdiff.disk import json_bytes, read_json, write_file
+from wildpdiff.errors import ArtifactError
+
+DATA = "data.json"
+"""The file of a run's folder with a hash of the data."""
 
 
 def run_domain(
@@ -35,12 +40,16 @@ def run_domain(
 
     Raises:
         DataError: a file of the domain is absent or cannot be read.
-        ArtifactError: the folder holds something else, or the disk is full.
+        ArtifactError: the folder holds something else, also of other data, or the disk is full.
         WildpdiffError: from any stage.
     """
     domain.require(data)
+    path, content = out / DATA, domain.content_of(data)
+    if path.is_file() and read_json(path) != content:
+        raise ArtifactError(f"{out} holds a run of other data than {data}. Choose another --out, or remove the folder.")
 
     def opened(tick: Tick) -> OpenBenchmark:
+        write_file(path, json_bytes(content))  # the folder is claimed now, and nothing is made yet
         return replace(domain.open(data, out, config.seed, tick, **(options or {})), pooled=domain.pooled)
 
     claim = {"options": dict(options)} if options else {}

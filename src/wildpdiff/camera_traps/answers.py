@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from wildpdiff.camera_traps.labels import BLANKS, spelling_key
 from wildpdiff.camera_traps.records import Picture
@@ -36,6 +36,11 @@ _KINDS: Mapping[str, Kind] = {word: kind for kind, words in _WORDS.items() for w
 def kind_of(label: str) -> Kind:
     """The kind of a class; every name that is no known word for a blank, people, vehicles or unknown is an animal."""
     return _KINDS.get(spelling_key(label), "animal")
+
+
+@lru_cache(16)
+def _of_kind(classes: tuple[str, ...], kind: Kind) -> Bool[np.ndarray, " c"]:
+    return np.array([kind_of(name) == kind for name in classes], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -94,5 +99,4 @@ class Answer:
 
     def of_kind(self, classifier: Classifier, kind: Kind) -> float:
         """The probability of all classes of a kind."""
-        pairs = zip(classifier.classes, self.probabilities, strict=True)
-        return min(sum((float(value) for name, value in pairs if kind_of(name) == kind), 0.0), 1.0)
+        return min(float(self.probabilities[_of_kind(classifier.classes, kind)].sum()), 1.0)

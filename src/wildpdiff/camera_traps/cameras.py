@@ -252,6 +252,11 @@ def _of_pictures(
             f"{len(lost)} pictures of a split for learning or testing have no label and are taken as unlabelled, first "
             f"{lost[0].path}."
         )
+    if undated := [camera for camera, placement in placed.items() if placement.undated]:
+        found.append(
+            f"{_cameras(len(undated))} with pictures without a time ({some(undated)}): splits are not in the order of "
+            "time there."
+        )
     if cut:
         bursts = sum(placement.cut for placement in placed.values())
         found.append(

@@ -223,6 +223,7 @@ class _Observations:
         self.media: dict[str, _Seen] = {}
         self._single: list[tuple[str, dict[str, str]]] = []
         self._events: list[dict[str, str]] = []
+        self._event_labels: dict[int, str] = {}
         for line, row in table.records(_OBSERVATION):
             if row["observationLevel"].lower() == "event" or not row["mediaID"]:
                 self._events.append(row)
@@ -297,25 +298,39 @@ class _Observations:
             if time and row["deploymentID"] in marks:
                 marks[row["deploymentID"]].append((_seconds(time), pictured, index))
         for own in marks.values():
-            running: dict[int, None] = {}
+            running: Counter[str] = Counter()  # their names and labels: there may be thousands of events at a time
+            labels: Counter[str] = Counter()
             for _, kind, index in sorted(own):
+                if kind == pictured:
+                    self._label_by_event(media[index], next(iter(running), ""), tuple(labels))
+                    continue
+                event = self._events[index]
                 if kind == started:
-                    running[index] = None
-                elif kind == ended:
-                    del running[index]
-                else:
-                    self._label_by_event(media[index], [self._events[event] for event in running])
+                    self._event_labels[index] = self._event_label(event)
+                _count(running, event["eventID"], kind == started)
+                _count(labels, self._event_labels[index], kind == started)
 
-    def _label_by_event(self, row: Mapping[str, str], events: Sequence[Mapping[str, str]]) -> None:
+    def _event_label(self, event: Mapping[str, str]) -> str:
+        """The label that people gave to an event."""
+        machine = event["classificationMethod"].lower() == "machine"
+        return "" if machine else self._label(event, f"event {event['eventID']!r} of {self._source}")
+
+    def _label_by_event(self, row: Mapping[str, str], event: str, labels: Sequence[str]) -> None:
         seen = self.media.setdefault(row["mediaID"], _Seen())
-        for event in events:
-            seen.event = seen.event or event["eventID"]
-            if not seen.human and event["classificationMethod"].lower() != "machine":
-                label = self._label(event, f"event {event['eventID']!r} of {self._source}")
-                if label and label not in seen.labels:
-                    seen.labels.append(label)
-                    kind = "Pictures without an observation of their own have the labels of their event"
-                    self._remarks.add(kind, row["path"])
+        seen.event = seen.event or event
+        for label in () if seen.human else labels:
+            if label not in seen.labels:
+                seen.labels.append(label)
+                kind = "Pictures without an observation of their own have the labels of their event"
+                self._remarks.add(kind, row["path"])
+
+
+def _count(running: Counter[str], name: str, begins: bool) -> None:
+    """Count a name in or out; names that nothing has any more are gone."""
+    if name:
+        running[name] += 1 if begins else -1
+        if not running[name]:
+            del running[name]
 
 
 def _seconds(time: datetime) -> float:

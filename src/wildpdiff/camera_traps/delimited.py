@@ -23,6 +23,9 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})
 MOST_BYTES = 4 * 2**30
 """Of a compressed file, once it is unpacked."""
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Beginnings of cells that a spreadsheet would run."""
+
 SPREADSHEETS = {b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
 """First bytes of files that people take for tables, and that are no text."""
 
@@ -252,7 +255,12 @@ def _records(lines: Iterator[str], delimiter: str, source: str, text: str) -> It
             ) from None
         if cells is None:
             return
-        yield start, tuple([cell.strip() for cell in cells])
+        yield start, tuple([_as_shown(cell.strip()) for cell in cells])
+
+
+def _as_shown(cell: str) -> str:
+    """A cell without the apostrophe that keeps spreadsheets from running it, which they do not show."""
+    return cell[1:] if cell[:1] == "'" and cell.startswith(FORMULA, 1) else cell
 
 
 def _unclosed(text: str, start: int, delimiter: str) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.records import Picture
-from wildpdiff.camera_traps.sequences import Burst, bursts
+from wildpdiff.camera_traps.sequences import bursts
 from wildpdiff.camera_traps.splits import hashed_splits, splits_by_time
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Fractions
@@ -53,12 +53,14 @@ class Placement:
         bursts: how many there are.
         several: pictures of several species without boxes that tell them apart, which are left out.
         cut: bursts that the stated splits cut.
+        undated: bursts without a time, for which splits by time were drawn by hash.
     """
 
     pictures: tuple[PlacedPicture, ...] = ()
     bursts: int = 0
     several: int = 0
     cut: int = 0
+    undated: int = 0
 
     def of(self, split: PictureSplit) -> tuple[PlacedPicture, ...]:
         """The pictures of one split."""
@@ -100,7 +102,9 @@ def place(
             )
     found = bursts(ordered, [alike.get(picture.path) for picture in ordered])
     stated = [{ordered[member].split for member in burst.members} & set(SPLITS) for burst in found]
-    drawn = _drawn(camera, [burst for burst, splits in zip(found, stated, strict=True) if not splits], by_time)
+    open_ = [burst for burst, splits in zip(found, stated, strict=True) if not splits]
+    undated = sum(burst.start is None for burst in open_) if by_time else 0
+    drawn = splits_by_time(open_) if by_time and not undated else hashed_splits(camera, open_)
     split_of: dict[int, str] = {}
     for burst in found:
         own = [ordered[member].split for member in burst.members if ordered[member].split in SPLITS]
@@ -119,11 +123,7 @@ def place(
             crops = cropping.crops(picture)
             several += not crops
             placed += [PlacedPicture(picture, label, split, not picture.split, box) for label, box in crops]
-    return Placement(tuple(placed), len(found), several, sum(len(splits) > 1 for splits in stated))
-
-
-def _drawn(camera: str, found: Sequence[Burst], by_time: bool) -> Mapping[str, str]:
-    return splits_by_time(found) if by_time and all(burst.start for burst in found) else hashed_splits(camera, found)
+    return Placement(tuple(placed), len(found), several, sum(len(splits) > 1 for splits in stated), undated)
 
 
 def teaching_fault(placement: Placement, minimum: int) -> str:

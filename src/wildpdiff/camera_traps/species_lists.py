@@ -60,6 +60,10 @@ class SpeciesLists:
         on_list |= np.array(always, dtype=bool)
         return on_list
 
+    def without(self, cameras: Iterable[str]) -> list[str]:
+        """The cameras that have no list, while others have."""
+        return [name for name in cameras if name not in self.cameras] if self.everywhere is None else []
+
     def unknown(self, classes: Sequence[str]) -> list[str]:
         """Names on any list that the model does not know."""
         every = [*self.cameras.values(), *(() if self.everywhere is None else (self.everywhere,))]
@@ -69,7 +73,8 @@ class SpeciesLists:
 def read_species_lists(path: Path, cameras: Iterable[str]) -> SpeciesLists:
     """Lists in a CSV table: a column ``species`` with one name (or several, separated by ``|`` or ``;``) a row.
 
-    With a column ``camera`` a row is for that camera, or for all where it is empty; without one the list is for all.
+    With a column ``camera`` a row is for that camera, in any spelling, or for all where it is empty; without one the
+    list is for all.
 
     Raises:
         DataError: the file cannot be read, has no such column or no species, or names none of the cameras.
@@ -83,15 +88,19 @@ def read_species_lists(path: Path, cameras: Iterable[str]) -> SpeciesLists:
     if len(header) == 1 and spelling_key(species) not in SPECIES:
         names.insert(0, species)  # a plain list without a header
     camera = next((name for name in header if spelling_key(name) in CAMERA), None)
+    names_by_key: dict[str, list[str]] = {}
+    for name in (known := dict.fromkeys(cameras)):
+        names_by_key.setdefault(spelling_key(name), []).append(name)
     by_camera: dict[str, set[str]] = {}
     for row_camera, cell in zip(table.column(camera) if camera else [""] * len(names), names, strict=True):
-        by_camera.setdefault(row_camera, set()).update(_names(cell, commas=False))
+        alike = [row_camera] if row_camera in known else names_by_key.get(spelling_key(row_camera), [row_camera])
+        for name in alike if row_camera else [""]:
+            by_camera.setdefault(name, set()).update(_names(cell, commas=False))
     lists = {name: frozenset(found) for name, found in by_camera.items() if found}
     everywhere = lists.pop("", None)
-    known = set(cameras)
     if not lists and everywhere is None:
         raise DataError(f"{path} lists no species. Give one a row.")
-    if lists and everywhere is None and not known & lists.keys():
+    if lists and everywhere is None and not known.keys() & lists.keys():
         raise DataError(
             f"{path} has lists of {', '.join(sorted(lists)[:3])}, …, and the cameras are "
             f"{', '.join(sorted(known)[:3])}, …: none is among them. Name the cameras as the table does."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from wildpdiff.camera_traps.answers import ANIMAL, UNKNOWN, kind_of
 from wildpdiff.camera_traps.delimited import read_delimited
@@ -44,25 +44,33 @@ class Taxonomy:
         rank on which one does; else :data:`ANIMAL`, as all animals together; else :data:`UNKNOWN`, with the
         probability of the most probable class.
         """
-        levels = [[(name, np.array([entry == name for entry in rank])) for name in sorted(set(filter(None, rank)))]
-                  for rank in self.ranks]  # fmt: skip
-        animals = np.array([kind_of(name) == "animal" for name in self.classes], dtype=bool)
-        levels.append([(ANIMAL, animals)])
+        animals = tuple(ANIMAL if kind_of(name) == "animal" else None for name in self.classes)
+        levels = [_numbered(rank) for rank in (*self.ranks, animals)]
         return [self._of_one(row, levels, threshold) for row in probabilities]
 
     def _of_one(
-        self, row: Float[np.ndarray, " c"], levels: Sequence[Sequence[tuple[str, Bool[np.ndarray, " c"]]]], least: float
+        self, row: Float[np.ndarray, " c"], levels: Sequence[tuple[Sequence[str], Int[np.ndarray, " c"]]], least: float
     ) -> tuple[str, float]:
         best = int(row.argmax())
         if row[best] >= least:
             return self.classes[best], float(row[best])
-        for level in levels:
-            # Sums of float probabilities may pass 1 in the last digit.
-            sums = [(min(float(row[members].sum()), 1.0), name) for name, members in level]
-            probability, name = max(sums, default=(0.0, ""), key=lambda entry: entry[0])
-            if probability >= least and name:
-                return name, probability
+        for names, numbers in levels:
+            if names:
+                sums = np.bincount(numbers, row, len(names) + 1)[: len(names)]
+                likeliest = int(sums.argmax())
+                if sums[likeliest] >= least:  # sums of float probabilities may pass 1 in the last digit
+                    return names[likeliest], min(float(sums[likeliest]), 1.0)
         return UNKNOWN, float(row[best])
+
+
+def _numbered(rank: Sequence[str | None]) -> tuple[list[str], Int[np.ndarray, " c"]]:
+    """The taxa of a rank, and of each class the position of its taxon among them, the last plus one where it has none.
+
+    So that one pass over the classes sums all taxa: models know thousands of both.
+    """
+    names = sorted(set(filter(None, rank)))
+    position = {name: number for number, name in enumerate(names)}
+    return names, np.array([position.get(name or "", len(names)) for name in rank], dtype=np.int64)
 
 
 def read_taxonomy(path: Path, classes: Sequence[str]) -> Taxonomy:

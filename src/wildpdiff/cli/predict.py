@@ -135,6 +135,7 @@ class _Wanted:
         Args:
             cameras: metadata by camera.
         """
+        from wildpdiff.camera_traps.picture_files import some
         from wildpdiff.camera_traps.species_lists import SpeciesLists, read_species_lists
         from wildpdiff.camera_traps.taxonomy import THRESHOLD, Taxonomy, read_taxonomy
         from wildpdiff.prediction import Rules
@@ -155,6 +156,8 @@ class _Wanted:
             if unknown := lists.unknown(classes):
                 more = f", … ({len(unknown)} names)" if len(unknown) > 5 else ""
                 remark(f"Listed species that the model does not know: {', '.join(unknown[:5])}{more}.")
+            if unlisted := lists.without(cameras):
+                remark(f"Cameras without a list of species, where every class is possible: {some(unlisted)}.")
         return Rules(taxa, lists, self.smooth, least)
 
     def classifier(self, rules: Rules, identity: str) -> Classifier:
@@ -394,12 +397,13 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     from wildpdiff.tasks.picture_cache import PictureCache
 
     suite, backbone = cameras.suite, cameras.generator.backbone
-    chosen: Any = suite.all_tasks if not names else [options.find_task(suite, name) for name in names]
+    chosen: Any = suite.all_tasks if not names else dict.fromkeys(options.find_task(suite, name) for name in names)
     of_camera = pictures_by_camera(suite.table)
     pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
     table = replace(suite.table, root=suite.root, pictures=tuple(p for found in pictures.values() for p in found))
     wanted.output.check(table, [*read, *wanted.read, *(suite.root / picture.path for picture in table.pictures)])
-    rules = wanted.rules(backbone.classes, camera_values(table))
+    values = camera_values(table)
+    rules = wanted.rules(backbone.classes, {camera: values.get(camera, {}) for camera in pictures})
     classifier = wanted.classifier(rules, cameras.generator.fingerprint)
     tally, cache = _Tally(wanted.as_json), PictureCache.of_user()
     with Stages() as stages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def test_called_again_nothing_is_measured_anew(table: DomainTable, out: Path, mo
     assert run_domain(TINY, Path("."), out, CORE, command="another") == table
     with refused(ArtifactError, "seed"):
         run_domain(TINY, Path("."), out, replace(CORE, seed=5), command="another")
+
+
+def test_other_data_need_another_folder(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "prepare", lambda *_: pytest.fail("measured"))
+    reading, data, other = replace(TINY, files=("a.txt", "b")), tmp_path / "data", tmp_path / "other"
+    for folder, text in ((data, "one"), (other, "two")):
+        (folder / "b").mkdir(parents=True)
+        (folder / "a.txt").write_text(text)
+    with pytest.raises(pytest.fail.Exception):  # as a kill: the folder is claimed, and nothing is finished
+        run_domain(reading, data, tmp_path / "out", CORE, command="tiny")
+    with refused(ArtifactError, other):
+        run_domain(reading, other, tmp_path / "out", CORE, command="tiny")
+    shutil.copytree(data, tmp_path / "moved")
+    assert reading.content_of(tmp_path / "moved") == reading.content_of(data)
+    (data / "b" / "more").touch()
+    assert reading.content_of(tmp_path / "moved") != reading.content_of(data)
 
 
 def test_with_trust_the_pretrained_model_is_kept_below_the_threshold(table: DomainTable, out: Path) -> None:

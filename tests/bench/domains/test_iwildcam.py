@@ -18,7 +18,7 @@ from wildbench.domains.run import domain_config, run_domain
 from wildbench.domains.table import DomainTable, regret_table
 from wildbench.presets import tiny_generator
 from wildpdiff.conditional_mean.correction import TaskLossConfig
-from wildpdiff.errors import DataError
+from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.tasks.task import SPLITS
 
 SMALLEST = replace(
@@ -90,6 +90,9 @@ def test_in_the_order_of_time_every_camera_tests_on_its_last_bursts(frames: Path
 def test_other_options_need_another_folder_and_too_few_cameras_are_refused(
     table: DomainTable, frames: Path, out: Path, tmp_path: Path
 ) -> None:
+    with refused(ArtifactError, tmp_path):
+        other = write_wilds(tmp_path / "other", WildsConfig(seed=5, cameras=10, bursts=1, image_size=24))
+        run_domain(SMALLEST, other, out, domain_config(SMALLEST, trained=False), command="x", options=OPTIONS)
     with refused(DataError, "no cameras"):
         lines = (frames / "metadata.csv").read_text().splitlines()
         few = tmp_path / "few" / "metadata.csv"

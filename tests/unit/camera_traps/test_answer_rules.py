@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -147,3 +147,30 @@ def test_taxonomies_that_say_nothing_are_refused(tmp_path: Path) -> None:
         path = table(tmp_path / "taxa.csv", *lines)
         with refused(DataError, path):
             read_taxonomy(path, CLASSES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 1.0))
+def test_taxa_are_those_of_a_slow_twin(seed: int, threshold: float) -> None:
+    draws = np.random.default_rng(seed)
+    classes = (*(f"s{number}" for number in range(9)), "blank")
+    ranks = tuple(tuple(draws.choice(["a", "b", "c", None], size=10).tolist()) for _ in range(2))
+    rows = draws.dirichlet(np.full(10, 0.3), size=5)
+    for row, (name, probability) in zip(rows, Taxonomy(classes, ranks).decide(rows, threshold), strict=True):
+        sums = [{classes[number]: row[number] for number in range(10)}]
+        for rank in (*ranks, (*(["animal"] * 9), None)):
+            sums.append({taxon: sum(row[number] for number in range(10) if rank[number] == taxon) for taxon in rank})
+        found = (level for level in sums if max((v for k, v in level.items() if k), default=0.0) >= threshold)
+        level = next(found, None)
+        if level is None:
+            assert (name, probability) == ("unknown", row.max())
+        else:
+            assert probability == pytest.approx(level[name])
+            assert probability == pytest.approx(max(value for taxon, value in level.items() if taxon))
+
+
+def test_lists_are_found_in_any_spelling_of_a_camera(tmp_path: Path) -> None:
+    (tmp_path / "lists.csv").write_text("camera,species\nnorth_1,genet\nSouth,lion\n")
+    lists = read_species_lists(tmp_path / "lists.csv", ["North 1", "South", "south", "West"])
+    assert dict(lists.cameras) == {"North 1": {"genet"}, "South": {"lion"}}
+    assert lists.without(["North 1", "South", "West"]) == ["West"]

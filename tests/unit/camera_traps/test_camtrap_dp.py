@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 import zipfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -323,3 +324,14 @@ def test_the_small_package() -> None:
         ("equid.webp", "loc2", ("Equus",)),
     ]
     assert all(len(picture.boxes or ()) == 1 for picture in table.pictures)
+
+
+def test_overlapping_events_of_one_name_label_what_lies_in_any_of_them(tmp_path: Path) -> None:
+    draws = random.Random(3)
+    rows = [(first, first + draws.randrange(8), draws.choice("ab"), draws.choice("xyz")) for first in range(20)]
+    observations = "".join(event(first, last, "animal", label, name) for first, last, name, label in rows)
+    found = by_id(read_pictures(package(tmp_path, "".join(map(medium, range(30))), observations)))
+    for number in range(30):
+        around = [row for row in rows if row[0] <= number <= row[1]]
+        assert set(found[f"m{number}"].labels) == {label for *_, label in around}
+        assert (found[f"m{number}"].sequence in {name for *_, name, _ in around}) == bool(around)

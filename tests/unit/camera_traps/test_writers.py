@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import camtrap_dp_rules
 import megadetector_rules
 from refusals import refused
 from wildpdiff.camera_traps.answers import UNKNOWN, Answer, Classifier
+from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.camera_traps.writers import camtrap_dp, coco, csv_files, megadetector
 from wildpdiff.errors import DataError
@@ -283,7 +285,7 @@ def test_labelled_pictures_as_a_batch_file() -> None:
     assert by_file == {
         "a/1.jpg": [([0, 0, 1, 1], ["genet"])],
         "a/2.jpg": [],
-        "b/1.jpg": [([0.1, 0.1, 0.2, 0.25], ["leopard"])],
+        "b/1.jpg": [([0.1, 0.1, 0.2, 0.25], ["leopard"]), ([0, 0, 1, 1], ["genet"])],
     }
 
 
@@ -294,3 +296,44 @@ def test_labelled_pictures_as_a_table() -> None:
         ("b/2.jpg", "", "B"),
     ]  # fmt: skip
     assert (rows[2]["latitude"], rows[0]["sequence"], rows[1]["frame"]) == ("-1", "s1", "1")
+
+
+FOUND = Box(0.1, 0.1, 0.2, 0.25, confidence=0.9)
+CONTRADICTORY = {
+    "nothing found": Picture("1.jpg", 1, "A", ("genet",), boxes=()),
+    "two species": Picture("2.jpg", 2, "A", ("genet", "leopard"), boxes=(FOUND,)),
+    "blank with a box": Picture("3.jpg", 3, "A", (EMPTY,), boxes=(FOUND,)),
+    "no label": Picture("4.jpg", 4, "A", (), boxes=(FOUND,)),
+    "a person found": Picture("5.jpg", 5, "A", ("genet",), boxes=(replace(FOUND, category="person"),)),
+    "another name by a machine": Picture(
+        "6.jpg", 6, "A", ("genet",), boxes=(replace(FOUND, label="leopard", label_confidence=0.6),)
+    ),
+}
+"""Pictures whose detector and whose people do not agree."""
+
+
+def read_back(tmp_path: Path, name: str, content: str) -> dict[str, Picture]:
+    (tmp_path / name).write_text(content)
+    return {picture.path: picture for picture in read_pictures(tmp_path / name).pictures}
+
+
+def test_labels_of_people_survive_a_detector(tmp_path: Path) -> None:
+    table = PictureTable(Path("x.csv"), "CSV", tmp_path, tuple(CONTRADICTORY.values()))
+    found = read_back(tmp_path, "coco.json", json.dumps(coco.coco_of(table, "survey", NOW)))
+    for picture in table.pictures:
+        assert found[picture.path].labels == picture.labels
+    assert found["3.jpg"].boxes == ()
+    batch = written(lambda write: megadetector.write_pictures(write, table, NOW))
+    assert megadetector_rules.faults(json.loads(batch)) == []
+    boxes = {path: picture.boxes or () for path, picture in read_back(tmp_path, "batch.json", batch).items()}
+    for picture in table.pictures:
+        named = {box.label for box in boxes[picture.path] if box.label}
+        assert named == set(picture.labels) - {EMPTY}
+    assert boxes["3.jpg"] == ()
+    assert [box.category for box in boxes["5.jpg"] if box.label] == ["animal"]
+
+
+def test_names_by_a_machine_are_no_observations_of_people() -> None:
+    picture = replace(CONTRADICTORY["another name by a machine"], time=datetime(2025, 6, 1), labels=())
+    table = PictureTable(Path("x.csv"), "CSV", Path(), (picture,))
+    assert written(lambda write: camtrap_dp.write_observations(write, table, CLOCK)).count("\n") == 1

@@ -23,6 +23,7 @@ from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.camera_traps.site_metadata import LIMITS
 from wildpdiff.camera_traps.writers.csv_files import line, plain_path
 from wildpdiff.camera_traps.writers.csv_files import value as cell
+from wildpdiff.camera_traps.writers.naming import people_label
 from wildpdiff.errors import DataError
 
 VERSION = "1.0.2"
@@ -168,10 +169,10 @@ def _tags(values: Mapping[str, str]) -> str:
 
 
 def write_observations(write: Write, table: PictureTable, clock: Clock) -> None:
-    """The labels of a table: an observation for each box with a label of its own, and for each other label."""
+    """The labels of a table: an observation for each box with a label of people's, and for each other label."""
     write(line(*OBSERVATIONS))
     for picture in table.pictures:
-        boxed = [(box.label, _of_box(box)) for box in picture.boxes or () if box.label]
+        boxed = [(people_label(box), _of_box(box)) for box in picture.boxes or () if people_label(box)]
         named = {label for label, _ in boxed}
         rest = [(label, dict[str, str]()) for label in picture.labels if label not in named]
         for index, (label, box) in enumerate([*boxed, *rest]):

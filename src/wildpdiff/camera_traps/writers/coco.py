@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from wildpdiff.camera_traps.answers import kind_of
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
+from wildpdiff.camera_traps.writers.naming import named_boxes
 
 
 def coco_of(table: PictureTable, description: str, now: datetime) -> dict[str, Any]:
     """The content of the file: one annotation for each box with a label, and for each other label of a picture.
 
-    A box without a label has that of its picture where there is one alone, else its detector's category. Boxes are
-    fractions of the frame (``bbox_relative``). Category 0 is ``empty``, as the format reserves it.
+    Boxes with a label of people's have that (:func:`~wildpdiff.camera_traps.writers.naming.named_boxes`). Others have
+    their detector's category where no picture has a species; else they are left out, for it would be read as one.
+    Boxes are fractions of the frame (``bbox_relative``). Category 0 is ``empty``, as the format reserves it.
     """
-    names = sorted({name for picture in table.pictures for name, _ in _annotations(picture)} - {EMPTY})
+    found = [named_boxes(picture) for picture in table.pictures]
+    species = any(name for boxes, _ in found for name, _ in boxes) or any(set(rest) - {EMPTY} for _, rest in found)
+    lists = [_annotations(boxes, rest, species) for boxes, rest in found]
+    names = sorted({name for own in lists for name, _ in own} - {EMPTY})
     number = {EMPTY: 0, **{name: index for index, name in enumerate(names, 1)}}
     frames = Counter((picture.camera, picture.sequence) for picture in table.pictures)
     annotations = []
-    for index, picture in enumerate(table.pictures):
-        for count, (name, box) in enumerate(_annotations(picture)):
+    for index, (picture, own) in enumerate(zip(table.pictures, lists, strict=True)):
+        for count, (name, box) in enumerate(own):
             entry: dict[str, Any] = {"id": f"{index}-{count}", "image_id": _id(picture), "category_id": number[name]}
             if box is not None:
                 entry["bbox_relative"] = [box.left, box.top, box.width, box.height]
@@ -51,9 +56,6 @@ def _image(picture: Picture, frames: int) -> dict[str, Any]:
     return found
 
 
-def _annotations(picture: Picture) -> list[tuple[str, Box | None]]:
-    labels = [EMPTY if kind_of(label) == "blank" else label for label in picture.labels]
-    alone = labels[0] if len(labels) == 1 and labels[0] != EMPTY else ""
-    found: list[tuple[str, Box | None]] = [(box.label or alone or box.category, box) for box in picture.boxes or ()]
-    named = {name for name, _ in found}
-    return [*found, *((label, None) for label in labels if label not in named)]
+def _annotations(boxes: Sequence[tuple[str, Box]], rest: Sequence[str], species: bool) -> list[tuple[str, Box | None]]:
+    named = [(name or box.category, box) for name, box in boxes if name or not species]
+    return [*named, *((label, None) for label in rest)]

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from wildpdiff.camera_traps.answers import Answer, Classifier
+from wildpdiff.camera_traps.delimited import FORMULA
 from wildpdiff.camera_traps.records import PictureTable
 
 Write = Callable[[str], object]
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""Beginnings of cells that a spreadsheet would run."""
 
 ANSWERS = ("file", "class", "probability", "camera", "time", "sequence", "model", "trust", "classified_by",
            "classified_at")  # fmt: skip

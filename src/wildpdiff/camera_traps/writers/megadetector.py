@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from wildpdiff.camera_traps.answers import Answer, Classifier, Kind, kind_of
-from wildpdiff.camera_traps.records import Box, Picture, PictureTable
+from wildpdiff.camera_traps.answers import Answer, Classifier, kind_of
+from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
+from wildpdiff.camera_traps.writers.naming import CATEGORIES, CATEGORY, category_of, named_boxes
 
 VERSION = "1.6"
 MOST = 5
 """Names for a detection."""
 
-CATEGORIES = ("animal", "person", "vehicle")
-"""MegaDetector's, numbered from 1; words of other detectors follow."""
-
 FAILURE = "image access failure"
 """MegaDetector's own word for a file that cannot be opened."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
-_CATEGORY: Mapping[Kind, str] = {"animal": "animal", "human": "person", "vehicle": "vehicle"}
 
 
 def box_categories(pictures: Iterable[Picture]) -> tuple[str, ...]:
@@ -64,7 +61,8 @@ def write_answers(
 def write_pictures(write: Callable[[str], object], table: PictureTable, time: datetime) -> None:
     """Labelled pictures: labels as names of detections, blanks as pictures without one.
 
-    A label of a picture stands on all its boxes that have none of their own, and without boxes on the whole frame.
+    A label that no box has stands on the whole frame (:func:`~wildpdiff.camera_traps.writers.naming.named_boxes`); a
+    classifier's name of a box stays where people gave it none.
     Pictures of which nothing is known are left out: without a detection they would count as blank.
     """
     names = sorted({name for picture in table.pictures for name in _names(picture)})
@@ -125,10 +123,10 @@ def _image(
     ranked = [[number[name], round(value, 4)] for name, value in answer.ranked(classifier, MOST)]
     boxes = answer.picture.boxes
     if boxes is None:
-        shares = {kind: answer.of_kind(classifier, kind) for kind in _CATEGORY}
+        shares = {kind: answer.of_kind(classifier, kind) for kind in CATEGORY}
         likeliest = max(shares, key=lambda kind: shares[kind])
         present = round(1.0 - answer.of_kind(classifier, "blank"), 4)
-        boxes = (Box(*WHOLE, category=_CATEGORY[likeliest], confidence=present),)
+        boxes = (Box(*WHOLE, category=CATEGORY[likeliest], confidence=present),)
         return {**found, "detections": [{**_detection(boxes[0], categories), "classifications": ranked}]}
     detections = [
         {**_detection(box, categories), **({"classifications": ranked} if box.category == "animal" else {})}
@@ -152,15 +150,14 @@ def _names(picture: Picture) -> tuple[str, ...]:
 
 
 def _labelled(picture: Picture, number: Mapping[str, str], categories: Sequence[str]) -> dict[str, Any]:
-    labels = [label for label in picture.labels if kind_of(label) != "blank"]
-    boxes = picture.boxes
-    if boxes is None:
-        boxes = tuple(Box(*WHOLE, category=_CATEGORY.get(kind_of(label), "animal"), label=label) for label in labels)
+    boxes, rest = named_boxes(picture)
     detections = []
-    for box in boxes:
-        name = box.label if kind_of(box.label) != "blank" or not box.label else ""
-        name = name or (labels[0] if len(labels) == 1 else "")
-        sure = 1.0 if box.label_confidence is None else box.label_confidence
-        named = {"classifications": [[number[name], sure]]} if name else {}
+    for label, box in boxes:
+        name, sure = (label, 1.0) if label else (box.label, box.label_confidence)
+        named = {"classifications": [[number[name], sure]]} if name in number else {}
         detections.append({**_detection(box, categories), **named})
+    for label in rest:
+        if label != EMPTY:
+            box = Box(*WHOLE, category=category_of(label))
+            detections.append({**_detection(box, categories), "classifications": [[number[label], 1.0]]})
     return {**_of_picture(picture), "detections": detections}
