@@ -254,7 +254,7 @@ PICTURES: SectionKind[tuple[Picture, ...]] = SectionKind(
     "pictures", tuple[Picture, ...], True, "sample pictures", EVALUATE, _drawn("picture_pages")
 )
 POOLED: SectionKind[tuple[PooledCounts, ...]] = SectionKind(
-    POOLED_SCORES, tuple[PooledCounts, ...], True, "scores of all examples together", "wildbench domain"
+    POOLED_SCORES, tuple[PooledCounts, ...], True, "scores of all examples together", ""
 )
 
 SECTIONS: tuple[SectionKind[Any], ...] = (

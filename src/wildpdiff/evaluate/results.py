@@ -380,7 +380,7 @@ class SectionKind(Generic[T]):
         record: its type, as :func:`wildpdiff.records.decode` reads types.
         own_tasks: whether it is about the tasks and the backbone of the table; else it has tasks of its own.
         measures: its content in a few words.
-        command: the command that measures it.
+        command: the command that measures it; empty where a report without it lacks nothing.
         pages: sections of the report from its inputs (:class:`wildpdiff.report.page.PageInputs`); none where nothing
             was measured.
         table: of a section for the terminal (:class:`wildpdiff.report.blocks.DataTable`).

@@ -210,7 +210,7 @@ def _unmeasured(results: Results) -> list[Block]:
     if not results.sources:
         missing["wildpdiff evaluate"] = ["information used by each source"]
     for kind in section_kinds().values():
-        if kind.of(results) is None:
+        if kind.command and kind.of(results) is None:
             missing.setdefault(kind.command, []).append(kind.measures)
     if not missing:
         return []

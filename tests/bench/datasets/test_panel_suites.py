@@ -177,7 +177,8 @@ def test_no_xray_is_in_the_tests_and_in_the_training_of_any_scanner(xrays: Path)
     for group in GROUPS:
         for number in range(3):
             for split in SPLITS:
-                data = scanners_module._data(SCANNERS, source, f"{group}-{number}", group, scanner=neutral, split=split)
+                about = {"name": f"{group}-{number}", "group": group, "scanner": neutral}
+                data = scanners_module._data(split, config=SCANNERS, xrays=source, **about)
                 (tested if split == "test" else learned[group]).update(bytes_of(data))
     assert not tested & set().union(*learned.values())
     assert not learned["pretraining"] & (learned["seen"] | learned["unseen"])

@@ -206,7 +206,7 @@ def test_words_are_a_factor_where_they_are_read(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(space, "packaged_sentences", lengths)
     known = [Description(text="b" * (3 + number % 5) + "a" * (number % 3)) for number in range(12)]
-    found = DescriptionSpace.fit(known, MetadataSchema(()), featurise, ADAPTERS[:12], ("text",))
+    found = DescriptionSpace.fit(known, MetadataSchema(()), featurise, adapters=ADAPTERS[:12], parts=("text",))
     assert [(factor.name, factor.kind) for factor in found.factors] == [("text", "text")]
     near, far = (found.novelty(Description(text=text), featurise) for text in ("bbbbba", "b" * 90))
     assert near.evidence["distance"] < far.evidence["distance"]
