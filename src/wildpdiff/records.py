@@ -22,6 +22,13 @@ _NAMES = {
 }
 
 
+def truth(text: str) -> bool:
+    """``true`` or ``false`` in any case, as typed; raises ``ValueError`` on another text."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
 def encode(value: Any) -> Any:
     """Dataclasses, tuples and dictionaries as the plain values that JSON gives back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wildbench.cli.reproduce_panel import BaselinesOption
 from wildpdiff.cli.folders import check_output_folder
 from wildpdiff.cli.options import JsonOption, SeedOption, ThreadsOption, key_values
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch, recorded_command
@@ -31,10 +32,7 @@ def domain(
     ] = None,
     seed: SeedOption = 0,
     generators: Annotated[int, typer.Option("--generators", min=1, help="Number of generators.")] = 1,
-    baselines: Annotated[
-        Literal["core", "all"],
-        typer.Option("--baselines", help="core is without trained ones: multi-task adapters, hypernetwork, …."),
-    ] = "all",
+    baselines: BaselinesOption = "all",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

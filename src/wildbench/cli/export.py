@@ -151,7 +151,7 @@ def _write(table: PictureTable, form: Format, out: Path, zone: tzinfo, *, keep: 
         clock = camtrap_dp.Clock(zone)
         species = {label for picture in pictures for label in picture.labels if kind_of(label) == "animal"}
         files = camtrap_dp.package(
-            table, lambda write: camtrap_dp.write_observations(write, table, clock), species, clock, now
+            table, lambda write: camtrap_dp.write_observations(write, table, clock), species, clock=clock, now=now
         )
         _write_files(out, files, keep)
     return len(pictures)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from wildbench.studies.panel_page import PanelPage
 
 
+BaselinesOption = Annotated[
+    Literal["core", "all"],
+    typer.Option("--baselines", help="core is without trained ones: multi-task adapters, hypernetwork, …."),
+]
+
+
 def panel(
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder with the data sets; benchmarks without theirs are skipped.")
@@ -27,10 +33,7 @@ def panel(
     ] = None,
     seed: SeedOption = 0,
     generators: Annotated[int, typer.Option("--generators", min=1, help="Number of generators per benchmark.")] = 3,
-    baselines: Annotated[
-        Literal["core", "all"],
-        typer.Option("--baselines", help="core is without trained ones: multi-task adapters, hypernetwork, …."),
-    ] = "all",
+    baselines: BaselinesOption = "all",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -180,14 +180,16 @@ THRESHOLD_TASKS = 20
 """Seen tasks that the threshold is fitted to."""
 
 
-def opened(data: Path, folder: Path, seed: int, progress: Tick, config: ClincConfig = ClincConfig()) -> OpenBenchmark:
+def opened(
+    data: Path, folder: Path, seed: int, progress: Tick, *, config: ClincConfig = ClincConfig()
+) -> OpenBenchmark:
     """The suite with a backbone whose classifier is trained on all pretraining tasks together."""
     made = intent_suite(Intents.read(data), replace(config, seed=seed))
     network, tokenizer = sentence_network(len(CLASSES))
     pooled = joined_data([task.data("train") for task in made.suite.pretraining])
     collate = TextCollate.of(tokenizer, TOKENS)
     make = partial(pretrain, collate=collate, data=pooled, steps=200, rate=1e-3, head=True, progress=progress)
-    kept_network(folder, network, make, seed)
+    kept_network(folder, network, make, {"seed": seed, "suite": made.suite.fingerprint})
     return OpenBenchmark(
         made.suite,
         sentence_backbone(network, tokenizer, CLASSES, TOKENS),

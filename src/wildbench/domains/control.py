@@ -83,7 +83,7 @@ class ReturnScorer:
                 inner = (np.tanh(inner) if number else inner) @ weight.swapaxes(1, 2) + bias[:, None]
             return np.asarray(inner.argmax(2).reshape(-1))
 
-        return torch.from_numpy(scored(system, self.control.contexts, one, policy, count))
+        return torch.from_numpy(scored(system, self.control.contexts, one, policy, policies=count))
 
     def _layers(self, adapters: Sequence[Adapter]) -> list[tuple[Floats, Floats]]:
         """Weights and biases of each layer, stacked over adapters."""
@@ -104,7 +104,7 @@ class ReturnScorer:
         return found
 
 
-def scored(system: System, contexts: Contexts, row: int, policy: Policy, policies: int = 1) -> Floats:
+def scored(system: System, contexts: Contexts, row: int, policy: Policy, *, policies: int = 1) -> Floats:
     """Normalised returns ``[p, e]`` in one context; of several policies, each has ``e`` consecutive states."""
     starts = np.tile(contexts.starts[row], (policies, 1))
     own = repeated({name: values[row : row + 1] for name, values in contexts.values.items()}, len(starts))
@@ -144,12 +144,13 @@ class ControllerOpponent:
 
 
 def open_control(
-    system: System,
-    config: ControlConfig,
     data: Path,
     folder: Path,
     seed: int,
     tick: Tick,
+    *,
+    system: System,
+    config: ControlConfig,
     training: PooledTraining = TRAINING,
 ) -> OpenBenchmark:
     """Suite, scorer, and a policy trained on the pretraining contexts together."""
@@ -161,7 +162,7 @@ def open_control(
         folder / "backbone",
         {"suite": suite.fingerprint},
         lambda: pooled_examples(suite.tasks("pretraining"), OBSERVATIONS),
-        training,
+        training=training,
         seed=seed,
         progress=tick,
     )
@@ -195,7 +196,7 @@ def _domain(system: System, variant: str, config: ControlConfig) -> Domain:
         name=f"control-{system.name}{variant}",
         title=f"{system.environment} of gymnasium with other physics: {about[variant]}.",
         files=(),
-        open=partial(open_control, system, config),
+        open=partial(open_control, system=system, config=config),
         generator=GeneratorConfig(parts=("metadata", "examples")),
         remarks=REMARKS,
     )

@@ -10,31 +10,24 @@ from typing import Any
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.methods.few_label_methods import LABELLED_NAMES
 from wildbench.studies.measuring import OpenBenchmark
+from wildbench.studies.panel_page import METHODS as PANEL
 from wildbench.studies.panel_page import ShownMethod
 from wildbench.studies.pooled_scores import PooledScore
 from wildpdiff.disk import content_hash, file_hash, json_bytes
 from wildpdiff.errors import DataError
-from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
+from wildpdiff.evaluate.summary import FINETUNED
 from wildpdiff.fit import GeneratorConfig
 
 GROUPS = "groups"
 """Key of the suite's settings with the name of the group of every unseen task that is held out with its group."""
 
+OF_IMAGES = ("feature prompt", "best of 8 by unlabelled images", "best of 8 by 5 labels")
+"""Methods of the panel that are not measured in domains."""
+
 EVOLUTION = next(name for name in LABELLED_NAMES if "latent" in name)
 
 METHODS = (
-    ShownMethod("pretrained", PRETRAINED, "none"),
-    ShownMethod("mean adapter", "mean adapter", "none"),
-    ShownMethod("nearest task", "nearest task"),
-    ShownMethod("kernel ridge regression", "kernel ridge regression"),
-    ShownMethod("additive kernel regression", "additive kernel regression"),
-    ShownMethod("multi-task adapter", "multi-task adapter", "none", trained=True),
-    ShownMethod("multi-task adapter with description", "multi-task adapter with description", trained=True),
-    ShownMethod("hypernetwork, task loss", "hypernetwork, task loss", trained=True),
-    ShownMethod("column-wise merge", "column-wise merge", trained=True),
-    ShownMethod("generated", GENERATED),
-    ShownMethod("generated, shuffled descriptions", GENERATED, "shuffled"),
-    ShownMethod("one sample", "one sample"),
+    *(method for method in PANEL if method.source not in (FINETUNED, CLASSIFIER_ALONE, *OF_IMAGES)),
     ShownMethod(EVOLUTION, EVOLUTION, trained=True),
     ShownMethod("fine-tuned, classifier alone", CLASSIFIER_ALONE),
     ShownMethod("fine-tuned", FINETUNED),
@@ -114,10 +107,3 @@ class Domain:
 def in_groups(groups: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The setting of a suite that names the group of each unseen task that is held out with its group."""
     return {GROUPS: dict(groups)}
-
-
-def truth(text: str) -> bool:
-    """``true`` or ``false``; raises ``ValueError`` on another text."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wildbench.backbones import pretrain_small_cnn
-from wildbench.domains.domain import Domain, truth
+from wildbench.domains.domain import Domain
 from wildbench.domains.protocol import ProtocolConfig, with_splits
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.methods.few_label_methods import LABELLED_NAMES
@@ -30,6 +31,7 @@ from wildpdiff.errors import DataError
 from wildpdiff.evaluate.run import Scored
 from wildpdiff.evaluate.score import TestSet, outputs_of
 from wildpdiff.evaluate.summary import FINETUNED
+from wildpdiff.records import truth
 from wildpdiff.tasks.task import SPLITS, LabelledImages
 
 PUBLISHED = (
@@ -75,18 +77,26 @@ class WholeCameraObserver(PooledObserver):
         self.found.extend(pooled_counts(self.whole_scores, key, outputs, test.batch))
 
 
-def open_frames(
-    data: Path,
-    folder: Path,
-    seed: int,
-    tick: Tick,
-    *,
-    by_time: bool = False,
-    backbone: str = EFFICIENTNET,
-    image_size: int = 96,
-    epochs: int = 12,
-    most: int = 400,
-) -> OpenBenchmark:
+@dataclass(frozen=True)
+class FrameOptions:
+    """Options of the domain.
+
+    Attributes:
+        by_time: every camera's earliest bursts train, and its latest test.
+        backbone: ``small-cnn`` or ``efficientnet-lite0``, or the folder of a stored backbone of the data's classes.
+        image_size: pixels a side of the first two.
+        epochs: of the small network's pretraining.
+        most: pictures of a training camera in each split.
+    """
+
+    by_time: bool = False
+    backbone: str = EFFICIENTNET
+    image_size: int = 96
+    epochs: int = 12
+    most: int = 400
+
+
+def open_frames(data: Path, folder: Path, seed: int, tick: Tick, **options: Any) -> OpenBenchmark:
     """Suite and backbone of a data set in the layout of WILDS, or in another format with cameras and times.
 
     Args:
@@ -94,24 +104,23 @@ def open_frames(
         folder: of the run; the backbone goes to ``backbone`` in it.
         seed: of the draws and of the pretraining.
         tick: informed of the pretraining.
-        by_time: every camera's earliest bursts train, and its latest test.
-        backbone: ``small-cnn`` or ``efficientnet-lite0``, or the folder of a stored backbone of the data's classes.
-        image_size: pixels a side of the first two.
-        epochs: of the small network's pretraining.
-        most: pictures of a training camera in each split.
+        **options: those of :class:`FrameOptions`.
 
     Raises:
         DataError: the data cannot be read, or have too few cameras.
     """
-    table = with_splits(read_pictures(data), ProtocolConfig(seed, by_time, most=most))
+    chosen = FrameOptions(**options)
+    table = with_splits(read_pictures(data), ProtocolConfig(seed, chosen.by_time, most=chosen.most))
     path = folder / "backbone"
-    if not path.is_dir() and backbone in (SMALL, EFFICIENTNET):
-        suite = TableSuite(table, _options(image_size))
+    if not path.is_dir() and chosen.backbone in (SMALL, EFFICIENTNET):
+        suite = TableSuite(table, _options(chosen.image_size))
         if not suite.tasks("pretraining"):
             raise DataError(f"{data} has no cameras that can pretrain a backbone. Give more cameras, or a backbone.")
-        save_backbone(_pretrained(suite, backbone, epochs, seed, tick), path)
-    model = load_backbone(path if path.is_dir() else backbone)
-    suite = TableSuite(table, replace(_options(model.image_size), classes=model.classes))
+        model = _pretrained(suite, chosen, seed, tick)
+        save_backbone(model.with_framing(suite.framing), path)
+    model = load_backbone(path if path.is_dir() else chosen.backbone)
+    as_model = replace(_options(model.image_size), classes=model.classes, framing=model.framing)
+    suite = TableSuite(table, as_model)
     return OpenBenchmark(suite, model, observer=partial(_observer, suite))
 
 
@@ -120,10 +129,10 @@ def _options(image_size: int) -> TableOptions:
     return TableOptions(image_size, keep=False)
 
 
-def _pretrained(suite: TableSuite, backbone: str, epochs: int, seed: int, tick: Tick) -> Backbone:
+def _pretrained(suite: TableSuite, chosen: FrameOptions, seed: int, tick: Tick) -> Backbone:
     tasks = suite.tasks("pretraining")
-    if backbone == SMALL:
-        config = PretrainConfig(epochs, 64, seed=seed)
+    if chosen.backbone == SMALL:
+        config = PretrainConfig(chosen.epochs, 64, seed=seed)
         return pretrain_small_cnn(
             tasks, suite.classes, suite.image_size, config, name="small-cnn-frames", progress=tick
         ).backbone

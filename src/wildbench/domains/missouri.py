@@ -20,7 +20,7 @@ from wildbench.datasets.species_pairs import (
     new_species,
     species_pairs,
 )
-from wildbench.domains.domain import Domain, in_groups, truth
+from wildbench.domains.domain import Domain, in_groups
 from wildbench.run_folder import Tick
 from wildbench.studies.measuring import OpenBenchmark
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
@@ -28,6 +28,7 @@ from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
 from wildpdiff.backbones.image_features import BATCH
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.fit import GeneratorConfig
+from wildpdiff.records import truth
 from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.framing import check_framing
 from wildpdiff.tasks.objective import Classification

@@ -62,6 +62,7 @@ def open_mitbih(
     folder: Path,
     seed: int,
     tick: Tick,
+    *,
     config: HeartbeatsConfig | None = None,
     training: PooledTraining = TRAINING,
 ) -> OpenBenchmark:
@@ -73,7 +74,7 @@ def open_mitbih(
         folder / "backbone",
         {"suite": suite.fingerprint},
         lambda: pooled_examples(suite.tasks("pretraining")),
-        training,
+        training=training,
         seed=seed,
         progress=tick,
     )

@@ -43,8 +43,8 @@ def trained_once(
     folder: Path,
     claim: Mapping[str, Any],
     examples: Callable[[], tuple[Float[Tensor, "n ..."], Int[Tensor, " n"]]],
-    training: PooledTraining,
     *,
+    training: PooledTraining,
     seed: int,
     progress: Tick | None = None,
 ) -> nn.Module:
@@ -62,19 +62,36 @@ def trained_once(
     with seeded(sub_seed(seed, "domain network", "weights")):
         module = make()
     wanted = {**claim, "seed": seed, "steps": training.steps, "batch": training.batch, "rate": training.learning_rate}
-    found = kept(lambda: read_artifact(folder, KIND), lambda artifact: artifact.config == wanted)
-    if found is not None:
-        module.load_state_dict(found.tensors["weights"])
-        return module
-    _fit(module, *examples(), training, sub_seed(seed, "domain network", "batches"), progress)
-    weights = {name: value.clone() for name, value in module.state_dict().items()}
-    write_artifact(folder, KIND, wanted, {"weights": weights})
+
+    def weights() -> dict[str, Tensor]:
+        _fit(
+            module, *examples(), training=training, seed=sub_seed(seed, "domain network", "batches"), progress=progress
+        )
+        return dict(module.state_dict())
+
+    module.load_state_dict(kept_weights(folder, KIND, wanted, weights))
     return module
+
+
+def kept_weights(
+    folder: Path, kind: str, wanted: Mapping[str, Any], train: Callable[[], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The weights in a folder where they are of this configuration, else new ones, which are written there.
+
+    Raises:
+        ArtifactError: the disk is full.
+    """
+    found = kept(lambda: read_artifact(folder, kind), lambda artifact: artifact.config == wanted)
+    if found is not None:
+        return dict(found.tensors["weights"])
+    weights = {name: value.clone() for name, value in train().items()}
+    write_artifact(folder, kind, dict(wanted), {"weights": weights})
+    return weights
 
 
 @one_thread()
 def _fit(
-    module: nn.Module, inputs: Tensor, classes: Tensor, training: PooledTraining, seed: int, progress: Tick | None
+    module: nn.Module, inputs: Tensor, classes: Tensor, *, training: PooledTraining, seed: int, progress: Tick | None
 ) -> None:
     draws = torch_generator(seed)
     optimizer = torch.optim.AdamW(module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)

@@ -8,7 +8,7 @@ depends on the number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
+from wildbench.domains.networks import kept_weights
 from wildbench.run_folder import Tick
-from wildpdiff.artifact import MANIFEST, read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.collate import TextCollate
 from wildpdiff.errors import TrainingError
@@ -182,11 +182,15 @@ def pretrain(
     train(optimizer, objective, steps, name="sentence network", schedule=cycle, progress=progress)
 
 
-def kept_network(folder: Path, network: SentenceNetwork, make: Any, seed: int) -> None:
-    """Weights of the network but its encoder from a folder, or trained by ``make`` and written there."""
-    path = folder / "backbone"
-    if not (path / MANIFEST).is_file():
-        make(network, seed=sub_seed(seed, "sentence network"))
-        weights = {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
-        write_artifact(path, KIND, {"seed": seed}, {"weights": weights})
-    network.load_state_dict(read_artifact(path, KIND).tensors["weights"], strict=False)
+def kept_network(folder: Path, network: SentenceNetwork, make: Any, wanted: Mapping[str, Any]) -> None:
+    """Give a network its weights but the encoder's: those kept in a folder, or trained by ``make``.
+
+    Args:
+        wanted: plain JSON values that decide the weights, with the ``seed`` among them.
+    """
+
+    def weights() -> dict[str, Tensor]:
+        make(network, seed=sub_seed(wanted["seed"], "sentence network"))
+        return {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+
+    network.load_state_dict(kept_weights(folder / "backbone", KIND, wanted, weights), strict=False)

@@ -152,14 +152,14 @@ def _task(languages: Mapping[str, Language], topics: Sequence[str], config: SibC
     return PlainTask(name, splits, Description(metadata={"script": one.script}, examples=unlabelled))
 
 
-def opened(data: Path, folder: Path, seed: int, progress: Tick, config: SibConfig = SibConfig()) -> OpenBenchmark:
+def opened(data: Path, folder: Path, seed: int, progress: Tick, *, config: SibConfig = SibConfig()) -> OpenBenchmark:
     """The suite with a backbone that knows the topics from English and a few languages more."""
     made = language_suite(read_languages(data / FILE), replace(config, seed=seed))
     network, tokenizer = sentence_network(len(made.topics))
     pooled = joined_data([task.data("train") for task in made.suite.pretraining])
     collate = TextCollate.of(tokenizer, TOKENS)
     make = partial(pretrain, collate=collate, data=pooled, steps=200, rate=3e-4, progress=progress)
-    kept_network(folder, network, make, seed)
+    kept_network(folder, network, make, {"seed": seed, "suite": made.suite.fingerprint})
     backbone = sentence_backbone(network, tokenizer, made.topics, TOKENS)
     return OpenBenchmark(made.suite, backbone, FINETUNE, in_groups(made.groups))
 

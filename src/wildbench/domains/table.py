@@ -106,7 +106,7 @@ def domain_table(domain: Domain, results: Results) -> DomainTable:
             label,
             uses.get(sources[label], "description"),
             {
-                group: _cell(domain, results, lines, label, tasks)
+                group: _cell(domain, results, lines, label=label, tasks=tasks)
                 for group, tasks in groups.items()
                 if all(task in lines[label].scores for task in tasks)
             },
@@ -217,7 +217,7 @@ def _groups(results: Results, pretrained: _Line) -> dict[str, list[str]]:
     return {group: tasks for group, tasks in found.items() if tasks}
 
 
-def _cell(domain: Domain, results: Results, lines: Mapping[str, _Line], label: str, tasks: Sequence[str]) -> Cell:
+def _cell(domain: Domain, results: Results, lines: Mapping[str, _Line], *, label: str, tasks: Sequence[str]) -> Cell:
     seed, sign = results.provenance.seed, results.metric.sign
 
     def column(name: str) -> ndarray:

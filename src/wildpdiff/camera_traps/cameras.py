@@ -87,6 +87,7 @@ def cameras_of(
     table: PictureTable,
     by_camera: Mapping[str, Sequence[Picture]],
     cropping: Cropping,
+    *,
     files: Mapping[str, PictureFile],
     options: TableOptions,
 ) -> Cameras:
@@ -103,10 +104,10 @@ def cameras_of(
         DataError: a split, a group, or a label of what is learned from is unknown; the message names file and line.
     """
     root = table.root if options.root is None else Path(options.root)
-    placed = _placements(table, by_camera, cropping, files, root, options)
+    placed = _placements(table, by_camera, cropping, files=files, root=root, options=options)
     faults = {camera: teaching_fault(placement, options.minimum) for camera, placement in placed.items()}
     names = task_names(placed)
-    meant, remarks = _groups(table, by_camera, faults, names, options)
+    meant, remarks = _groups(table, by_camera, faults, names=names, options=options)
     groups = {camera: _possible(meant[camera], faults[camera], placed[camera]) for camera in placed}
     classes = options.classes or (options.trained and _learned_labels(placed, groups)) or _all_labels(placed)
     if options.classes is not None and options.learning:
@@ -131,6 +132,7 @@ def _placements(
     table: PictureTable,
     by_camera: Mapping[str, Sequence[Picture]],
     cropping: Cropping,
+    *,
     files: Mapping[str, PictureFile],
     root: Path,
     options: TableOptions,
@@ -151,6 +153,7 @@ def _groups(
     table: PictureTable,
     by_camera: Mapping[str, Sequence[Picture]],
     faults: Mapping[str, str],
+    *,
     names: Mapping[str, str],
     options: TableOptions,
 ) -> tuple[dict[str, Group], list[str]]:

@@ -99,7 +99,7 @@ class CamtrapDPReader:
         times = gathering.times([row["timestamp"] for row in media] + observed.event_times)
         observed.add_events(media, times)
         pictures = [
-            _picture(row, time, observed, deployments, gathering.remarks)
+            _picture(row, time, observed, deployments, remarks=gathering.remarks)
             for row, time in zip(media, times, strict=False)
         ]
         cameras = _cameras(deployments, Counter(row["deploymentID"] for row in media), gathering.remarks)
@@ -343,6 +343,7 @@ def _picture(
     time: datetime | None,
     found: _Observations,
     deployments: Mapping[str, _Deployment],
+    *,
     remarks: Remarks,
 ) -> Picture:
     seen = found.media.get(row["mediaID"], _Seen())

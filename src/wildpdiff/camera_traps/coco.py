@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from wildpdiff.camera_traps.fields import (
     BLANK_NAMES,
     DETECTED,
@@ -27,7 +25,7 @@ from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, read_json, records
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.decoding import IMAGE_FORMATS
+from wildpdiff.tasks.decoding import stated_size
 
 FORMAT = "COCO Camera Traps"
 
@@ -214,9 +212,8 @@ class _Source:
         width, height = (number_of(image.record.get(key)) or 0.0 for key in ("width", "height"))
         if width <= 0 or height <= 0:
             try:
-                with Image.open(self.gathering.root / image.path, formats=IMAGE_FORMATS) as file:
-                    width, height = map(float, file.size)
-            except Exception:  # a decoder may raise anything on a broken file
+                width, height = map(float, stated_size(self.gathering.root / image.path))
+            except DataError:
                 width = height = 0.0
         image.size = (width, height)
         return image.size

@@ -14,7 +14,12 @@ NOTHING = "0"
 
 
 def boxes_of(
-    detections: Iterable[Any], categories: Mapping[str, str], classes: Mapping[str, str], remarks: Remarks, where: str
+    detections: Iterable[Any],
+    categories: Mapping[str, str],
+    classes: Mapping[str, str],
+    *,
+    remarks: Remarks,
+    where: str,
 ) -> tuple[Box, ...]:
     """The boxes of a picture's detections, each with its most probable class as label.
 

@@ -57,7 +57,7 @@ class MegaDetectorReader:
         times = gathering.times([_time(record) for _, record, _ in kept])
         pictures = []
         for (line, record, _), file, time in zip(kept, paths, times, strict=True):
-            boxes = _boxes(record, categories, classes, gathering, file)
+            boxes = _boxes(record, categories, classes, gathering=gathering, file=file)
             pictures.append(Picture(path=file, line=line, time=time, boxes=boxes))
         return gathering.table(pictures, threshold=_threshold(info))
 
@@ -79,11 +79,16 @@ def _kept(entries: list[Any], gathering: Gathering) -> list[tuple[int, dict[str,
 
 
 def _boxes(
-    record: dict[str, Any], categories: Mapping[str, str], classes: Mapping[str, str], gathering: Gathering, file: str
+    record: dict[str, Any],
+    categories: Mapping[str, str],
+    classes: Mapping[str, str],
+    *,
+    gathering: Gathering,
+    file: str,
 ) -> tuple[Box, ...] | None:
     detections = record.get("detections")
     if isinstance(detections, list):
-        return boxes_of(detections, categories, classes, gathering.remarks, repr(file))
+        return boxes_of(detections, categories, classes, remarks=gathering.remarks, where=repr(file))
     failure = text_of(record.get("failure"))
     kind = (
         "The detector failed on pictures, which have no boxes"

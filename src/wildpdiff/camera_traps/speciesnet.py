@@ -93,7 +93,7 @@ def _boxes(record: dict[str, Any], gathering: Gathering, file: str) -> tuple[Box
         if name.lower() in NO_RESULT:
             return () if name.lower() in BLANK_NAMES else None
         return (Box(0.0, 0.0, 1.0, 1.0, category, label=name, label_confidence=certainty),)
-    boxes = list(boxes_of(detections, USUAL_CATEGORIES, {}, gathering.remarks, repr(file)))
+    boxes = list(boxes_of(detections, USUAL_CATEGORIES, {}, remarks=gathering.remarks, where=repr(file)))
     fitting = [number for number, box in enumerate(boxes) if box.category == category]
     if name and name.lower() not in NO_RESULT and fitting:
         surest = max(fitting, key=lambda number: boxes[number].confidence or 0.0)

@@ -186,7 +186,7 @@ class TableSuite:
         self.framing: Framing = options.framing or framing_for(table.pictures, threshold)
         self.cropping = Cropping(self.labels, self.framing, threshold)
         self.cache = PictureCache.of_user()
-        found = cameras_of(table, by_camera, self.cropping, self.files, options)
+        found = cameras_of(table, by_camera, self.cropping, files=self.files, options=options)
         self.classes = found.classes
         learned = {camera.title for camera in found.cameras if camera.group == "seen"}
         metadata = site_metadata(table, by_camera, learned, options.ignore)

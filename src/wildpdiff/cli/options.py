@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.errors import DataError, WildpdiffError
+from wildpdiff.records import truth
 from wildpdiff.tasks.framing import Framing, check_framing
 
 if TYPE_CHECKING:
@@ -123,12 +124,6 @@ def _unseen(text: str) -> int | float | tuple[str, ...]:
     return _names(text)
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
-
-
 def _columns(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if not pairs or not all(word.strip() and name.strip() for word, _, name in pairs):
@@ -138,7 +133,7 @@ def _columns(text: str) -> dict[str, str]:
 
 _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "columns": _columns,
-    "by_time": _truth,
+    "by_time": truth,
     "unreadable": float,
     "seed": int,
     "image_size": int,
@@ -147,9 +142,9 @@ _TABLE_KINDS: Mapping[str, Callable[[str], Any]] = {
     "classes": _names,
     "ignore": _names,
     "unseen": _unseen,
-    "keep": _truth,
+    "keep": truth,
     "framing": check_framing,
-    "trained": _truth,
+    "trained": truth,
 }
 """The fields of ``TableOptions`` as they are typed."""
 

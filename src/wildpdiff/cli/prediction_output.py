@@ -88,7 +88,7 @@ class PredictionOutput:
             return
         if self.is_package:
             check_output_package(self.out, PACKAGE, read)
-            package(table, lambda write: None, (), self._clock, datetime.now(UTC))
+            package(table, lambda write: None, (), clock=self._clock, now=datetime.now(UTC))
         else:
             check_output_file(self.out, read)
 
@@ -139,7 +139,7 @@ class PredictionOutput:
         assert self.out is not None
         named = (*classifier.classes, *classifier.taxa)
         species = [classifier.scientific.get(name, name) for name in named if kind_of(name) == "animal"]
-        write_package(self.out, package(table, fill, species, self._clock, classifier.time))
+        write_package(self.out, package(table, fill, species, clock=self._clock, now=classifier.time))
 
 
 def write_package(out: Path, files: dict[str, Content]) -> None:

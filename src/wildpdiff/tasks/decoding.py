@@ -110,7 +110,7 @@ def decode(view: View, image_size: int, framing: Framing) -> Images:
         return _framed(file, view, image_size, framing)
 
 
-def check_beginning(path: Path) -> tuple[int, int]:
+def stated_size(path: Path) -> tuple[int, int]:
     """Width and height as the file states them, without decoding; raises as :func:`decode` of what is known then."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

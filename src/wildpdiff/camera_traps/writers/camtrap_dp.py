@@ -188,7 +188,7 @@ Content = bytes | Callable[[Write], None]
 
 
 def package(
-    table: PictureTable, observations: Callable[[Write], None], species: Iterable[str], clock: Clock, now: datetime
+    table: PictureTable, observations: Callable[[Write], None], species: Iterable[str], *, clock: Clock, now: datetime
 ) -> dict[str, Content]:
     """The files of a package around observations of a table's pictures, by name.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from wildpdiff.camera_traps.answers import Answer, Classifier
 from wildpdiff.camera_traps.delimited import FORMULA
@@ -73,8 +72,3 @@ def write_pictures(write: Write, table: PictureTable) -> None:
         rest += [value(values.get(column, "")) for column in own]
         for label in picture.labels or ("",):
             write(line(plain_path(picture.path), plain(label), *rest))
-
-
-def relative_path(path: Path, root: Path) -> str:
-    """A file's path with ``/``, relative to a folder where it lies below it."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
