@@ -32,7 +32,7 @@ SIZE = 144
 COLUMNS = 6
 INK, MUTED, PAPER = "#22303c", "#5c6b78", "#fcfcfa"
 RIGHT, WRONG = "#0072b2", "#b3470a"
-"""Blue and vermilion, which the colour-blind can tell apart; a mark says the same without colour."""
+"""Blue and vermilion, distinct for the colour-blind too; a mark has the same meaning without colour."""
 
 
 class Name(NamedTuple):

@@ -93,7 +93,7 @@ def _zones(axes: Axes, low: float) -> None:
 
 
 def _curve(axes: Axes, curve: ScalingCurve, shift: float, low: float) -> None:
-    """Gains with 95 % intervals, moved sideways so that those of several sources can be told apart."""
+    """Gains with 95 % intervals, moved sideways so that those of several sources do not cover each other."""
     _, colour, marker, width = SHOWN[curve.source]
     points = [one for one in curve.points if one.gain is not None]
     across, gains = [one.tasks * shift for one in points], [one.gain for one in points]

@@ -157,9 +157,9 @@ def predict(
     if backbone.classes and not 1 <= top <= len(backbone.classes):
         raise DataError(f"The {top} most probable classes are not among {len(backbone.classes)}. Give 1 to that many.")
     files = find_images(paths)
-    told = None if skipped is None else lambda _, error: skipped(error)
+    report = None if skipped is None else lambda _, error: skipped(error)
     views = [View(file) for file in files]
-    (found,) = class_probabilities([adapter], backbone, views, skipped=told, progress=progress)
+    (found,) = class_probabilities([adapter], backbone, views, skipped=report, progress=progress)
     result = [
         Prediction(file, backbone.classes[label], float(row[label]))
         for file, row in zip(files, found, strict=True)

@@ -1,4 +1,4 @@
-"""Pairs of species in real camera-trap frames: "the larger or the smaller of these two?", told in words and by traits.
+"""Pairs of species in real camera-trap frames: "the larger or the smaller of these two?", described by names and traits.
 
 A sequence is of one camera and one species, and lies in one split as a whole, the same in every task. Some species are
 held out: unseen tasks have none, one or both of their species held out. Examples are the features of a frozen network.
@@ -110,7 +110,7 @@ def read_frames(folder: Path) -> tuple[Frame, ...]:
 
 
 def _box(text: str, where: str) -> Fractions:
-    """Left, top, width and height; what stands after a bar are numbers of classes."""
+    """Left, top, width and height; numbers of classes after a bar are left out."""
     try:
         x, y, width, height = (float(part) for part in text.split("|")[0].split())
     except ValueError:
@@ -212,7 +212,7 @@ def _mixed(config: SpeciesPairsConfig, crops: _Crops, species: str, split: Split
 
 def _describe(config: SpeciesPairsConfig, crops: _Crops, pair: tuple[str, str]) -> Description:
     rows = [row for species in pair for row in _mixed(config, crops, species, "train")[: config.examples // 2]]
-    mixed = numpy_generator(config.seed, "examples", *pair).permutation(np.array(rows))  # order tells nothing
+    mixed = numpy_generator(config.seed, "examples", *pair).permutation(np.array(rows))  # the order holds no label
     larger, smaller = pair
     metadata = {
         f"{side} {name}": value

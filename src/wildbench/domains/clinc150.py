@@ -1,4 +1,4 @@
-"""Intents of CLINC150 (Larson et al. 2019): "is this utterance about …?", each told by the intent's name in words.
+"""Intents of CLINC150 (Larson et al. 2019): "is this utterance about …?", each described by the intent's name in words.
 
 A task's positives are utterances of its intent; half of its negatives are of other intents of the same domain, the
 others of any. The splits are the published ones. Unseen are intents drawn at random, and all of one domain. Negatives
@@ -201,7 +201,7 @@ def opened(
 
 DOMAIN = Domain(
     "clinc150",
-    "Intents of utterances told in words (CLINC150)",
+    "Intents of utterances described in words (CLINC150)",
     (UTTERANCE_FILE, DOMAIN_FILE),
     opened,
     GENERATOR,

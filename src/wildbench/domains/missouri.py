@@ -119,7 +119,7 @@ def open_missouri(
 
 DOMAIN = Domain(
     "missouri",
-    "Pairs of species in real camera-trap frames, told in words and by traits",
+    "Pairs of species in real camera-trap frames, described by names and traits",
     (f"{FOLDER}/{INDEX}",),
     open_missouri,
     GeneratorConfig(

@@ -25,7 +25,7 @@ GAIN, NOISE = 0.15, 0.03
 
 
 class BeatNetwork(nn.Module):
-    """Three strided convolutions of the window, the rhythm beside them, two linear layers and a classifier."""
+    """Three strided convolutions of the window, joined by the rhythm, two linear layers and a classifier."""
 
     def __init__(self, width: int = 32, embedding: int = 32) -> None:
         super().__init__()

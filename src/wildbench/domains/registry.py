@@ -1,4 +1,4 @@
-"""Domains by name; each module is imported when its domain is asked for."""
+"""Domains by name; each module is imported when its domain is looked up."""
 
 from __future__ import annotations
 

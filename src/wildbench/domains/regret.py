@@ -1,4 +1,4 @@
-"""Regret of three policies: never adapting a model, always adapting it, and adapting it where trust says so."""
+"""Regret of three policies: never adapting a model, always adapting it, and adapting it where trust is high enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Languages of SIB-200 (Adelani et al. 2024): topics of sentences, told by script and unlabelled sentences.
+"""Languages of SIB-200 (Adelani et al. 2024): topics of sentences, described by script and unlabelled sentences.
 
 All languages have the same sentences, so the published splits hold for all of them: a sentence of the test split is
 trained on in no language. Unseen are languages drawn at random, and all languages of a few scripts.
@@ -172,7 +172,7 @@ DOMAIN = Domain(
     replace(GENERATOR, parts=("metadata", "examples"), components=16),
     remarks=(
         "The encoder's words are English: of most other scripts it reads single letters or an unknown token. A "
-        "language is told by its script and 32 unlabelled sentences; sentences of the test split are trained on in no "
+        "language is described by its script and 32 unlabelled sentences; sentences of the test split are trained on in no "
         "language.",
     ),
 )

@@ -32,7 +32,7 @@ _WORDS: Mapping[Kind, Collection[str]] = {
 _KINDS: Mapping[str, Kind] = {word: kind for kind, words in _WORDS.items() for word in words}
 
 
-@cache  # asked for every class of every picture
+@cache  # called for every class of every picture
 def kind_of(label: str) -> Kind:
     """The kind of a class; every name that is no known word for a blank, people, vehicles or unknown is an animal."""
     return _KINDS.get(spelling_key(label), "animal")

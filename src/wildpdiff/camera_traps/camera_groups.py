@@ -13,10 +13,10 @@ Unseen = int | float | Sequence[str] | None
 """The unseen cameras where a table has no column ``group``: a number, a fraction, names, or None."""
 
 UNSEEN_SHARE = 0.2
-"""The share of cameras that are unseen where nothing says which."""
+"""The share of cameras that are unseen where neither table nor options name any."""
 
 ENOUGH = 10
-"""Cameras that can teach, from which on some are kept unseen where nothing says which."""
+"""Cameras that can teach, from which on some are kept unseen where neither table nor options name any."""
 
 
 def stated_groups(by_camera: Mapping[str, Sequence[Picture]]) -> dict[str, Group]:
@@ -46,7 +46,7 @@ def stated_groups(by_camera: Mapping[str, Sequence[Picture]]) -> dict[str, Group
 def drawn_groups(cameras: Collection[str], teaching: Collection[str], unseen: Unseen, seed: int) -> dict[str, Group]:
     """Seen and unseen cameras, where the table states no group.
 
-    Cameras are drawn by the hash of seed and name. Where nothing says how many, a further camera moves no other.
+    Cameras are drawn by the hash of seed and name. Where no number is given, a further camera moves no other.
 
     Args:
         cameras: all of them, for names.

@@ -173,8 +173,8 @@ def _groups(
         except DataError as error:
             raise DataError(f"{table.source}: {error}") from None
         held = [camera for camera in teaching if groups[camera] == "unseen"]
-        said = f"Kept unseen, to measure on: {len(held)} of {len(teaching)} cameras ({some(held)})"
-        return groups, [f"{said}; -o unseen=0 learns from all."] if held and unseen is None else []
+        remark = f"Kept unseen, to measure on: {len(held)} of {len(teaching)} cameras ({some(held)})"
+        return groups, [f"{remark}; -o unseen=0 learns from all."] if held and unseen is None else []
     if options.unseen is not None:
         raise DataError(f"{table.source} has a column 'group', and unseen cameras are given as well; give only one.")
     open_ = [camera for camera in teaching if camera not in stated]

@@ -30,7 +30,7 @@ from wildpdiff.tasks.decoding import stated_size
 FORMAT = "COCO Camera Traps"
 
 RESERVED = "0"
-"""The category of pictures without an animal, where its name says so too."""
+"""The category of pictures without an animal, where it has that name too."""
 
 DETECTOR_WORDS = {*DETECTED, "group"}
 """Categories of boxes without species; ``group`` is Snapshot Serengeti's."""

@@ -50,7 +50,7 @@ def matched_columns(
 
     Args:
         header: names of the columns.
-        columns: the user's choice, by word; it stands before all usual names.
+        columns: the user's choice, by word; it precedes all usual names.
         source: of the table, for messages.
         words: those to be matched, of :data:`SYNONYMS`.
 

@@ -43,7 +43,7 @@ class Cropping:
     threshold: float = CONFIDENCE
 
     def crops(self, picture: Picture) -> tuple[Crop, ...]:
-        """The labelled examples in a picture; none without a label, or with several where no box tells them apart."""
+        """The labelled examples in a picture; none without a label, or with several where no box separates them."""
         names = self.labels.of(picture.labels)
         boxes = () if _say_blank(names) else animals_of(picture, self.threshold)
         own = names[0] if len(names) == 1 else ""

@@ -33,7 +33,7 @@ MOST_ROWS = 4
 """Rows for each camera, on average, that a table of cameras has; one with more has rows of pictures."""
 
 WITHOUT_LABEL = ("unlabelled", "background")
-"""Splits whose pictures have no label, whatever their row says."""
+"""Splits whose pictures have no label, whatever their row has."""
 
 _SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _GROUPS = frozenset({"pretraining", "seen", "unseen"})

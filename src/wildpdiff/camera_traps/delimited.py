@@ -206,7 +206,7 @@ def _first_foreign_word(text: str) -> tuple[int, str]:
 
 
 def _lines(text: str) -> tuple[Iterator[str], str]:
-    """The text's lines, and what separates its cells: Excel's ``sep=;`` says so, or the first rows show it."""
+    """The text's lines, and what separates its cells: named by Excel's ``sep=;``, or found in the first rows."""
     stated = re.match(r"\s*\"?sep=(.)\"?\r?\n", text)
     lines = io.StringIO(text, newline="")
     if stated:

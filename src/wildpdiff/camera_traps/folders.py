@@ -45,7 +45,7 @@ class FolderReader:
         """The pictures in a folder: a camera for each folder inside, its species one level deeper.
 
         Pictures deeper than ``CAMERA/SPECIES`` belong to these two. Pictures right in a camera's folder, and in
-        ``_unlabelled`` and ``_background``, have no label. Those beside the cameras' folders are left out.
+        ``_unlabelled`` and ``_background``, have no label. Those next to the cameras' folders are left out.
 
         Raises:
             DataError: the folder has no pictures below a camera's folder, or cannot be read.

@@ -1,4 +1,4 @@
-"""The formats of camera-trap data that are read, told apart by content."""
+"""The formats of camera-trap data that are read, recognised by content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OF_FILES: tuple[Reader, ...] = (
 )
 
 READERS: tuple[Reader, ...] = (*_OF_FILES, FolderReader(_OF_FILES))
-"""In the order in which they are asked; the plainest tables come last."""
+"""In the order in which they are tried; the plainest tables come last."""
 
 
 def find_reader(path: Path) -> Reader:

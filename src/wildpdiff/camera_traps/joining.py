@@ -137,7 +137,7 @@ def _listed(formats: str, more: str) -> str:
 
 
 def _lies_below_other(table: PictureTable, other: PictureTable, ends: Mapping[str, str]) -> bool:
-    """Whether the files of pictures whose paths differ are where the other table says."""
+    """Whether the files of pictures whose paths differ are where the other table has them."""
     sample = list(ends.items())[:: max(1, len(ends) // _SAMPLE)]
     own = sum(os.path.isfile(table.root / path) for _, path in sample)
     return sum(os.path.isfile(other.root / path) for path, _ in sample) > own

@@ -34,7 +34,7 @@ class JoinedLabels:
     """One spelling for each name.
 
     Attributes:
-        canonical: the spelling that stands for each label as written.
+        canonical: the spelling chosen for each label as written.
         remarks: one sentence each on the names that were joined, and on blanks.
         blank: the name of blanks.
     """
@@ -52,7 +52,7 @@ class JoinedLabels:
 def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iterable[str] = ()) -> JoinedLabels:
     """One spelling for all variants of each label: the most frequent, or the known one.
 
-    Among equally frequent spellings, the first in the order of their characters stands.
+    Among equally frequent spellings, the first in the order of their characters is chosen.
 
     Args:
         labels: as written, once for each picture that has them.
@@ -78,7 +78,7 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
             name = fixed.get(key, unicodedata.normalize("NFC", spellings[0].strip()))
             others = [label for label in spellings if label != name]
             if others:
-                joined.append(f"{name!r} stands for {_listed(others)} as well")
+                joined.append(f"{name!r} replaces {_listed(others)}")
         canonical.update(dict.fromkeys(spellings, name))
     remarks = [f"The label {joined[0]}."] if len(joined) == 1 else []
     if len(joined) > 1:

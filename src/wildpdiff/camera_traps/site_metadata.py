@@ -87,8 +87,8 @@ def site_metadata(
     for name in found:
         if name in pictured or not found[name]:
             continue
-        entry, values_of, said = _field(table, name, found[name], learned)
-        remarks += said
+        entry, values_of, notes = _field(table, name, found[name], learned)
+        remarks += notes
         if entry is not None:
             fields.append(entry)
             for camera, value in values_of.items():
@@ -157,12 +157,12 @@ def _field(
                 values[camera] = entry.check(read[cell])
             except DescriptionError as error:
                 raise DataError(f"{table.source}: camera {camera!r}: {error}") from None
-    said = [camera for camera, cell in cells.items() if cell in odd or cell not in read]
-    if not said:
+    odd_at = [camera for camera, cell in cells.items() if cell in odd or cell not in read]
+    if not odd_at:
         return entry, values, []
-    more = f" and {len(said) - 1} more" if len(said) > 1 else ""
-    how = odd.get(cells[said[0]], f"{cells[said[0]]!r} is left out")
-    return entry, values, [f"In the column {name!r} of numbers, {how} at camera {said[0]!r}{more}."]
+    more = f" and {len(odd_at) - 1} more" if len(odd_at) > 1 else ""
+    how = odd.get(cells[odd_at[0]], f"{cells[odd_at[0]]!r} is left out")
+    return entry, values, [f"In the column {name!r} of numbers, {how} at camera {odd_at[0]!r}{more}."]
 
 
 def _mixed(name: str, cells: Mapping[str, str]) -> list[str]:

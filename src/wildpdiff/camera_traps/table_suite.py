@@ -243,8 +243,8 @@ class TableSuite:
         if group == "seen" or len(faults) == len(self.all_tasks):
             unlabelled = set(faults.values()) == {NO_LABELS}
             advice = "Name their column, --columns label=COLUMN, or join a file with labels." if unlabelled else ""
-            told = f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}."
-            return f"{told} {advice or 'Label more pictures.'}"
+            fault = f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}."
+            return f"{fault} {advice or 'Label more pictures.'}"
         return "Name some in a column group, or draw some with -o unseen=0.2."
 
     def find(self, name: str) -> TableTask | None:

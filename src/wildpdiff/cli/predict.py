@@ -130,7 +130,7 @@ class _Wanted:
         return [Path(entry) for entry in (self.species, self.taxonomy) if entry is not None]
 
     def rules(self, classes: Sequence[str], cameras: Mapping[str, Mapping[str, str]]) -> Rules:
-        """The rules for a model's classes; raises :class:`DataError` for a file that says nothing of them.
+        """The rules for a model's classes; raises :class:`DataError` for a file that names none of them.
 
         Args:
             cameras: metadata by camera.

@@ -117,8 +117,8 @@ def check_adapter(
         AdapterMismatchError, ArtifactError, DataError: as :func:`wildpdiff.prediction.class_probabilities`.
     """
     views = labelled.views(backbone.framing)
-    told = None if skipped is None else lambda _, error: skipped(error)
-    found = class_probabilities([adapter, None], backbone, views, skipped=told, progress=progress)
+    report = None if skipped is None else lambda _, error: skipped(error)
+    found = class_probabilities([adapter, None], backbone, views, skipped=report, progress=progress)
     read = ~np.isnan(found[0, :, 0])
     if not read.any():
         raise DataError(f"None of the {len(views)} images could be read. Give at least one readable image.")

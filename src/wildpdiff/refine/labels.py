@@ -171,9 +171,9 @@ def _of_folder(folder: Path, task: str | None, classes: Sequence[str]) -> Labell
     labels = joined_labels((kind for kind, _ in files), known=classes)
     named = tuple(labels.canonical[kind] for kind, _ in files)
     pictures = [Picture(str(file), number, name, (kind,)) for number, (kind, file) in enumerate(files, 1)]
-    said = (*remarks.sentences(), *labels.remarks)
+    notes = (*remarks.sentences(), *labels.remarks)
     return LabelledFiles(
-        name, tuple(file for _, file in files), named, tuple(unlabelled), tuple(pictures), remarks=said
+        name, tuple(file for _, file in files), named, tuple(unlabelled), tuple(pictures), remarks=notes
     )
 
 
@@ -206,7 +206,7 @@ def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], tes
 
 
 def _silent(sentence: str) -> None:
-    """Nobody is told."""
+    """No report."""
 
 
 def labelled_features(

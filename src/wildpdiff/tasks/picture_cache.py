@@ -71,9 +71,9 @@ class _Shard:
         if not (
             all(type(number) is int and number >= 0 for number in (start, image_size)) and set(map(type, keys)) == {str}
         ):
-            raise ValueError("of another kind than its header says")
+            raise ValueError("of another kind than its header states")
         if not (len(keys) == len(checksums) == count and stop - start == count * row and 8 + length + stop == size):
-            raise ValueError("of another size than its header says")
+            raise ValueError("of another size than its header states")
         return cls(path, offset, image_size, tuple(keys), tuple(checksums))
 
     @property
@@ -95,7 +95,7 @@ class _Shard:
 
 
 def _checksum(key: str, data: bytes | bytearray) -> int:
-    """Of a picture under its key, so that neither stands for another."""
+    """Of a picture under its key, so that none is taken for another."""
     return zlib.crc32(data, zlib.crc32(key.encode()))
 
 

@@ -73,7 +73,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class PictureTask(Protocol):
-    """A task of pictures of one camera, beside what every task has."""
+    """A task of pictures of one camera, in addition to what every task has."""
 
     def bursts(self, split: SplitName) -> tuple[Hashable, ...]:
         """Name of the burst of each example of one split."""

@@ -78,7 +78,7 @@ def test_every_system_has_three_domains() -> None:
 
 def test_a_domain_runs_with_groups_and_references(tmp_path: Path) -> None:
     def quick(*given: object) -> OpenBenchmark:
-        made = partial(open_control, replace(CARTPOLE, steps=50), SMALL, training=QUICK)(*given)  # type: ignore[arg-type]
+        made = partial(open_control, system=replace(CARTPOLE, steps=50), config=SMALL, training=QUICK)(*given)  # type: ignore[arg-type]
         return replace(made, finetune=FINETUNE)
 
     domain = DOMAINS["control-cartpole-hidden"]

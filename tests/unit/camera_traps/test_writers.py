@@ -195,7 +195,11 @@ def labelled(format: str = "CSV", source: Path = Path("survey.csv")) -> PictureT
 def test_labelled_pictures_as_a_package(tmp_path: Path) -> None:
     table = labelled()
     files = camtrap_dp.package(
-        table, lambda write: camtrap_dp.write_observations(write, table, CLOCK), ["genet", "leopard"], CLOCK, NOW
+        table,
+        lambda write: camtrap_dp.write_observations(write, table, CLOCK),
+        ["genet", "leopard"],
+        clock=CLOCK,
+        now=NOW,
     )
     for name, content in files.items():
         (tmp_path / name).write_bytes(written(content).encode() if callable(content) else content)
@@ -229,7 +233,7 @@ def test_a_package_that_was_read_keeps_its_deployments_and_media(name: str) -> N
     table = PictureTable(source, "Camtrap DP", source, pictures)
     answers = [Answer(picture, np.array([0.7, 0.2, 0.0, 0.1]), "genet", 0.7, "generated") for picture in pictures]
     files = camtrap_dp.package(
-        table, lambda write: camtrap_dp.write_answers(write, answers, MACHINE, CLOCK), ["genet"], CLOCK, NOW
+        table, lambda write: camtrap_dp.write_answers(write, answers, MACHINE, CLOCK), ["genet"], clock=CLOCK, now=NOW
     )
     for kept in ("deployments.csv", "media.csv"):
         assert files[kept] == (source / kept).read_bytes()
@@ -249,7 +253,7 @@ def test_a_package_needs_times_and_coordinates() -> None:
     without = PictureTable(Path("x.csv"), "CSV", Path(), (Picture("q.jpg", 1, "A"),))
     for pictures, named in ((without, "q.jpg"), (PictureTable(Path("x"), "CSV", Path(), table.pictures), "latitude")):
         with refused(DataError, named):
-            camtrap_dp.package(pictures, lambda write: None, [], CLOCK, NOW)
+            camtrap_dp.package(pictures, lambda write: None, [], clock=CLOCK, now=NOW)
 
 
 def test_labelled_pictures_as_coco() -> None:

@@ -192,7 +192,7 @@ def package(
 ) -> dict[str, Content]:
     """The files of a package around observations of a table's pictures, by name.
 
-    Where the table is a package itself, its other files are copied byte by byte, and the description says that all
+    Where the table is a package itself, its other files are copied byte by byte, and the description states that all
     observations are of media. Else deployments and media are made of the cameras' metadata and the pictures.
 
     Args:

@@ -61,7 +61,7 @@ def write_answers(
 def write_pictures(write: Callable[[str], object], table: PictureTable, time: datetime) -> None:
     """Labelled pictures: labels as names of detections, blanks as pictures without one.
 
-    A label that no box has stands on the whole frame (:func:`~wildpdiff.camera_traps.writers.naming.named_boxes`); a
+    A label that no box has is given to the whole frame (:func:`~wildpdiff.camera_traps.writers.naming.named_boxes`); a
     classifier's name of a box stays where people gave it none.
     Pictures of which nothing is known are left out: without a detection they would count as blank.
     """

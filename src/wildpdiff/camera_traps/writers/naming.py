@@ -21,7 +21,7 @@ def category_of(label: str) -> str:
 def named_boxes(picture: Picture) -> tuple[list[tuple[str, Box]], list[str]]:
     """The boxes with the label that people gave to each, empty where they gave none, and the labels of no box.
 
-    A label that a picture has alone stands on its boxes of that kind. A blank has no boxes, whatever a detector found.
+    A picture's only label is given to its boxes of that kind. A blank has no boxes, whatever a detector found.
     """
     labels = [EMPTY if kind_of(label) == "blank" else label for label in picture.labels]
     if labels == [EMPTY]:
