@@ -1,4 +1,4 @@
-"""Pairs of species in real camera-trap frames: "the larger or the smaller of these two?", described by names and traits.
+"""Pairs of species in real camera-trap frames: "the larger or the smaller of these two?", described in words.
 
 A sequence is of one camera and one species, and lies in one split as a whole, the same in every task. Some species are
 held out: unseen tasks have none, one or both of their species held out. Examples are the features of a frozen network.

@@ -172,7 +172,7 @@ DOMAIN = Domain(
     replace(GENERATOR, parts=("metadata", "examples"), components=16),
     remarks=(
         "The encoder's words are English: of most other scripts it reads single letters or an unknown token. A "
-        "language is described by its script and 32 unlabelled sentences; sentences of the test split are trained on in no "
+        "language is described by its script and 32 unlabelled sentences; test sentences are trained on in no "
         "language.",
     ),
 )
