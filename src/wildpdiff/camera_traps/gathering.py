@@ -126,17 +126,5 @@ def joined(first: Picture, other: Picture, remarks: Remarks) -> Picture:
     boxes = first.boxes
     if other.boxes is not None:
         boxes = tuple(dict.fromkeys((*(boxes or ()), *other.boxes)))
-    return replace(
-        first,
-        labels=labels_of((*first.labels, *other.labels), remarks, repr(first.path)),
-        boxes=boxes,
-        camera=first.camera or other.camera,
-        time=first.time or other.time,
-        sequence=first.sequence or other.sequence,
-        frame=other.frame if first.frame is None else first.frame,
-        split=first.split or other.split,
-        group=first.group or other.group,
-        deployment=first.deployment or other.deployment,
-        identifier=first.identifier or other.identifier,
-        values={**other.values, **first.values},
-    )
+    labels = labels_of((*first.labels, *other.labels), remarks, repr(first.path))
+    return replace(first.completed(other), labels=labels, boxes=boxes)

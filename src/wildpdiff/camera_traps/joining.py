@@ -152,20 +152,7 @@ def _merged(first: Picture, second: Picture, remarks: Remarks) -> Picture:
     ):
         if own and its and own != its:
             remarks.add(f"Pictures with two different {word} have the first table's", first.path)
-    return replace(
-        first,
-        camera=first.camera or second.camera,
-        labels=first.labels or second.labels,
-        time=first.time or second.time,
-        sequence=first.sequence or second.sequence,
-        frame=second.frame if first.frame is None else first.frame,
-        boxes=second.boxes if first.boxes is None else first.boxes,
-        split=first.split or second.split,
-        group=first.group or second.group,
-        deployment=first.deployment or second.deployment,
-        identifier=first.identifier or second.identifier,
-        values={**second.values, **first.values},
-    )
+    return first.completed(second)
 
 
 def _placed(table: PictureTable) -> PictureTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -66,6 +66,23 @@ class Picture:
     deployment: str = ""
     identifier: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
+
+    def completed(self, other: Picture) -> Picture:
+        """This record with what it lacks from another record of the same picture."""
+        return replace(
+            self,
+            camera=self.camera or other.camera,
+            labels=self.labels or other.labels,
+            time=self.time or other.time,
+            sequence=self.sequence or other.sequence,
+            frame=other.frame if self.frame is None else self.frame,
+            boxes=other.boxes if self.boxes is None else self.boxes,
+            split=self.split or other.split,
+            group=self.group or other.group,
+            deployment=self.deployment or other.deployment,
+            identifier=self.identifier or other.identifier,
+            values={**other.values, **self.values},
+        )
 
 
 @dataclass(frozen=True)
