@@ -20,7 +20,7 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.registry import BUNDLED, is_bundled, load_backbone, save_backbone, stored_kind
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.mean import ConditionalMean
-from wildpdiff.conditional_mean.score_table import CrossValidation
+from wildpdiff.conditional_mean.score_table import PRETRAINED, CrossValidation
 from wildpdiff.conditions.base import Featuriser
 from wildpdiff.conditions.fusion import FusionEncoder
 from wildpdiff.diffusion.denoiser import DenoiserNetwork, guided
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 KIND = "generator"
 BACKBONE_FOLDER = "backbone"
+SAME = 1e-6
+"""Largest difference, by rounding, of the values of two normalised vectors that are the same adapter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +141,12 @@ class Generator:
             raise DescriptionError(f"{n} adapters cannot be sampled; at least 1 is needed.")
         embeddings = torch.stack([self.conditions.encode(entry).values for entry in descriptions])
         shifts = None if self.mean is None else self.mean.shifts(descriptions)
-        tensors = self.tensors(self.sample_vectors(embeddings, n, seed, shifts).flatten(0, 1))
+        vectors = self.sample_vectors(embeddings, n, seed, shifts).flatten(0, 1)
+        tensors = self.tensors(vectors)
         result = []
         for row, description in enumerate(descriptions):
             unknown = self.conditions.unknown(description)
             provenance = {
-                "source": self.name,
                 "generator": self.fingerprint,
                 "seed": seed,
                 "task": description.task_id,
@@ -153,11 +155,19 @@ class Generator:
                 "description": description_provenance(description),
                 **({"unknown": list(unknown)} if unknown else {}),
             }
-            samples = [{name: value[row * n + i].clone() for name, value in tensors.items()} for i in range(n)]
-            result.append(
-                [Adapter(own, self.adapter_config, {**provenance, "sample": i}) for i, own in enumerate(samples)]
-            )
+            samples = []
+            for i in range(n):
+                own = {name: value[row * n + i].clone() for name, value in tensors.items()}
+                source = self._source(vectors[row * n + i])
+                samples.append(Adapter(own, self.adapter_config, {"source": source, **provenance, "sample": i}))
+            result.append(samples)
         return result
+
+    def _source(self, vector: Float[Tensor, " d"]) -> str:
+        """Whose adapter a vector is: ``pretrained`` where a blend of the pretrained model alone changes nothing."""
+        start = None if self.mean is None else self.mean.simple.start
+        same = start is not None and torch.allclose(vector, start, rtol=0.0, atol=SAME)
+        return PRETRAINED if same else self.name
 
     def sample(self, description: Description, n: int = 1, seed: int = 0) -> list[Adapter]:
         """``n`` adapters for one description; the same seed and ``n`` give the same bytes.

@@ -13,6 +13,9 @@ from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.artifact import SCHEMA_VERSION, read_artifact, safetensors_bytes, write_artifact
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.conditional_mean.mean import Blend
+from wildpdiff.conditional_mean.score_table import PRETRAINED
+from wildpdiff.conditional_mean.simple import MEAN
 from wildpdiff.disk import json_bytes
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError, SchemaVersionError
 from wildpdiff.fit import FittedGenerator
@@ -108,6 +111,18 @@ def test_what_is_drawn_is_named(posterior: Generator, estimator: Generator, late
     assert adapter.provenance["sampling"]["draw"] == "posterior"
     assert estimator.posterior is None
     assert not estimator.with_sampling(draw="posterior").stochastic
+
+
+def test_an_adapter_that_changes_nothing_is_the_pretrained_models(estimator: Generator, toy_backbone: Backbone) -> None:
+    mean = estimator.mean
+    assert mean is not None
+    names = mean.blend.names
+    blends = [Blend(names, tuple(float(name == chosen) for name in names)) for chosen in (PRETRAINED, MEAN)]
+    makers = [replace(estimator, mean=replace(mean, blend=blend, centering=None, anchor=0.0)) for blend in blends]
+    (unchanged,), (mean_adapter,) = (maker.sample(DESCRIPTION, 1, seed=0) for maker in makers)
+    assert (unchanged.provenance["source"], mean_adapter.provenance["source"]) == ("pretrained", "generated")
+    batch = toy_backbone.batch(toys.ToySuite().tasks("unseen")[0].data("test"))
+    torch.testing.assert_close(toy_backbone.predict(batch, unchanged.tensors), toy_backbone.predict(batch))
     assert latents.stochastic
 
 

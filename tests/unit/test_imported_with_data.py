@@ -14,7 +14,7 @@ from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.conditional_mean.mean import NETWORKS
-from wildpdiff.conditional_mean.simple import PRETRAINED
+from wildpdiff.conditional_mean.score_table import PRETRAINED
 from wildpdiff.errors import AdapterMismatchError, DataError, TrainingError
 from wildpdiff.fit import GeneratorConfig
 from wildpdiff.generator import Generator

@@ -111,6 +111,7 @@ def generate(
         "parts": used,
         "seed": seed,
         "drawn": "samples" if loaded.stochastic else "estimate",
+        "model": adapters[0].provenance["source"],
         "made_of": None if loaded.cross_validation is None else loaded.cross_validation.composition,
         "parameters": adapters[0].size,
         "seconds": seconds,
@@ -127,7 +128,9 @@ def _reliability(generator: Generator, report: TrustReport | None) -> list[str]:
             "Therefore the pretrained model's adapter was written, which changes nothing; --min-trust 0 writes the "
             "generated one."
         )
-        return [report.recommendation, *([] if report.use_generated else [kept])]
+        table = generator.cross_validation
+        further = kept if not report.use_generated else table.unchanging if table and not generator.stochastic else ""
+        return [report.recommendation, *([further] if further else [])]
     if generator.cross_validation is not None:
         return [generator.cross_validation.verdict]
     return [generator.training["leave_one_out"]["note"]] if "leave_one_out" in generator.training else []

@@ -360,8 +360,8 @@ class _Cameras:
         if self.trust is None:
             return _delivered(adapter)
         report = self.trust.assess(adapter, description, min_trust=self.least)
-        delivered = self.trust.delivered(adapter, description, report)
-        return Delivered(delivered, "generated" if report.use_generated else "pretrained", report.trust)
+        given = _delivered(self.trust.delivered(adapter, description, report))
+        return replace(given, source=given.source if report.use_generated else "pretrained", trust=report.trust)
 
     def _known(self, description: Description) -> Description:
         """The description with the metadata that the generator reads, under its names, whatever their spelling."""
@@ -438,6 +438,9 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     else:
         show(_summary(tally))
         show(wanted.output.done(tally.total - len(tally.failures), table.root))
+        checked = cameras.generator.cross_validation
+        if checked is not None and checked.unchanging:
+            show(checked.unchanging)
         if cameras.trust is None:
             show(
                 "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "

@@ -23,8 +23,8 @@ from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import HypernetworkEnsemble
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.mean import ADDITIVE, NETWORKS, Blend, ConditionalMean
-from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, CrossValidation, MethodScore
-from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SimpleEstimators
+from wildpdiff.conditional_mean.score_table import DELIVERED, FEW_TASKS, PRETRAINED, CrossValidation, MethodScore
+from wildpdiff.conditional_mean.simple import MEAN, SimpleEstimators
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.conditional_mean.words import WordAlignment

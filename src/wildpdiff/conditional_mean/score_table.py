@@ -10,6 +10,9 @@ from wildpdiff.tasks.metric import ACCURACY, Metric
 DELIVERED = "generated"
 """Name of the row of the delivered estimate."""
 
+PRETRAINED = "pretrained"
+"""Name of the pretrained model among the estimators."""
+
 FEW_TASKS = 30
 """With fewer seen tasks, cross-validation is little evidence about a new one."""
 
@@ -96,13 +99,22 @@ class CrossValidation:
         return f"{score:.3g} {self.metric.unit}".rstrip() + f" of {self.metric.name}"
 
     @property
+    def unchanging(self) -> str:
+        """A sentence where the blend is the pretrained model alone; else empty."""
+        if {row.method for row in self.rows if row.weight} != {PRETRAINED}:
+            return ""
+        return (
+            "On held-out tasks nothing was better than the pretrained model: the adapter of a new task changes nothing."
+        )
+
+    @property
     def verdict(self) -> str:
         """Summary of the table, in two or three sentences."""
         own, other = self.delivered, self.best_alternative
         text = (
             f"On {self.tasks} seen tasks, each held out, generated adapters reach {self.shown(own.accuracy)}; "
             f"the best of the others is {other.method} with {self.shown(other.accuracy)}. "
-            f"The blend: {self.composition}."
+            f"The blend: {self.composition}. {self.unchanging}".rstrip()
         )
         if self.few:
             text += (

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wildpdiff.conditional_mean.kernel import Matrix, as_matrix, solve
+from wildpdiff.conditional_mean.score_table import PRETRAINED
 from wildpdiff.records import encode
 
-PRETRAINED = "pretrained"
 MEAN = "mean adapter"
 NEAREST = "nearest task"
 KERNEL_RIDGE = "kernel ridge regression"

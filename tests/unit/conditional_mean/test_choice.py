@@ -22,8 +22,8 @@ from wildpdiff.conditional_mean.choice import (
 )
 from wildpdiff.conditional_mean.correction import Basis
 from wildpdiff.conditional_mean.mean import ADDITIVE, DIRECT, RESIDUAL, ConditionalMean
-from wildpdiff.conditional_mean.score_table import DELIVERED, CrossValidation
-from wildpdiff.conditional_mean.simple import MEAN, PRETRAINED, SIMPLE
+from wildpdiff.conditional_mean.score_table import DELIVERED, PRETRAINED, CrossValidation
+from wildpdiff.conditional_mean.simple import MEAN, SIMPLE
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditional_mean.training import folds
 from wildpdiff.tasks.batch import take

@@ -71,6 +71,14 @@ def test_the_composition_is_in_words_the_largest_share_first() -> None:
     assert both.composition == "mean adapter (75 %) and pretrained (25 %)"
 
 
+def test_a_blend_of_the_pretrained_model_alone_is_named() -> None:
+    alone = table(40, {"pretrained": 1.0, "mean adapter": 0.0})
+    assert alone.unchanging
+    assert alone.unchanging in alone.verdict
+    assert not table(40).unchanging
+    assert not table(40, {"pretrained": 0.5, "mean adapter": 0.5}).unchanging
+
+
 def test_the_verdict_names_both_and_calls_few_tasks_few() -> None:
     many, few = table(FEW_TASKS), table(FEW_TASKS - 1)
     assert many.best_alternative.method == "mean adapter"
