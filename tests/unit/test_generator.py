@@ -116,8 +116,7 @@ def test_what_is_drawn_is_named(posterior: Generator, estimator: Generator, late
 def test_an_adapter_that_changes_nothing_is_the_pretrained_models(estimator: Generator, toy_backbone: Backbone) -> None:
     mean = estimator.mean
     assert mean is not None
-    names = mean.blend.names
-    blends = [Blend(names, tuple(float(name == chosen) for name in names)) for chosen in (PRETRAINED, MEAN)]
+    blends = [Blend((name,), (1.0,)) for name in (PRETRAINED, MEAN)]
     makers = [replace(estimator, mean=replace(mean, blend=blend, centering=None, anchor=0.0)) for blend in blends]
     (unchanged,), (mean_adapter,) = (maker.sample(DESCRIPTION, 1, seed=0) for maker in makers)
     assert (unchanged.provenance["source"], mean_adapter.provenance["source"]) == ("pretrained", "generated")
