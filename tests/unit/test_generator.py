@@ -111,6 +111,7 @@ def test_what_is_drawn_is_named(posterior: Generator, estimator: Generator, late
     assert adapter.provenance["sampling"]["draw"] == "posterior"
     assert estimator.posterior is None
     assert not estimator.with_sampling(draw="posterior").stochastic
+    assert latents.stochastic
 
 
 def test_an_adapter_that_changes_nothing_is_the_pretrained_models(estimator: Generator, toy_backbone: Backbone) -> None:
@@ -122,7 +123,6 @@ def test_an_adapter_that_changes_nothing_is_the_pretrained_models(estimator: Gen
     assert (unchanged.provenance["source"], mean_adapter.provenance["source"]) == ("pretrained", "generated")
     batch = toy_backbone.batch(toys.ToySuite().tasks("unseen")[0].data("test"))
     torch.testing.assert_close(toy_backbone.predict(batch, unchanged.tensors), toy_backbone.predict(batch))
-    assert latents.stochastic
 
 
 def test_only_what_a_generator_is_made_of_is_there(posterior: Generator, latents: Generator) -> None:
