@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.columns import name_key, stated_word
 from wildpdiff.camera_traps.delimited import read_header
+from wildpdiff.camera_traps.exposure import with_exposures
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
 from wildpdiff.camera_traps.gathering import ZONES
@@ -27,7 +28,7 @@ _SAMPLE = 32
 def read_joined(
     paths: Sequence[Path], columns: Mapping[str, str] | None = None, root: Path | None = None
 ) -> PictureTable:
-    """The pictures of files and folders of any known formats, joined.
+    """The pictures of files and folders of any known formats, joined, with times in the files where none states any.
 
     Args:
         paths: at least one; see :func:`join` for their order.
@@ -55,7 +56,7 @@ def read_joined(
     if unused:
         word, name = next(iter(unused.items()))
         raise DataError(f"No table has a column {name!r} for the {word}; correct --columns.")
-    return join(tables)
+    return with_exposures(join(tables))
 
 
 def join(tables: Sequence[PictureTable]) -> PictureTable:
