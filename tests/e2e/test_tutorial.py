@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import field_cameras
 from documents import README, TUTORIAL, blocks, commands
 from megadetector_rules import faults
 from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.camera_traps.task_names import task_names
 
 SETTINGS = {
     "parts": ["metadata", "backgrounds"],
@@ -98,5 +100,14 @@ def test_the_readmes_own_cameras_need_a_path_a_label_and_a_task(field: field_cam
     answers = json.loads(Path("answers.json").read_bytes())
     assert faults(answers) == []
     assert len(answers["images"]) == sum(frame.camera in field_cameras.NAMES for frame in field.frames)
-    assert json.loads(Path("own/report/results.json").read_bytes())["kind"]
+    results = json.loads(Path("own/report/results.json").read_bytes())
+    assert {row["task"] for row in results["rows"]} == set(field_cameras.NAMES)
     assert (Path("own/report") / "report.html").is_file()
+
+    seen = next(name for name in field_cameras.NAMES if not name.isascii())
+    words = ("--suite", "images.csv", "--task", seen, "--out", "own/seen")
+    assert run("generate", "own/generator", *words).status == 0
+    assert Adapter.load(Path("own/seen")).provenance["task"] == seen
+    checked = ("check", "own/seen", "--backbone", "own/backbone", "--images", "images.csv", "--json", "--task")
+    named = [run(*checked, task) for task in (seen, task_names([seen])[seen], unicodedata.normalize("NFD", seen))]
+    assert {outcome.json["pictures"] for outcome in named} == {len(field.of(seen))}

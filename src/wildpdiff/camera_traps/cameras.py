@@ -14,7 +14,7 @@ from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, ident
 from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.suite_options import TableOptions
-from wildpdiff.camera_traps.task_names import task_names
+from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.task import SPLITS, Group
 
@@ -167,7 +167,8 @@ def _groups(
         unseen = options.unseen
         if unseen is not None and not isinstance(unseen, int | float):
             own = {name: camera for camera, name in names.items()}
-            unseen = [name if name in names else own.get(name, name) for name in unseen]
+            alike = [next((camera for camera in names if same_name(camera, name)), name) for name in unseen]
+            unseen = [own.get(name, name) for name in alike]
         try:
             groups = drawn_groups(by_camera, teaching, unseen, options.seed)
         except DataError as error:

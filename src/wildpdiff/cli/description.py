@@ -118,14 +118,14 @@ class TaskQuery:
         """The description, read for a generator; raises as :func:`build_description` and :func:`open_suite`."""
         if not self.suite or self.task is None:
             return build_description(self.parts, generator)
-        from wildpdiff.camera_traps.table_suite import TableTask
+        from wildpdiff.tasks.task import title_of
 
         found = find_task(open_suite(self.suite, self.option, generator.backbone, learning=False), self.task)
         description = found.description
-        # The name goes into the provenance; a generator that reads names must not be given one it cannot know.
-        if description.task_id is not None or "task_id" in generator.conditions.parts:
+        # The name goes into the provenance; a generator that reads names knows the safe ones of its seen tasks.
+        if "task_id" in generator.conditions.parts:
             return description
-        return replace(description, task_id=found.title if isinstance(found, TableTask) else found.name)
+        return replace(description, task_id=title_of(found))
 
 
 def build_description(parts: Mapping[str, Any], generator: Generator) -> Description:

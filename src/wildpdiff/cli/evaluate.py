@@ -18,6 +18,7 @@ from wildpdiff.registry import registered
 if TYPE_CHECKING:
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.evaluate.results import Stage
+    from wildpdiff.tasks.task import Suite
     from wildpdiff.trust.model import TrustModel
 
 
@@ -112,12 +113,21 @@ def evaluate(
         results = compare_sources(
             comparison, made=made, samples=samples, stages=inputs.stages, progress=stages("evaluate")
         )
+        results = results.with_titles(_titles(comparison.suite))
         write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
     values = {"results": str(out / "results.json"), "report": str(files.page), **results.to_json()}
     written = f"\nResults: {out / 'results.json'}\nReport: {files.page}"
     answer(as_json, values, results_table(results), written)
+
+
+def _titles(suite: Suite) -> dict[str, str]:
+    """The users' own names of a suite's tasks, where they have other ones, by name."""
+    from wildpdiff.tasks.task import title_of
+
+    tasks = (task for group in ("seen", "unseen") for task in suite.tasks(group))
+    return {task.name: title_of(task) for task in tasks if title_of(task) != task.name}
 
 
 @dataclass(frozen=True)

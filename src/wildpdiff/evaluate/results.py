@@ -11,7 +11,7 @@ import dataclasses
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -330,6 +330,11 @@ class Results:
         others = {name: value for name, value in found.items() if value and name not in OWN_FIELDS}
         return dataclasses.replace(self, sections={**self.sections, **others}, **own)
 
+    def with_titles(self, titles: Mapping[str, str]) -> Results:
+        """The results with the users' own names in place of names of tasks, in rows and sections alike."""
+        named: Results = _titled(self, titles)
+        return named
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values in the documented schema."""
         body = {field.name: encode(getattr(self, field.name)) for field in dataclasses.fields(self)}
@@ -369,6 +374,21 @@ class Results:
         if fault is not None:
             raise ArtifactError(f"{where}: {fault} Evaluate again, or restore the file.")
         return results
+
+
+def _titled(value: Any, titles: Mapping[str, str]) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_titled(entry, titles) for entry in value)
+    if isinstance(value, dict):
+        return {key: _titled(entry, titles) for key, entry in value.items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    own = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    found = {
+        name: titles.get(entry, entry) if name == "task" and isinstance(entry, str) else _titled(entry, titles)
+        for name, entry in own.items()
+    }
+    return dataclasses.replace(value, **found)
 
 
 @dataclass(frozen=True)

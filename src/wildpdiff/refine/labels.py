@@ -22,7 +22,7 @@ from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.task_names import same_name
+from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
@@ -183,7 +183,9 @@ def _of_table(table: PictureTable, task: str | None, classes: Sequence[str], tes
     labels = joined_labels((label for picture in table.pictures for label in picture.labels), table.blanks, classes)
     if task is None and len(by_camera) > 1:
         raise DataError(f"{path} has {len(by_camera)} tasks, {', '.join(list(by_camera)[:3])}, …; name one of them.")
-    name = next((camera for camera in by_camera if task is None or same_name(camera, task)), None)
+    safe = task_names(by_camera)
+    named = (camera for camera in by_camera if task is None or same_name(camera, task) or safe[camera] == task)
+    name = next(named, None)
     if name is None:
         raise DataError(f"{path} has no task {task!r}; its tasks are {', '.join(by_camera)}.")
     threshold = CONFIDENCE if table.threshold is None else table.threshold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,8 @@ class Caption:
 def render(caption: Caption, height: float | int, draw: Callable[[Figure], None]) -> ReportFigure:
     """Draw a figure of this height; the same input gives the same bytes."""
     svg, png = io.BytesIO(), io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's fonts have all scripts, and PNG some
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
         draw(figure)
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

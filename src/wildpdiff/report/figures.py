@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
+from wildpdiff.disk import visible
 from wildpdiff.evaluate.results import SummaryRow
 from wildpdiff.evaluate.summary import FINETUNED, GENERATED, PRETRAINED
 from wildpdiff.report.drawing import Caption, ReportFigure, add_legend, marker, render, shorten
@@ -101,9 +102,8 @@ def accuracy_figure(part: SplitFindings, styles: Styles, name: str, heading: str
         _draw_sample_range(axes, part, styles)
         axes.grid(visible=False, axis="y")
         axes.set_ylim(len(tasks) - 0.4, -0.6)
-        axes.set_yticks(
-            range(len(tasks)) if labelled else [], [shorten(task, 20) for task in tasks] if labelled else []
-        )
+        names = [shorten(" ".join(visible(task).split()), 20) for task in tasks] if labelled else []
+        axes.set_yticks(range(len(names)), names)
         axes.set_xlabel(part.metric.heading)
         entries = {shorten(row.label, LABEL_LENGTH): marker(styles[row.source], row.condition) for row in main}
         add_legend(figure, entries | ({"other sources without labels": tick} if others else {}))

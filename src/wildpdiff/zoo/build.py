@@ -26,7 +26,7 @@ from wildpdiff.disk import (
 from wildpdiff.engine import Engine, ProcessEngine
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.rng import sub_seed
-from wildpdiff.tasks.task import Task
+from wildpdiff.tasks.task import Task, title_of
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures, data_hash, task_features
 from wildpdiff.zoo.finetune import FinetuneRun, finetune
 from wildpdiff.zoo.recipe import ChosenRecipe, RecipeSearch, drawn_tasks, finetune_config, search_work
@@ -48,8 +48,10 @@ def _exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _start(folder: Path, plan: ZooPlan, hash_of: Callable[[str], str], rebuild: bool) -> ZooPlan:
+def _start(folder: Path, plan: ZooPlan, data_of: Callable[[str], tuple[str, str]], rebuild: bool) -> ZooPlan:
     """Write the plan, or check that the zoo in the folder follows the same one or one that it extends.
+
+    ``data_of`` a task's name are its title and the hash of its data.
 
     Returns:
         The plan to follow.
@@ -67,7 +69,7 @@ def _start(folder: Path, plan: ZooPlan, hash_of: Callable[[str], str], rebuild: 
     if found.fingerprint == plan.fingerprint:
         return plan
     if _shards(folder) and not rebuild:
-        plan = _grown(folder, found, plan, hash_of)
+        plan = _grown(folder, found, plan, data_of)
         if plan != found:
             with _exclusive(folder):
                 write_file(path, json_bytes(plan.to_json()))
@@ -80,7 +82,7 @@ def _start(folder: Path, plan: ZooPlan, hash_of: Callable[[str], str], rebuild: 
     return plan
 
 
-def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, hash_of: Callable[[str], str]) -> ZooPlan:
+def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, data_of: Callable[[str], tuple[str, str]]) -> ZooPlan:
     """The plan of the zoo in a folder with those tasks of another plan that it does not have.
 
     Raises:
@@ -96,9 +98,10 @@ def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, hash_of: Callable[[str],
         hashes = shard_hashes(folder, number)
         kept = {} if hashes is None else hashes.get("data", dict.fromkeys(names))
         for name in kept:
-            if kept[name] != hash_of(name):
+            title, data = data_of(name)
+            if kept[name] != data:
                 known = "has other images or labels than those" if kept[name] else "may have other images than those"
-                raise ArtifactError(f"Task {name!r} {known} that it was fine-tuned on in {folder}. {advice}")
+                raise ArtifactError(f"Task {title!r} {known} that it was fine-tuned on in {folder}. {advice}")
     plans = {entry.fingerprint for entry in found.history}
     if any(built_by not in plans for built_by, _ in _origins(folder, found)):
         raise ArtifactError(f"{folder / PLAN} is not the plan that the shards beside it were built by. {advice}")
@@ -235,7 +238,7 @@ def build_zoo(
     if isinstance(config, ChosenRecipe):
         recipe, config = config.to_json(), config.config
     plan = ZooPlan(backbone.adapter_config, suite_fingerprint, names, per_shard, config.to_json(), seed, recipe)
-    plan = _start(folder, plan, lambda name: data_hash(backbone, by_name[name]), rebuild)
+    plan = _start(folder, plan, lambda name: (title_of(by_name[name]), data_hash(backbone, by_name[name])), rebuild)
     with _exclusive(folder):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # the search of the recipe, which the plan holds now
         remove_leftovers(folder)

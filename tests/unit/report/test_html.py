@@ -94,6 +94,21 @@ def test_the_winner_is_the_bold_line_also_when_it_is_a_baseline(
     assert "<strong>kernel ridge regression</strong>" in text
 
 
+def test_the_users_own_names_of_tasks_are_shown_in_any_script(
+    build_results: Callable[..., Results], recwarn: pytest.WarningsRecorder
+) -> None:
+    results = build_results(splits={"unseen": 4})
+    shown = {"渓谷 5": "渓谷 5", "Föhrenwald/3": "Föhrenwald/3", "Río\nHondo": "Río Hondo", "\x1b[31m7": "\\x1b[31m7"}
+    titles = dict(zip(sorted({row.task for row in results.rows}), shown, strict=True))
+    named = results.with_titles(titles)
+    assert [row.task for row in named.rows] == [titles[row.task] for row in results.rows]
+    assert named.summary == results.summary
+    (part,) = findings(named)
+    drawn = accuracy_figure(part, styles_of([part]), "a", "").svg.decode()
+    assert [name for name in shown.values() if name not in drawn] == []
+    assert not [str(entry.message) for entry in recwarn if "Glyph" in str(entry.message)]
+
+
 def test_names_of_tasks_are_text_and_never_markup_or_formulas(
     build_results: Callable[..., Results], tmp_path: Path
 ) -> None:
