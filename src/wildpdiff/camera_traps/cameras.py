@@ -11,7 +11,7 @@ from wildpdiff.camera_traps.camera_groups import drawn_groups, stated_groups
 from wildpdiff.camera_traps.crops import Cropping
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.picture_files import PictureFile, fault_words, identical, some
-from wildpdiff.camera_traps.placement import Placement, place, teaching_fault
+from wildpdiff.camera_traps.placement import PlacedPicture, Placement, place, teaching_fault
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.suite_options import TableOptions
 from wildpdiff.camera_traps.task_names import same_name, task_names
@@ -32,6 +32,7 @@ class Camera:
         placement: its pictures.
         group: None where nothing can be learned from it or measured on it.
         fault: why that is so, as the end of a sentence; empty where it is not.
+        untuned: whether it is meant to be unseen and has test pictures, though nothing can be fine-tuned on it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Camera:
     placement: Placement
     group: Group | None
     fault: str
+    untuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ def cameras_of(
         fault = teaching_fault(placement, options.minimum)
         if not placement.labelled() and placed[camera].labelled():
             fault = "other species only"
-        cameras.append(Camera(names[camera], camera, placement, _possible(groups[camera], fault, placement), fault))
+        group = _possible(groups[camera], fault, placement)
+        untuned = group is None and meant[camera] == "unseen" and any(map(_is_test, placement.pictures))
+        cameras.append(Camera(names[camera], camera, placement, group, fault, untuned))
     remarks = [
         *_of_pictures(table, by_camera, placed),
         *_strangers(placed, classes, options),
@@ -188,6 +192,10 @@ def _possible(group: Group | None, fault: str, placement: Placement) -> Group | 
     if group == "pretraining":
         return group if any(entry.label for entry in placement.of("train")) else None
     return None if fault else group
+
+
+def _is_test(entry: PlacedPicture) -> bool:
+    return bool(entry.label) and entry.split == "test"
 
 
 def _learned_labels(placed: Mapping[str, Placement], groups: Mapping[str, Group | None]) -> tuple[str, ...]:
@@ -312,7 +320,13 @@ def _of_cameras(cameras: Sequence[Camera]) -> list[str]:
         return []
     do, they = ("does", "It gets an adapter") if len(out) == 1 else ("do", "They get adapters")
     words = fault_words(out)
-    return [f"{len(out)} of {_cameras(len(cameras))} {do} not teach: {words}. {they} all the same, by --task."]
+    found = [f"{len(out)} of {_cameras(len(cameras))} {do} not teach: {words}. {they} all the same, by --task."]
+    if untuned := [camera.title for camera in cameras if camera.untuned]:
+        found.append(
+            f"Unseen, and measured on without a fine-tuned adapter next to it: {_cameras(len(untuned))} "
+            f"({some(untuned)})."
+        )
+    return found
 
 
 def _cameras(count: int) -> str:

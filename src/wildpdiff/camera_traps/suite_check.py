@@ -86,7 +86,8 @@ class SuiteCheck:
                 "empty": sum(not found for found in boxes),
             },
             "metadata": {field.name: field.kind for field in suite.metadata_schema.fields},
-            "groups": {group: len(suite.tasks(group)) for group in GROUPS} | {"described": len(suite.described)},
+            "groups": {group: len(suite.tasks(group)) for group in GROUPS}
+            | {"described": len(suite.described), "untuned": len(suite.untuned)},
             "left_out": {kind: sorted(paths) for kind, paths in self.left_out.items()},
             "reasons": dict(self.reasons),
             "most_left_out": suite.unreadable.most,
@@ -104,6 +105,7 @@ def camera_row(task: TableTask) -> dict[str, Any]:
         "task": task.name,
         "group": task.group or "described",
         "fault": task.fault,
+        "untuned": task.untuned,
         "pictures": len({row.path for row in task.placement.pictures}),
         "bursts": task.placement.bursts,
         "species": len(labels.keys() - {EMPTY}),

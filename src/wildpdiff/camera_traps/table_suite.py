@@ -50,7 +50,8 @@ class TableTask:
         name: safe in file names.
         title: the camera's own name, as written.
         group: None for a camera that is in no group, since nothing can be learned from it or measured on it.
-        fault: why it can neither teach nor be tested, as the end of a sentence; empty where it can.
+        fault: why no adapter can be fine-tuned on it, as the end of a sentence; empty where one can.
+        untuned: whether it is unseen and has test pictures all the same.
         placement: its pictures.
         metadata: its values by column.
     """
@@ -58,6 +59,7 @@ class TableTask:
     def __init__(self, camera: Camera, metadata: Mapping[str, MetadataValue], suite: TableSuite) -> None:
         self.name, self.title, self.group, self.fault = camera.name, camera.title, camera.group, camera.fault
         self.placement, self.metadata, self._suite = camera.placement, metadata, suite
+        self.untuned = camera.untuned
         self._kept: dict[SplitName, LabelledImages] = {}
 
     def rows(self, split: PictureSplit) -> tuple[PlacedPicture, ...]:
@@ -233,6 +235,11 @@ class TableSuite:
         """The cameras of no group: nothing is learned from them or measured on them, but they can get an adapter."""
         return tuple(task for task in self.all_tasks if task.group is None)
 
+    @property
+    def untuned(self) -> tuple[TableTask, ...]:
+        """Unseen cameras with test pictures and too few others: adapters are scored on them, none is fine-tuned."""
+        return tuple(task for task in self.all_tasks if task.untuned)
+
     def tasks(self, group: Group) -> tuple[TableTask, ...]:
         """The tasks of one group, in the order of the cameras' names."""
         return tuple(task for task in self.all_tasks if task.group == group)
@@ -245,6 +252,9 @@ class TableSuite:
             advice = "Name their column, --columns label=COLUMN, or join a file with labels." if unlabelled else ""
             fault = f"None of its {len(self.all_tasks)} cameras can teach: {fault_words(faults)}."
             return f"{fault} {advice or 'Label more pictures.'}"
+        if self.untuned:
+            words = fault_words({task.title: task.fault for task in self.untuned})
+            return f"No adapter can be fine-tuned on its unseen cameras: {words}. Evaluate without --reference."
         return "Name some in a column group, or draw some with -o unseen=0.2."
 
     def find(self, name: str) -> TableTask | None:

@@ -18,7 +18,7 @@ from wildpdiff.registry import registered
 if TYPE_CHECKING:
     from wildpdiff.evaluate.comparison import Comparison
     from wildpdiff.evaluate.results import Stage
-    from wildpdiff.tasks.task import Suite
+    from wildpdiff.tasks.task import ImageTask, Suite
     from wildpdiff.trust.model import TrustModel
 
 
@@ -100,6 +100,7 @@ def evaluate(
         generators = [options.open_generator(path, loaded, clip) for path in generator]
         zoos = (options.open_zoo(zoo), None if reference is None else options.open_zoo(reference))
         parts = Comparison(opened, loaded, *zoos, generators, options.suite_settings(suite, option))
+        parts = replace(parts, untuned=_untuned(opened) if reference or not opened.tasks("unseen") else ())
         inputs = EvaluationInputs(checked(parts, generator), seed, ())
     comparison = replace(
         inputs.comparison,
@@ -119,14 +120,21 @@ def evaluate(
         files = write_report(results, out)
     values = {"results": str(out / "results.json"), "report": str(files.page), **results.to_json()}
     written = f"\nResults: {out / 'results.json'}\nReport: {files.page}"
-    answer(as_json, values, results_table(results), written)
+    answer(as_json, values, results_table(results), *results.notes, written)
+
+
+def _untuned(suite: Suite) -> tuple[ImageTask, ...]:
+    """A table's unseen cameras that can be measured on and not fine-tuned on."""
+    from wildpdiff.camera_traps.table_suite import TableSuite
+
+    return suite.untuned if isinstance(suite, TableSuite) else ()
 
 
 def _titles(suite: Suite) -> dict[str, str]:
     """The users' own names of a suite's tasks, where they have other ones, by name."""
     from wildpdiff.tasks.task import title_of
 
-    tasks = (task for group in ("seen", "unseen") for task in suite.tasks(group))
+    tasks = (*suite.tasks("seen"), *suite.tasks("unseen"), *_untuned(suite))
     return {task.name: title_of(task) for task in tasks if title_of(task) != task.name}
 
 

@@ -156,8 +156,8 @@ def _facts(found: SuiteCheck) -> Table:
     kinds = {
         "can teach": groups["seen"],
         "pretrain the model": groups["pretraining"],
-        "unseen, to measure on": groups["unseen"],
-        "get an adapter only": groups["described"],
+        "unseen, to measure on": groups["unseen"] + groups["untuned"],
+        "get an adapter only": groups["described"] - groups["untuned"],
     }
     out = sum(map(len, found.left_out.values()))
     metadata = [f"{field.name} ({field.kind})" for field in suite.metadata_schema.fields]
@@ -229,7 +229,8 @@ def _cameras(found: SuiteCheck) -> Table:
     words = {"seen": ("teaches", "green"), "unseen": ("unseen", "cyan"), "pretraining": ("pretrains", "blue")}
     for task in shown:
         row = camera_row(task)
-        word, style = words.get(row["group"], (task.fault, "yellow"))
+        other = (f"unseen, {task.fault}", "cyan") if task.untuned else (task.fault, "yellow")
+        word, style = words.get(row["group"], other)
         cells = [f"{row[name]:,}" if row[name] else "–" for name in ("pictures", "bursts", "species")]
         splits = "/".join(f"{row[split]}" for split in SPLITS)
         cells.append(splits if any(row[split] for split in SPLITS) else "–")

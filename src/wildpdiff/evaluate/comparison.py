@@ -10,8 +10,9 @@ from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.baselines.constant import FinetunedSource
 from wildpdiff.baselines.material import SeenTasks
+from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.errors import ArtifactError, DataError
-from wildpdiff.evaluate.methods import Baselines, MethodInputs, build_methods
+from wildpdiff.evaluate.methods import Baselines, MethodInputs, Methods, build_methods
 from wildpdiff.evaluate.results import (
     AutoencoderInfo,
     BackboneInfo,
@@ -33,7 +34,7 @@ from wildpdiff.parallel import in_parallel
 from wildpdiff.registry import registered
 from wildpdiff.rng import first_by_name
 from wildpdiff.tasks.description import Description, Inputs
-from wildpdiff.tasks.task import Group, Suite, Task, content_hash, learned_fingerprint
+from wildpdiff.tasks.task import Group, Suite, Task, content_hash, learned_fingerprint, title_of
 from wildpdiff.threads import one_thread
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.zoo.features import FeatureCache, TaskFeatures
@@ -53,6 +54,8 @@ class Comparison:
     Attributes:
         zoo: adapters of the seen tasks, which the generators were fitted to.
         reference: adapters of the unseen tasks, fine-tuned on their labels only for this comparison.
+        untuned: further unseen tasks, with test examples and too few others to fine-tune on: methods without labels
+            are scored on them too, with their own descriptions.
         generators: one a training seed; at least one.
         knobs: settings of the suite, for the record.
         features: labelled images of the seen tasks behind the stem, where they are computed already.
@@ -79,6 +82,7 @@ class Comparison:
     trust: Sequence[TrustModel] = ()
     scorer: Scorer | None = None
     best_of: bool = True
+    untuned: Sequence[Task] = ()
 
     def check(self) -> None:
         """Refuse parts of several runs.
@@ -185,14 +189,13 @@ def compare_sources(
         tests["unseen"] = _test_sets(backbone, suite.tasks("unseen"), crops)
         finetuned |= comparison.reference.task_adapters()
     every = [test for part in tests.values() for test in part]
-    names = [test.task for test in every]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
     roster = build_methods(
         MethodInputs(
             seen,
             comparison.generators,
             _labelled(comparison, seen),
-            names,
+            [test.task for test in every],
             comparison.method_settings,
             every,
             _unlabelled(suite),
@@ -217,18 +220,20 @@ def compare_sources(
         scorer=comparison.scorer,
         progress=progress,
     )
+    rows = (*found.rows, *_untuned_rows(comparison, roster, samples=samples, seed=seed))
     metric = backbone.objective.metric if comparison.scorer is None else comparison.scorer.metric
     training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
-    summary = summarise(found.rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed, metric=metric)
+    summary = summarise(rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed, metric=metric)
     coded = RoundTripSource(FinetunedSource(finetuned), first)
     again = evaluate("", tests, backbone, [Method(coded)], samples=1, scorer=comparison.scorer).rows
     results = Results(
         provenance=made,
         **_about(comparison, tests, _ceilings(list(tests), again, found.rows)),
-        rows=found.rows,
+        rows=rows,
         metric=metric,
         summary=tuple(summary),
         stages=tuple(stages),
+        notes=_untuned_note(comparison.untuned),
         sources=roster.sources,
     )
     return results.with_sections({observer.section: observer.result() for observer in observers})
@@ -238,13 +243,41 @@ def _test_sets(backbone: Backbone, tasks: Sequence[Task], crops: bool) -> list[T
     return list(in_parallel(lambda task, _: test_set(backbone, task, crops=crops), tasks))
 
 
+def _untuned_rows(comparison: Comparison, roster: Methods, *, samples: int, seed: int) -> tuple[ResultRow, ...]:
+    """Scores on the unseen tasks that no adapter was fine-tuned on, of the methods that need no label of them."""
+    if not comparison.untuned:
+        return ()
+    families = {info.name: info.family for info in roster.sources}
+    methods = [
+        method
+        for method in roster.methods
+        if method.condition in ("own", "none")
+        and method.source.name != FINETUNED
+        and families[method.source.name] in ("reference", "no description", "description")
+    ]
+    tests: dict[Split, list[TestSet]] = {"unseen": _test_sets(comparison.backbone, comparison.untuned, False)}
+    scored: dict[str, Any] = {"samples": samples, "seed": seed, "scorer": comparison.scorer}
+    return evaluate(comparison.suite.name, tests, comparison.backbone, methods, **scored).rows
+
+
+def _untuned_note(tasks: Sequence[Task]) -> tuple[str, ...]:
+    if not tasks:
+        return ()
+    names = some([title_of(task) for task in tasks])
+    return (
+        f"Unseen, with too few labelled pictures to fine-tune on: {len(tasks)} ({names}). They count in the rows of "
+        "methods without labels, and not in those of fine-tuning, of shuffled and random descriptions, nor in the "
+        "recovered gain.",
+    )
+
+
 def _about(
     comparison: Comparison, tests: Mapping[Split, Sequence[TestSet]], ceilings: dict[str, Ceiling]
 ) -> dict[str, Any]:
     """The parts of the results that hold no score: suite, backbone, generators, autoencoder."""
     suite, backbone, zoo, first = comparison.suite, comparison.backbone, comparison.zoo, comparison.generators[0]
     weights = sum(value.numel() for value in backbone.module.parameters())
-    counts = (len(tests["seen"]), len(tests.get("unseen", [])))
+    counts = (len(tests["seen"]), len(tests.get("unseen", [])) + len(comparison.untuned))
     return {
         "suite": SuiteInfo(suite.name, len(backbone.classes), content_hash(suite), *counts, dict(comparison.knobs)),
         "backbone": BackboneInfo(backbone.name, backbone.backbone_hash, weights, zoo.initial.size),

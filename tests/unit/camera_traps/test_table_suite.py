@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from refusals import refused
+from remarked import remarked
 from wildpdiff.camera_traps.table_suite import MAX_EXAMPLES, TableSuite
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import read_images
@@ -262,6 +263,20 @@ def test_cameras_that_cannot_teach_stand_in_the_suite(tmp_path: Path) -> None:
     assert len(new.description.examples) == 4
     assert len(new.data("train")) == 0
     assert "few" in suite.why_none("seen")
+
+
+def test_unseen_cameras_with_few_pictures_are_measured_on_all_the_same(tmp_path: Path) -> None:
+    rows = [*task_rows(tmp_path, "a", group="seen"), *task_rows(tmp_path, "new", group="unseen")]
+    rows += task_rows(tmp_path, "Föhre/3", "ttee", group="unseen") + task_rows(tmp_path, "none", "uu", group="unseen")
+    rows += task_rows(tmp_path, "few", "ttee", group="seen")
+    suite = TableSuite.from_csv(write_table(tmp_path, rows, (*HEADER, "group")), image_size=8)
+    assert [task.title for task in suite.tasks("unseen")] == ["new"]
+    assert [task.title for task in suite.untuned] == ["Föhre/3"]
+    assert len(suite.untuned[0].data("test")) == 2
+    remarked(suite.remarks, "Föhre/3", "1 camera")
+    named = TableSuite.from_csv(write_table(tmp_path, rows), image_size=8, unseen=["Föhre/3", "few"])
+    assert [task.title for task in named.untuned] == ["Föhre/3", "few"]
+    assert "under 8 to train" in named.why_none("unseen")
 
 
 def test_where_nothing_names_cameras_folders_are_cameras(tmp_path: Path) -> None:

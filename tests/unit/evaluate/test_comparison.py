@@ -1,16 +1,19 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import toys
 from refusals import refused
+from remarked import remarked
 from wildbench.sections import DISTANCES, LATENT_MAP, MEMORISATION, PICTURES, SPREAD
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.comparison import Comparison, compare_sources
 from wildpdiff.evaluate.results import Results, Stage, hardware, provenance, read_results, write_results
 from wildpdiff.fit import FittedGenerator, fit_generator
+from wildpdiff.tasks.description import Description
+from wildpdiff.tasks.task import Examples, SplitName, Task
 from wildpdiff.zoo.build import build_zoo
 from wildpdiff.zoo.store import Zoo
 from wildpdiff.zoo.training_set import TrainingSet
@@ -138,6 +141,46 @@ def test_without_unseen_tasks_only_the_seen_are_compared(
     found = compare_sources(alone, made=provenance("a test", 0), samples=1)
     assert {row.split for row in found.rows} == {"seen"}
     assert found.suite.unseen == 0
+
+
+@dataclass(frozen=True)
+class Few:
+    """An unseen task that is not in the reference."""
+
+    name: str
+    of: Task
+
+    @property
+    def description(self) -> Description:
+        return self.of.description
+
+    def data(self, split: SplitName) -> Examples:
+        return self.of.data(split)
+
+
+def test_unseen_tasks_without_a_fine_tuned_adapter_are_scored_apart_from_it(
+    results: Results, comparison: Comparison
+) -> None:
+    first, *_ = SUITE.tasks("unseen")
+    few = replace(comparison, untuned=[Few("few", first)])
+    found = compare_sources(few, made=provenance("a test", 3), samples=2, stages=STAGES)
+    kept = {row for row in found.rows if row.task != "few"}
+    assert kept == set(results.rows)
+    scored = {(row.source, row.condition): row.accuracy for row in found.rows if row.task == "few"}
+    same = {(row.source, row.condition): row.accuracy for row in results.rows if row.task == first.name}
+    references = [("pretrained", "none"), ("mean adapter", "none"), ("nearest task", "own")]
+    assert {key: scored[key] for key in references} == {key: same[key] for key in references}
+    assert scored.keys() == {key for key in same if key[0] != "fine-tuned" and key[1] not in ("shuffled", "random")}
+    counts = {(row.source, row.condition): row.tasks for row in found.summary if row.split == "unseen"}
+    unseen = len(SUITE.tasks("unseen"))
+    assert {key for key, count in counts.items() if count == unseen + 1} == scored.keys()
+    assert found.suite.unseen == unseen + 1
+    gains = [{(row.split, row.label): row.recovered_gain for row in one.summary} for one in (found, results)]
+    assert gains[0] == gains[1]
+    remarked(found.notes, "few", 1)
+    assert Results.from_json(found.to_json()).rows == found.rows
+    alone = compare_sources(replace(few, reference=None), made=provenance("a test", 3), samples=1)
+    assert {row.task for row in alone.rows if row.split == "unseen"} == {"few"}
 
 
 def test_without_a_generator_there_is_nothing_to_compare(toy_zoo: Zoo, toy_backbone: Backbone) -> None:

@@ -104,7 +104,7 @@ def test_the_users_own_names_of_tasks_are_shown_in_any_script(
     assert [row.task for row in named.rows] == [titles[row.task] for row in results.rows]
     assert named.summary == results.summary
     (part,) = findings(named)
-    drawn = accuracy_figure(part, styles_of([part]), "a", "").svg.decode()
+    drawn = accuracy_figure(part, styles_of(named, [part]), "a", "").svg.decode()
     assert [name for name in shown.values() if name not in drawn] == []
     assert not [str(entry.message) for entry in recwarn if "Glyph" in str(entry.message)]
 
