@@ -15,8 +15,9 @@ from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
 from wildpdiff.camera_traps.gathering import ZONES
 from wildpdiff.camera_traps.labels import spelling_key
-from wildpdiff.camera_traps.matching import match_paths
-from wildpdiff.camera_traps.paths import path_below, with_root
+from wildpdiff.camera_traps.matching import Matches, match_paths
+from wildpdiff.camera_traps.paths import below_cameras, on_disk, path_below, with_root
+from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
@@ -56,7 +57,7 @@ def read_joined(
     if unused:
         word, name = next(iter(unused.items()))
         raise DataError(f"No table has a column {name!r} for the {word}; correct --columns.")
-    return with_exposures(join(tables))
+    return with_exposures(on_disk(join(tables)))
 
 
 def join(tables: Sequence[PictureTable]) -> PictureTable:
@@ -69,10 +70,12 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
     spelling.
 
     Raises:
-        DataError: there are no tables, or one has no picture or camera in common with those before it.
+        DataError: there are no tables, one has no picture or camera in common with those before it, or pictures of two
+            cannot be told apart.
     """
     if not tables:
         raise DataError("There are no tables of pictures to join. Give at least one.")
+    tables = [below_cameras(table) for table in tables]
     with_pictures = [table for table in tables if table.pictures]
     joined = with_pictures[0] if with_pictures else tables[0]
     for table in with_pictures[1:]:
@@ -86,7 +89,7 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
 
 def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:
     """A table with what another one states of the same pictures, and with its own further pictures."""
-    found = match_paths((p.path for p in table.pictures), (p.path for p in other.pictures))
+    found = _matches(table, other)
     remarks = Remarks()
     other = _named_alike(other, _cameras_of(table), remarks)
     for pairs, kind in ((found.ends, "by the end of their path alone"), (found.cases, "regardless of case")):
@@ -131,6 +134,37 @@ def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:
         threshold=other.threshold if table.threshold is None else table.threshold,
         remarks=(*table.remarks, *other.remarks, *remarks.sentences()),
     )
+
+
+def _matches(table: PictureTable, other: PictureTable) -> Matches:
+    """The pictures that two tables share; raises :class:`DataError` where one may be several of the other's."""
+    apart = _apart(table, other)
+    own, others = [p.path for p in table.pictures], [p.path for p in other.pictures if p.path not in apart]
+    of_table, of_other = ({p.path: p.camera for p in one.pictures if p.camera} for one in (table, other))
+    found = match_paths(own, others, (of_table, of_other))
+    pairs = {**{path: own for path, own in apart.items() if own}, **found.pairs}
+    if found.ambiguous:
+        path, several = next(iter(found.ambiguous.items()))
+        raise DataError(
+            f"{len(found.ambiguous):,} pictures of {other.source} and {table.source} cannot be told apart, since their "
+            f"cameras number pictures alike: {path} may be {some(several)}. Give paths with the same folders in both, "
+            "name the column of folders (--columns folder=COLUMN), or name folders as the cameras."
+        )
+    return replace(found, pairs=pairs)
+
+
+def _apart(table: PictureTable, other: PictureTable) -> dict[str, str]:
+    """Paths of a table below another root whose files are not those of the same paths: the first table's, or none."""
+    if table.root.resolve() == other.root.resolve():
+        return {}
+    own, found = {picture.path for picture in table.pictures}, {}
+    for path in dict.fromkeys(picture.path for picture in other.pictures):
+        below = path_below(table.root, other.root, path)
+        if below != path and below in own:
+            found[path] = below
+        elif path in own and os.path.isfile(here := other.root / path) and os.path.isfile(there := table.root / path):
+            found |= {} if os.path.samefile(here, there) else {path: ""}
+    return found
 
 
 def _listed(formats: str, more: str) -> str:

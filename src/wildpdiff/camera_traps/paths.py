@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
 
@@ -69,6 +72,91 @@ def nearest_root(folder: Path, paths: Sequence[str]) -> Path:
         return folder
     holding = [entry for entry in within[:_SAMPLE] if _foreign_prefixes(absolute, entry)]
     return holding[0] if len(holding) == 1 else folder
+
+
+def below_cameras(table: PictureTable) -> PictureTable:
+    """The table with the paths that several cameras share, and that are no files, in a folder of the camera's name."""
+    owners: dict[str, set[str]] = {}
+    for picture in table.pictures:
+        owners.setdefault(picture.path, set()).add(picture.camera)
+    shared = {path for path, names in owners.items() if len(names) > 1 and not is_absolute(path)}
+    shared = {path for path in shared if not os.path.isfile(table.root / path)}
+    if not shared:
+        return table
+    folders = {spelling_key(name): name for name in _Folders(table.root).entries("")[0]}
+    remarks, pictures = Remarks(), []
+    for picture in table.pictures:
+        if picture.path in shared and picture.camera:
+            folder = folders.get(spelling_key(picture.camera), picture.camera.strip())
+            remarks.add("Paths that several cameras share are read in the camera's folder", f"{folder}/{picture.path}")
+            picture = replace(picture, path=clean_path(f"{folder}/{picture.path}"))
+        pictures.append(picture)
+    return replace(table, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
+
+
+def on_disk(table: PictureTable) -> PictureTable:
+    """The table with paths that no file has in the only spelling on disk that differs in case or Unicode's form."""
+    folders, taken = _Folders(table.root), {picture.path for picture in table.pictures}
+    spelled: dict[str, str] = {}
+    for path in taken:
+        if "://" not in path and not is_absolute(path):
+            found = folders.spelled(path)
+            if found is not None and found != path and found not in taken:
+                spelled[path] = found
+    claims = Counter(spelled.values())
+    spelled = {path: found for path, found in spelled.items() if claims[found] == 1}
+    if not spelled:
+        return table
+    remarks = Remarks()
+    for picture in table.pictures:
+        if picture.path in spelled:
+            where = f"{picture.path} is {spelled[picture.path]}"
+            remarks.add("Paths are read in the spelling on disk, which differs in case or Unicode's form", where)
+    pictures = (replace(entry, path=spelled.get(entry.path, entry.path)) for entry in table.pictures)
+    return replace(table, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
+
+
+class _Folders:
+    """Names in the folders below a root, each folder read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._entries: dict[str, tuple[frozenset[str], dict[str, list[str]]]] = {}
+        self._spelled: dict[str, str | None] = {"": ""}
+
+    def spelled(self, path: str) -> str | None:
+        """A path as the disk has it; None where nothing, or more than one entry, is spelled like it."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self._spelled:
+            self._spelled[folder] = self.spelled(folder)
+        above = self._spelled[folder]
+        if above is None:
+            return None
+        names, alike = self.entries(above)
+        if name not in names and name != "..":
+            same = alike.get(folded(name), [])
+            if len(same) != 1:
+                return None
+            name = same[0]
+        return f"{above}/{name}" if above else name
+
+    def entries(self, folder: str) -> tuple[frozenset[str], dict[str, list[str]]]:
+        """The names in a folder, and these by their folded form; none where it cannot be read."""
+        if folder not in self._entries:
+            try:
+                names = os.listdir(os.path.join(self._root, folder))
+            except (OSError, ValueError):
+                names = []
+            alike: dict[str, list[str]] = {}
+            for name in names:
+                alike.setdefault(folded(name), []).append(name)
+            self._entries[folder] = frozenset(names), alike
+        return self._entries[folder]
+
+
+def folded(text: str) -> str:
+    """The same text for all spellings of a path that differ in case or in Unicode's form."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def path_below(root: Path, other: Path, path: str) -> str:

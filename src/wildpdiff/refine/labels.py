@@ -18,6 +18,7 @@ from wildpdiff.camera_traps.folders import FOLDER_SPLITS, FolderReader, pictures
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
 from wildpdiff.camera_traps.joining import join
 from wildpdiff.camera_traps.labels import joined_labels
+from wildpdiff.camera_traps.paths import below_cameras, on_disk
 from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
@@ -101,7 +102,7 @@ def labelled_files(
     if is_folder:
         found = _of_folder(path, task, classes)
     else:
-        found = _of_table(read_pictures(path, columns), task, classes, test)
+        found = _of_table(on_disk(below_cameras(read_pictures(path, columns))), task, classes, test)
     found = replace(found, unlabelled=(*found.unlabelled, *more))
     if not found.files:
         known = reader.known_files(path) if isinstance(reader, FolderReader) else []

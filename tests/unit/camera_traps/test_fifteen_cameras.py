@@ -29,7 +29,7 @@ def test_the_flawed_tables_are_one_suite(tmp_path: Path, monkeypatch: pytest.Mon
     files = [tmp_path / name for name in ("bilder.csv", "detektor.json", "kameras.csv")]
     found = check_suite(read_joined(files, COLUMNS), TableOptions(image_size=16, framing=None))
     values = found.to_json()
-    assert values["groups"] == {"pretraining": 0, "seen": 10, "unseen": 2, "described": 3}
+    assert values["groups"] == {"pretraining": 0, "seen": 10, "unseen": 2, "described": 3, "untuned": 0}
     faults = {row["camera"] for row in values["cameras"] if row["fault"]}
     assert faults == {settings["few"], settings["one_species"], settings["unlabelled"]}
     assert {len(paths) for paths in values["left_out"].values()} == {1}

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from refusals import refused
+from remarked import remarked
 from wildpdiff.camera_traps.formats import read_pictures
 from wildpdiff.camera_traps.joining import join, read_joined
 from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.matching import match_paths
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.errors import DataError
+from wildpdiff.refine.labels import labelled_files
 
 FIXTURES = Path(__file__).parents[4] / "shared" / "data" / "fixtures"
 BOX = Box(0.1, 0.1, 0.2, 0.2, confidence=0.9)
@@ -96,6 +98,85 @@ def test_paths_match_equal_or_by_an_end_that_no_other_has(
     first: list[str], second: list[str], pairs: dict[str, str]
 ) -> None:
     assert match_paths(first, second).pairs == pairs
+
+
+NUMBERED = [Picture("1.jpg", 2, "North Ridge"), Picture("2.jpg", 3, "North Ridge"), Picture("1.jpg", 4, "Föhre/3")]
+ON_CARDS = ["x/north_ridge/DCIM/1.jpg", "x/north_ridge/DCIM/2.jpg", "x/Föhre/3/1.jpg"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pictures_that_cameras_number_alike_are_told_apart_by_the_cameras_folders(turned: bool) -> None:
+    boxes = [Box(0.1, 0.1, number / 10, 0.1) for number in (1, 2, 3, 4)]
+    paths = [*ON_CARDS, "x/elsewhere/1.jpg"]
+    detections = [Picture(path, 1, boxes=(box,)) for path, box in zip(paths, boxes, strict=True)]
+    sources = [table(*NUMBERED, name="labels"), table(*detections, name="md")]
+    joined = join(sources[::-1] if turned else sources)
+    found = {(p.camera, p.path.rpartition("/")[2]): p.boxes for p in joined.pictures}
+    wanted = {(p.camera, p.path): (box,) for p, box in zip(NUMBERED, boxes, strict=False)}
+    assert found == wanted
+
+
+def test_pictures_that_stay_ambiguous_are_refused_with_their_number() -> None:
+    labels = table(*(replace(picture, camera=picture.camera + "?") for picture in NUMBERED), name="labels")
+    detections = table(*(Picture(f"x/{path}.jpg", 1, boxes=()) for path in ("p/1", "q/1", "p/2", "q/2")), name="md")
+    one = table(*NUMBERED[:2], name="labels")
+    with refused(DataError, "md", "labels", "2 pictures", "x/p/1.jpg", "--columns folder"):
+        join([one, detections])
+    with refused(DataError, "md", "2.jpg"):
+        join([labels, detections])
+    assert match_paths(["a/1.jpg", "b/1.jpg"], ["1.jpg"]).ambiguous == {"1.jpg": ["a/1.jpg", "b/1.jpg"]}
+    assert match_paths(["a/1.jpg", "b/1.jpg"], ["r/a/1.jpg", "r/b/1.jpg", "1.jpg"]).ambiguous == {}
+
+
+def test_a_number_alone_is_no_evidence_where_folders_are_cameras() -> None:
+    cameras = {"1.jpg": "a", "2.jpg": "a", "9.jpg": "a"}
+    found = match_paths(cameras, ["x/a/1.jpg", "x/a/2.jpg", "x/b/1.jpg", "x/b/9.jpg"], (cameras, {}))
+    assert found.pairs == {"x/a/1.jpg": "1.jpg", "x/a/2.jpg": "2.jpg"}
+
+
+def test_equal_paths_below_two_roots_are_two_pictures_where_both_are_files(tmp_path: Path) -> None:
+    for year in ("2023", "2024"):
+        (tmp_path / year).mkdir()
+        (tmp_path / year / "1.jpg").write_text(year)
+        (tmp_path / year / "labels.csv").write_text(f"path,label,task\n1.jpg,fox {year},A\n")
+        write_detections(tmp_path / year / "md.json", "1.jpg", 0.1 if year == "2023" else 0.2)
+    names = ("2023/labels.csv", "2024/labels.csv", "2023/md.json", "2024/md.json")
+    joined = read_joined([tmp_path / name for name in names])
+    assert {p.labels: p.boxes and p.boxes[0].left for p in joined.pictures} == {("fox 2023",): 0.1, ("fox 2024",): 0.2}
+    assert all((joined.root / p.path).is_file() for p in joined.pictures)
+
+
+def test_paths_are_read_in_the_spelling_on_disk_where_it_is_the_only_one(tmp_path: Path) -> None:
+    names = ("Cam 1/Ä.JPG", "cam 2/b.jpg", "cam 2/B.jpg", "cam 2/c.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    if len(list(tmp_path.rglob("*.*"))) < len(names):
+        pytest.skip("the file system does not tell case apart")
+    written = ("cam 1/a\u0308.jpg", "CAM 2/b.JPG", "cam 2/c.jpg", "cam 2/C.JPG", "cam 3/d.jpg")
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,task", *(f"{path},fox,A" for path in written)]))
+    joined = read_joined([tmp_path / "t.csv"])
+    assert [p.path for p in joined.pictures] == ["Cam 1/Ä.JPG", *written[1:]]
+    remarked(joined.remarks, "Cam 1/Ä.JPG")
+    labelled = labelled_files(tmp_path / "t.csv", ("fox",))
+    assert labelled.files[0] == tmp_path / "Cam 1/Ä.JPG"
+
+
+def test_file_names_alone_are_in_the_folders_of_their_cameras(tmp_path: Path) -> None:
+    for folder in ("cam_a", "Cam B"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").touch()
+    (tmp_path / "t.csv").write_text("path,label,task\n1.jpg,fox,Cam A\n1.jpg,hare,Cam B\n")
+    joined = read_joined([tmp_path / "t.csv"])
+    assert [(p.camera, p.path) for p in joined.pictures] == [("Cam A", "cam_a/1.jpg"), ("Cam B", "Cam B/1.jpg")]
+    assert len(joined.remarks) == 1
+
+
+def write_detections(path: Path, file: str, left: float) -> None:
+    found = [{"category": "1", "conf": 0.9, "bbox": [left, 0.1, 0.2, 0.2]}]
+    content = {"info": {"format_version": "1.4"}, "detection_categories": {"1": "animal"},
+               "images": [{"file": file, "detections": found}]}  # fmt: skip
+    path.write_text(json.dumps(content))
 
 
 def test_the_path_is_where_the_file_is(tmp_path: Path) -> None:
