@@ -14,7 +14,7 @@ from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.times import TIME_OF_DAY, parse_time
+from wildpdiff.camera_traps.times import TIME_OF_DAY, has_time, parse_time
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
@@ -141,7 +141,7 @@ def _usable(cells: Delimited, stated: Mapping[str, str], words: Mapping[str, str
             kept["datetime"] = time
     elif "time" not in kept:
         date = kept.pop("date")
-        if any(TIME_OF_DAY.search(text) for text in cells.column(date)):
+        if any(map(has_time, cells.column(date))):
             kept["datetime"] = date
     path_names = SYNONYMS["path"][2]
     file = next((name for name in cells.header if name_key(name) in path_names and name != kept["path"]), None)

@@ -12,7 +12,7 @@ from wildpdiff.camera_traps.delimited import MISSING, read_delimited
 from wildpdiff.camera_traps.fields import labels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
-from wildpdiff.camera_traps.times import TIME_OF_DAY, days_first, parse_time
+from wildpdiff.camera_traps.times import counted_time, days_first, has_time, parse_time
 
 Row = dict[str, str]
 
@@ -73,8 +73,14 @@ class Gathering:
         """
         first = days_first(texts) if day_first is None else day_first
         times = []
+        seconds = all((time := counted_time(text)) and time.tzinfo for text in texts if text)
         for text in texts:
-            day, month = (parse_time(text, True), parse_time(text, False)) if TIME_OF_DAY.search(text) else (None, None)
+            day, month = (parse_time(text, True), parse_time(text, False)) if has_time(text) else (None, None)
+            counted = counted_time(text) if day is None else None
+            if counted is not None and (seconds or counted.tzinfo is None):
+                what = "seconds since 1970 (UTC)" if counted.tzinfo else "a spreadsheet's number of days"
+                self.remarks.add(f"Times that are numbers are read as {what}", f"{text} is {counted}")
+                day = month = counted
             if text and day is None:
                 self.remarks.add("Times that cannot be read, or have no time of day, are left out", repr(text[:40]))
             if first is None and day != month:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 FIRST_YEAR, LAST_YEAR = 1900, 2199
 
@@ -17,6 +17,12 @@ _YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
 _NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([A-Za-z]{3,9})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
 _MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
 _NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
+_SHORT_YEAR = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d\d)(?=$|[\sT,])")
+_DAYS = re.compile(r"([2-7]\d{4})(?:[.,](\d+)| +(0?[.,]\d+|0))")
+_SECONDS = re.compile(r"(\d{9,10})(?:\.\d+)?|(\d{12,13})")
+_COMPACT = re.compile(r"(\d{8})[_ -]?(\d{6})")
+_EPOCH = datetime(1899, 12, 30)
+"""Of days that spreadsheets count."""
 _CLOCK = re.compile(
     r"(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d+))?)?\s*([AaPp]\.?[Mm]\.?)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?"
 )
@@ -26,8 +32,8 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
     """A time from its text; None where it cannot be read or is no time (a camera's ``0000:00:00``).
 
     Read are ISO 8601 with and without zone, fraction or time of day, EXIF's ``2013:05:01 10:00:00``,
-    ``01-May-2013 10:00:00``, ``May 1, 2013``, ``1.5.2013`` and ``1/5/2013 3:45 PM``. A zone is kept where one is given;
-    a date alone is its midnight.
+    ``01-May-2013 10:00:00``, ``May 1, 2013``, ``1.5.2013``, ``1/5/13 3:45 PM`` and ``20130501_100000``. A zone
+    is kept where one is given; a date alone is its midnight.
 
     Args:
         text: as written.
@@ -41,10 +47,30 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
     return time if time is not None and FIRST_YEAR <= time.year <= LAST_YEAR else None
 
 
+def counted_time(text: str) -> datetime | None:
+    """A time from a number: days and their fraction as spreadsheets count them, or seconds since 1970; None for others.
+
+    A number of days without a fraction is a date alone, and none. Days have no zone, seconds are UTC.
+    """
+    text = text.strip()
+    if found := _DAYS.fullmatch(text):
+        fraction = float(f"0.{found[2]}") if found[2] else float(found[3].replace(",", "."))
+        return _EPOCH + timedelta(days=int(found[1]), seconds=round(86400 * fraction))
+    if found := _SECONDS.fullmatch(text):
+        seconds = int(found[1]) if found[1] else int(found[2]) // 1000
+        return datetime.fromtimestamp(seconds, UTC)
+    return None
+
+
+def has_time(text: str) -> bool:
+    """Whether a text is more than a date: it has a time of day, or counts days with a fraction or seconds."""
+    return bool(TIME_OF_DAY.search(text) or _COMPACT.fullmatch(text) or counted_time(text))
+
+
 def days_first(texts: Iterable[str]) -> bool | None:
     """Whether a column's dates of the form ``1/5/2013`` begin with the day; None where no date of it decides."""
     for text in texts:
-        found = _NUMBERED.match(text.strip())
+        found = _NUMBERED.match(text.strip()) or _SHORT_YEAR.match(text.strip())
         if found and (int(found[1]) > 12 or found[2] == "."):
             return True
         if found and int(found[3]) > 12:
@@ -59,8 +85,11 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
         year, month, day = int(found[3]), _MONTHS.get(found[2][:3].lower(), 0), int(found[1])
     elif found := _MONTH_FIRST.match(text):
         year, month, day = int(found[3]), _MONTHS.get(found[1][:3].lower(), 0), int(found[2])
-    elif found := _NUMBERED.match(text):
+    elif found := _COMPACT.fullmatch(text):
+        return _compact(found[1] + found[2])
+    elif found := _NUMBERED.match(text) or _SHORT_YEAR.match(text):
         first, second, year = int(found[1]), int(found[3]), int(found[4])
+        year += 0 if len(found[4]) == 4 else 2000 if year < 70 else 1900  # as POSIX reads two digits
         is_day = second <= 12 and (day_first or first > 12 or found[2] == ".")
         day, month = (first, second) if is_day else (second, first)
     else:
@@ -70,6 +99,13 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}{clock}")
+    except ValueError:
+        return None
+
+
+def _compact(digits: str) -> datetime | None:
+    try:
+        return datetime.strptime(digits, "%Y%m%d%H%M%S")
     except ValueError:
         return None
 

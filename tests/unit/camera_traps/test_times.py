@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wildpdiff.camera_traps.times import FIRST_YEAR, LAST_YEAR, days_first, parse_time
+from wildpdiff.camera_traps.times import FIRST_YEAR, LAST_YEAR, counted_time, days_first, has_time, parse_time
 
 MAY = datetime(2013, 5, 1, 15, 4, 5)
 
@@ -29,6 +29,10 @@ MAY = datetime(2013, 5, 1, 15, 4, 5)
         "1.5.2013 15:04:05",
         "01-05-2013 3:04:05 pm",
         "20130501T150405",
+        "20130501_150405",
+        "20130501150405",
+        "1/5/13 15:04:05",
+        "1.5.13 3:04:05 PM",
     ],
 )
 def test_spellings_of_one_time(text: str) -> None:
@@ -52,6 +56,25 @@ def test_fractions_zones_and_dates_alone() -> None:
 )  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
     assert parse_time(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("41395.627835648", MAY),
+        ("41395,627835648", MAY),
+        ("41395 0.627835648", MAY),
+        ("41395.0", datetime(2013, 5, 1)),
+        ("1367420645", MAY.replace(tzinfo=UTC)),
+        ("1367420645000", MAY.replace(tzinfo=UTC)),
+        ("41395", None),
+        ("1480.5", None),
+        ("99999.5", None),
+    ],
+)
+def test_numbers_of_days_and_seconds(text: str, time: datetime | None) -> None:
+    assert counted_time(text) == time
+    assert has_time(text) == (time is not None)
 
 
 def test_day_and_month() -> None:
