@@ -11,6 +11,7 @@ from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, 
 from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
 from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
+from wildpdiff.camera_traps.labels import CellLabels, spelling_key
 from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
@@ -187,11 +188,13 @@ class _Rows:
         cells: of the table.
         words: names of columns by word.
         remarks: on rows that were left out or read in another way than written.
+        labels: of the cells of their column.
     """
 
     cells: Delimited
     words: Mapping[str, str]
     remarks: Remarks = field(default_factory=Remarks)
+    labels: CellLabels = field(default_factory=lambda: CellLabels(()))
 
     @property
     def used(self) -> set[str]:
@@ -201,6 +204,7 @@ class _Rows:
     def pictures(self, others: Sequence[str]) -> tuple[Picture, ...]:
         """The pictures in the order of their first rows; ``others`` are the columns of their values."""
         index = {word: self.cells.header.index(name) for word, name in self.words.items()}
+        self.labels = CellLabels(self.cells.column(self.words["label"]) if "label" in self.words else ())
         drafts: dict[tuple[str, str], _Draft] = {}
         times = self._times()
         for (line, row), time in zip(self.cells.rows, times, strict=True):
@@ -241,14 +245,16 @@ class _Rows:
         split = values.get("split", "").lower()
         split = "" if split in MISSING else SPLIT_WORDS.get(split, split)
         label = values.get("label", "")
-        unlabelled = label.lower() in MISSING or split in WITHOUT_LABEL
+        labels = () if label.lower() in MISSING or split in WITHOUT_LABEL else self.labels.of(label)
+        if len(labels) > 1:
+            self.remarks.add("Cells with several labels", f"{label!r} on {self._where(line)}")
         return _Draft(
             line,
             camera,
             path,
             split,
             "" if (group := values.get("group", "").lower()) in MISSING else group,
-            {} if unlabelled else {label: None},
+            dict.fromkeys(labels),
             time,
             "" if (sequence := values.get("sequence", "")).lower() in MISSING else sequence,
             frame_of(values.get("frame")),
@@ -276,7 +282,7 @@ class _Rows:
             setattr(first, word, own or its)
         if again.time != first.time:
             self.remarks.add("Pictures with two times have the first", f"{again.path} on {self._where(again.line)}")
-        if not again.labels.keys() <= first.labels.keys():
+        if not set(map(spelling_key, again.labels)) <= set(map(spelling_key, first.labels)):
             self.remarks.add(
                 "Several rows of a picture are several labels of it", f"{again.path} on {self._where(again.line)}"
             )

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from wildpdiff.camera_traps.delimited import MISSING
 from wildpdiff.camera_traps.records import EMPTY
 
 BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
@@ -16,6 +17,10 @@ BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
 MOST_SHOWN = 3
 """Names with several spellings in one remark."""
 
+TAXON_SEPARATORS = 6
+"""Semicolons in a taxon of SpeciesNet."""
+
+_SURE, _MAYBE = re.compile(r"[|;\n\r]"), re.compile(r"[,/+&]")
 _SEPARATORS = re.compile(r"[\s_\-‐‑‒–—]+")
 _QUOTES = str.maketrans("’‘ʼ´`", "'''''")
 
@@ -27,6 +32,34 @@ def spelling_key(text: str) -> str:
         text = "".join(letter for letter in text.translate(_QUOTES) if unicodedata.category(letter) != "Cf")
     plain = unicodedata.normalize("NFKC", text.casefold())
     return _SEPARATORS.sub(" ", plain).strip() or text
+
+
+class CellLabels:
+    """The labels in the cells of one column.
+
+    A cell holds several where ``|``, ``;`` or a line's end separates them; a comma, ``/``, ``+`` or ``&`` only where
+    each part is a label of its own in another cell, since names may hold these. SpeciesNet's seven ranks are one.
+
+    Args:
+        cells: all of the column.
+    """
+
+    def __init__(self, cells: Iterable[str]) -> None:
+        self._known = frozenset(map(spelling_key, set(cells)))
+
+    def of(self, cell: str) -> tuple[str, ...]:
+        """The labels in a cell, each once."""
+        if cell.count(";") == TAXON_SEPARATORS:
+            return (cell,)
+        parts = _parts(_SURE, cell)
+        if len(parts) == 1:
+            others = _parts(_MAYBE, cell)
+            parts = others if len(others) > 1 and all(spelling_key(part) in self._known for part in others) else parts
+        return tuple({spelling_key(part): part for part in reversed(parts)}.values())[::-1]
+
+
+def _parts(separators: re.Pattern[str], cell: str) -> list[str]:
+    return [part.strip() for part in separators.split(cell) if part.strip().lower() not in MISSING]
 
 
 @dataclass(frozen=True)

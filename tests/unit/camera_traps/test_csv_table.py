@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from refusals import refused
+from remarked import remarked
 from wildpdiff.camera_traps.csv_table import CsvTableReader
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
 from wildpdiff.camera_traps.records import PictureTable
+from wildpdiff.camera_traps.table_suite import TableSuite
 from wildpdiff.errors import DataError
 
 
@@ -248,3 +251,33 @@ def test_a_column_that_differs_in_every_row_takes_seconds(tmp_path: Path) -> Non
     table = read(tmp_path, "path,label,task,count,taken\n" + "".join(rows))
     assert len(table.pictures) == 40_000
     assert time.process_time() - started < 20, "linear in the rows"
+
+
+def test_several_labels_of_a_picture_in_a_cell_or_in_rows(tmp_path: Path) -> None:
+    rows = ["1.jpg,deer; fox,A", "2.jpg,deer|deer,A", "3.jpg,fox,A", "3.jpg,deer,A", "4.jpg,deer,A", "4.jpg,Deer ,A"]
+    table = read(tmp_path, "\n".join(["path,label,task", *rows]))
+    assert [set(map(str.lower, p.labels)) for p in table.pictures] == [
+        {"deer", "fox"},
+        {"deer"},
+        {"fox", "deer"},
+        {"deer"},
+    ]
+    remarked(table.remarks, "'deer; fox'", "line 2")
+    remarked(table.remarks, "3.jpg", "line 5")
+    for number in range(1, 5):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.jpg")
+    suite = TableSuite.of(tmp_path / "t.csv", image_size=8)
+    remarked(suite.remarks, "2 pictures")
+    assert suite.classes == ("deer",)
+
+
+def test_times_that_spreadsheets_count(tmp_path: Path) -> None:
+    half = datetime(2023, 7, 16, 12)
+    for header, cell in (("datetime", "45123.5"), ("DateTime", '"45123,5"'), ("date", "45123.5")):
+        table = read(tmp_path, f"path,label,task,{header}\n1.jpg,fox,A,{cell}\n2.jpg,fox,A,2023-07-16 13:00\n")
+        assert [p.time for p in table.pictures] == [half, datetime(2023, 7, 16, 13)]
+        remarked(table.remarks, "45123", "2023-07-16 12:00:00")
+    apart = read(tmp_path, "path,label,task,date,time\n1.jpg,fox,A,45123,0.5\n")
+    assert apart.pictures[0].time == half
+    zoned = read(tmp_path, "path,label,task,timestamp\n1.jpg,fox,A,1689508800\n")
+    assert zoned.pictures[0].time == half.replace(tzinfo=UTC)

@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from wildpdiff.camera_traps.labels import joined_labels, spelling_key
+import pytest
+
+from wildpdiff.camera_traps.labels import CellLabels, joined_labels, spelling_key
 from wildpdiff.camera_traps.records import EMPTY
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("deer; fox", ("deer", "fox")),
+        ("deer|fox", ("deer", "fox")),
+        ("deer\nfox", ("deer", "fox")),
+        ("deer; Deer ;", ("deer",)),
+        ("NA; deer", ("deer",)),
+        (";", ()),
+        ("deer, fox", ("deer", "fox")),
+        ("deer & fox", ("deer", "fox")),
+        ("Fox, red", ("Fox, red",)),
+        ("roe/red deer", ("roe/red deer",)),
+        ("u;mammalia;c;canidae;vulpes;vulpes;red fox", ("u;mammalia;c;canidae;vulpes;vulpes;red fox",)),
+    ],
+)
+def test_several_labels_in_a_cell(cell: str, labels: tuple[str, ...]) -> None:
+    assert CellLabels(["deer", "Fox", "red deer", cell]).of(cell) == labels
 
 
 def test_variants_join_under_the_most_frequent_spelling() -> None:
