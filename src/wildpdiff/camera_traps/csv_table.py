@@ -248,6 +248,8 @@ class _Rows:
         labels = () if label.lower() in MISSING or split in WITHOUT_LABEL else self.labels.of(label)
         if len(labels) > 1:
             self.remarks.add("Cells with several labels", f"{label!r} on {self._where(line)}")
+        elif not labels and label.lower() not in MISSING and split not in WITHOUT_LABEL:
+            self.remarks.add("Labels without a letter or digit count as none", f"{label!r} on {self._where(line)}")
         return _Draft(
             line,
             camera,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from wildpdiff.camera_traps.columns import NEEDED, SYNONYMS, name_key
 from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
 
@@ -28,6 +29,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 SPREADSHEETS = {b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
 """First bytes of files that people take for tables, and that are no text."""
+
+HEADERS = 20
+"""Lines with text at a table's beginning of which one may name the columns."""
 
 _BEGINNING = 2**16
 _SAMPLE_ROWS = 60
@@ -98,7 +102,8 @@ def read_header(path: Path) -> tuple[str, ...]:
         text = _decoded(data[: len(data) // 2 * 2] if wide else data[: data.rfind(b"\n") + 1] or data, str(path))[0]
         lines, delimiter = _lines(text)
         records = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        return next((names for cells in records if any(names := tuple(cell.strip() for cell in cells))), ())
+        found = [names for cells in islice(records, HEADERS) if any(names := tuple(cell.strip() for cell in cells))]
+        return found[_header_index(found)] if found else ()
     except (OSError, ValueError, zlib.error, csv.Error, DataError):
         return ()
 
@@ -137,10 +142,15 @@ def parse_delimited(data: bytes, source: str) -> Delimited:
         remarks.add("The text is no UTF-8 and was read as Windows-1252", f"{word!r} on line {line} of {source}")
     lines, delimiter = _lines(text)
     records = _records(lines, delimiter, source, text)
-    header = next(((line, cells) for line, cells in records if any(cells)), None)
-    if header is None:
+    full = [(line, cells) for line, cells in records if any(cells)]
+    if not full:
         raise DataError(f"{source} is an empty file; the first line must name the columns.")
-    names, rows = _aligned(header[1], list(records), source, remarks)
+    at = _header_index([cells for _, cells in full[:HEADERS]])
+    for line, cells in full[:at]:
+        where = f"line {line} of {source}, {next(filter(None, cells))!r}"
+        remarks.add("Lines above the names of the columns are left out", where)
+    names, rows = _aligned(full[at][1], full[at + 1 :], source, remarks)
+    names, rows = _distinct(source, names, rows, remarks)
     unnamed = _unnamed_columns(source, names, rows, remarks)
     table = Delimited(source, names, tuple(rows), remarks.sentences())
     return table.without(unnamed) if unnamed else table
@@ -229,9 +239,9 @@ def _sniffed(text: str) -> str:
             widths = [len(cells) for cells in islice(reader, _SAMPLE_ROWS) if any(cells)]
         except csv.Error:
             continue
-        if widths and widths[0] > 1:
-            regular = sum(width == widths[0] for width in widths) / len(widths)
-            scores[delimiter] = (regular, widths[0])
+        usual = widths[0] if widths and widths[0] > 1 else Counter(widths).most_common(1)[0][0] if widths else 0
+        if usual > 1:
+            scores[delimiter] = (sum(width == usual for width in widths) / len(widths), usual)
     return max(scores, key=lambda delimiter: scores[delimiter], default=",")
 
 
@@ -288,6 +298,52 @@ def _unclosed(text: str, start: int, delimiter: str) -> int:
     return opened
 
 
+def _header_index(records: Sequence[Sequence[str]]) -> int:
+    """Which of a table's first records names the columns: the first, or one below lines of a title.
+
+    Lines of a title have fewer cells with text than the names below them; and one alone, unless the names are known.
+    """
+    known = {name for word in ("path", "task") for names in SYNONYMS[word] for name in names}
+    named = [any(name_key(cell) in known for cell in cells) for cells in records]
+    if not records or named[0]:
+        return 0
+    counts = [sum(map(bool, cells)) for cells in records]
+    for index in range(1, len(records)):
+        above = max(counts[:index])
+        if counts[index] > max(above, 1) and (named[index] or (above == 1 and True not in named[index:])):
+            return index
+    return 0
+
+
+def _distinct(
+    source: str, names: Sequence[str], rows: Sequence[tuple[int, tuple[str, ...]]], remarks: Remarks
+) -> tuple[tuple[str, ...], list[tuple[int, tuple[str, ...]]]]:
+    """Names, each once, and rows: a further column of a name goes where it has the first one's cells, else is numbered.
+
+    Raises:
+        DataError: two columns are those of the path, the label or the camera.
+    """
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    kept: dict[int, str] = {}
+    for index, name in enumerate(names):
+        counts[name] += 1
+        again = first.setdefault(name, index)
+        if name and again != index:
+            same = bool(rows) and all(cells[index] == cells[again] for _, cells in rows)
+            if not same and any(name_key(name) in tied for word in NEEDED for tied in SYNONYMS[word]):
+                raise DataError(f"{source} has the column {name!r} twice; rename or remove one.")
+            kind = "with the same cells count once" if same else "with other cells have numbers"
+            remarks.add(f"Further columns of a name {kind}", f"{name!r} in {source}")
+            if same:
+                continue
+            name = f"{name} ({counts[name]})"
+        kept[index] = name
+    if len(kept) == len(names):
+        return tuple(kept.values()), list(rows)
+    return tuple(kept.values()), [(line, tuple(cells[index] for index in kept)) for line, cells in rows]
+
+
 def _aligned(
     header: Sequence[str], records: Sequence[tuple[int, tuple[str, ...]]], source: str, remarks: Remarks
 ) -> tuple[tuple[str, ...], list[tuple[int, tuple[str, ...]]]]:
@@ -326,9 +382,6 @@ def _unnamed_columns(
     source: str, names: Sequence[str], rows: Sequence[tuple[int, tuple[str, ...]]], remarks: Remarks
 ) -> set[str]:
     """The names, empty or pandas' own, of columns without one; a remark names those that have values."""
-    twice = [name for name, count in Counter(names).items() if name and count > 1]
-    if twice:
-        raise DataError(f"{source} has the column {twice[0]!r} twice; rename or remove one.")
     unnamed = {name for name in names if not name or _PANDAS_INDEX.fullmatch(name)}
     for index, name in enumerate(names):
         first = next(((line, cells[index]) for line, cells in rows if cells[index]), None) if name in unnamed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -75,7 +76,7 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
     """
     if not tables:
         raise DataError("There are no tables of pictures to join. Give at least one.")
-    tables = [below_cameras(table) for table in tables]
+    tables = [below_cameras(_composed(table)) for table in tables]
     with_pictures = [table for table in tables if table.pictures]
     joined = with_pictures[0] if with_pictures else tables[0]
     for table in with_pictures[1:]:
@@ -85,6 +86,18 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
         if not table.pictures and table is not joined:
             joined = _with_cameras(joined, table)
     return joined
+
+
+def _composed(table: PictureTable) -> PictureTable:
+    """The table with the names of cameras in Unicode's composed form: a Mac writes folders in another one."""
+    names = {name: unicodedata.normalize("NFC", name) for name in _cameras_of(table)}
+    if all(name == old for old, name in names.items()):
+        return table
+    cameras: dict[str, Mapping[str, str]] = {}
+    for old, values in table.cameras.items():
+        cameras[names[old]] = {**values, **cameras.get(names[old], {})}
+    pictures = (replace(p, camera=names.get(p.camera, p.camera)) for p in table.pictures)
+    return replace(table, pictures=tuple(pictures), cameras=cameras)
 
 
 def _with_pictures(table: PictureTable, other: PictureTable) -> PictureTable:

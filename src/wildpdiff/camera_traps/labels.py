@@ -48,7 +48,7 @@ class CellLabels:
         self._known = frozenset(map(spelling_key, set(cells)))
 
     def of(self, cell: str) -> tuple[str, ...]:
-        """The labels in a cell, each once."""
+        """The labels in a cell, each once; a sign such as ``?`` or ``-`` alone is none."""
         if cell.count(";") == TAXON_SEPARATORS:
             return (cell,)
         parts = _parts(_SURE, cell)
@@ -59,7 +59,8 @@ class CellLabels:
 
 
 def _parts(separators: re.Pattern[str], cell: str) -> list[str]:
-    return [part.strip() for part in separators.split(cell) if part.strip().lower() not in MISSING]
+    parts = (part.strip() for part in separators.split(cell))
+    return [part for part in parts if part.lower() not in MISSING and any(map(str.isalnum, part))]
 
 
 @dataclass(frozen=True)

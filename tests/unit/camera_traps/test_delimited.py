@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from refusals import refused
+from remarked import remarked
 from wildpdiff.camera_traps.delimited import Delimited, parse_delimited, read_delimited, read_header
 from wildpdiff.errors import DataError
 
@@ -132,3 +133,39 @@ def test_compressed_files_and_beginnings(tmp_path: Path) -> None:
         read_delimited(tmp_path / "absent.csv")
     assert read_header(tmp_path / "absent.csv") == ()
     assert read_header(tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("above", "rows", "header"),
+    [
+        ("Survey 2024\n", "path,label,task\na.jpg,fox,A\n", ("path", "label", "task")),
+        ("Survey 2024,,,\nby: Anna,,,\n\n", "path,label,task,x\na.jpg,fox,A,1\n", ("path", "label", "task", "x")),
+        ("Project;Alps\nBy;Anna\n", "Datei;Species;Station\na.jpg;fox;A\nb.jpg;fox;A\n",
+         ("Datei", "Species", "Station")),
+        ("Liste der Bilder\n", "Datei;Art;Ort\na.jpg;Fuchs;A\n", ("Datei", "Art", "Ort")),
+        ("", "Datei,Art,Typ\na.jpg,Fuchs,image\n", ("Datei", "Art", "Typ")),
+        ("", "Datei,Art\na.jpg,Fuchs\n", ("Datei", "Art")),
+        ("", "file\na.jpg\n", ("file",)),
+    ],
+)  # fmt: skip
+def test_titles_above_the_names_of_columns(tmp_path: Path, above: str, rows: str, header: tuple[str, ...]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(above + rows, encoding="utf-8")
+    table = read_delimited(path)
+    assert table.header == read_header(path) == header
+    assert table.rows[0][0] == above.count("\n") + 2
+    assert table.rows[0][1][0] == "a.jpg"
+    assert len(table.remarks) == (above != "")
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("path,label,label,note,note,note\na.jpg,fox,fox,1,2,1\nb.jpg,hare,hare,1,3,1\n")
+    table = read_delimited(path)
+    assert table.header == ("path", "label", "note", "note (2)")
+    assert table.rows[1][1] == ("b.jpg", "hare", "1", "3")
+    remarked(table.remarks, "'note'", "numbers")
+    remarked(table.remarks, "'label'", "2")
+    path.write_text("path,label,label\na.jpg,fox,hare\n")
+    with refused(DataError, "'label' twice"):
+        read_delimited(path)

@@ -199,6 +199,14 @@ def test_cameras_match_in_any_spelling() -> None:
         join([pictures, replace(cameras, cameras={"Z": {}})])
 
 
+def test_a_cameras_name_is_one_in_either_form_of_unicode() -> None:
+    names = ("Föhre", "Fo\u0308hre")
+    pictures = [Picture(f"{number}.jpg", 1, name) for number, name in enumerate(names)]
+    joined = join([table(*pictures, cameras={names[1]: {"x": "1"}, names[0]: {"y": "2"}})])
+    assert {p.camera for p in joined.pictures} == {names[0]}
+    assert joined.cameras == {names[0]: {"x": "1", "y": "2"}}
+
+
 def test_cameras_match_by_their_deployments() -> None:
     pictures = table(Picture("1.jpg", 1, "A", deployment="d1"), Picture("2.jpg", 1, "A", deployment="d2"))
     joined = join([pictures, table(name="c", cameras={"d1": {"x": "1"}, "d2": {"x": "2", "y": "3"}})])
