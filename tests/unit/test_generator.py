@@ -121,6 +121,10 @@ def test_an_adapter_that_changes_nothing_is_the_pretrained_models(estimator: Gen
     makers = [replace(estimator, mean=replace(mean, blend=blend, centering=None, anchor=0.0)) for blend in blends]
     (unchanged,), (mean_adapter,) = (maker.sample(DESCRIPTION, 1, seed=0) for maker in makers)
     assert (unchanged.provenance["source"], mean_adapter.provenance["source"]) == ("pretrained", "generated")
+    anchored = replace(estimator, mean=replace(mean, blend=blends[0], centering=None, anchor=1.0))
+    seen = toys.ToySuite().tasks("seen")[0].description
+    sources = [anchored.sample(one, 1, seed=0)[0].provenance["source"] for one in (seen, DESCRIPTION)]
+    assert sources == ["generated", "pretrained"]
     batch = toy_backbone.batch(toys.ToySuite().tasks("unseen")[0].data("test"))
     torch.testing.assert_close(toy_backbone.predict(batch, unchanged.tensors), toy_backbone.predict(batch))
 

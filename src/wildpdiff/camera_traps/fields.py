@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from wildpdiff.camera_traps.matching import common_folder
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box
 from wildpdiff.camera_traps.remarks import Remarks
@@ -174,24 +175,18 @@ def placed(folder: Path, paths: Sequence[str], remarks: Remarks) -> tuple[Path, 
     ]
     if len(below) == 1 or above:
         return (below if len(below) == 1 else above)[0], within
-    parts = _shared_folder([path for path in paths if path]).split("/")
+    parts = common_folder(filter(None, paths)).split("/")
+    inside = (folder, *_folders(folder))
     for dropped in range(1, len(parts)):
         prefix = "/".join((*parts[:dropped], ""))
         shorter = [path.removeprefix(prefix) for path in paths]
-        if any(os.path.isfile(folder / path) for path in shorter[:SAMPLE] if path):
+        holding = [entry for entry in inside if any(os.path.isfile(entry / path) for path in shorter[:SAMPLE] if path)]
+        if folder in holding or len(holding) == 1:
             remarks.add(f"Paths are read without their beginning {prefix!r}", repr(sample[0]))
-            return folder, shorter
+            return folder if folder in holding else holding[0], shorter
     for path in filter(is_absolute, paths):
         remarks.add("Absolute paths stay as they are", repr(path))
     return folder, within
-
-
-def _shared_folder(paths: Sequence[str]) -> str:
-    try:
-        shared = os.path.commonpath([os.path.dirname(path) for path in paths])
-    except ValueError:  # some are absolute
-        return ""
-    return f"{shared.rstrip('/')}/" if shared else ""
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -54,8 +54,8 @@ def match_paths(
     ambiguous: Mapping[str, Sequence[str]] = {}
     if 2 * len(pairs) < min(len(firsts), len(seconds)):
         for key in (str, folded):
-            own = _Side(_free(firsts, pairs.values()), cameras[0], _common_folder(map(key, firsts)), key)
-            search = _EndSearch(own, _Side(_free(seconds, pairs), cameras[1], _common_folder(map(key, seconds)), key))
+            own = _Side(_free(firsts, pairs.values()), cameras[0], common_folder(map(key, firsts)), key)
+            search = _EndSearch(own, _Side(_free(seconds, pairs), cameras[1], common_folder(map(key, seconds)), key))
             found, ambiguous = search.pairs, search.ambiguous
             pairs, ends = pairs | found, ends | found
             cases |= found if key is folded else {}
@@ -92,7 +92,7 @@ def _ends(path: str) -> list[str]:
     return ["/".join(parts[index:]) for index in range(len(parts))]
 
 
-def _common_folder(paths: Iterable[str]) -> str:
+def common_folder(paths: Iterable[str]) -> str:
     """The folder that all paths begin with, with its final ``/``; empty where there is none."""
     paths = list(paths)
     low, high = min(paths), max(paths)

@@ -16,6 +16,7 @@ from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import Basis, EnsembleMember
 from wildpdiff.conditional_mean.kernel import KernelMean
 from wildpdiff.conditional_mean.network import DescriptionNetwork
+from wildpdiff.conditional_mean.score_table import PRETRAINED
 from wildpdiff.conditional_mean.simple import SIMPLE, SimpleEstimators
 from wildpdiff.conditional_mean.words import WordAlignment, WordReader
 from wildpdiff.records import encode
@@ -26,6 +27,10 @@ RESIDUAL = "residual networks"
 DIRECT = "direct networks"
 NETWORKS: Mapping[Basis, str] = {"regression": RESIDUAL, "nothing": DIRECT}
 """Names of the network families by what they are trained on top of."""
+
+
+OWN = 0.5
+"""Weight of a seen task from which on a description counts as its own."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class ConditionalMean:
     nearest task, kernel regressions, networks trained with the task loss) whose weights were chosen on held-out seen
     tasks, ``a_j`` the adapters of the seen tasks and weights ``p_j`` that are 1 at a seen task's own description and 0
     away from all of them. So unseen tasks get ``g``, and seen ones move to their own adapter as far (``α``) as lowers
-    the loss on images that these adapters were not trained on. Where a description has images, ``g`` is aligned with
+    the loss on images that these adapters were not trained on. Where ``g`` is the pretrained model alone, only a seen
+    task's own description moves it. Where a description has images, ``g`` is aligned with
     their mean features (:mod:`wildpdiff.conditional_mean.centering`).
 
     Attributes:
@@ -168,6 +174,8 @@ class ConditionalMean:
         for mask in sorted(set(masks.tolist())) if self.anchor else ():
             rows = masks == mask
             weights = self.kernel.anchor_weights(embeddings[rows])
+            if self.blend.used.keys() == {PRETRAINED}:  # a part of another task's adapter was not checked to help
+                weights *= weights.amax(1, keepdim=True) >= OWN
             if weights.any():
                 result[rows] += self.anchor * (weights @ self._residuals(mask))
         return result

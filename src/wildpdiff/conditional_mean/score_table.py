@@ -103,9 +103,7 @@ class CrossValidation:
         """A sentence where the blend is the pretrained model alone; else empty."""
         if {row.method for row in self.rows if row.weight} != {PRETRAINED}:
             return ""
-        return (
-            "On held-out tasks nothing was better than the pretrained model: the adapter of a new task changes nothing."
-        )
+        return "On held-out tasks nothing was better than the pretrained model, which is all of the blend."
 
     @property
     def verdict(self) -> str:

@@ -107,6 +107,12 @@ def test_absolute_paths(tmp_path: Path) -> None:
         remarked(remarks.sentences(), foreign[0])
 
 
+def test_a_servers_folders_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    touch(tmp_path, "cards/c1/1.jpg", "other/c7/1.jpg")
+    found = placed(tmp_path, ["//NAS/cams/c1/1.jpg", "//NAS/cams/c2/1.jpg"], Remarks())
+    assert found == (tmp_path / "cards", ["c1/1.jpg", "c2/1.jpg"])
+
+
 def test_a_folder_relative_to_the_working_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "data/c1/1.jpg", "data/data/c2/1.jpg")
