@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -263,9 +264,9 @@ def _cameras_of(table: PictureTable) -> dict[str, None]:
 
 def _named_alike(table: PictureTable, known: Iterable[str], remarks: Remarks) -> PictureTable:
     """The table with the known spelling of each camera's name, where there is one."""
-    keys = Counter(map(spelling_key, known))
-    by_key = {key: name for name in known if keys[key := spelling_key(name)] == 1}
-    names = {name: name if name in known else by_key.get(spelling_key(name), name) for name in _cameras_of(table)}
+    keys = Counter(map(_camera_key, known))
+    by_key = {key: name for name in known if keys[key := _camera_key(name)] == 1}
+    names = {name: name if name in known else by_key.get(_camera_key(name), name) for name in _cameras_of(table)}
     if all(name == old for old, name in names.items()):
         return table
     for old, name in names.items():
@@ -276,6 +277,12 @@ def _named_alike(table: PictureTable, known: Iterable[str], remarks: Remarks) ->
         pictures=tuple(replace(p, camera=names[p.camera]) if p.camera else p for p in table.pictures),
         cameras={names[camera]: values for camera, values in table.cameras.items()},
     )
+
+
+def _camera_key(name: str) -> str:
+    """The same text for all spellings of a name, and of a number: programs write ``01`` as ``1`` or ``1.0``."""
+    found = re.fullmatch(r"0*(\d+)(\.0+)?", name.strip())
+    return found[1] if found else spelling_key(name)
 
 
 def _merged_cameras(first: PictureTable, second: PictureTable) -> dict[str, Mapping[str, str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import PictureTable
 from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 _SAMPLE = 24
 """Paths whose folder is looked for below the root."""
@@ -95,7 +96,7 @@ def below_cameras(table: PictureTable) -> PictureTable:
 
 
 def on_disk(table: PictureTable) -> PictureTable:
-    """The table with paths that no file has in the only spelling on disk that differs in case or Unicode's form."""
+    """The table with paths that no file has as the one on disk that differs in case, Unicode's form or a suffix."""
     folders, taken = _Folders(table.root), {picture.path for picture in table.pictures}
     spelled: dict[str, str] = {}
     for path in taken:
@@ -111,7 +112,7 @@ def on_disk(table: PictureTable) -> PictureTable:
     for picture in table.pictures:
         if picture.path in spelled:
             where = f"{picture.path} is {spelled[picture.path]}"
-            remarks.add("Paths are read in the spelling on disk, which differs in case or Unicode's form", where)
+            remarks.add("Paths are read in the spelling on disk (case, Unicode's form, suffix)", where)
     pictures = (replace(entry, path=spelled.get(entry.path, entry.path)) for entry in table.pictures)
     return replace(table, pictures=tuple(pictures), remarks=(*table.remarks, *remarks.sentences()))
 
@@ -122,6 +123,7 @@ class _Folders:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._entries: dict[str, tuple[frozenset[str], dict[str, list[str]]]] = {}
+        self._pictures: dict[str, dict[str, list[str]]] = {}
         self._spelled: dict[str, str | None] = {"": ""}
 
     def spelled(self, path: str) -> str | None:
@@ -135,10 +137,23 @@ class _Folders:
         names, alike = self.entries(above)
         if name not in names and name != "..":
             same = alike.get(folded(name), [])
+            if not same and not name.lower().endswith(IMAGE_SUFFIXES):
+                same = self._stems(above).get(folded(name), [])
             if len(same) != 1:
                 return None
             name = same[0]
         return f"{above}/{name}" if above else name
+
+    def _stems(self, folder: str) -> dict[str, list[str]]:
+        """The names of pictures in a folder by their folded form without suffix."""
+        if folder not in self._pictures:
+            found: dict[str, list[str]] = {}
+            for name in self.entries(folder)[0]:
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in IMAGE_SUFFIXES:
+                    found.setdefault(folded(stem), []).append(name)
+            self._pictures[folder] = found
+        return self._pictures[folder]
 
     def entries(self, folder: str) -> tuple[frozenset[str], dict[str, list[str]]]:
         """The names in a folder, and these by their folded form; none where it cannot be read."""

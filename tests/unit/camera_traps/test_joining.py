@@ -147,16 +147,16 @@ def test_equal_paths_below_two_roots_are_two_pictures_where_both_are_files(tmp_p
 
 
 def test_paths_are_read_in_the_spelling_on_disk_where_it_is_the_only_one(tmp_path: Path) -> None:
-    names = ("Cam 1/Ä.JPG", "cam 2/b.jpg", "cam 2/B.jpg", "cam 2/c.jpg")
+    names = ("Cam 1/Ä.JPG", "cam 2/b.jpg", "cam 2/B.jpg", "cam 2/c.jpg", "cam 2/d.jpg", "cam 2/d.txt", "e.jpg", "e.png")
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     if len(list(tmp_path.rglob("*.*"))) < len(names):
         pytest.skip("the file system does not tell case apart")
-    written = ("cam 1/a\u0308.jpg", "CAM 2/b.JPG", "cam 2/c.jpg", "cam 2/C.JPG", "cam 3/d.jpg")
+    written = ("cam 1/a\u0308.jpg", "cam 2/D", "CAM 2/b.JPG", "cam 2/c.jpg", "cam 2/C.JPG", "cam 3/d.jpg", "e")
     (tmp_path / "t.csv").write_text("\n".join(["path,label,task", *(f"{path},fox,A" for path in written)]))
     joined = read_joined([tmp_path / "t.csv"])
-    assert [p.path for p in joined.pictures] == ["Cam 1/Ä.JPG", *written[1:]]
+    assert [p.path for p in joined.pictures] == ["Cam 1/Ä.JPG", "cam 2/d.jpg", *written[2:]]
     remarked(joined.remarks, "Cam 1/Ä.JPG")
     labelled = labelled_files(tmp_path / "t.csv", ("fox",))
     assert labelled.files[0] == tmp_path / "Cam 1/Ä.JPG"
@@ -205,6 +205,15 @@ def test_a_cameras_name_is_one_in_either_form_of_unicode() -> None:
     joined = join([table(*pictures, cameras={names[1]: {"x": "1"}, names[0]: {"y": "2"}})])
     assert {p.camera for p in joined.pictures} == {names[0]}
     assert joined.cameras == {names[0]: {"x": "1", "y": "2"}}
+
+
+def test_cameras_that_are_numbers_match_as_numbers() -> None:
+    pictures = table(Picture("1.jpg", 1, "1.0"), Picture("2.jpg", 1, "2.0"), Picture("3.jpg", 1, "1.5"))
+    joined = join([pictures, table(name="c", cameras={"01": {"x": "1"}, "2": {"x": "2"}, "15": {"x": "3"}})])
+    assert joined.cameras == {"1.0": {"x": "1"}, "2.0": {"x": "2"}, "15": {"x": "3"}}
+    apart = table(Picture("1.jpg", 1, "1"), Picture("2.jpg", 1, "01"))
+    with refused(DataError, "'1.0'"):
+        join([apart, table(name="c", cameras={"1.0": {"x": "1"}})])
 
 
 def test_cameras_match_by_their_deployments() -> None:
