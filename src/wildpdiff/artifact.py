@@ -44,9 +44,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_tensors(data)
     except SafetensorError as error:
-        raise ArtifactError(
-            f"{path} is not a whole safetensors file ({error}). It may be truncated: copy or build it again."
-        ) from error
+        raise ArtifactError(f"{path} is not a whole safetensors file ({error}). Copy or build it again.") from error
     return tensors
 
 
@@ -117,9 +115,7 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
         raise ArtifactError(f"{folder} holds a {manifest['kind']}; a {kind} is needed. Check the path.")
     body = {key: manifest[key] for key in ("schema_version", "kind", "config", "files")}
     if manifest.get("fingerprint") != content_hash(json_bytes(body)):
-        raise ArtifactError(
-            f"{folder / MANIFEST} is altered: its fingerprint differs from its content. Copy or build the {kind} again."
-        )
+        raise ArtifactError(f"{folder / MANIFEST} is altered: its fingerprint differs. Copy or build the {kind} again.")
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, entry in manifest["files"].items():
         path = folder / name

@@ -240,9 +240,7 @@ class Adapter:
         except AdapterMismatchError as error:
             raise AdapterMismatchError(f"{folder}: {error}") from None
         except (TypeError, ValueError, AttributeError, re.error) as error:
-            raise ArtifactError(
-                f"{folder / CONFIG_FILE} is not a whole configuration ({error}). Copy the folder again."
-            ) from None
+            raise ArtifactError(f"{folder / CONFIG_FILE} is not whole ({error}). Copy the folder again.") from None
 
     def check_finite(self) -> None:
         """Raise :class:`ArtifactError` where a value is not finite."""
@@ -288,16 +286,10 @@ def _check_hashes(folder: Path, data: Mapping[str, Any]) -> None:
         return
     body = {key: value for key, value in data.items() if key != "fingerprint"}
     if not isinstance(files, dict) or data.get("fingerprint") != content_hash(json_bytes(body)):
-        raise ArtifactError(
-            f"{folder / PROVENANCE_FILE} is altered: its fingerprint differs from its content. Copy or generate the "
-            "adapter again."
-        )
+        raise ArtifactError(f"{folder / PROVENANCE_FILE} is altered: its fingerprint differs. Copy the adapter again.")
     for name in (CONFIG_FILE, TENSORS_FILE):
         if file_hash(folder / name) != files.get(name):
-            raise ArtifactError(
-                f"{folder / name} is altered: its hash differs from the one in provenance.json. Copy or generate the "
-                "adapter again."
-            )
+            raise ArtifactError(f"{folder / name} is altered: its hash differs. Copy or generate the adapter again.")
 
 
 def _cross_validation(provenance: Mapping[str, Any]) -> str:

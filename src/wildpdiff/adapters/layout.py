@@ -91,9 +91,7 @@ class Layout:
         self.check(tensors, leading=1)
         counts = {tensor.shape[0] for tensor in tensors.values()}
         if len(counts) != 1:
-            raise AdapterMismatchError(
-                f"The stacked tensors hold {sorted(counts)} adapters; stack the same adapters in every tensor."
-            )
+            raise AdapterMismatchError(f"The stacked tensors hold {sorted(counts)} adapters. Stack the same in each.")
         return self._concatenate(tensors, (counts.pop(),))
 
     def unflatten(self, vector: Float[Tensor, "*batch d"]) -> dict[str, Tensor]:
@@ -103,10 +101,7 @@ class Layout:
             AdapterMismatchError: the vector's length is not ``size``.
         """
         if vector.shape[-1] != self.size:
-            raise AdapterMismatchError(
-                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; "
-                "decode it with the codec that encoded it."
-            )
+            raise AdapterMismatchError(f"The vector has {vector.shape[-1]} values, and the layout {self.size}.")
         parts = torch.split(vector, list(self.sizes), dim=-1)
         leading = vector.shape[:-1]
         return {name: part.reshape(*leading, *shape) for (name, shape), part in zip(self.entries, parts, strict=True)}

@@ -94,9 +94,7 @@ class Backbone:
         module = module.eval().requires_grad_(False)
         strange = {value.dtype for value in module.parameters() if value.is_floating_point()} - {torch.float32}
         if strange:
-            raise TrainingError(
-                f"The model {name!r} has parameters of {strange.pop()}; single precision is needed. Give model.float()."
-            )
+            raise TrainingError(f"The model {name!r} has parameters of {strange.pop()}. Give model.float().")
         collate = collate or TensorCollate(first_argument(module))
         backbone = cls(name, module, objective, collate, lora, model_hash(module, collate))
         backbone.check_lora()
@@ -284,10 +282,7 @@ class Backbone:
                     parts.append({**compute_prefix(self.module, prefix, batch), **targets})
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 found = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in batch.items())
-                raise DataError(
-                    f"The model {self.name!r} cannot be run on {found} ({error}). Check names, shapes, types and "
-                    "indices of the examples."
-                ) from error
+                raise DataError(f"{self.name!r} cannot be run on {found} ({error}). Check the examples.") from error
         with torch.inference_mode():
             joined = concatenate(parts)
         # A tensor made in inference mode could not take part in autograd.
@@ -329,10 +324,7 @@ class Backbone:
         if isinstance(self.objective, Regression):
             wanted, found = self.objective.size, outputs[0].numel()
         if wanted and wanted != found:
-            raise TrainingError(
-                f"The model {self.name!r} has {found} outputs an example, and its {self.objective.kind} {wanted}. Give "
-                "a model and an objective of one size."
-            )
+            raise TrainingError(f"{self.name!r} has {found} outputs, its {self.objective.kind} {wanted}: give one size")
 
     def _recognise(self, batch: Batch) -> None:
         """Find the prefix of a batch of images that another object of the same backbone has computed."""
@@ -451,10 +443,7 @@ def finite_outputs(outputs: Tensor, name: str) -> Tensor:
         ArtifactError: one is not finite.
     """
     if not bool(torch.isfinite(outputs).all()):
-        raise ArtifactError(
-            f"Outputs of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
-            "use it; generate or train it again."
-        )
+        raise ArtifactError(f"Outputs of {name!r} are not finite with an adapter. Generate or train it again.")
     return outputs
 
 

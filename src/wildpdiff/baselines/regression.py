@@ -92,9 +92,7 @@ class SeenDistances:
             total += torch.where(present, self.to(part, values), 0.0)
             shared += present
         if not bool(shared.any()):
-            raise DescriptionError(
-                f"No seen task has {' or '.join(parts)}, which is all that the description has. Give another part."
-            )
+            raise DescriptionError(f"No seen task has {' or '.join(parts)}. Give another part of the description.")
         return torch.where(shared > 0, total / shared, torch.inf)
 
     def overall_between(self, parts: Sequence[str]) -> Float[Tensor, "t t"]:
@@ -284,10 +282,7 @@ class RegressionSource:
         usable = [fit for fit in self._fits if set(fit.choice.parts) <= set(parts)]
         if not usable:
             known = ", ".join(sorted({part for fit in self._fits for part in fit.choice.parts}))
-            raise DescriptionError(
-                f"The description has {', '.join(parts)}, which fewer than {FEWEST_TASKS} seen tasks have. "
-                f"Give one of {known}."
-            )
+            raise DescriptionError(f"Under {FEWEST_TASKS} seen tasks have {', '.join(parts)}. Give one of {known}.")
         best = min(usable, key=lambda fit: fit.choice.relative_error)
         weights = torch.zeros(len(self._seen.vectors), dtype=torch.float64)
         weights[best.tasks] = torch.from_numpy(best.predict(parts))

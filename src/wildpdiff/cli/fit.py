@@ -106,10 +106,7 @@ def fit(
     loaded = load_backbone(backbone)
     opened = options.open_suite(suite, option, loaded)
     if opened.fingerprint != opened_zoo.plan.suite:
-        raise ArtifactError(
-            f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
-            "--suite and -o options as for the zoo."
-        )
+        raise ArtifactError(f"The zoo in {zoo} was built on other data. Give the --suite and -o options of the zoo.")
     reader = options.image_reader(clip)
     earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
     if earlier is None:

@@ -322,9 +322,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
 
     config = adapter.config
     if given is None and config.backbone not in BUNDLED:
-        raise AdapterMismatchError(
-            f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
-        )
+        raise AdapterMismatchError(f"The backbone {config.backbone!r} is not bundled. Give its folder by --backbone.")
     backbone = options.open_base(given or config.backbone, config, config.classes)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
@@ -382,9 +380,7 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
 
     opened = options.open_suite(suite, option, backbone, learning=False)
     if not isinstance(opened, TableSuite):
-        raise DataError(
-            f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
-        )
+        raise DataError(f"{opened.name} has no picture files. Export it by `wildpdiff suite export`, or name a table.")
     opened.notify = lambda sentence: None  # all that fail are listed at the end
     return opened
 

@@ -113,9 +113,7 @@ class TaskDescriptions:
         path = zoo.folder / DESCRIPTIONS
         data = read_json(path, finite=True)
         if not isinstance(data, dict) or content_hash(json_bytes(data)) != zoo.plan.finetune.get("descriptions"):
-            raise ArtifactError(
-                f"{path} is altered: its hash differs from the one in {PLAN}. Import the adapters again."
-            )
+            raise ArtifactError(f"{path} is altered: its hash differs from that in {PLAN}. Import again.")
         tasks = {
             name: Description(metadata=entry["metadata"], text=entry["text"], task_id=name)
             for name, entry in data["tasks"].items()
@@ -216,10 +214,7 @@ def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[st
         raise DataError(f"Adapters given: {len(by_task)}. Give two or more.")
     missing = [name for name in by_task if name not in descriptions.by_task]
     if missing:
-        raise DescriptionError(
-            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}; adapters "
-            f"without one: {len(missing)}. Describe them, or leave them out."
-        )
+        raise DescriptionError(f"{by_task[missing[0]]} and others ({len(missing)}) have no description. Give one each.")
     return by_task
 
 

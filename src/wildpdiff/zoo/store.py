@@ -347,9 +347,7 @@ def _check_consistency(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
         raise ArtifactError(f"{folder / INDEX} is no index of a zoo. {ADVICE}")
     hashes = _hashes(index)
     if hashes is not None and hashes.get("plan") in {earlier.fingerprint for earlier in plan.history[:-1]}:
-        raise ArtifactError(
-            f"Tasks are being added to the zoo in {folder}. Run `wildpdiff zoo build` again to finish it."
-        )
+        raise ArtifactError(f"Tasks are being added to the zoo in {folder}. Run `wildpdiff zoo build` again.")
     names = list(dict.fromkeys(index.column("task").to_pylist()))
     if names != list(plan.tasks) or set(index.column("seed").to_pylist()) - {None} not in ({plan.seed}, set()):
         raise ArtifactError(
@@ -359,10 +357,7 @@ def _check_consistency(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
     if hashes is None:
         return
     if hashes.get("plan") != plan.fingerprint:
-        raise ArtifactError(
-            f"{folder / PLAN} is altered: the zoo was built by another plan, its hash differs. Copy the zoo again, or "
-            "build it anew."
-        )
+        raise ArtifactError(f"{folder / PLAN} is altered: the zoo was built by another plan. Copy the zoo again.")
     files = [folder / INITIAL, *(shard_path(folder, number) for number in range(len(plan.shards)))]
     stated = [hashes.get("initial"), *(hashes.get("shards") or ())]
     if len(stated) != len(files):
@@ -477,10 +472,7 @@ class Zoo:
         """
         kept = int(self.plan.finetune["checkpoints"])
         if not 1 <= checkpoints <= kept:
-            raise ArtifactError(
-                f"{checkpoints} checkpoints a task are wanted; the zoo in {self.folder} has {kept}. Give 1 to {kept}, "
-                "or build a zoo with more."
-            )
+            raise ArtifactError(f"The zoo in {self.folder} has {kept} checkpoints, not {checkpoints}. Give less.")
         finetune = {**self.plan.finetune, "checkpoints": checkpoints}
         names = self.column("task")
         rows = [row for row, name in enumerate(names) if names[row + checkpoints : row + checkpoints + 1] != [name]]
