@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
+from wildpdiff.registry import package_version
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,11 +167,7 @@ class _Wanted:
         taxa = dict.fromkeys(name for rank in rules.taxonomy.ranks for name in rank if name)
         above = (*taxa, ANIMAL) if rules.threshold else ()
         now = datetime.now(UTC).replace(microsecond=0)
-        try:
-            program = version("wildpdiff")
-        except PackageNotFoundError:
-            program = ""
-        return Classifier(rules.taxonomy.classes, program, identity, now, above, rules.taxonomy.scientific)
+        return Classifier(rules.taxonomy.classes, package_version(), identity, now, above, rules.taxonomy.scientific)
 
 
 @dataclass
