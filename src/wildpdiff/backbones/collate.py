@@ -49,7 +49,10 @@ class ImageCollate:
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise DataError(f"Images are {images.dtype} of shape {images.shape}; uint8 [n, h, w, 3] is needed.")
         if images.shape[1:3] != (self.image_size, self.image_size):
-            raise DataError(f"Images are {images.shape[1:3]} pixels; {self.image_size}×{self.image_size} are needed.")
+            raise DataError(
+                f"Images are {images.shape[2]}×{images.shape[1]} pixels; the backbone takes "
+                f"{self.image_size}×{self.image_size}. Resize them."
+            )
         values = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255.0)
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return {self.argument: ((values - mean) / std).contiguous()}

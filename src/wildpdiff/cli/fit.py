@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
+    zoo: Annotated[Path, typer.Option(help="Folder of the zoo of seen tasks.")],
     out: options.OutOption,
     suite: Annotated[
         list[str] | None,
@@ -41,10 +41,9 @@ def fit(
     columns: options.ColumnsOption = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
-        str | None,
-        typer.Option("--parts", help="Parts of the description; default: metadata,backgrounds,examples."),
+        str | None, typer.Option(help="Parts of the description; default: metadata,backgrounds,examples.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the diffusion; default: 600.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
         int | None,
         typer.Option(
@@ -54,7 +53,7 @@ def fit(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON file with fields of GeneratorConfig; options override it.")
+        Path | None, typer.Option(help="JSON file with fields of GeneratorConfig; options override it.")
     ] = None,
     update: Annotated[
         Path | None,

@@ -42,8 +42,7 @@ SuitesOption = Annotated[
     typer.Option("--suite", help=f"{SUITE_HELP} Several, or FILE,FILE,…, are joined.", show_default="savanna"),
 ]
 SuiteSettings = Annotated[
-    list[str] | None,
-    typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),
+    list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable.")
 ]
 ColumnsOption = Annotated[
     str | None,

@@ -49,33 +49,29 @@ def predict(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option("--suite", help="Table or files of cameras, each with an adapter of its own; several are joined."),
+        typer.Option(help="Table or files of cameras, each with an adapter of its own; several are joined."),
     ] = None,
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this camera of the suite; repeatable.")] = None,
     boxes: options.BoxesOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
+        Path | None, typer.Option(help="Output: file .csv or .json, or folder of a package; default: stdout.")
     ] = None,
     form: Annotated[
         Format | None, typer.Option("--format", help="Format of the output; default: by the suffix of --out.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes per file in CSV, the most probable first.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes per file in CSV, the most probable first.")] = 1,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="One answer for all frames of a burst (sequence, or less than 60 s apart).")
     ] = False,
     species: Annotated[
-        str | None,
-        typer.Option("--species", metavar="FILE|COLUMN", help="Species that occur: table (camera,species), or column."),
+        str | None, typer.Option(metavar="FILE|COLUMN", help="Species that occur: table (camera,species), or column.")
     ] = None,
     taxonomy: Annotated[
-        Path | None,
-        typer.Option("--taxonomy", help="Table of classes and their taxa: answers below --threshold are taxa."),
+        Path | None, typer.Option(help="Table of classes and their taxa: answers below --threshold are taxa.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Least probability of an answer.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Least probability of an answer.")] = None,
     zone: ZoneOption = None,
     min_trust: MinTrustOption = None,
     seed: options.SeedOption = 0,
@@ -452,17 +448,14 @@ def _by_camera(tally: _Tally) -> list[dict[str, Any]]:
 
 def _summary(tally: _Tally) -> Table:
     """Each camera with its model, its trust and its most frequent answers."""
-    from rich.table import Table
     from rich.text import Text
 
+    from wildpdiff.report.terminal import plain_table
     from wildpdiff.report.wording import count
 
     by = Counter(source for source, *_ in tally.by_camera.values())
     words = ", ".join(f"{number} by the {_WORDS[source]}" for source, number in by.items())
-    title = f"{count(len(tally.by_camera), 'camera')}: {words}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("camera")
-    table.add_column("images", justify="right")
+    table = plain_table(f"{count(len(tally.by_camera), 'camera')}: {words}", "camera", "images")
     table.add_column("model")
     table.add_column("trust", justify="right")
     table.add_column("most frequent answers")
