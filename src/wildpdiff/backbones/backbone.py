@@ -222,21 +222,24 @@ class Backbone:
         tensors = initial_adapter(self.module, self.adapter_config, seed)
         return Adapter(tensors, self.adapter_config, {"source": "initial", "seed": seed})
 
+    def require(self, config: AdapterConfig, what: str, advice: str) -> None:
+        """Raise :class:`AdapterMismatchError`, which begins with ``what``, unless a config is of this backbone."""
+        if config.backbone_hash != self.backbone_hash:
+            raise AdapterMismatchError(
+                f"{what} for the backbone {config.backbone!r} with weights {config.backbone_hash[:12]}; this is "
+                f"{self.name!r} with {self.backbone_hash[:12]}. They do not belong together: {advice}"
+            )
+
     def check(self, adapter: Adapter) -> None:
         """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
-        known = adapter.config.backbone_hash != ""  # empty for adapters made elsewhere
-        if known and adapter.config.backbone_hash != self.backbone_hash:
-            raise AdapterMismatchError(
-                f"The adapter is for backbone {adapter.config.backbone!r} with weights "
-                f"{adapter.config.backbone_hash[:12]}; this is {self.name!r} with {self.backbone_hash[:12]}. "
-                "Load the backbone that the adapter was made for."
-            )
-        if known and adapter.config.classes != self.classes:
-            raise AdapterMismatchError(
-                f"The adapter's classes are {', '.join(adapter.config.classes)}; those of the backbone "
-                f"{self.name!r} are {', '.join(self.classes)}. Its provenance.json was altered, or it belongs to "
-                "another backbone."
-            )
+        config = adapter.config
+        if config.backbone_hash:  # empty for adapters made elsewhere
+            self.require(config, "The adapter is", "load the backbone that the adapter was made for.")
+            if config.classes != self.classes:
+                raise AdapterMismatchError(
+                    f"The adapter's classes are {', '.join(config.classes)}; those of the backbone {self.name!r} are "
+                    f"{', '.join(self.classes)}. Its provenance.json was altered, or it belongs to another backbone."
+                )
         found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
         expected = self.shapes
         for name in sorted(set(found) | set(expected)):
