@@ -111,7 +111,10 @@ def check_finite(loss: float, step: int, name: str) -> None:
         TrainingError: the loss is NaN or infinite; the message names the network and the step.
     """
     if not math.isfinite(loss):
-        raise TrainingError(f"Training of the {name} diverged at step {step} (loss {loss}). Lower the learning rate.")
+        raise TrainingError(
+            f"The training of the {name} diverged at step {step} (loss {loss}). Check the input for NaN, or lower the "
+            "learning rate."
+        )
 
 
 def is_over(losses: Sequence[float], patience: int) -> bool:

@@ -91,7 +91,10 @@ class Layout:
             AdapterMismatchError: the vector's length is not ``size``.
         """
         if vector.shape[-1] != self.size:
-            raise AdapterMismatchError(f"The vector has {vector.shape[-1]} values, and the layout {self.size}.")
+            raise AdapterMismatchError(
+                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; decode it with the codec that "
+                "encoded it."
+            )
         parts = torch.split(vector, list(self.sizes), dim=-1)
         leading = vector.shape[:-1]
         return {name: part.reshape(*leading, *shape) for (name, shape), part in zip(self.entries, parts, strict=True)}

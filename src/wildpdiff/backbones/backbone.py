@@ -327,7 +327,10 @@ class Backbone:
         if isinstance(self.objective, Regression):
             wanted, found = self.objective.size, outputs[0].numel()
         if wanted and wanted != found:
-            raise TrainingError(f"{self.name!r} has {found} outputs, its {self.objective.kind} {wanted}: give one size")
+            raise TrainingError(
+                f"The model {self.name!r} has {found} outputs an example, and its {self.objective.kind} {wanted}. Give "
+                "a model and an objective of one size."
+            )
 
     def _recognise(self, batch: Batch) -> None:
         """Find the prefix of a batch of images that another object of the same backbone has computed."""

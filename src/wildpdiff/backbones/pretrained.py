@@ -174,7 +174,10 @@ def _collate(module: nn.Module, source: str | None, objective: Objective, length
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # made up by transformers where files are missing
             raise ArtifactError(f"{source} has no tokenizer. Save the model's own there, or give a collate.")
         if len(tokenizer) > config.vocab_size:
-            raise TrainingError(f"{source} has {len(tokenizer)} tokens, its model {config.vocab_size}. Give its own.")
+            raise TrainingError(
+                f"The tokenizer of {source} has {len(tokenizer)} tokens, and its model {config.vocab_size}. Give the "
+                "model's own tokenizer, or a collate."
+            )
         if config.pad_token_id is None:  # a classifier of the last token has to know which it is
             config.pad_token_id = tokenizer.convert_tokens_to_ids(collate.special["pad_token"])
         return collate

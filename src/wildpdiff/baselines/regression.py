@@ -282,7 +282,10 @@ class RegressionSource:
         usable = [fit for fit in self._fits if set(fit.choice.parts) <= set(parts)]
         if not usable:
             known = ", ".join(sorted({part for fit in self._fits for part in fit.choice.parts}))
-            raise DescriptionError(f"Under {FEWEST_TASKS} seen tasks have {', '.join(parts)}. Give one of {known}.")
+            raise DescriptionError(
+                f"The description has {', '.join(parts)}, which fewer than {FEWEST_TASKS} seen tasks have. "
+                f"Give one of {known}."
+            )
         best = min(usable, key=lambda fit: fit.choice.relative_error)
         weights = torch.zeros(len(self._seen.vectors), dtype=torch.float64)
         weights[best.tasks] = torch.from_numpy(best.predict(parts))

@@ -139,7 +139,9 @@ class _Source:
             if name.lower() == EMPTY or (identifier == RESERVED and name.lower() in BLANK_NAMES):
                 name = EMPTY
             if names.setdefault(identifier, name) != name:
-                raise DataError(f"{self.path}: category {identifier} is both {names[identifier]!r} and {name!r}.")
+                raise DataError(
+                    f"{self.path}: the category {identifier} is both {names[identifier]!r} and {name!r}; correct one."
+                )
         return names
 
     def annotate(self, annotations: list[Any]) -> None:

@@ -89,7 +89,9 @@ def read_taxonomy(path: Path, classes: Sequence[str]) -> Taxonomy:
     hits = {name: len(known & set(map(spelling_key, table.column(name)))) for name in header}
     label = max(header, key=lambda name: hits[name])
     if not hits[label]:
-        raise DataError(f"{path} knows none of the model's classes ({', '.join(classes[:3])}, …). Spell them alike.")
+        raise DataError(
+            f"{path} knows none of the model's classes ({', '.join(classes[:3])}, …). Spell them as the model does."
+        )
     others = [name for name in header if name != label and spelling_key(name) not in SCIENTIFIC]
     named = sorted(
         (name for name in others if spelling_key(name) in RANKS), key=lambda name: RANKS.index(spelling_key(name))

@@ -71,9 +71,15 @@ def evaluate(
 
     check_method_settings(settings)
     if clip is not None and run is not None:
-        raise DataError("A run's generators read images by the backbone. Leave out --clip, or --run.")
+        raise DataError(
+            "The generators of a run read images by the backbone. Give --clip with --zoo and --generator, not with "
+            "--run."
+        )
     if run is not None and (zoo or generator or reference or option):
-        raise DataError("A run brings its own --zoo, --reference, --generator and -o. Leave these out, or --run.")
+        raise DataError(
+            "A run brings its own zoo, reference, generators and suite. Leave out --zoo, --reference, --generator and "
+            "-o, or leave out --run."
+        )
     if run is not None:
         readers = registered("runs")
         if not readers:

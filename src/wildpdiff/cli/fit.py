@@ -108,7 +108,8 @@ def fit(
         opened = options.open_suite(suite, option, loaded)
         if opened.fingerprint != opened_zoo.plan.suite:
             raise ArtifactError(
-                f"The zoo in {zoo} was built on other data. Give the --suite and -o options of the zoo."
+                f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
+                "--suite and -o options as for the zoo."
             )
         earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
         if earlier is None:

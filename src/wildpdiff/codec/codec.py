@@ -117,7 +117,10 @@ class Codec:
 
     def _check(self, vectors: Tensor) -> None:
         if vectors.shape[-1] != self.size:
-            raise AdapterMismatchError(f"The vectors have {vectors.shape[-1]} values, the codec's layout {self.size}.")
+            raise AdapterMismatchError(
+                f"The vectors have {vectors.shape[-1]} values, but the codec's layout has {self.size}; "
+                "use adapters of the zoo's backbone and LoRA configuration."
+            )
 
 
 def _in_gauge(layout: Layout, vectors: Tensor, gauge: Gauge) -> Tensor:

@@ -108,7 +108,10 @@ class FusionEncoder:
         for entry in config["encoders"]:
             kind = entry["kind"]
             if kind not in ENCODERS:
-                raise DescriptionError(f"Encoder {kind!r} is unknown, not one of {', '.join(ENCODERS)}. Update.")
+                raise DescriptionError(
+                    f"The condition has an encoder of kind {kind!r}; known kinds are {', '.join(ENCODERS)}. "
+                    "Update wildpdiff."
+                )
             prefix = f"{entry['config'].get('part', kind)}."
             own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             encoders.append(ENCODERS[kind].from_state(entry["config"], own, featurise))

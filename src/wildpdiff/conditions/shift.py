@@ -52,7 +52,10 @@ class FeatureShift:
         """From its stored state; raises :class:`DescriptionError` where the backbone has no such features."""
         embed = embedder(backbone, len(center))
         if embed is None:
-            raise DescriptionError(f"{backbone.name!r} lacks features that are read. Give the generator's backbone.")
+            raise DescriptionError(
+                f"The generator reads features that {backbone.name!r} does not give: its outputs are not those of "
+                "a linear layer. Give the backbone that it was fitted with."
+            )
         return cls(part, center, embed)
 
     def of(self, descriptions: Sequence[Description]) -> Float[Tensor, "n f"]:

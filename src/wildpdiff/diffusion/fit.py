@@ -57,7 +57,10 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         if min(self.train_steps, self.steps, self.batch) < 1:
-            raise TrainingError(f"Give 1 at least: {self.train_steps} times, {self.steps} updates, batch {self.batch}.")
+            raise TrainingError(
+                f"A diffusion has {self.train_steps} times, {self.steps} updates and batches of {self.batch}. Give at "
+                "least 1 of each."
+            )
 
 
 @dataclass(frozen=True)

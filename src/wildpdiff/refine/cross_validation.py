@@ -131,7 +131,10 @@ def held_out_losses(
             with suppress(TrainingError):
                 found[index] = _held_out(backbone, [task.only([index])], config, seed, progress=None)[0][0]
         if not bool(torch.isfinite(found).any()):
-            raise TrainingError(f"The loss of task {task.features.name!r} is not finite from any start. Check it.")
+            raise TrainingError(
+                f"The loss of task {task.features.name!r} is not finite from any start. Check its images and the "
+                "adapters."
+            )
     return losses
 
 

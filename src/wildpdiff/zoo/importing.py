@@ -214,7 +214,10 @@ def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[st
         raise DataError(f"Adapters given: {len(by_task)}. Give two or more.")
     missing = [name for name in by_task if name not in descriptions.by_task]
     if missing:
-        raise DescriptionError(f"{by_task[missing[0]]} and others ({len(missing)}) have no description. Give one each.")
+        raise DescriptionError(
+            f"The adapter in {by_task[missing[0]]} has no description of task {missing[0]!r}; adapters "
+            f"without one: {len(missing)}. Describe them, or leave them out."
+        )
     return by_task
 
 

@@ -448,7 +448,10 @@ class Zoo:
         """
         kept = int(self.plan.finetune["checkpoints"])
         if not 1 <= checkpoints <= kept:
-            raise ArtifactError(f"The zoo in {self.folder} has {kept} checkpoints, not {checkpoints}. Give less.")
+            raise ArtifactError(
+                f"{checkpoints} checkpoints a task are wanted; the zoo in {self.folder} has {kept}. Give 1 to {kept}, "
+                "or build a zoo with more."
+            )
         finetune = {**self.plan.finetune, "checkpoints": checkpoints}
         names = self.column("task")
         rows = [row for row, name in enumerate(names) if names[row + checkpoints : row + checkpoints + 1] != [name]]
