@@ -92,8 +92,8 @@ class Layout:
         """
         if vector.shape[-1] != self.size:
             raise AdapterMismatchError(
-                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; decode it with the codec that "
-                "encoded it."
+                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; decode it with the codec "
+                "that encoded it."
             )
         parts = torch.split(vector, list(self.sizes), dim=-1)
         leading = vector.shape[:-1]
