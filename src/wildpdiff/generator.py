@@ -313,7 +313,7 @@ def _backbone_of(artifact: Artifact, backbone: Backbone | None) -> Backbone:
                 "was not saved with it. Pass that Backbone to from_pretrained."
             )
         backbone = load_backbone(stored or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
-    backbone.require(adapter, f"The generator in {artifact.folder} is", "give its backbone.")
+    backbone.require(adapter, f"The generator in {artifact.folder} is", "Give its backbone.")
     names = ("rank", "alpha", "target_modules", "modules_to_save", "peft")
     if not backbone.runs:
         return backbone

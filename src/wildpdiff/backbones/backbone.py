@@ -227,14 +227,14 @@ class Backbone:
         if config.backbone_hash != self.backbone_hash:
             raise AdapterMismatchError(
                 f"{what} for the backbone {config.backbone!r} with weights {config.backbone_hash[:12]}; this is "
-                f"{self.name!r} with {self.backbone_hash[:12]}. They do not belong together: {advice}"
+                f"{self.name!r} with {self.backbone_hash[:12]}. {advice}"
             )
 
     def check(self, adapter: Adapter) -> None:
         """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
         config = adapter.config
         if config.backbone_hash:  # empty for adapters made elsewhere
-            self.require(config, "The adapter is", "load the backbone that the adapter was made for.")
+            self.require(config, "The adapter is", "Load the backbone that the adapter was made for.")
             if config.classes != self.classes:
                 raise AdapterMismatchError(
                     f"The adapter's classes are {', '.join(config.classes)}; those of the backbone {self.name!r} are "

@@ -115,7 +115,7 @@ def _check_zoo(suite: Suite, backbone: Backbone, zoo: Zoo, group: Group) -> None
             f"The zoo in {zoo.folder} was not built on the {group} tasks of this suite: they do not belong together. "
             "Give the same --suite, seed and -o options as for the zoo, and zoos of the right groups."
         )
-    backbone.require(zoo.plan.adapter, f"The zoo in {zoo.folder} is", "give the zoo's backbone.")
+    backbone.require(zoo.plan.adapter, f"The zoo in {zoo.folder} is", "Give the zoo's backbone.")
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class TrustModel:
         artifact = read_artifact(Path(folder), KIND)
         try:
             adapter = AdapterConfig.from_json(artifact.config["adapter"])
-            backbone.require(adapter, f"The model of trust in {folder} is", "calibrate it again.")
+            backbone.require(adapter, f"The model of trust in {folder} is", "Calibrate it again.")
             model = _restored(artifact.config, artifact.tensors, backbone, str(folder))
             if "samples" not in artifact.config:
                 return model

@@ -89,7 +89,7 @@ class TrainingSet:
             DescriptionError: a task of the zoo has no description.
         """
         if not self.zoo.imported:
-            self.backbone.require(self.zoo.plan.adapter, f"The zoo in {self.zoo.folder} is", "give the zoo's backbone.")
+            self.backbone.require(self.zoo.plan.adapter, f"The zoo in {self.zoo.folder} is", "Give the zoo's backbone.")
         missing = [task for task in self.tasks if task not in self.descriptions]
         if missing:
             raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")
