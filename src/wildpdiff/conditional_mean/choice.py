@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import HypernetworkEnsemble
@@ -163,7 +164,7 @@ class Scorer:
             for part in torch.split(tasks, TASKS_AT_ONCE):
                 batch = self.images.fixed(part, most)
                 tensors = self.codec.layout.unflatten(self.codec.decode(vectors[part]))
-                outputs = torch.func.vmap(self.backbone.outputs)(batch, tensors)
+                outputs = over_adapters(self.backbone.outputs)(batch, tensors)
                 losses = objective.likelihood_losses(outputs.flatten(0, 1), merge(batch))
                 found.append(losses.view(-1, len(part), most).mean(2))
         return torch.cat(found, dim=1)
