@@ -169,10 +169,14 @@ class AdapterSpec:
         """
         from peft import LoraConfig
         from peft.tuners.tuners_utils import check_target_module_exists
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
         settings = dict(config) if isinstance(config, Mapping) else config.to_dict()
         check_supported(settings)
         targets = settings.get("target_modules")
+        if targets is None:  # PEFT's own, for the models that it knows
+            model = getattr(getattr(module, "config", None), "model_type", None)
+            targets = settings["target_modules"] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model)
         if targets is None:
             raise AdapterMismatchError("target_modules is None. Name the modules that get factors, or 'all-linear'.")
         names = dict(module.named_modules())
@@ -347,8 +351,9 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: value for name, value in tensors.items() if not re.search(r"\.(original_module|modules_to_save)\.", name)
     }
     for name, value in tensors.items():
-        if ".modules_to_save." in name:
-            found.setdefault(name.replace(".modules_to_save.", "."), value)
+        plain, adapter = (re.sub(rf"\.modules_to_save\.({own})?", ".", name) for own in (r"default\.", r"[^.]+\."))
+        if plain != name and adapter not in found:  # of nested modules PEFT leaves the adapter's name in
+            found.setdefault(plain, value)
     return found
 
 

@@ -18,7 +18,14 @@ from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, first_argument
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
-from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches, without_effect
+from wildpdiff.backbones.lora import (
+    initial_adapter,
+    is_base_weight,
+    run_adapted,
+    spec_of,
+    with_branches,
+    without_effect,
+)
 from wildpdiff.backbones.many import over_adapters
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
 from wildpdiff.disk import content_hash
@@ -246,8 +253,12 @@ class Backbone:
                 f"{self.name!r} are {', '.join(self.classes)}. Its provenance.json was altered, or it belongs to "
                 "another backbone."
             )
-        found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
         expected = self.shapes
+        found = {
+            name: tuple(value.shape)
+            for name, value in adapter.tensors.items()
+            if name in expected or not is_base_weight(self.module, name, value)
+        }
         for name in sorted(set(found) | set(expected)):
             if found.get(name) != expected.get(name):
                 raise AdapterMismatchError(

@@ -164,6 +164,13 @@ def run_adapted(
     return torch.func.functional_call(branches, named, args, inputs, tie_weights=False)
 
 
+def is_base_weight(module: nn.Module, name: str, value: Tensor) -> bool:
+    """Whether an adapter's tensor is a weight of the model itself, which PEFT writes next to factors of embeddings."""
+    layer, base, own = name.removeprefix(PEFT_PREFIX).rpartition(".base_layer.")
+    known = dict(module.named_parameters(remove_duplicate=False)).get(f"{layer}.{own}") if base else None
+    return known is not None and known.shape == value.shape and torch.equal(known, value.to(known))
+
+
 def spec_of(module: nn.Module, config: AdapterConfig) -> AdapterSpec:
     """The spec of adapters of this configuration on a module.
 
@@ -196,7 +203,7 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (2**63))
         wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
-        state = plain_names(get_peft_model_state_dict(wrapped))
+        state = plain_names(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
         state = {name: value.detach().clone().float() for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != spec_of(module, config).shapes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
-from wildpdiff.adapters.spec import AdapterSpec
+from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.camera_traps.delimited import MISSING
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
@@ -153,7 +153,7 @@ def import_adapters(
     by_task = _by_task(folders, descriptions)
     if out.is_dir() and own_entries(out):
         raise ArtifactError(f"{out} is not empty. Choose another folder.")
-    specs = {name: _checked_spec(folder) for name, folder in by_task.items()}
+    specs = _checked_specs(by_task)
     common = common_spec({str(by_task[name]): spec for name, spec in specs.items()}, rank)
     reports: dict[str, dict[str, Any]] = {}
 
@@ -223,8 +223,28 @@ def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[st
     return by_task
 
 
-def _checked_spec(folder: Path) -> AdapterSpec:
-    """The spec of an adapter that is whole; raises as :func:`import_adapters`."""
+def _checked_specs(by_task: Mapping[str, Path]) -> dict[str, AdapterSpec]:
+    """Specs of adapters that are whole, without weights of the base model that all have; raises as ``import_adapters``.
+
+    PEFT writes these next to factors of embeddings.
+    """
+    specs: dict[str, AdapterSpec] = {}
+    base: dict[str, set[str]] = {}
+    for name, folder in by_task.items():
+        adapter = _checked(folder)
+        specs[name] = adapter.spec
+        for own in specs[name].saved:
+            if own.endswith(".base_layer.weight"):
+                base.setdefault(own, set()).add(tensors_hash({own: adapter.tensors[f"{PEFT_PREFIX}{own}"]}))
+    same = {own for own, hashes in base.items() if len(hashes) == 1}
+    return {
+        name: replace(spec, saved={own: shape for own, shape in spec.saved.items() if own not in same})
+        for name, spec in specs.items()
+    }
+
+
+def _checked(folder: Path) -> Adapter:
+    """An adapter that is whole; raises as :func:`import_adapters`."""
     adapter = Adapter.load(folder)
     try:
         adapter.check_finite()
@@ -233,7 +253,7 @@ def _checked_spec(folder: Path) -> AdapterSpec:
     tensors = adapter.tensors
     if not any(tensors[b].any() and tensors[a].any() for a, b in factor_pairs(tensors)):
         raise ArtifactError(f"The adapter in {folder} changes nothing: its low-rank updates are zero. Leave it out.")
-    return adapter.spec
+    return adapter
 
 
 def import_report(zoo: Zoo) -> dict[str, dict[str, Any]]:
