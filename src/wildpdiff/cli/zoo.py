@@ -193,6 +193,8 @@ def import_zoo(
     with Stages() as stages:
         zoo = import_adapters(found, read, out, rank=rank, progress=stages(f"import {len(found)} adapters"))
     report = import_report(zoo)
+    for text in read.remarks:
+        remark(text)
     unused = [name for name in read.by_task if name not in report]
     if unused:
         remark(
@@ -207,7 +209,7 @@ def import_zoo(
         "base_model": config.backbone,
         "rank": config.rank,
         "modules": len(config.target_modules),
-        "metadata": list(read.schema.names),
+        "metadata": list(TaskDescriptions.of_zoo(zoo).schema.names),
         "adapters": report,
         "fingerprint": zoo.plan.fingerprint,
     }
