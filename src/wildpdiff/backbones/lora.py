@@ -107,8 +107,10 @@ def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
 
     :func:`branch_parameters` gives the arguments of ``functional_call`` for it.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    copied = copy.deepcopy(module, dict(tensors))
+    for name in spec.modules_to_save:  # as below
+        copied.set_submodule(name, copy.deepcopy(copied.get_submodule(name), dict(tensors)))
     for name, entry in spec.modules.items():
         # As with PEFT, an object of its own under this name: the layer may be known by others too, without factors.
         layer = copy.copy(copied.get_submodule(name))
@@ -193,6 +195,7 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     adapters then live in one basin, where averages and differences mean something.
 
     Raises:
+        TrainingError: PEFT cannot attach it.
         AdapterMismatchError: PEFT made other tensors than those of :func:`spec_of`.
     """
     from peft import LoraConfig, get_peft_model
@@ -202,7 +205,10 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     arguments = {key: value for key, value in config.peft_json().items() if key not in stated}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (2**63))
-        wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
+        try:
+            wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise TrainingError(f"PEFT cannot attach adapters of this configuration ({error}). Change it.") from error
         state = plain_names(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
         state = {name: value.detach().clone().float() for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -166,12 +166,15 @@ def overridden(model: nn.Module, names: Collection[str]) -> Iterator[nn.Module]:
 
 
 def outputs_of(result: Any) -> Tensor:
-    """The tensor of a model's result: itself, its ``logits``, or its first element."""
-    if isinstance(result, Tensor):
-        return result
-    logits = getattr(result, "logits", None)
-    found = logits if logits is not None else result[0]
-    assert isinstance(found, Tensor)
+    """The tensor of a model's result: itself, its ``logits``, or its first element; else raises ``TypeError``."""
+    found = result
+    if isinstance(result, Mapping):
+        found = result.get("logits", next(iter(result.values()), None))
+    elif not isinstance(result, Tensor):
+        logits = getattr(result, "logits", None)
+        found = logits if logits is not None or not isinstance(result, Sequence) else next(iter(result), None)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the model gives a {type(result).__name__} without a tensor as logits or first element")
     return found
 
 

@@ -13,7 +13,8 @@ from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.many import gradients_over_adapters, over_adapters
-from wildpdiff.errors import TrainingError
+from wildpdiff.backbones.prefix import outputs_of
+from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.rng import numpy_generator
 from wildpdiff.tasks.dataset import Dataset, PlainTask
 from wildpdiff.tasks.objective import Regression
@@ -54,6 +55,18 @@ class ChangesOutputs(Network):
 class ChangesInputs(Network):
     def hidden(self, inputs: Tensor) -> Tensor:
         return super().hidden(inputs.mul_(0.5))
+
+
+class Shared(Network):
+    """One head by two names, of which PEFT replaces the first alone, and a dictionary of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = self.head
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        hidden = self.body(self.hidden(inputs))
+        return {"logits": self.head(hidden) - 2 * self.again(hidden)}
 
 
 class AsksForValues(Network):
@@ -98,7 +111,7 @@ def dataset(name: str) -> Dataset:
     return Dataset(inputs, inputs[:, :2] + draws.normal(size=2).astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", [Network, ChangesOutputs, ChangesInputs, AsksForValues, OwnGradient])
+@pytest.mark.parametrize("kind", [Network, ChangesOutputs, ChangesInputs, Shared, AsksForValues, OwnGradient])
 def test_from_fine_tuning_to_peft(kind: type[Network], tmp_path: Path) -> None:
     backbone = backbone_of(kind)
     given = dataset("test").inputs
@@ -114,7 +127,7 @@ def test_from_fine_tuning_to_peft(kind: type[Network], tmp_path: Path) -> None:
         adapter = Adapter({name: value[row] for name, value in each.items()}, backbone.adapter_config)
         model = PeftModel.from_pretrained(made(kind), str(adapter.save(tmp_path / task.name))).eval()
         with torch.no_grad():
-            theirs = model(torch.from_numpy(given.copy()))
+            theirs = outputs_of(model(torch.from_numpy(given.copy())))
         for ours in (together[row], backbone.predict(batch, adapter.tensors)):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(theirs, backbone.predict(batch), atol=1e-3)
@@ -133,6 +146,21 @@ def test_a_model_whose_outputs_change_from_run_to_run_is_refused() -> None:
 
     with refused(TrainingError, "any"):
         backbone_of(Noisy).stem(dataset("test").inputs)
+
+
+def test_what_peft_cannot_attach_and_outputs_without_a_tensor_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(3, 2))
+    module.add_module("out", nn.Linear(2, 2))  # PEFT takes the end of "lora_dropout" for it
+    lora = LoraConfig(r=1, target_modules=["0"], modules_to_save=["out"])
+    with refused(TrainingError, "modules_to_save"):
+        Backbone.from_pretrained(module, lora=lora, objective=Regression(2)).initial_adapter(0)
+
+    class Nothing(Network):
+        def forward(self, inputs: Tensor) -> dict[str, Any]:  # type: ignore[override]
+            return {"loss": None}
+
+    with refused(DataError, "any", "dict"):
+        backbone_of(Nothing).stem(dataset("test").inputs)
 
 
 def test_a_model_without_gradient_is_refused() -> None:
