@@ -92,7 +92,7 @@ def build(
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
     settings = options.lora_settings(lora, rank, alpha, targets)
     option = options.with_columns(option, columns)
-    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True).classes)
+    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True))
     opened = options.open_suite(suite, option, loaded)
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
     tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
@@ -110,9 +110,10 @@ def build(
         zoo = build_zoo(
             out, loaded, tasks, fingerprint, config=config, **sizes, engine=runs, progress=tick, rebuild=rebuild
         )
-    if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
+    if kept is not None:  # only now: a refused build leaves that of an earlier one as it is
         save_backbone(loaded, kept)
-        remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")
+        name = str(kept) if stored_kind(loaded) is not None else f"{loaded.name}={kept}"
+        remark(f"The backbone is in {kept}: give --backbone {name} from here on.")
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
     chosen = zoo.plan.recipe or {}
