@@ -27,6 +27,7 @@ METHODS: Mapping[str, str] = {
     "mean": "mean adapter",
     "nearest": "nearest task",
     "kernel regression": "additive kernel regression",
+    "zero-shot": "zero-shot similarity",
     "generated": "generated",
     "with trust": WITH_TRUST,
     "hypernetwork": "hypernetwork, task loss",
@@ -44,7 +45,8 @@ MISSING = "–"
 NOTE = (
     "Means over tasks, in brackets 95 % bootstrap intervals over tasks; ↑: more is better, ↓: less is better. In bold "
     "the best of the methods without labels of the task; evolution strategies use five labels a class, fine-tuned all "
-    "of them. *Kernel regression* is additive kernel regression. *Kept back*: tasks for which trust keeps the "
+    "of them. *Kernel regression* is additive kernel regression, *zero-shot* the similarity of utterance and words. "
+    "*Mean trust*: predicted probability of a gain. *Kept back*: tasks for which trust keeps the "
     "pretrained model; *harmed*: tasks that lose more than a point against it, without and with trust; both in % of "
     "tasks."
 )
@@ -52,8 +54,8 @@ NOTE = (
 
 def domains_markdown(tables: Mapping[str, DomainTable]) -> str:
     """One table of all domains, by their names in it, and how each was run."""
-    head = ["domain", "group", "tasks", "metric", *METHODS, "kept back, %", "harmed without, with, %"]
-    lines = [head, ["---", "---", "---:", "---", *["---:"] * (len(METHODS) + 2)]]
+    head = ["domain", "group", "tasks", "metric", *METHODS, "mean trust", "kept back, %", "harmed without, with, %"]
+    lines = [head, ["---", "---", "---:", "---", *["---:"] * (len(METHODS) + 3)]]
     for name, table in tables.items():
         unseen = sorted((group for group in table.groups if group != SEEN), key=lambda group: group != UNSEEN)
         lines += [[name, *_row(table, group)] for group in unseen]
@@ -78,12 +80,13 @@ def _row(table: DomainTable, group: str) -> list[str]:
             number, *rest = texts[head].split(" ", 1)
             texts[head] = " ".join([f"**{number}**", *rest])
     trust = table.trust.get(group)
-    kept = harmed = MISSING
+    mean = kept = harmed = MISSING
     if trust is not None:
+        mean = f"{trust.trust.value:.2f}"
         kept = f"{100 * (1 - trust.used_share.value):.0f}"
         harmed = f"{100 * trust.harmed_without.value:.0f}, {100 * trust.harmed_with.value:.0f}"
     heading = f"{metric.heading} {'↑' if metric.higher_is_better else '↓'}"
-    return [group, str(table.groups[group]), heading, *texts.values(), kept, harmed]
+    return [group, str(table.groups[group]), heading, *texts.values(), mean, kept, harmed]
 
 
 def _text(table: DomainTable, cell: Cell | None, with_interval: bool) -> str:

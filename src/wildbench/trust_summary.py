@@ -39,6 +39,7 @@ class TrustSummary:
 
     Attributes:
         tasks, generators: their numbers.
+        trust: its mean.
         auroc: probability that trust is higher where the adapter helped than where it did not; None where only one of
             the two happened.
         coverage: share whose measured gain lies in the interval; 0.9 is nominal.
@@ -50,6 +51,7 @@ class TrustSummary:
 
     tasks: int
     generators: int
+    trust: Estimate
     auroc: Estimate | None
     coverage: Estimate
     used_share: Estimate
@@ -85,6 +87,7 @@ def summarise_trust(points: Sequence[TrustPoint], *, seed: int = 0) -> TrustSumm
     return TrustSummary(
         tasks=int(tasks.max()) + 1,
         generators=len({point.generator for point in points}),
+        trust=mean(lambda point: point.trust),
         auroc=area_under_curve(trust, gained, tasks, seed=seed),
         coverage=mean(lambda point: float(covered(point))),
         used_share=mean(lambda point: float(point.used)),

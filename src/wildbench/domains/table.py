@@ -312,12 +312,14 @@ def regret_table(table: DomainTable) -> PlainTable:
 
 
 def trust_table(table: DomainTable) -> PlainTable:
-    """Shares of tasks in percent by group: kept back, and harmed without and with trust."""
-    columns = ("trust", "tasks", "kept back", "harmed without trust", "harmed with trust", "gain without", "gain with")
+    """Mean trust, and shares of tasks in percent by group: kept back, and harmed without and with trust."""
+    shares = ("kept back", "harmed without trust", "harmed with trust")
+    columns = ("trust", "tasks", "mean trust", *shares, "gain without", "gain with")
     rows = [
         (
             group,
             str(found.tasks),
+            _text(found.trust.value, found.trust.interval, 2),
             *(f"{100 * value:.0f}" for value in (
                 1 - found.used_share.value, found.harmed_without.value, found.harmed_with.value)),
             *(_text(value.value, value.interval, 1) for value in (found.gain_without, found.gain_with)),

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from wildpdiff.artifact import Artifact
+from wildpdiff.backbones.attention import fused_attention, is_plain
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, TextCollate, first_argument
+from wildpdiff.backbones.prefix import outputs_of
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.objective import Classification, NextToken, Objective, Regression, objective_of
 from wildpdiff.training import seeded
 
-ATTENTION = "vectorised"
-"""Name of an attention of ``transformers``."""
+PLAIN, FUSED = "vectorised", "vectorised, fused"
+"""Names of attentions of ``transformers``."""
 
 FUNCTION = "function"
 """Architecture of a stored module that a function of the user's gives."""
@@ -61,26 +63,64 @@ def _heads(module: nn.Module) -> list[str] | None:
 
 
 def _vectorise_attention(module: Any) -> None:
-    """Attention that ``vmap`` takes: plain matrix products, and a mask that is made even where it is all ones."""
+    """Attention that ``vmap`` takes, and a mask that is made even where it is all ones."""
     if not hasattr(module, "set_attn_implementation"):
         return
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
     from transformers.masking_utils import eager_mask
 
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(
-        ATTENTION, lambda *given, **named: eager_mask(*given, **{**named, "allow_is_bidirectional_skip": False})
-    )
-    module.set_attn_implementation(ATTENTION)
+    for name, function in ((PLAIN, _plain_attention), (FUSED, _attention)):
+        AttentionInterface.register(name, function)
+        AttentionMaskInterface.register(
+            name, lambda *given, **named: eager_mask(*given, **{**named, "allow_is_bidirectional_skip": False})
+        )
+    module.set_attn_implementation(PLAIN)
+    if all(part._supports_sdpa for part in module.modules() if isinstance(part, PreTrainedModel)):
+        expected = _probed(module)
+        module.set_attn_implementation(FUSED)
+        found = _probed(module)
+        if expected is None or found is None or not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
+            module.set_attn_implementation(PLAIN)
+
+
+def _probed(module: Any) -> Tensor | None:
+    """Outputs for two made-up examples, the second one padded; None for inputs that are neither images nor tokens."""
+    config, generator = module.config, torch.Generator().manual_seed(0)
+    training = module.training
+    try:
+        if module.main_input_name == "pixel_values":
+            size = config.image_size
+            sides = (size, size) if isinstance(size, int) else tuple(size)
+            given = {"pixel_values": torch.rand(2, config.num_channels, *sides, generator=generator)}
+        elif module.main_input_name == "input_ids":
+            tokens = torch.randint(1, config.vocab_size, (2, 8), generator=generator)
+            given = {"input_ids": tokens, "attention_mask": torch.tensor([[1] * 8, [1] * 5 + [0] * 3])}
+        else:
+            return None
+        with torch.no_grad():
+            found = outputs_of(module.eval()(**given))
+        return found if "pixel_values" in given else found[..., :5, :]  # what follows the padding's start is free
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return None
+    finally:
+        module.train(training)
 
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **named: Any
 ) -> tuple[Tensor, None]:
-    """The layer's own attention by matrix products, "n h t d" to "n t h d": models differ in caps, sinks and biases."""
+    """Attention, "n h t d" to "n t h d", fused where it is plain."""
+    named = {"scaling": query.shape[-1] ** -0.5, **named}
+    if not is_plain(query, value, named):
+        return _plain_attention(module, query, key, value, attention_mask, **named)
+    return fused_attention(query, key, value, mask=attention_mask, scale=named["scaling"]).transpose(1, 2), None
+
+
+def _plain_attention(module: Any, query: Tensor, *given: Any, **named: Any) -> tuple[Tensor, None]:
+    """The same by the layer's own matrix products: models differ in caps, sinks and biases."""
     own = (sys.modules[kind.__module__] for kind in type(module).__mro__)
     eager = next(found for part in own if (found := getattr(part, "eager_attention_forward", None)))
-    return eager(module, query, key, value, attention_mask, **{"scaling": query.shape[-1] ** -0.5, **named})[0], None
+    return eager(module, query, *given, **{"scaling": query.shape[-1] ** -0.5, **named})[0], None
 
 
 def _load(source: str, objective: Objective | None) -> nn.Module:

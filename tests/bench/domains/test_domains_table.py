@@ -41,7 +41,9 @@ def summary() -> TrustSummary:
     def share(value: float) -> Estimate:
         return Estimate(None, None, value, 4)
 
-    return TrustSummary(4, 1, None, share(0.9), share(0.75), share(0.0), share(0.25), share(1.0), share(1.0))
+    return TrustSummary(
+        4, 1, share(0.6), None, share(0.9), share(0.75), share(0.0), share(0.25), share(1.0), share(1.0)
+    )
 
 
 def table() -> DomainTable:
@@ -88,7 +90,7 @@ def test_one_row_a_domain_and_group_of_unseen_tasks(script: ModuleType, tmp_path
     assert (own["tasks"], own["pretrained"], own["mean"]) == ("4", "50.0", "62.5")
     assert own["generated"] == "**75.0** [74.0, 76.0]", "labelled methods are not compared with"
     assert own["nearest"] == own["hypernetwork"] == script.MISSING
-    assert own["kept back, %"] == "25"
+    assert (own["mean trust"], own["kept back, %"]) == ("0.60", "25")
     assert own["harmed without, with, %"] == "25, 0"
     assert cells(text, "tiny", "far")["kept back, %"] == script.MISSING
     assert cells(text, "tiny", "far")["pretrained"] == "**50.0**"
