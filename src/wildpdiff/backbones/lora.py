@@ -123,13 +123,16 @@ def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
 
 
 def without_effect(branches: nn.Module) -> list[str]:
-    """Names of adapted layers whose weight a run has read, and which it has not called: factors change nothing there.
+    """Names of adapted layers that make an adapter useless: a run has read their weights and has not called them.
 
-    Examples are the output layer of ``nn.MultiheadAttention``, and layers of ``nn.TransformerEncoderLayer`` on its
-    fast path.
+    PEFT's factors change nothing there. The output layer of ``nn.MultiheadAttention`` is one, which does no harm next
+    to others that are called. Those of ``nn.TransformerEncoderLayer`` do harm: they are called in training alone.
     """
     layers = {name: layer for name, layer in branches.named_modules() if isinstance(layer, _Adapted)}
-    return [name for name, layer in layers.items() if layer.read and not layer.called]
+    unused = [name for name, layer in layers.items() if layer.read and not layer.called]
+    parents = {name: branches.get_submodule(name.rpartition(".")[0]) for name in unused}
+    fast = [name for name, parent in parents.items() if isinstance(parent, nn.TransformerEncoderLayer)]
+    return fast or (unused if len(unused) == len(layers) else [])
 
 
 def branch_parameters(tensors: Mapping[str, Tensor], spec: AdapterSpec) -> dict[str, Tensor]:

@@ -201,7 +201,7 @@ def _objective(module: nn.Module) -> Objective:
     if config is not None and kind.endswith("Classification"):
         if config.problem_type == "regression" or config.num_labels == 1:
             return Regression(config.num_labels)
-        return Classification(tuple(str(config.id2label[index]) for index in range(config.num_labels)))
+        return Classification(tuple(str(config.id2label.get(index, index)) for index in range(config.num_labels)))
     raise TrainingError(f"The objective of a {kind} is not known. Give one: Classification, Regression or NextToken.")
 
 

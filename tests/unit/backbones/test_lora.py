@@ -184,8 +184,12 @@ def test_a_weight_that_is_read_is_the_pretrained_one_and_a_layer_that_is_never_c
     found = backbone.predict(backbone.stem(inputs), adapter.tensors)
     assert torch.allclose(found, model(inputs), atol=1e-5)
     everything = Backbone.from_pretrained(module, lora=LoraConfig(target_modules="all-linear"), objective=objective)
+    adapter = toys.random_adapter(everything, 0)
+    model = PeftModel.from_pretrained(copy.deepcopy(module), str(adapter.save(tmp_path / "all")))
+    assert torch.allclose(everything.predict(everything.stem(inputs), adapter.tensors), model(inputs), atol=1e-5)
+    useless = Backbone.from_pretrained(module, lora=LoraConfig(target_modules=["out_proj"]), objective=objective)
     with refused(TrainingError, "attention.out_proj"):
-        everything.stem(inputs)
+        useless.stem(inputs)
     encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     fast = Backbone.from_pretrained(encoder, lora=LoraConfig(target_modules=["linear1"]), objective=Regression(12))
     with refused(TrainingError, "linear1"):
