@@ -23,7 +23,8 @@ from wildpdiff.disk import (
     write_bytes,
     write_folder,
 )
-from wildpdiff.errors import ArtifactError, SchemaVersionError
+from wildpdiff.errors import ArtifactError
+from wildpdiff.records import check_version
 
 SCHEMA_VERSION = 1
 """Version of the on-disk layout. Raised when an older package could not read what a newer one writes."""
@@ -46,9 +47,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         if data.startswith(b"version https://git-lfs"):
             raise ArtifactError(f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull.") from None
-        raise ArtifactError(
-            f"{path} is not a whole safetensors file ({error}). It may be truncated: copy or build it again."
-        ) from error
+        raise ArtifactError(f"{path} is not a whole safetensors file ({error}). Copy or build it again.") from error
     return tensors
 
 
@@ -110,18 +109,12 @@ def read_artifact(folder: Path, kind: str) -> Artifact:
     manifest = read_json(folder / MANIFEST, finite=True)
     if not _is_manifest(manifest):
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of this package. Check the path.")
-    if manifest["schema_version"] > SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"{folder} has schema version {manifest['schema_version']}; this package reads up to {SCHEMA_VERSION}. "
-            "Update wildpdiff, or write it again with this version."
-        )
+    check_version(manifest.get("schema_version"), SCHEMA_VERSION, folder / MANIFEST)
     if manifest["kind"] != kind:
         raise ArtifactError(f"{folder} holds a {manifest['kind']}; a {kind} is needed. Check the path.")
     body = {key: manifest[key] for key in ("schema_version", "kind", "config", "files")}
     if manifest.get("fingerprint") != content_hash(json_bytes(body)):
-        raise ArtifactError(
-            f"{folder / MANIFEST} is altered: its fingerprint differs from its content. Copy or build the {kind} again."
-        )
+        raise ArtifactError(f"{folder / MANIFEST} is altered: its fingerprint differs. Copy or build the {kind} again.")
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, entry in manifest["files"].items():
         path = folder / name
@@ -141,8 +134,7 @@ def _is_manifest(value: Any) -> bool:
         return False
     files = value.get("files")
     return (
-        isinstance(value.get("schema_version"), int)
-        and isinstance(files, dict)
+        isinstance(files, dict)
         and all(Path(name).name == name for name in files)
         and all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values())
     )

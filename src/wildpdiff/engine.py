@@ -10,14 +10,12 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from wildpdiff.errors import TrainingError
 from wildpdiff.parallel import in_parallel, one_by_one
 from wildpdiff.threads import one_thread
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Job = Callable[[Any, Callable[[float], None]], Any]
 """A function of an item and of a callback for the share of the job that is done, 0 to 1."""
 

@@ -28,7 +28,7 @@ from wildpdiff.diffusion.networks import restore_denoiser
 from wildpdiff.diffusion.samplers import SAMPLERS, standard_noise
 from wildpdiff.diffusion.schedule import Schedule
 from wildpdiff.disk import content_hash, json_bytes, written_in_place
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
+from wildpdiff.errors import ArtifactError, DescriptionError
 from wildpdiff.posterior.posterior import Posterior
 from wildpdiff.posterior.sampling import Sampling
 from wildpdiff.records import decode, encode
@@ -313,11 +313,7 @@ def _backbone_of(artifact: Artifact, backbone: Backbone | None) -> Backbone:
                 "was not saved with it. Pass that Backbone to from_pretrained, or --backbone on the command line."
             )
         backbone = load_backbone(stored or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
-    if backbone.backbone_hash != adapter.backbone_hash:
-        raise AdapterMismatchError(
-            f"The generator makes adapters for {adapter.backbone!r} with weights {adapter.backbone_hash[:12]}; "
-            f"the backbone given is {backbone.name!r} with {backbone.backbone_hash[:12]}. Give the right one."
-        )
+    backbone.require(adapter, f"The generator in {artifact.folder} is", "Give its backbone.")
     names = ("rank", "alpha", "target_modules", "modules_to_save", "peft")
     if not backbone.runs:
         return backbone

@@ -66,9 +66,7 @@ def _images_below(folder: Path) -> list[Path]:
     visited: set[str] = set()
 
     def refuse(error: OSError) -> None:
-        raise DataError(
-            f"Folder {error.filename} cannot be read ({error.strerror}). Change its permissions, or leave it out."
-        )
+        raise DataError(f"Folder {error.filename} cannot be read ({error.strerror}). Change its permissions.")
 
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(parent)
@@ -109,9 +107,7 @@ def class_probabilities(
         backbone.check(adapter)
         adapter.check_finite()
     if not backbone.classes:
-        raise DataError(
-            f"The outputs of {backbone.name!r} are no classes, and images are only classified. Run the model itself."
-        )
+        raise DataError(f"The outputs of {backbone.name!r} are no classes. Run the model itself.")
     result = np.full((len(models), len(views), len(backbone.classes)), np.nan)
     for start in range(0, len(views), BATCH):
         part = views[start : start + BATCH]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from wildpdiff.errors import ArtifactError
+from wildpdiff.errors import ArtifactError, SchemaVersionError
 
 _LARGEST = int(sys.float_info.max)
 _LARGEST_COUNT = 2**63 - 1
@@ -45,7 +46,7 @@ def decode(kind: Any, value: Any, where: str) -> Any:
 
     Args:
         kind: a dataclass, ``str``, ``bool``, ``int``, ``float``, ``Any``, ``X | None``, ``Literal``, ``tuple[X, ...]``,
-            ``tuple[X, Y]`` or ``dict[str, X]``.
+            ``tuple[X, Y]``, ``dict[str, X]`` or ``Mapping[str, X]``.
         value: the parsed JSON.
         where: file and key, for messages.
 
@@ -68,11 +69,21 @@ def decode(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _decode_tuple(get_args(kind), value, where)
-    if origin is dict:
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise _refusal(value, _NAMES[dict], where)
         return {key: decode(get_args(kind)[1], entry, f"{where}.{key}") for key, entry in value.items()}
     return _decode_scalar(kind, value, where)
+
+
+def check_version(found: Any, newest: int, where: object) -> int:
+    """A schema version from 1; that of a newer package is refused with :class:`SchemaVersionError`."""
+    version: int = decode(int, found, f"{where}: schema_version")
+    if version < 1:
+        raise _refusal(found, "a version from 1", f"{where}: schema_version")
+    if version > newest:
+        raise SchemaVersionError(f"{where} has version {found}; this package reads up to {newest}. Update wildpdiff.")
+    return version
 
 
 def _decode_scalar(kind: type, value: Any, where: str) -> Any:

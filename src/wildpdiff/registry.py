@@ -9,12 +9,20 @@ its runs' folders for ``wildpdiff evaluate --run`` by one of ``wildpdiff.runs``;
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any, Literal
 
 from wildpdiff.errors import WildpdiffError
 
 Group = Literal["methods", "sections", "observers", "commands", "runs", "suites", "architectures"]
+
+
+def package_version() -> str:
+    """Version of this package; empty where it is run without being installed."""
+    try:
+        return version("wildpdiff")
+    except PackageNotFoundError:
+        return ""
 
 
 @cache

@@ -51,6 +51,7 @@ class Domain:
         generator: settings of the generators.
         pooled: scores of all examples of a group of tasks together.
         without: sources of :data:`METHODS` that have no meaning here.
+        further: lines of registered methods that have a meaning here alone.
         samples: adapters a task in the evaluation.
         seen_tasks: seen tasks that are scored.
         remarks: sentences below the table: what is honest to say about it.
@@ -65,6 +66,7 @@ class Domain:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     pooled: tuple[PooledScore, ...] = ()
     without: tuple[str, ...] = ()
+    further: tuple[ShownMethod, ...] = ()
     samples: int = 4
     seen_tasks: int = 20
     remarks: tuple[str, ...] = ()
@@ -101,7 +103,9 @@ class Domain:
 
     def methods(self, *, trained: bool) -> tuple[ShownMethod, ...]:
         """The lines of its table but for its own opponents; without ``trained``, only those with almost no training."""
-        return tuple(one for one in METHODS if one.source not in self.without and (trained or not one.trained))
+        *methods, last = METHODS
+        own = [one for one in (*methods, *self.further, last) if one.source not in self.without]
+        return tuple(one for one in own if trained or not one.trained)
 
 
 def in_groups(groups: Mapping[str, str]) -> dict[str, dict[str, str]]:

@@ -13,11 +13,13 @@ import numpy as np
 from wildbench.backbones import pretrain_small_cnn
 from wildbench.domains.domain import Domain
 from wildbench.domains.protocol import ProtocolConfig, with_splits
+from wildbench.methods.camera_traps import FIELD_NAMES, MASK
 from wildbench.methods.classifier_alone import CLASSIFIER_ALONE
 from wildbench.methods.few_label_methods import LABELLED_NAMES
 from wildbench.pipeline import RunInputs
 from wildbench.run_folder import Tick
 from wildbench.studies.measuring import OpenBenchmark
+from wildbench.studies.panel_page import ShownMethod
 from wildbench.studies.pooled_scores import PooledObserver, PooledScore, macro_f1, pooled_accuracy, pooled_counts
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.efficientnet_lite import efficientnet_lite0, fit_head
@@ -45,8 +47,8 @@ PUBLISHED = (
 OF_TESTS = (macro_f1(),)
 OF_ALL = (pooled_accuracy("accuracy of all pictures"), macro_f1(name="macro-F1 of all pictures"))
 SMALL, EFFICIENTNET = "small-cnn", "efficientnet-lite0"
-LABELLED = frozenset({FINETUNED, CLASSIFIER_ALONE, *LABELLED_NAMES})
-"""Sources that use labels of the camera."""
+OF_TEST_PICTURES = frozenset({FINETUNED, CLASSIFIER_ALONE, *LABELLED_NAMES, *FIELD_NAMES})
+"""Sources that use labels of the camera, or bursts or boxes of its test pictures."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,19 @@ class WholeCameraObserver(PooledObserver):
         whole_scores: of all pictures.
         whole: all labelled pictures of a camera, or of a seen camera its test pictures, by task.
         backbone: of the adapters.
-        labelled: sources that use the camera's labels, which have no scores of all pictures.
+        tests_only: sources without scores of all pictures.
     """
 
     whole_scores: Sequence[PooledScore] = ()
     whole: Mapping[str, TestSet] = field(default_factory=dict)
     backbone: Backbone | None = None
-    labelled: frozenset[str] = LABELLED
+    tests_only: frozenset[str] = OF_TEST_PICTURES
 
     def observe(self, scored: Scored) -> None:
         """Counts of a method's adapters on one camera."""
         super().observe(scored)
         method, name = scored.method, scored.test.task
-        if self.backbone is None or method.source.name in self.labelled:
+        if self.backbone is None or method.source.name in self.tests_only:
             return
         test = self.whole.get(name, scored.test)
         outputs = scored.outputs if test is scored.test else outputs_of(self.backbone, test, scored.adapters)
@@ -165,6 +167,7 @@ DOMAIN = Domain(
     (),
     open_frames,
     pooled=(*OF_TESTS, *OF_ALL),
+    further=tuple(ShownMethod(name, name, "own" if name == MASK else "none") for name in FIELD_NAMES),
     remarks=PUBLISHED,
     layout="a folder in WILDS' layout, or a file or folder of another format with cameras and times",
     content=_content,

@@ -24,7 +24,7 @@ from wildpdiff.tasks.objective import TARGETS
 EXCLUDED = 50.0
 """Logits by which an excluded class lies below all others; infinite ones would have no likelihood."""
 
-FIELD_NAMES = ("species mask", "event smoothing", "crop first")
+FIELD_NAMES = (MASK, SMOOTHING, CROP) = ("species mask", "event smoothing", "crop first")
 
 
 class SpeciesMaskSource(PretrainedSource):
@@ -33,7 +33,7 @@ class SpeciesMaskSource(PretrainedSource):
     It has seen these labels, as a list of the site's species made by people; blanks, people and vehicles stay.
     """
 
-    name = FIELD_NAMES[0]
+    name = MASK
 
     def __init__(self, initial: Adapter, data: LabelledData) -> None:
         super().__init__(initial)
@@ -50,7 +50,7 @@ class SpeciesMaskSource(PretrainedSource):
 class EventSmoothingSource(PretrainedSource):
     """The pretrained model with one answer for all frames of a burst: the mean of their log-probabilities."""
 
-    name = FIELD_NAMES[1]
+    name = SMOOTHING
 
     def outputs(self, backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> Float[Tensor, "a n c"]:
         """Log-probabilities; raises :class:`DataError` where examples are no pictures of a camera."""
@@ -64,7 +64,7 @@ class EventSmoothingSource(PretrainedSource):
 class CropFirstSource(PretrainedSource):
     """The pretrained model on each picture's largest detected animal; of cameras without boxes, on whole frames."""
 
-    name = FIELD_NAMES[2]
+    name = CROP
 
     def outputs(self, backbone: Backbone, test: TestSet, adapters: Sequence[Adapter]) -> Float[Tensor, "a n c"]:
         """Logits of the crops."""
@@ -74,17 +74,16 @@ class CropFirstSource(PretrainedSource):
 def field_candidates(inputs: MethodInputs) -> list[Candidate]:
     """The rules that the evaluated tasks have what it takes for: classes with labels, bursts of frames, boxes."""
     initial, labelled, candidates = inputs.seen.zoo.initial, inputs.labelled, list[Candidate]()
-    mask, smoothing, crops = FIELD_NAMES
     if not inputs.seen.backbone.classes:
         return candidates
     if labelled is not None:
         note = "pretrained, without the animals that the task's training labels do not show"
-        candidates.append(Candidate(mask, "labels", note, lambda: SpeciesMaskSource(initial, labelled)))
+        candidates.append(Candidate(MASK, "labels", note, lambda: SpeciesMaskSource(initial, labelled)))
     bursts = [test.bursts for test in inputs.tests if test.bursts is not None]
     if len(bursts) == len(inputs.tests) and any(len(set(names)) < len(names) for names in bursts):
         note = "pretrained, one answer for all frames of a burst of test pictures"
-        candidates.append(Candidate(smoothing, "no description", note, lambda: EventSmoothingSource(initial)))
+        candidates.append(Candidate(SMOOTHING, "no description", note, lambda: EventSmoothingSource(initial)))
     if any(test.crops is not None for test in inputs.tests):
         note = "pretrained, on a detector's crops of the test pictures"
-        candidates.append(Candidate(crops, "no description", note, lambda: CropFirstSource(initial)))
+        candidates.append(Candidate(CROP, "no description", note, lambda: CropFirstSource(initial)))
     return candidates

@@ -11,7 +11,7 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.baselines.seen import repeat_adapter
 from wildpdiff.codec.codec import Codec
-from wildpdiff.conditional_mean.centering import FeatureAlignment, fit_alignment
+from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import FeatureShift
 from wildpdiff.rng import sub_seed
@@ -45,9 +45,7 @@ class CentredPretrainedSource:
         if centering is not None:
             images = TaskExamples(tuple(seen.data(name) for name in seen.zoo.tasks), sub_seed(seen.seed, self.name))
             start = centering.codec.encode(vector).expand(len(seen.descriptions), -1).contiguous()
-            self.centering = fit_alignment(
-                centering, seen.backbone, start, images=images, evaluation_images=EVALUATION_IMAGES
-            )
+            self.centering = centering.fitted(seen.backbone, start, images, EVALUATION_IMAGES)
 
     def sample(self, description: Description, n: int, seed: int) -> list[Adapter]:
         """``n`` times the initial adapter with the site's bias; raises :class:`DescriptionError` on an empty one."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from wildpdiff.adapters.spec import WITHOUT_EFFECT, AdapterSpec, peft_config, plain_names
 from wildpdiff.artifact import read_safetensors, safetensors_bytes
 from wildpdiff.disk import content_hash, file_hash, json_bytes, read_json, visible, write_folder
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, SchemaVersionError
+from wildpdiff.errors import AdapterMismatchError, ArtifactError
+from wildpdiff.records import check_version, decode, encode
 
 PROVENANCE_VERSION = 2
 """Version 1 had no hashes; its adapters are still read."""
@@ -73,35 +74,16 @@ class AdapterConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {
-            "backbone": self.backbone,
-            "backbone_hash": self.backbone_hash,
-            "classes": list(self.classes),
-            "rank": self.rank,
-            "alpha": self.alpha,
-            "target_modules": list(self.target_modules),
-            "modules_to_save": list(self.modules_to_save),
-            **({} if self.peft is None else {"peft": dict(self.peft)}),
-        }
+        return {name: value for name, value in encode(self).items() if value is not None}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> AdapterConfig:
-        """The inverse of :meth:`to_json`."""
-        names = ("classes", "target_modules", "modules_to_save")
-        for name in names:
-            if not isinstance(data[name], list) or not all(isinstance(entry, str) for entry in data[name]):
-                raise TypeError(f"{name} is {data[name]!r}, no list of texts")
-        for name in ("backbone", "backbone_hash"):
-            if not isinstance(data[name], str):
-                raise TypeError(f"{name} is {data[name]!r}, no text")
-        rank, alpha = data["rank"], data["alpha"]
-        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-            raise TypeError(f"rank is {rank!r}, no whole number from 1")
-        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not abs(alpha) < 1e30:
-            raise TypeError(f"alpha is {alpha!r}, no number")
-        if not isinstance(data.get("peft", {}), dict):
-            raise TypeError(f"peft is {data['peft']!r}, no object")
-        return cls(**{**data, **{name: tuple(data[name]) for name in names}})
+    def from_json(cls, data: Any, where: object = "adapter") -> AdapterConfig:
+        """The inverse of :meth:`to_json`; raises :class:`ArtifactError`, which names ``where`` and the key."""
+        values = {"peft": None, **data} if isinstance(data, dict) else data
+        config: AdapterConfig = decode(cls, values, f"{where}: adapter")
+        if config.rank < 1 or not abs(config.alpha) < 1e30:
+            raise ArtifactError(f"{where}: rank {config.rank} or alpha {config.alpha} is out of range. Copy it again.")
+        return replace(config, alpha=data["alpha"])  # a whole number stays one: hashes are of its text
 
     def peft_json(self) -> dict[str, Any]:
         """The content of PEFT's ``adapter_config.json``."""
@@ -217,17 +199,11 @@ class Adapter:
         if not path.is_file():
             return cls._foreign(folder)
         data = read_json(path, finite=True)
-        if not isinstance(data, dict) or not isinstance(data.get("schema_version", 0), int):
+        if not isinstance(data, dict):
             raise ArtifactError(f"{path} is not of this package. Check the path.")
-        if data.get("schema_version", 0) > PROVENANCE_VERSION:
-            raise SchemaVersionError(
-                f"{folder} has provenance version {data['schema_version']}; this package reads up to "
-                f"{PROVENANCE_VERSION}. Update wildpdiff."
-            )
-        try:
-            config, provenance = AdapterConfig.from_json(data["adapter"]), dict(data["provenance"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path} lacks the adapter's configuration ({error}).") from None
+        check_version(data.get("schema_version", 1), PROVENANCE_VERSION, path)
+        config = AdapterConfig.from_json(data.get("adapter"), path)
+        provenance = decode(dict[str, Any], data.get("provenance"), f"{path}: provenance")
         _check_peft(folder / CONFIG_FILE, config)
         tensors = read_safetensors(folder / TENSORS_FILE)
         _check_hashes(folder, data)
@@ -245,9 +221,7 @@ class Adapter:
         except AdapterMismatchError as error:
             raise AdapterMismatchError(f"{folder}: {error}") from None
         except (TypeError, ValueError, AttributeError, re.error) as error:
-            raise ArtifactError(
-                f"{folder / CONFIG_FILE} is not a whole configuration ({error}). Copy the folder again."
-            ) from None
+            raise ArtifactError(f"{folder / CONFIG_FILE} is not whole ({error}). Copy the folder again.") from None
 
     def check_finite(self) -> None:
         """Raise :class:`ArtifactError` where a value is not finite."""
@@ -293,16 +267,10 @@ def _check_hashes(folder: Path, data: Mapping[str, Any]) -> None:
         return
     body = {key: value for key, value in data.items() if key != "fingerprint"}
     if not isinstance(files, dict) or data.get("fingerprint") != content_hash(json_bytes(body)):
-        raise ArtifactError(
-            f"{folder / PROVENANCE_FILE} is altered: its fingerprint differs from its content. Copy or generate the "
-            "adapter again."
-        )
+        raise ArtifactError(f"{folder / PROVENANCE_FILE} is altered: its fingerprint differs. Copy the adapter again.")
     for name in (CONFIG_FILE, TENSORS_FILE):
         if file_hash(folder / name) != files.get(name):
-            raise ArtifactError(
-                f"{folder / name} is altered: its hash differs from the one in provenance.json. Copy or generate the "
-                "adapter again."
-            )
+            raise ArtifactError(f"{folder / name} is altered: its hash differs. Copy or generate the adapter again.")
 
 
 def _cross_validation(provenance: Mapping[str, Any]) -> str:

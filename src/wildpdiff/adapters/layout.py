@@ -54,23 +54,13 @@ class Layout:
             AdapterMismatchError: a tensor is missing, unknown or of another shape; the message names it.
         """
         expected = dict(self.entries)
-        for name in expected:
-            if name not in tensors:
+        found = {name: tuple(value.shape)[leading:] for name, value in tensors.items() if value.ndim >= leading}
+        for name in (*expected, *tensors):
+            if name not in found or found[name] != expected.get(name):
+                shape, wanted = (shapes.get(name, "missing") for shapes in (found, expected))
                 raise AdapterMismatchError(
-                    f"The adapter has no tensor {name!r}, which the layout expects with shape {expected[name]}; "
-                    "use adapters of one backbone and one LoRA configuration."
-                )
-        for name, tensor in tensors.items():
-            if name not in expected:
-                raise AdapterMismatchError(
-                    f"The adapter has a tensor {name!r} of shape {tuple(tensor.shape)} that the layout does not know; "
-                    "use adapters of one backbone and one LoRA configuration."
-                )
-            found = tuple(tensor.shape)[leading:]
-            if tensor.ndim < leading or found != expected[name]:
-                raise AdapterMismatchError(
-                    f"Tensor {name!r} of the adapter has shape {found}, but the layout expects {expected[name]}; "
-                    "use the rank and the number of classes that the zoo was built with."
+                    f"Tensor {name!r} of the adapter has shape {shape}, and in the layout {wanted}. Use adapters of "
+                    "one backbone, with one LoRA configuration and one list of classes."
                 )
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " d"]:
@@ -91,9 +81,7 @@ class Layout:
         self.check(tensors, leading=1)
         counts = {tensor.shape[0] for tensor in tensors.values()}
         if len(counts) != 1:
-            raise AdapterMismatchError(
-                f"The stacked tensors hold {sorted(counts)} adapters; stack the same adapters in every tensor."
-            )
+            raise AdapterMismatchError(f"The stacked tensors hold {sorted(counts)} adapters. Stack the same in each.")
         return self._concatenate(tensors, (counts.pop(),))
 
     def unflatten(self, vector: Float[Tensor, "*batch d"]) -> dict[str, Tensor]:
@@ -104,8 +92,8 @@ class Layout:
         """
         if vector.shape[-1] != self.size:
             raise AdapterMismatchError(
-                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; "
-                "decode it with the codec that encoded it."
+                f"The vector has {vector.shape[-1]} values, but the layout has {self.size}; decode it with the codec "
+                "that encoded it."
             )
         parts = torch.split(vector, list(self.sizes), dim=-1)
         leading = vector.shape[:-1]

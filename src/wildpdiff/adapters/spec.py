@@ -188,9 +188,7 @@ class AdapterSpec:
         selection = LoraConfig(**given, modules_to_save=list(wanted) or None)
         found = [name for name in names if check_target_module_exists(selection, name)]
         if not found:
-            raise AdapterMismatchError(
-                f"target_modules {targets!r} names no module of the model. Take names from named_modules()."
-            )
+            raise AdapterMismatchError(f"target_modules {targets!r} names no module. See named_modules().")
         whole = tuple(name for name in names if wanted and name.endswith(wanted))
         ranks = {name: _rank_and_scaling(settings, name) for name in found}
         spec = cls.on(module, ranks, whole, str(settings.get("bias") or "none"))
@@ -222,9 +220,7 @@ class AdapterSpec:
         known = dict(module.named_modules())
         for name in (*ranks, *modules_to_save):
             if name not in known:
-                raise AdapterMismatchError(
-                    f"The backbone has no module {name!r}; its modules are listed by named_modules()."
-                )
+                raise AdapterMismatchError(f"The backbone has no module {name!r}, see its named_modules().")
         modules, saved = {}, {}
         for name, (rank, scaling) in ranks.items():
             target = known[name]
@@ -315,9 +311,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
         )
     for key in sorted(set(config) - RESOLVED - WITHOUT_EFFECT):
         if config[key]:
-            raise AdapterMismatchError(
-                f"{key} is {config[key]!r}, which is not supported. Train the adapter without it."
-            )
+            raise AdapterMismatchError(f"{key} is {config[key]!r}, which is not supported. Train without it.")
 
 
 def _check_kinds(config: Mapping[str, Any]) -> None:
@@ -404,9 +398,7 @@ def _factors(tensors: Mapping[str, Tensor]) -> set[str]:
     found = set()
     for name in tensors:
         if not name.startswith(PEFT_PREFIX):
-            raise AdapterMismatchError(
-                f"Tensor {name!r} does not begin with {PEFT_PREFIX!r}, as PEFT's do. Save the adapter with PEFT."
-            )
+            raise AdapterMismatchError(f"Tensor {name!r} does not begin with {PEFT_PREFIX!r}. Save it by PEFT.")
         module, own = _split_factor(name.removeprefix(PEFT_PREFIX))
         if module and ".base_layer" not in module:
             partner = {**FACTORS, **{b: a for a, b in FACTORS.items()}}[own]
@@ -414,9 +406,7 @@ def _factors(tensors: Mapping[str, Tensor]) -> set[str]:
                 raise AdapterMismatchError(f"Module {module!r} has {own} and no {partner}. Copy the adapter again.")
             found.add(name)
         elif re.search(r"\.lora_|\.token_adapter", name):
-            raise AdapterMismatchError(
-                f"Tensor {name!r} belongs to a variant of LoRA that is not supported. Train the adapter as plain LoRA."
-            )
+            raise AdapterMismatchError(f"Tensor {name!r} is of an unsupported variant of LoRA. Train plain LoRA.")
     return found
 
 

@@ -103,9 +103,7 @@ def _principal_components(centred: Tensor, most: int | None) -> tuple[Tensor, Te
     vectors = vectors.flip(1)
     kept = int((singular > _RANK_TOLERANCE * singular[0]).sum())
     if kept == 0 or float(singular[0]) == 0.0:
-        raise TrainingError(
-            f"The {n} training vectors are all equal, so they have no principal component; use more checkpoints."
-        )
+        raise TrainingError(f"The {n} training vectors are all equal: no principal component. Use more checkpoints.")
     vectors, singular = vectors[:, :kept], singular[:kept]
     if n < d:
         # Dividing by a small singular value amplifies rounding; the QR step makes the rows orthonormal again.

@@ -102,9 +102,7 @@ class Backbone:
         module = module.eval().requires_grad_(False)
         strange = {value.dtype for value in module.parameters() if value.is_floating_point()} - {torch.float32}
         if strange:
-            raise TrainingError(
-                f"The model {name!r} has parameters of {strange.pop()}; single precision is needed. Give model.float()."
-            )
+            raise TrainingError(f"The model {name!r} has parameters of {strange.pop()}. Give model.float().")
         collate = collate or TensorCollate(first_argument(module))
         backbone = cls(name, module, objective, collate, lora, model_hash(module, collate))
         backbone.check_lora()
@@ -238,21 +236,24 @@ class Backbone:
         tensors = initial_adapter(self.module, self.adapter_config, seed)
         return Adapter(tensors, self.adapter_config, {"source": "initial", "seed": seed})
 
+    def require(self, config: AdapterConfig, what: str, advice: str) -> None:
+        """Raise :class:`AdapterMismatchError`, which begins with ``what``, unless a config is of this backbone."""
+        if config.backbone_hash != self.backbone_hash:
+            raise AdapterMismatchError(
+                f"{what} for the backbone {config.backbone!r} with weights {config.backbone_hash[:12]}; this is "
+                f"{self.name!r} with {self.backbone_hash[:12]}. {advice}"
+            )
+
     def check(self, adapter: Adapter) -> None:
         """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
-        known = adapter.config.backbone_hash != ""  # empty for adapters made elsewhere
-        if known and adapter.config.backbone_hash != self.backbone_hash:
-            raise AdapterMismatchError(
-                f"The adapter is for backbone {adapter.config.backbone!r} with weights "
-                f"{adapter.config.backbone_hash[:12]}; this is {self.name!r} with {self.backbone_hash[:12]}. "
-                "Load the backbone that the adapter was made for."
-            )
-        if known and adapter.config.classes != self.classes:
-            raise AdapterMismatchError(
-                f"The adapter's classes are {', '.join(adapter.config.classes)}; those of the backbone "
-                f"{self.name!r} are {', '.join(self.classes)}. Its provenance.json was altered, or it belongs to "
-                "another backbone."
-            )
+        config = adapter.config
+        if config.backbone_hash:  # empty for adapters made elsewhere
+            self.require(config, "The adapter is", "Load the backbone that the adapter was made for.")
+            if config.classes != self.classes:
+                raise AdapterMismatchError(
+                    f"The adapter's classes are {', '.join(config.classes)}; those of the backbone {self.name!r} are "
+                    f"{', '.join(self.classes)}. Its provenance.json was altered, or it belongs to another backbone."
+                )
         expected = self.shapes
         found = {
             name: tuple(value.shape)
@@ -302,10 +303,7 @@ class Backbone:
                     parts.append({**compute_prefix(self.module, prefix, batch), **targets})
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
                 found = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in batch.items())
-                raise DataError(
-                    f"The model {self.name!r} cannot be run on {found} ({error}). Check names, shapes, types and "
-                    "indices of the examples."
-                ) from error
+                raise DataError(f"{self.name!r} cannot be run on {found} ({error}). Check the examples.") from error
         with torch.inference_mode():
             joined = concatenate(parts)
         # A tensor made in inference mode could not take part in autograd.
@@ -485,10 +483,7 @@ def finite_outputs(outputs: Tensor, name: str) -> Tensor:
         ArtifactError: one is not finite.
     """
     if not bool(torch.isfinite(outputs).all()):
-        raise ArtifactError(
-            f"Outputs of the backbone {name!r} are not finite with an adapter: its values are out of all range. Do not "
-            "use it; generate or train it again."
-        )
+        raise ArtifactError(f"Outputs of {name!r} are not finite with an adapter. Generate or train it again.")
     return outputs
 
 

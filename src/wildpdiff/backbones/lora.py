@@ -216,8 +216,5 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
         state = {name: value.detach().clone().float() for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != spec_of(module, config).shapes:
-        raise AdapterMismatchError(
-            f"PEFT injected tensors {sorted(found)}, another set than this backbone's adapters have. "
-            "Name the target modules in full, each one exactly."
-        )
+        raise AdapterMismatchError(f"PEFT injected other tensors: {sorted(found)}. Name target modules in full.")
     return state

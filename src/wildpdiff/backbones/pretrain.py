@@ -53,9 +53,7 @@ def pooled_images(tasks: Sequence[ImageTask]) -> LabelledImages:
     parts = [task.data("train") for task in tasks]
     labels = np.concatenate([part.labels for part in parts])
     if len(set(labels.tolist())) < 2:
-        raise DataError(
-            f"The {len(labels)} pretraining images are of fewer than two classes. Give more cameras or images."
-        )
+        raise DataError(f"The {len(labels)} pretraining images are of fewer than two classes. Give more cameras.")
     return LabelledImages(np.concatenate([part.images for part in parts]), labels)
 
 

@@ -139,9 +139,7 @@ def load_backbone(name_or_folder: str | Path) -> Backbone:
     function, text = _split(str(name_or_folder))
     folder = WEIGHTS / text if text in BUNDLED else Path(text)
     if not folder.is_dir():
-        raise ArtifactError(
-            f"{text!r} is neither a bundled backbone ({', '.join(BUNDLED)}) nor the folder of one. Check the name."
-        )
+        raise ArtifactError(f"There is no backbone {text!r}. Name a bundled one ({', '.join(BUNDLED)}), or a folder.")
     artifact = read_artifact(folder, "backbone")
     architecture = artifact.config.get("architecture")
     if architecture == FUNCTION:

@@ -92,9 +92,7 @@ class SeenDistances:
             total += torch.where(present, self.to(part, values), 0.0)
             shared += present
         if not bool(shared.any()):
-            raise DescriptionError(
-                f"No seen task has {' or '.join(parts)}, which is all that the description has. Give another part."
-            )
+            raise DescriptionError(f"No seen task has {' or '.join(parts)}. Give another part of the description.")
         return torch.where(shared > 0, total / shared, torch.inf)
 
     def overall_between(self, parts: Sequence[str]) -> Float[Tensor, "t t"]:

@@ -32,9 +32,7 @@ def stated_groups(by_camera: Mapping[str, Sequence[Picture]]) -> dict[str, Group
                 continue
             group = next((known for known in GROUPS if known == picture.group), None)
             if group is None:
-                raise DataError(
-                    f"line {picture.line}: the group is {picture.group!r}; give one of {', '.join(GROUPS)}."
-                )
+                raise DataError(f"line {picture.line}: the group is {picture.group!r}, none of {', '.join(GROUPS)}.")
             if groups.setdefault(camera, group) != group:
                 raise DataError(
                     f"line {picture.line}: camera {camera!r} is in group {groups[camera]!r} above and {group!r} here; "
@@ -66,10 +64,7 @@ def drawn_groups(cameras: Collection[str], teaching: Collection[str], unseen: Un
         share = unseen if isinstance(unseen, float) else unseen / max(len(order), 1)
         count = round(share * len(order)) if 0 <= share < 1 else len(order)
         if count == len(order) and unseen:
-            raise DataError(
-                f"unseen is {unseen} of {len(order)} cameras that can teach; give a number below that, or a fraction "
-                "below 1."
-            )
+            raise DataError(f"unseen is {unseen} of {len(order)} cameras that can teach; give fewer, or a fraction.")
         chosen = set(order[:count])
     else:
         chosen = set(unseen)

@@ -83,9 +83,7 @@ class CamtrapDPReader:
         package = open_package(path)
         version = _VERSION.search(str(package.descriptor.get("profile")))
         if version and version[1].startswith("0."):
-            raise DataError(
-                f"{package.path} is Camtrap DP {version[1]}; convert it to 1.0, for example with R's camtrapdp."
-            )
+            raise DataError(f"{package.path} is Camtrap DP {version[1]}; convert it to 1.0 (by R's camtrapdp).")
         gathering = Gathering(
             package.path, self.format, package.path, repeated="Media with the same file are one picture"
         )

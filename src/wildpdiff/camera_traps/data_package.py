@@ -113,25 +113,19 @@ class DataPackage:
 
             try:
                 if folder.exists() and not (folder / CONTENT).is_file():
-                    raise DataError(
-                        f"{folder} exists and was not unpacked from {self.path.name}; move it away. {advice}"
-                    )
+                    raise DataError(f"{folder} was not unpacked from {self.path.name}; move it away. {advice}")
                 if not folder.exists() or (folder / CONTENT).read_bytes() != content:
                     write_folder(folder, fill)
             except _DAMAGE as error:
                 raise DataError(f"{self.path} cannot be unpacked ({str(error)[:80]}). {advice}") from None
             except (OSError, ArtifactError) as error:
-                raise DataError(
-                    f"The pictures of {self.path.name} cannot be unpacked next to it: {error} {advice}"
-                ) from None
+                raise DataError(f"{self.path.name} cannot be unpacked next to it: {error} {advice}") from None
         return folder
 
     def _content(self, path: str, name: str) -> bytes:
         clean = clean_path(path)
         if _leads_out(clean) or "://" in clean:
-            raise DataError(
-                f"{self.path}: the resource {name!r} lies outside of the package ({path!r}); put it inside."
-            )
+            raise DataError(f"{self.path}: the resource {name!r} lies outside ({path!r}); put it inside.")
         try:
             data = (
                 _member(self.path, self.inner + clean, MOST_BYTES) if self.zipped else (self.path / clean).read_bytes()

@@ -245,9 +245,7 @@ def _records(lines: Iterator[str], delimiter: str, source: str, text: str) -> It
         except csv.Error as error:
             if "field larger" in str(error) and reader.line_num == start:
                 limit = csv.field_size_limit()
-                raise DataError(
-                    f"{source}, line {start}: a cell has more than {limit:,} characters; shorten it."
-                ) from None
+                raise DataError(f"{source}, line {start}: a cell has over {limit:,} characters; shorten it.") from None
             opened = _unclosed(text, start, delimiter)
             raise DataError(
                 f"{source}, line {opened}: a quote is opened there and not closed before the next cell; close it, or "

@@ -101,13 +101,9 @@ def read_json(path: Path) -> dict[str, Any]:
         text = data.decode(json.detect_encoding(data).replace("utf-8-sig", "utf-8")).removeprefix("\ufeff")
         del data
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}); write it again as UTF-8, as JSON has to be."
-        ) from None
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}), as JSON has to be; write it again.") from None
     except _UNREADABLE as error:
-        raise DataError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the file and its permissions."
-        ) from None
+        raise DataError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check it.") from None
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:

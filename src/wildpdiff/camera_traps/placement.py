@@ -96,10 +96,8 @@ def place(
     ordered = sorted(pictures, key=lambda picture: (picture.path, picture.line))
     for picture in ordered:
         if picture.split and picture.split not in PICTURE_SPLITS:
-            raise DataError(
-                f"line {picture.line}: the split is {picture.split!r}; give one of {', '.join(PICTURE_SPLITS)}, or "
-                "leave it empty."
-            )
+            known = ", ".join(PICTURE_SPLITS)
+            raise DataError(f"line {picture.line}: the split is {picture.split!r}; give one of {known}, or none.")
     found = bursts(ordered, [alike.get(picture.path) for picture in ordered])
     stated = [{ordered[member].split for member in burst.members} & set(SPLITS) for burst in found]
     open_ = [burst for burst, splits in zip(found, stated, strict=True) if not splits]

@@ -102,10 +102,7 @@ def load_suite(
 
     missing = [entry for entry in inputs if not Path(entry).exists()]
     if missing:
-        raise DataError(
-            f"There is no suite {missing[0]!r}: neither {', '.join(suite_providers())}, nor a file, nor a folder. "
-            "Check it."
-        )
+        raise DataError(f"There is no suite, file or folder {missing[0]!r}; suites are {', '.join(suite_providers())}.")
     known: dict[str, Any] = {"framing": framing, **({} if classes is None else {"classes": tuple(classes)})}
     try:
         return TableSuite.of(*inputs, **{"seed": seed, **size, **known, **options})

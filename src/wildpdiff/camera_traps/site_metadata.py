@@ -136,9 +136,7 @@ def _field(
     numbers = number_column(known, **limit)
     if numbers is None:
         if geographic:
-            raise DataError(
-                f"{table.source}: column {name!r} holds {known[0]!r}; give the {geographic} in decimal degrees."
-            )
+            raise DataError(f"{table.source}: column {name!r} holds {known[0]!r}; give decimal degrees.")
         return MetadataField.of_values(name, known), dict(cells), _mixed(name, cells)
     read, odd = dict(numbers.values), dict(numbers.odd)
     for cell in set(cells.values()) - set(known):  # each alone: no camera changes how another's cell is read

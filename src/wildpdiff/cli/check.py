@@ -23,10 +23,8 @@ MOST_CLASSES = 30
 
 def check(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
-    images: Annotated[
-        Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task).")
-    ],
-    task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
+    images: Annotated[Path, typer.Option(help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task).")],
+    task: Annotated[str | None, typer.Option(help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
     columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
@@ -72,14 +70,11 @@ def check(
 
 
 def _scores(found: Check) -> Table:
-    from rich.table import Table
+    from wildpdiff.report.terminal import plain_table
 
     bursts = f" in {found.units} bursts" if found.bursts else ""
-    table = Table(title=f"{found.pictures} labelled images{bursts}", title_justify="left", title_style="bold", box=None,
-                  pad_edge=False, padding=(0, 2, 0, 0))  # fmt: skip
-    table.add_column("")
-    for name in ("adapter", "pretrained", "difference", "95 % interval"):
-        table.add_column(name, justify="right")
+    columns = ("adapter", "pretrained", "difference", "95 % interval")
+    table = plain_table(f"{found.pictures} labelled images{bursts}", "", *columns)
     rows = (("accuracy, %", found.accuracy, found.accuracy_lead), ("macro-F1, %", found.macro_f1, found.macro_f1_lead))
     for name, scores, lead in rows:
         ends = lead.interval
@@ -89,14 +84,11 @@ def _scores(found: Check) -> Table:
 
 
 def _classes(found: Check) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="Right, % of each class", title_justify="left", title_style="bold", box=None, pad_edge=False,
-                  padding=(0, 2, 0, 0))  # fmt: skip
-    table.add_column("")
-    for name in ("images", "adapter", "pretrained", "difference"):
-        table.add_column(name, justify="right")
+    from wildpdiff.report.terminal import plain_table
+
+    table = plain_table("Right, % of each class", "", "images", "adapter", "pretrained", "difference")
     for row in found.classes[:MOST_CLASSES]:
         lead = 100 * (row.adapter - row.pretrained)
         style = "green" if lead > 0 else "yellow" if lead < 0 else ""

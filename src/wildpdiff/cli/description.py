@@ -109,9 +109,7 @@ class TaskQuery:
         if names and parts:
             raise DescriptionError("Give a description, or a task of a suite, not both.")
         if option and not names:
-            raise DescriptionError(
-                f"-o {option[0]} is an option of a suite, and no suite is given. Add --suite and --task."
-            )
+            raise DescriptionError(f"-o {option[0]} is an option of a suite. Add --suite and --task.")
         return cls(parts, names, option, task)
 
     def description(self, generator: Generator) -> Description:

@@ -24,24 +24,19 @@ if TYPE_CHECKING:
 def evaluate(
     out: options.OutOption,
     run: Annotated[
-        Path | None,
-        typer.Option("--run", help="Folder of a demo, in place of zoo, reference, generators, suite and seed."),
+        Path | None, typer.Option(help="Folder of a demo, in place of zoo, reference, generators, suite and seed.")
     ] = None,
-    zoo: Annotated[Path | None, typer.Option("--zoo", help="Zoo that the generators were fitted to.")] = None,
+    zoo: Annotated[Path | None, typer.Option(help="Zoo that the generators were fitted to.")] = None,
     generator: Annotated[
-        list[Path] | None, typer.Option("--generator", help="Folder of a generator; repeatable, one per training seed.")
+        list[Path] | None, typer.Option(help="Folder of a generator; repeatable, one per training seed.")
     ] = None,
     reference: Annotated[
-        Path | None,
-        typer.Option("--reference", help="Zoo of the unseen tasks; without it only seen tasks are compared."),
+        Path | None, typer.Option(help="Zoo of the unseen tasks; without it only seen tasks are compared.")
     ] = None,
     baselines: Annotated[
-        Literal["core", "all"],
-        typer.Option("--baselines", help="all adds trained networks, few labels, CMA-ES and controls."),
+        Literal["core", "all"], typer.Option(help="all adds trained networks, few labels, CMA-ES and controls.")
     ] = "core",
-    without: Annotated[
-        list[str] | None, typer.Option("--without", help="Name of a baseline to leave out; repeatable.")
-    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Name of a baseline to leave out; repeatable.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,8 +46,7 @@ def evaluate(
         ),
     ] = None,
     seen_tasks: Annotated[
-        int | None,
-        typer.Option("--seen-tasks", min=1, help="Number of seen tasks to score, drawn by the seed; default: all."),
+        int | None, typer.Option(min=1, help="Number of seen tasks to score, drawn by the seed; default: all.")
     ] = None,
     suite: options.SuitesOption = None,
     option: options.SuiteSettings = None,

@@ -11,23 +11,24 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.terminal import Stages, answer, prepare_torch, print_json, remark, show, show_cross_validation
+from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show, show_cross_validation
 from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError, WildpdiffError
 from wildpdiff.records import decode, encode
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.generator import Generator
-    from wildpdiff.growth import UpdatedGenerator
     from wildpdiff.zoo.store import Zoo
     from wildpdiff.zoo.training_set import TrainingSet
 
 
 def fit(
-    zoo: Annotated[Path, typer.Option("--zoo", help="Folder of the zoo of seen tasks.")],
+    zoo: Annotated[Path, typer.Option(help="Folder of the zoo of seen tasks.")],
     out: options.OutOption,
     suite: Annotated[
         list[str] | None,
@@ -41,10 +42,9 @@ def fit(
     columns: options.ColumnsOption = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
-        str | None,
-        typer.Option("--parts", help="Parts of the description; default: metadata,backgrounds,examples."),
+        str | None, typer.Option(help="Parts of the description; default: metadata,backgrounds,examples.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the diffusion; default: 600.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
         int | None,
         typer.Option(
@@ -54,7 +54,7 @@ def fit(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="JSON file with fields of GeneratorConfig; options override it.")
+        Path | None, typer.Option(help="JSON file with fields of GeneratorConfig; options override it.")
     ] = None,
     update: Annotated[
         Path | None,
@@ -82,9 +82,9 @@ def fit(
     check_output_artifact(out, "generator")
     prepare_torch(threads)
     from wildpdiff.backbones.registry import load_backbone
-    from wildpdiff.fit import fit_generator
     from wildpdiff.generator import Generator
-    from wildpdiff.growth import settings_of, update_generator, updated_training
+    from wildpdiff.growth import settings_of, updated_training
+    from wildpdiff.imported import RELATIVE
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
     from wildpdiff.zoo.features import FeatureCache
@@ -98,55 +98,91 @@ def fit(
     store = whole / UNFINISHED if written_in_place(whole) else whole.with_name(f".{whole.name}{UNFINISHED}")
     if store.is_dir():
         remark(f"{store} holds finished networks of a call that was stopped; resuming with those that fit.")
+    generator, earlier = None, None
+    wanted: dict[str, Any] = {"seed": seed}
     if opened_zoo.imported:
         settings = _settings(config, parts or (None if config else "metadata,text"), steps, task_steps)
         training_set = _imported(opened_zoo, suite, option, backbone)
-        _fit_imported(out, training_set, settings, trust=trust, seed=seed, store=store, as_json=as_json)
-        return shutil.rmtree(store, ignore_errors=True)
-    loaded = load_backbone(backbone)
-    opened = options.open_suite(suite, option, loaded)
-    if opened.fingerprint != opened_zoo.plan.suite:
-        raise ArtifactError(
-            f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
-            "--suite and -o options as for the zoo."
-        )
-    reader = options.image_reader(clip)
-    earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
-    if earlier is None:
-        settings = _settings(config, parts, steps, task_steps)
-        wanted = {"config": encode(settings), "seed": seed, "zoo": opened_zoo.plan.fingerprint, "updates": None}
     else:
-        settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
-    features = FeatureCache(loaded, opened.tasks("seen"))
-    measured: dict[str, Any] = {}
-    with Stages() as stages:
+        loaded, reader = load_backbone(backbone), options.image_reader(clip)
+        opened = options.open_suite(suite, option, loaded)
+        if opened.fingerprint != opened_zoo.plan.suite:
+            raise ArtifactError(
+                f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
+                "--suite and -o options as for the zoo."
+            )
+        earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
+        if earlier is None:
+            settings = _settings(config, parts, steps, task_steps)
+            wanted |= {"config": encode(settings), "zoo": opened_zoo.plan.fingerprint, "updates": None}
+        else:
+            settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
+        features = FeatureCache(loaded, opened.tasks("seen"))
         training_set = TrainingSet.of(opened, loaded, opened_zoo, features, featurise=reader)
         generator = _unfinished(out, loaded, wanted, opened_zoo, reader=reader) if trust else None
-        if generator is None and earlier is not None:
-            tick = stages(f"update the generator to {len(opened_zoo.tasks)} tasks")
-            updated = update_generator(earlier, training_set, progress=tick, store=store)
-            generator, measured = updated.generator, _grown(updated)
-            generator.save_pretrained(out)
-        elif generator is None:
-            tick = stages(f"fit a generator to {len(opened_zoo)} checkpoints of {len(opened_zoo.tasks)} tasks")
-            fitted = fit_generator(training_set, settings, seed=seed, progress=tick, store=store)
-            generator = fitted.generator
-            measured = {
-                "reconstruction_error": fitted.reconstruction_error,
-                "loss": float(fitted.losses[-100:].mean()) if len(fitted.losses) else None,
-                "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
-                "seconds": round(fitted.seconds, 3),
-            }
+    measured: dict[str, Any] = {}
+    with Stages() as stages:
+        if generator is None:
+            generator, measured = _fitted(training_set, settings, earlier, seed=seed, store=store, stages=stages)
             generator.save_pretrained(out)
         else:
             remark(f"{out} holds this generator without its trust, as a call that was stopped leaves it; resuming.")
-        calibrated = trust and can_calibrate(generator, opened_zoo)
+        calibrated, seed = trust and can_calibrate(generator, training_set), wanted["seed"]
         if calibrated:
-            tick, seed = stages("calibrate trust on held-out seen tasks"), wanted["seed"]
+            tick = stages(f"calibrate trust on {len(training_set.labelled)} held-out seen tasks")
             model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
+    if calibrated and "note" in measured:
+        known, count = len(training_set.labelled), len(training_set.tasks)
+        measured["note"] = (
+            f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
+        )
     _report(out, generator, calibrated, measured, as_json=as_json)
+
+
+def _fitted(
+    training_set: TrainingSet,
+    settings: GeneratorConfig,
+    earlier: Generator | None,
+    *,
+    seed: int,
+    store: Path,
+    stages: Stages,
+) -> tuple[Generator, dict[str, Any]]:
+    """The generator of a training set, fitted or updated from an earlier one, and what was measured with it."""
+    from wildpdiff.fit import fit_generator
+    from wildpdiff.growth import update_generator
+    from wildpdiff.imported import fit_imported
+
+    zoo, count = training_set.zoo, len(training_set.tasks)
+    if earlier is not None:
+        updated = update_generator(
+            earlier, training_set, progress=stages(f"update the generator to {count} tasks"), store=store
+        )
+        return updated.generator, {
+            "added": list(updated.added),
+            "residual": updated.residual,
+            "usual_residual": updated.usual,
+            "refit": updated.refit,
+            "seconds": round(updated.seconds, 3),
+        }
+    tick = stages(f"fit a generator to {len(zoo)} checkpoints of {count} tasks")
+    if zoo.imported:
+        found = fit_imported(training_set, settings, seed=seed, progress=tick, store=store)
+        return found.generator, {
+            "tasks_with_data": len(training_set.labelled),
+            "leave_one_out": dict(found.errors.rows),
+            "note": found.errors.note,
+            "seconds": round(found.fitted.seconds, 3),
+        }
+    fitted = fit_generator(training_set, settings, seed=seed, progress=tick, store=store)
+    return fitted.generator, {
+        "reconstruction_error": fitted.reconstruction_error,
+        "loss": float(fitted.losses[-100:].mean()) if len(fitted.losses) else None,
+        "task_loss": float(fitted.task_losses[-100:].mean()) if len(fitted.task_losses) else None,
+        "seconds": round(fitted.seconds, 3),
+    }
 
 
 def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, Any], *, as_json: bool) -> None:
@@ -166,10 +202,13 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
         return
     coded = ""
     if generator.mean is None:  # only then do samples pass the autoencoder
-        error = f", reconstruction error {measured['reconstruction_error']:.3g}" if measured else ""
-        coded = f"; {size} latent values{error}"
+        error = measured.get("reconstruction_error")
+        coded = f"; {size} latent values" + ("" if error is None else f", reconstruction error {error:.3g}")
     took = f", fitted in {measured['seconds']:.0f} s" if measured else ""
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
+    if "leave_one_out" in measured:
+        show(_errors(measured["leave_one_out"], generator.training["tasks"]))
+        show(measured["note"])
     if generator.mean is not None and len(generator.mean.seen) == 1:
         show(
             "There is one seen task, and none can be held out: the adapters for all other tasks are this task's, of "
@@ -188,6 +227,16 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
         )
 
 
+def _errors(rows: dict[str, float], tasks: int) -> Table:
+    """Errors of imported adapters' parameters on held-out tasks, by method."""
+    from wildpdiff.report.terminal import plain_table
+
+    table = plain_table("", f"held-out tasks ({tasks})", "relative squared error of ΔW")
+    for method, error in rows.items():
+        table.add_row(method, f"{error:.3g}")
+    return table
+
+
 def _check_update(update: Path, out: Path, zoo: Zoo, given: dict[str, Any]) -> None:
     """Refuse options that the generator decides, its own folder as the output, and imported adapters."""
     from wildpdiff.generator import Generator
@@ -199,16 +248,6 @@ def _check_update(update: Path, out: Path, zoo: Zoo, given: dict[str, Any]) -> N
         raise DataError(f"--update takes the settings of the generator in {update}. Leave {option} out, or fit anew.")
     if update.resolve() == out.resolve():
         raise ArtifactError(f"--out is the generator that is updated, {update}. Choose another folder.")
-
-
-def _grown(updated: UpdatedGenerator) -> dict[str, Any]:
-    return {
-        "added": list(updated.added),
-        "residual": updated.residual,
-        "usual_residual": updated.usual,
-        "refit": updated.refit,
-        "seconds": round(updated.seconds, 3),
-    }
 
 
 def _unfinished(
@@ -265,54 +304,3 @@ def _imported(zoo: Zoo, suite: list[str] | None, option: list[str] | None, backb
         return imported_training_set(zoo)
     base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, quiet=True).classes)
     return imported_training_set(zoo, options.open_suite(suite, option, base), base)
-
-
-def _fit_imported(
-    out: Path,
-    training_set: TrainingSet,
-    settings: GeneratorConfig,
-    *,
-    trust: bool,
-    seed: int,
-    store: Path,
-    as_json: bool,
-) -> None:
-    """Fit a generator to imported adapters, write it with its trust and show its errors on held-out tasks."""
-    from wildpdiff.imported import RELATIVE, fit_imported
-    from wildpdiff.report.blocks import Cell, DataTable, TableRow
-    from wildpdiff.report.terminal import terminal_table
-    from wildpdiff.trust.generated import calibrate_generator, can_calibrate
-    from wildpdiff.trust.model import FOLDER
-
-    count, known = len(training_set.tasks), len(training_set.labelled)
-    with Stages() as stages:
-        tick = stages(f"fit a generator to {count} adapters")
-        found = fit_imported(training_set, settings, seed=seed, progress=tick, store=store)
-        generator, errors = found.generator, found.errors
-        generator.save_pretrained(out)
-        calibrated = trust and can_calibrate(generator, training_set)
-        if calibrated:
-            tick = stages(f"calibrate trust on the {known} tasks with data")
-            model = calibrate_generator(generator, training_set, settings, seed=seed, progress=tick, store=store)
-            model.save(out / FOLDER)
-    note = errors.note
-    if calibrated:
-        note = f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
-    table, parts = generator.cross_validation, list(generator.conditions.parts)
-    values = {
-        "generator": str(out),
-        "fingerprint": generator.fingerprint,
-        "parts": parts,
-        "trust": calibrated,
-        "tasks_with_data": known,
-        "cross_validation": None if table is None else encode(table),
-        "leave_one_out": dict(errors.rows),
-        "note": note,
-        "seconds": round(found.fitted.seconds, 3),
-    }
-    columns = (f"held-out tasks ({errors.tasks})", "relative squared error of ΔW")
-    rows = tuple(TableRow(method, (Cell(f"{error:.3g}"),)) for method, error in errors.rows.items())
-    done = f"Generator in {out}: reads {', '.join(parts)}, fitted in {found.fitted.seconds:.0f} s."
-    answer(as_json, values, done, terminal_table(DataTable("", columns, rows)), note)
-    if table is not None and not as_json:
-        show_cross_validation(table)

@@ -145,9 +145,7 @@ def _named(folder: Path, above: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        raise ArtifactError(
-            f"{folder} cannot be written: {above} is read-only for you. Choose another --out."
-        ) from error
+        raise ArtifactError(f"{folder} cannot be written: {above} is read-only. Choose another --out.") from error
 
 
 def _refuse_lost_link(path: Path) -> None:
@@ -159,10 +157,7 @@ def _refuse_others(folder: Path, own: Container[str], what: str) -> None:
     """Refuse a folder with foreign files: a result is replaced as a whole, and they would be lost."""
     others = [entry.name for entry in _entries(folder) if entry.name not in own]
     if others:
-        raise ArtifactError(
-            f"{folder} holds {others[0]!r}, which is no part of the {what} there and would be lost. Choose another "
-            "--out, or move it."
-        )
+        raise ArtifactError(f"{folder} holds {others[0]!r}, no part of the {what} there. Choose another --out.")
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -63,7 +63,7 @@ def generate(
     metadata: MetadataOption = None,
     backgrounds: BackgroundsOption = None,
     examples: ExamplesOption = None,
-    text: Annotated[str | None, typer.Option("--text", help="The task in words.")] = None,
+    text: Annotated[str | None, typer.Option(help="The task in words.")] = None,
     suite: OfSuiteOption = None,
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,

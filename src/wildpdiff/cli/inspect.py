@@ -63,9 +63,7 @@ def _values(path: Path) -> dict[str, Any]:
         return _artifact(path)
     if (path / "results.json").is_file():
         return _results(path / "results.json")
-    raise ArtifactError(
-        f"{path} holds no artifact: no adapter, zoo, generator, backbone or results.json. Check the path."
-    )
+    raise ArtifactError(f"{path} holds no adapter, zoo, generator, backbone or results.json. Check the path.")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:

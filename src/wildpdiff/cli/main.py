@@ -7,7 +7,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -26,7 +25,7 @@ from wildpdiff.cli import (
 )
 from wildpdiff.cli.terminal import remark, remember_command
 from wildpdiff.errors import WildpdiffError
-from wildpdiff.registry import registered
+from wildpdiff.registry import package_version, registered
 
 LONGEST = 2000
 """Characters of a refusal; the fault is at its beginning, the remedy at its end."""
@@ -62,10 +61,7 @@ for _name, _added in registered("commands").items():
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        try:
-            typer.echo(version("wildpdiff"))
-        except PackageNotFoundError:
-            typer.echo("not installed")
+        typer.echo(package_version() or "not installed")
         raise typer.Exit()
     return wanted
 

@@ -43,8 +43,7 @@ SuitesOption = Annotated[
     typer.Option("--suite", help=f"{SUITE_HELP} Several, or FILE,FILE,…, are joined.", show_default="savanna"),
 ]
 SuiteSettings = Annotated[
-    list[str] | None,
-    typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable."),
+    list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="An option of the suite; repeatable.")
 ]
 ColumnsOption = Annotated[
     str | None,
@@ -155,9 +154,7 @@ def named_columns(columns: str | None) -> dict[str, str] | None:
     try:
         return None if columns is None else _columns(columns)
     except ValueError:
-        raise DataError(
-            f"--columns is {columns!r}; write WORD=COLUMN, for example path=File,label=Species,task=Station."
-        ) from None
+        raise DataError(f"--columns is {columns!r}; write WORD=COLUMN, as in path=File,label=Species.") from None
 
 
 def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
@@ -224,10 +221,7 @@ def open_suite(
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
         if settings.get("framing", backbone.framing) != backbone.framing:
-            raise DataError(
-                f"The framing is {settings['framing']!r}, and the backbone was pretrained with {backbone.framing!r}. "
-                "Leave the option out, or pretrain another backbone."
-            )
+            raise DataError(f"The framing is {settings['framing']!r}, the model's {backbone.framing!r}. Leave it out.")
     elif inputs[0] not in suite_providers():
         known["image_size"] = TABLE_SIZE
     if inputs[0] not in suite_providers():

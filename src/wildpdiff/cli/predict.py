@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +21,7 @@ from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
+from wildpdiff.registry import package_version
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,33 +49,29 @@ def predict(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option("--suite", help="Table or files of cameras, each with an adapter of its own; several are joined."),
+        typer.Option(help="Table or files of cameras, each with an adapter of its own; several are joined."),
     ] = None,
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
-    task: Annotated[list[str] | None, typer.Option("--task", help="Only this camera of the suite; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this camera of the suite; repeatable.")] = None,
     boxes: options.BoxesOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output: file .csv or .json, or folder of a package; default: stdout.")
+        Path | None, typer.Option(help="Output: file .csv or .json, or folder of a package; default: stdout.")
     ] = None,
     form: Annotated[
         Format | None, typer.Option("--format", help="Format of the output; default: by the suffix of --out.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes per file in CSV, the most probable first.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes per file in CSV, the most probable first.")] = 1,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="One answer for all frames of a burst (sequence, or less than 60 s apart).")
     ] = False,
     species: Annotated[
-        str | None,
-        typer.Option("--species", metavar="FILE|COLUMN", help="Species that occur: table (camera,species), or column."),
+        str | None, typer.Option(metavar="FILE|COLUMN", help="Species that occur: table (camera,species), or column.")
     ] = None,
     taxonomy: Annotated[
-        Path | None,
-        typer.Option("--taxonomy", help="Table of classes and their taxa: answers below --threshold are taxa."),
+        Path | None, typer.Option(help="Table of classes and their taxa: answers below --threshold are taxa.")
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Least probability of an answer.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Least probability of an answer.")] = None,
     zone: ZoneOption = None,
     min_trust: MinTrustOption = None,
     seed: options.SeedOption = 0,
@@ -167,11 +163,7 @@ class _Wanted:
         taxa = dict.fromkeys(name for rank in rules.taxonomy.ranks for name in rank if name)
         above = (*taxa, ANIMAL) if rules.threshold else ()
         now = datetime.now(UTC).replace(microsecond=0)
-        try:
-            program = version("wildpdiff")
-        except PackageNotFoundError:
-            program = ""
-        return Classifier(rules.taxonomy.classes, program, identity, now, above, rules.taxonomy.scientific)
+        return Classifier(rules.taxonomy.classes, package_version(), identity, now, above, rules.taxonomy.scientific)
 
 
 @dataclass
@@ -322,9 +314,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
 
     config = adapter.config
     if given is None and config.backbone not in BUNDLED:
-        raise AdapterMismatchError(
-            f"The adapter is for the backbone {config.backbone!r}, which is not bundled. Give its folder by --backbone."
-        )
+        raise AdapterMismatchError(f"The backbone {config.backbone!r} is not bundled. Give its folder by --backbone.")
     backbone = options.open_base(given or config.backbone, config, config.classes)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
         backbone.check(adapter)
@@ -382,9 +372,7 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
 
     opened = options.open_suite(suite, option, backbone, learning=False)
     if not isinstance(opened, TableSuite):
-        raise DataError(
-            f"{opened.name} has no files of pictures. Export it by `wildpdiff suite export`, or name a table."
-        )
+        raise DataError(f"{opened.name} has no picture files. Export it by `wildpdiff suite export`, or name a table.")
     opened.notify = lambda sentence: None  # all that fail are listed at the end
     return opened
 
@@ -460,17 +448,14 @@ def _by_camera(tally: _Tally) -> list[dict[str, Any]]:
 
 def _summary(tally: _Tally) -> Table:
     """Each camera with its model, its trust and its most frequent answers."""
-    from rich.table import Table
     from rich.text import Text
 
+    from wildpdiff.report.terminal import plain_table
     from wildpdiff.report.wording import count
 
     by = Counter(source for source, *_ in tally.by_camera.values())
     words = ", ".join(f"{number} by the {_WORDS[source]}" for source, number in by.items())
-    title = f"{count(len(tally.by_camera), 'camera')}: {words}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("camera")
-    table.add_column("images", justify="right")
+    table = plain_table(f"{count(len(tally.by_camera), 'camera')}: {words}", "camera", "images")
     table.add_column("model")
     table.add_column("trust", justify="right")
     table.add_column("most frequent answers")

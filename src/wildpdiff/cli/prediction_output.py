@@ -43,9 +43,7 @@ def parse_zone(text: str | None) -> tzinfo:
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError):  # no such name, or no path of one
-        raise DataError(
-            f"--zone is {text!r}; give an offset such as +02:00, or a name such as Europe/Berlin."
-        ) from None
+        raise DataError(f"--zone is {text!r}; give an offset (+02:00) or a name (Europe/Berlin).") from None
 
 
 def format_of(out: Path | None, stated: Format | None) -> Format:

@@ -31,27 +31,22 @@ def refine(
         ),
     ],
     images: Annotated[
-        Path, typer.Option("--images", help="Labelled images: a folder CLASS/IMAGE, or a CSV table (path,label,task).")
+        Path, typer.Option(help="Labelled images: a folder CLASS/IMAGE, or a CSV table (path,label,task).")
     ],
     out: options.OutOption,
     generator: Annotated[
-        Path | None,
-        typer.Option("--generator", help="Folder of the adapter's generator: its errors are the refinement's prior."),
+        Path | None, typer.Option(help="Folder of the adapter's generator: its errors are the refinement's prior.")
     ] = None,
     unlabelled: Annotated[
-        list[Path] | None,
-        typer.Option("--unlabelled", help="More images of the task, or folders of them, for the class frequencies."),
+        list[Path] | None, typer.Option(help="More images of the task, or folders of them, for the class frequencies.")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Task of the table.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
     columns: options.ColumnsOption = None,
     backbone: options.AdapterBackboneOption = None,
     clip: options.ClipOption = None,
     strength: Annotated[
-        float | None,
-        typer.Option(
-            "--strength", min=1e-6, max=1e6, help="Strength of the prior; above 1, its default, changes less."
-        ),
+        float | None, typer.Option(min=1e-6, max=1e6, help="Strength of the prior; above 1, its default, changes less.")
     ] = None,
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,

@@ -44,11 +44,11 @@ def ls(as_json: options.JsonOption = False) -> None:
 @app.command("show")
 def show_suite(
     suite: SuiteArguments,
-    task: Annotated[str | None, typer.Option("--task", help="Show this task only.")] = None,
+    task: Annotated[str | None, typer.Option(help="Show this task only.")] = None,
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
     seed: options.SeedOption = 0,
-    image: Annotated[Path | None, typer.Option("--image", help="Write a contact sheet of test images, PNG.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Write a contact sheet of test images, PNG.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show the contents of a suite, or of one of its tasks."""

@@ -45,13 +45,10 @@ ENOUGH_TO_TRUST = 30
 
 def check(
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Tables, folders or camera-trap files of the suite; joined."),
+        list[str], typer.Argument(metavar="INPUT...", help="Tables, folders or camera-trap files of the suite; joined.")
     ],
     columns: options.ColumnsOption = None,
-    root: Annotated[
-        Path | None, typer.Option("--root", help="Folder that the pictures' paths are relative to.")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that the pictures' paths are relative to.")] = None,
     option: options.SuiteSettings = None,
     threads: options.ThreadsOption = None,
     seed: options.SeedOption = 0,
@@ -176,24 +173,14 @@ def _facts(found: SuiteCheck) -> Table:
     return grid
 
 
-def _plain(title: str, *columns: str) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
-                  header_style="dim")  # fmt: skip
-    table.add_column(columns[0])
-    for name in columns[1:]:
-        table.add_column(name, justify="right")
-    return table
-
-
 def _classes(found: SuiteCheck) -> Table:
     """Pictures of each class as bars."""
     from rich.text import Text
 
+    from wildpdiff.report.terminal import plain_table
+
     species = found.species
-    table = _plain(f"{len(species)} classes", "", "pictures")
+    table = plain_table(f"{len(species)} classes", "", "pictures", header="dim")
     table.add_column("")
     most = max(species.values(), default=1)
     trained = set(found.suite.classes)
@@ -217,13 +204,14 @@ def _cameras(found: SuiteCheck) -> Table:
     from rich.text import Text
 
     from wildpdiff.camera_traps.suite_check import camera_row
+    from wildpdiff.report.terminal import plain_table
     from wildpdiff.tasks.task import SPLITS
 
     tasks = list(found.suite.all_tasks)
     if len(tasks) > MOST_ROWS:
         tasks = sorted(tasks, key=lambda task: (task.group is not None, len(task.placement.pictures)))
     shown = tasks if len(tasks) <= MOST_ROWS else tasks[: MOST_ROWS - 1]
-    table = _plain("Cameras", "", "pictures", "bursts", "species", "train/val/test")
+    table = plain_table("Cameras", "", "pictures", "bursts", "species", "train/val/test", header="dim")
     table.add_column("", no_wrap=True)
     table.columns[0].min_width = min(LONGEST_NAME, max((cell_len(task.title) for task in tasks), default=0))
     words = {"seen": ("teaches", "green"), "unseen": ("unseen", "cyan"), "pretraining": ("pretrains", "blue")}

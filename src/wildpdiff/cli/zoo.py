@@ -35,7 +35,7 @@ def build(
     alpha: options.AlphaOption = None,
     targets: options.TargetsOption = None,
     group: Annotated[
-        Literal["seen", "unseen"], typer.Option("--group", help="Tasks to fine-tune; unseen: for comparison only.")
+        Literal["seen", "unseen"], typer.Option(help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
     recipe: Annotated[
         str | None,
@@ -46,23 +46,21 @@ def build(
             "bundled recipe (the default with any of the next five options), or that of the zoo in a folder.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps per task.")] = None,
-    checkpoints: Annotated[int | None, typer.Option("--checkpoints", min=1, help="Checkpoints kept per task.")] = None,
-    interval: Annotated[int | None, typer.Option("--interval", min=1, help="Steps between checkpoints.")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images per step and task.")] = None,
-    tasks_per_shard: Annotated[
-        int, typer.Option("--tasks-per-shard", min=1, help="Tasks fine-tuned and stored together.")
-    ] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps per task.")] = None,
+    checkpoints: Annotated[int | None, typer.Option(min=1, help="Checkpoints kept per task.")] = None,
+    interval: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step and task.")] = None,
+    tasks_per_shard: Annotated[int, typer.Option(min=1, help="Tasks fine-tuned and stored together.")] = 20,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Replace a zoo of other settings or of tasks whose data has changed.")
     ] = False,
     engine: Annotated[
         Literal["processes", "serial", "ray"],
-        typer.Option("--engine", help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
+        typer.Option(help="Where shards are fine-tuned: processes of this machine, or a Ray cluster."),
     ] = "processes",
     address: Annotated[
-        str, typer.Option("--address", help="Address of the Ray cluster, HOST:PORT; local starts one on this machine.")
+        str, typer.Option(help="Address of the Ray cluster, HOST:PORT; local starts one on this machine.")
     ] = "local",
     seed: options.SeedOption = 0,
     threads: options.ThreadsOption = None,
@@ -179,7 +177,7 @@ def import_zoo(
     ],
     out: options.OutOption,
     rank: Annotated[
-        int | None, typer.Option("--rank", min=1, help="Rank of the common layout.", show_default="the largest")
+        int | None, typer.Option(min=1, help="Rank of the common layout.", show_default="the largest")
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -40,10 +40,7 @@ class Codec:
 
     def __post_init__(self) -> None:
         if self.layout.size != self.mean.shape[0]:
-            raise AdapterMismatchError(
-                f"The layout has {self.layout.size} values, but the normalisation {self.mean.shape[0]}; "
-                "fit the normalisation on vectors of this layout."
-            )
+            raise AdapterMismatchError(f"The layout has {self.layout.size} values, the mean {self.mean.shape[0]}.")
 
     @classmethod
     def fit(
@@ -70,10 +67,7 @@ class Codec:
         variance, mean = (torch.cat(parts) for parts in zip(*moments, strict=True))
         if not bool(torch.isfinite(variance).all()):
             bad = int((~torch.isfinite(variance)).nonzero()[0])
-            raise TrainingError(
-                f"The training vectors hold NaN or infinity (first in coordinate {bad}); remove the adapters whose "
-                "fine-tuning diverged."
-            )
+            raise TrainingError(f"The vectors hold NaN or infinity (coordinate {bad}). Remove adapters that diverged.")
         if mode == "tensor":
             parts = torch.split(variance, list(layout.sizes))
             variance = torch.cat([part.mean().expand_as(part) for part in parts])

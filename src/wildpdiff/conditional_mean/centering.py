@@ -83,7 +83,18 @@ class FeatureAlignment:
             predicted: normalised adapters of the seen tasks, each predicted without that task.
             evaluation_images: labelled images of each, of those that no other task is trained on.
         """
-        return fit_alignment(self, backbone, predicted, images=images, evaluation_images=evaluation_images)
+        strengths, losses = torch.tensor(STRENGTHS), torch.zeros(len(STRENGTHS))
+        layout = self.codec.layout
+        with torch.no_grad():
+            for tasks in torch.split(torch.arange(len(predicted)), TASKS_AT_ONCE):
+                batch = images.fixed(tasks, evaluation_images)
+                adapters = layout.unflatten(self.codec.decode(predicted[tasks]))
+                logits = over_adapters(backbone.outputs)(batch, adapters)
+                offsets = self.offsets(predicted[tasks], self.seen[tasks])
+                moved = logits + strengths[:, None, None, None] * offsets[:, None]
+                each = of_many(backbone.objective.loss, moved.flatten(1, 2), merge(batch))
+                losses += each.view(moved.shape[:3]).mean(2).sum(1)
+        return replace(self, strength=STRENGTHS[int(losses.argmin())])
 
     @property
     def config(self) -> dict[str, Any]:
@@ -114,31 +125,3 @@ def classifier_of(layout: Layout, features: int) -> tuple[str, str] | None:
         if weight.endswith(".weight") and len(shape) == 2 and shape[1] == features and shapes.get(bias) == shape[:1]:
             found.append((weight, bias))
     return found[0] if len(found) == 1 else None
-
-
-def fit_alignment(
-    centering: FeatureAlignment,
-    backbone: Backbone,
-    predicted: Float[Tensor, "t d"],
-    *,
-    images: TaskExamples,
-    evaluation_images: int,
-) -> FeatureAlignment:
-    """The alignment whose strength has the lowest task loss on seen tasks.
-
-    Args:
-        predicted: normalised adapters of the seen tasks, each predicted without that task.
-        evaluation_images: labelled images of each, of those that no other task is trained on.
-    """
-    strengths, losses = torch.tensor(STRENGTHS), torch.zeros(len(STRENGTHS))
-    layout = centering.codec.layout
-    with torch.no_grad():
-        for tasks in torch.split(torch.arange(len(predicted)), TASKS_AT_ONCE):
-            batch = images.fixed(tasks, evaluation_images)
-            adapters = layout.unflatten(centering.codec.decode(predicted[tasks]))
-            logits = over_adapters(backbone.outputs)(batch, adapters)
-            offsets = centering.offsets(predicted[tasks], centering.seen[tasks])
-            moved = logits + strengths[:, None, None, None] * offsets[:, None]
-            each = of_many(backbone.objective.loss, moved.flatten(1, 2), merge(batch))
-            losses += each.view(moved.shape[:3]).mean(2).sum(1)
-    return replace(centering, strength=STRENGTHS[int(losses.argmin())])

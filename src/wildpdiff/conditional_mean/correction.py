@@ -82,10 +82,7 @@ class TaskLossConfig:
 
     def __post_init__(self) -> None:
         if self.folds < 2 or not self.bases:
-            raise TrainingError(
-                f"The networks were given {self.folds} folds of the seen tasks and {len(self.bases)} bases. Give at "
-                "least two folds, since each network is trained without one, and one basis."
-            )
+            raise TrainingError(f"{self.folds} folds, {len(self.bases)} bases: give two folds and one basis at least.")
 
     @property
     def networks(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +16,7 @@ from wildpdiff.artifact import read_safetensors, safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, json_bytes, write_file
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.parallel import in_parallel
+from wildpdiff.registry import package_version
 from wildpdiff.rng import sub_seed, torch_generator
 from wildpdiff.threads import one_thread
 from wildpdiff.training import (
@@ -144,11 +144,7 @@ class NetworkStore:
     @classmethod
     def of(cls, folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> NetworkStore:
         """The store of the fit that these tensors and plain JSON values decide, at these versions of the packages."""
-        try:
-            package = version("wildpdiff")
-        except PackageNotFoundError:  # run from a source tree
-            package = "unknown"
-        versions = {"wildpdiff": package, "torch": str(torch.__version__)}
+        versions = {"wildpdiff": package_version() or "unknown", "torch": str(torch.__version__)}
         return cls(folder, content_hash(json_bytes({**settings, **versions}) + tensors_hash(tensors).encode()))
 
     def load(self, network: Network, *name: int) -> FittedNetwork[Network] | None:

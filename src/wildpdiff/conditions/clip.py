@@ -100,10 +100,7 @@ def _load(folder: Path) -> Any:
     try:
         from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
     except ImportError:
-        raise ArtifactError(
-            "CLIP features need the packages transformers and pillow; run pip install transformers pillow, or use the "
-            "backbone's features."
-        ) from None
+        raise ArtifactError("CLIP features need transformers and pillow: pip install transformers pillow.") from None
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder} holds no CLIP model: config.json is missing. Give a local folder of one.")
     config = read_json(folder / "config.json")

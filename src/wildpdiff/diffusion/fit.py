@@ -92,9 +92,7 @@ def fit_diffusion(
         TrainingError: no latents, values that are not finite, or a loss that diverged.
     """
     if latents.shape[0] == 0 or not bool(torch.isfinite(latents).all()):
-        raise TrainingError(
-            f"The {latents.shape[0]} training latents are empty or hold NaN; check the zoo and the autoencoder."
-        )
+        raise TrainingError(f"The {latents.shape[0]} latents are none or hold NaN. Check the zoo and the autoencoder.")
     schedule = Schedule(config.schedule, config.prediction, config.train_steps)
     width = conditions(torch.zeros(1, dtype=torch.long), torch_generator(seed, "diffusion", "width")).shape[1]
     with flush_denormals(), one_thread(), seeded(sub_seed(seed, "diffusion", "weights")):

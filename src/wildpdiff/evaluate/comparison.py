@@ -84,8 +84,9 @@ class Comparison:
         """Refuse parts of several runs.
 
         Raises:
-            ArtifactError: a zoo is of other tasks, of another suite or of another backbone, a generator was fitted to
-                another zoo, or a model of trust was calibrated for another generator.
+            AdapterMismatchError: a zoo is of another backbone.
+            ArtifactError: a zoo is of other tasks or of another suite, a generator was fitted to another zoo, or a
+                model of trust was calibrated for another generator.
         """
         _check_zoo(self.suite, self.backbone, self.zoo, "seen")
         if self.reference is not None:
@@ -107,19 +108,14 @@ class Comparison:
 
 
 def _check_zoo(suite: Suite, backbone: Backbone, zoo: Zoo, group: Group) -> None:
-    """Refuse a zoo that was not built on exactly these tasks and this backbone; raises :class:`ArtifactError`."""
+    """Refuse a zoo that was not built on exactly these tasks and this backbone."""
     names = {task.name for task in suite.tasks(group)}
     if zoo.plan.suite != learned_fingerprint(suite, group) or set(zoo.tasks) != names:
         raise ArtifactError(
             f"The zoo in {zoo.folder} was not built on the {group} tasks of this suite: they do not belong together. "
             "Give the same --suite, seed and -o options as for the zoo, and zoos of the right groups."
         )
-    if zoo.plan.adapter.backbone_hash != backbone.backbone_hash:
-        raise ArtifactError(
-            f"The zoo in {zoo.folder} was built on the backbone {zoo.plan.adapter.backbone!r} with weights "
-            f"{zoo.plan.adapter.backbone_hash[:12]}; the one given is {backbone.name!r} with "
-            f"{backbone.backbone_hash[:12]}. They do not belong together: give the zoo's backbone."
-        )
+    backbone.require(zoo.plan.adapter, f"The zoo in {zoo.folder} is", "Give the zoo's backbone.")
 
 
 @dataclass(frozen=True)

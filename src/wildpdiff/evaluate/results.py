@@ -14,16 +14,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from wildpdiff.conditional_mean.score_table import CrossValidation
 from wildpdiff.disk import json_bytes, read_json, write_file
-from wildpdiff.errors import ArtifactError, SchemaVersionError
+from wildpdiff.errors import ArtifactError
 from wildpdiff.posterior.score import PosteriorSummary
-from wildpdiff.records import decode, encode
-from wildpdiff.registry import registered
+from wildpdiff.records import check_version, decode, encode
+from wildpdiff.registry import package_version, registered
 from wildpdiff.tasks.metric import ACCURACY, Metric
 
 T = TypeVar("T")
@@ -118,10 +117,7 @@ def provenance(command: str, seed: int) -> Provenance:
     """Provenance of numbers that are made now by this command."""
     import torch
 
-    try:
-        package = version("wildpdiff")
-    except PackageNotFoundError:
-        package = "not installed"
+    package = package_version() or "not installed"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Provenance(package, command, seed, hardware(), platform.python_version(), str(torch.__version__), now)
 
@@ -345,15 +341,7 @@ class Results:
         """
         if not isinstance(value, dict) or value.get("kind") != "results":
             raise ArtifactError(f'{where} is not a file of results: "kind": "results" is missing. Check the path.')
-        version = value.get("schema_version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ArtifactError(
-                f"{where} has schema_version {version!r}; a whole number from 1 is needed. Evaluate again."
-            )
-        if version > SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{where} has schema version {version}; this package reads up to {SCHEMA_VERSION}. Update wildpdiff."
-            )
+        version = check_version(value.get("schema_version"), SCHEMA_VERSION, where)
         body = {key: entry for key, entry in value.items() if key not in ("schema_version", "kind")}
         if version <= 5:
             body = _from_version(version, body)

@@ -67,10 +67,7 @@ class Starts:
         """
         mean = generator.mean
         if mean is None:
-            raise DataError(
-                "The generator has no conditional mean and so no record of how far it errs. Fit one with a kernel "
-                "mean, or refine without a generator."
-            )
+            raise DataError("The generator has no conditional mean, and so no record of its errors. Refine without it.")
         codec = generator.codec
         return cls.of_seen_tasks(
             generator.backbone, codec.layout, codec.decode(mean.adapters), codec.decode(mean.held_out)

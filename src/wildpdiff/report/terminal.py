@@ -44,13 +44,19 @@ def results_table(results: Results) -> Group:
     )
 
 
+def plain_table(title: str, name: str, *numbers: str, header: str = "bold") -> Table:
+    """A table without lines and rows: a column of names, and columns of numbers; ``header`` is the headings' style."""
+    table = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.header_style = header
+    table.add_column(name)
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table
+
+
 def terminal_table(data: DataTable) -> Table:
     """A table of the report, with intervals on the second line of a row."""
-    title = Text(data.title)
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(data.columns[0])
-    for name in data.columns[1:]:
-        table.add_column(name, justify="right")
+    table = plain_table(data.title, *data.columns)
     for row in data.rows:
         if "group" not in row.tone:
             # Text, not markup: a task or a source may be named [like this].

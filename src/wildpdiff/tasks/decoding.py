@@ -140,9 +140,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             "down, or leave it out."
         ) from None
     except UnidentifiedImageError:
-        raise DataError(
-            f"Image {path} cannot be read (it is {_kind(path)}); replace the file or leave it out."
-        ) from None
+        raise DataError(f"Image {path} cannot be read (it is {_kind(path)}); replace it or leave it out.") from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise DataError(f"Image {path} cannot be read ({error}); replace the file or leave it out.") from None
 

@@ -54,10 +54,7 @@ class Description:
         usable = tuple(usable)
         if not set(usable) & set(self.parts):
             found = ", ".join(self.parts) or "nothing"
-            raise DescriptionError(
-                f"The description has {found}; this generator reads {', '.join(usable)}. "
-                "Give at least one of these parts."
-            )
+            raise DescriptionError(f"The description has {found}; give one of {', '.join(usable)}, which are read.")
 
 
 GEOGRAPHIC: dict[str, Literal["latitude", "longitude"]] = {
@@ -116,9 +113,7 @@ class MetadataField:
         """
         if self.kind == "category":
             if value not in self.categories and not open_categories:
-                raise DescriptionError(
-                    f"Metadata {self.name!r} is {value!r}; known categories are {', '.join(self.categories)}."
-                )
+                raise DescriptionError(f"Metadata {self.name!r} is {value!r}; known: {', '.join(self.categories)}.")
             return str(value)
         try:
             number = float(value)

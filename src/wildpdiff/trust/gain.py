@@ -169,10 +169,7 @@ class _Design:
     @classmethod
     def of(cls, rows: Sequence[HeldOutGain], spreading: Sequence[str]) -> _Design:
         if len(rows) < FEWEST_ROWS:
-            raise DataError(
-                f"Trust can be calibrated on {len(rows)} held-out tasks only; at least {FEWEST_ROWS} are needed. "
-                "Use more seen tasks."
-            )
+            raise DataError(f"Trust needs {FEWEST_ROWS} held-out tasks; there are {len(rows)}. Use more seen tasks.")
         names = tuple(rows[0].evidence)
         return cls(
             names,

@@ -12,7 +12,7 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import read_artifact, write_artifact
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DescriptionError
+from wildpdiff.errors import ArtifactError, DescriptionError
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.description import Description, Inputs
@@ -153,12 +153,7 @@ class TrustModel:
         artifact = read_artifact(Path(folder), KIND)
         try:
             adapter = AdapterConfig.from_json(artifact.config["adapter"])
-            if adapter.backbone_hash != backbone.backbone_hash:
-                raise AdapterMismatchError(
-                    f"The model of trust in {folder} is for backbone {adapter.backbone!r} with weights "
-                    f"{adapter.backbone_hash[:12]}; the one given is {backbone.name!r} with "
-                    f"{backbone.backbone_hash[:12]}. Calibrate it again."
-                )
+            backbone.require(adapter, f"The model of trust in {folder} is", "Calibrate it again.")
             model = _restored(artifact.config, artifact.tensors, backbone, str(folder))
             if "samples" not in artifact.config:
                 return model

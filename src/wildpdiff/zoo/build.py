@@ -159,9 +159,7 @@ def zoo_recipe(
         if found.recipe is not None and (built or same):  # :func:`build_zoo` refuses a zoo of another plan
             return ChosenRecipe.from_json(found.finetune, found.recipe, folder / PLAN)
         if built:
-            raise ArtifactError(
-                f"{folder} holds a zoo whose recipe was given and not chosen. Give the same one, or another folder."
-            )
+            raise ArtifactError(f"{folder} holds a zoo of a given recipe. Give the same one, or another folder.")
     else:
         _refuse_foreign(folder)
     by_name = {task.name: task for task in tasks}

@@ -143,10 +143,7 @@ def task_features(backbone: Backbone, task: Task, least: int = 2) -> TaskFeature
     """
     data, held_out = task.data("train"), task.data("validation")
     if len(data) < least:
-        raise DataError(
-            f"Task {title_of(task)!r} has {len(data)} training examples, fewer than the {least} that it takes to "
-            "fine-tune. Add some, or leave the task out."
-        )
+        raise DataError(f"Task {title_of(task)!r} has {len(data)} training examples, fewer than {least}. Add some.")
     if not len(held_out):
         raise DataError(f"Task {title_of(task)!r} has no validation examples. Add some, or leave the task out.")
     train = _batch(backbone, task, data)

@@ -132,9 +132,7 @@ class TaskDescriptions:
         path = zoo.folder / DESCRIPTIONS
         data = read_json(path, finite=True)
         if not isinstance(data, dict) or content_hash(json_bytes(data)) != zoo.plan.finetune.get("descriptions"):
-            raise ArtifactError(
-                f"{path} is altered: its hash differs from the one in {PLAN}. Import the adapters again."
-            )
+            raise ArtifactError(f"{path} is altered: its hash differs from that in {PLAN}. Import again.")
         tasks = {
             name: Description(metadata=entry["metadata"], text=entry["text"], task_id=name)
             for name, entry in data["tasks"].items()

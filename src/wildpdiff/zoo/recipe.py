@@ -13,6 +13,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ SHORT = 4
 """Short runs have one step of so many."""
 
 SHRINKAGES = (0.3, 1.0, 3.0)
-"""Tried one after another, as long as each is better than the one before."""
+"""The last is tried where the second is better than the first."""
 
 POOLED_BATCH = 4
 """The multi-task adapter is trained on so many times the images a step, for twice the steps."""
@@ -239,6 +240,7 @@ class RecipeSearch:
         data = [[tensors_hash(dict(getattr(task, part))) for part in parts] for task in self.tasks if self.memory]
         self._known = TrialMemory(self.memory, [self.backbone.backbone_hash, self.seed, self.together, data])
         self._done = 0
+        self._multi_task: float | None = None
 
     def choose(self, default: FinetuneConfig) -> ChosenRecipe:
         """Choose learning rate, steps and shrinkage; all else is as in ``default``.
@@ -259,17 +261,15 @@ class RecipeSearch:
         rate = _best(coarse).config.learning_rate
         lower = RATES[max(0, RATES.index(rate) - 1)]
         others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]
-        whole = self.run([default, *(replace(default, learning_rate=other, shrinkage=0.0) for other in others)])
-        plain = _best(whole).config
-        before = math.inf
-        for shrinkage in SHRINKAGES:
-            whole += self.run([replace(default, learning_rate=rate, shrinkage=shrinkage)])
-            if whole[-1].loss >= before:
-                break
-            before = whole[-1].loss
+        unshrunk = [default, *(replace(default, learning_rate=other, shrinkage=0.0) for other in others)]
+        *shrunk, last = (replace(default, learning_rate=rate, shrinkage=shrinkage) for shrinkage in SHRINKAGES)
+        whole = self.run([*unshrunk, *shrunk])
+        plain, further = _best(whole[: len(unshrunk)]).config, whole[-1].loss < whole[-2].loss
+        if further:
+            whole += self.run([last], pooled=plain)
         shorter = of_length(_best(whole).config, default.steps // 2)
-        if shorter.steps < default.steps:
-            whole += self.run([shorter])
+        rest = [shorter] if shorter.steps < default.steps else []
+        whole += self.run(rest, pooled=None if further else plain)
         chosen = _preferred(whole)
         return ChosenRecipe(
             chosen.config,
@@ -277,17 +277,24 @@ class RecipeSearch:
             tuple(self.trials),
             rounded(chosen.accuracies),
             rounded(self.scores(default, [self.initial] * len(self.tasks)).accuracies),
-            self.multi_task(plain),
+            self._multi_task,
             self.backbone.objective.metric,
         )
 
-    def run(self, configs: Sequence[FinetuneConfig], most: int = SEARCH_TASKS) -> list[Scores]:
-        """Fine-tune the first tasks by each configuration; a divergence is a result and no error."""
+    def run(
+        self, configs: Sequence[FinetuneConfig], most: int = SEARCH_TASKS, pooled: FinetuneConfig | None = None
+    ) -> list[Scores]:
+        """Fine-tune the first tasks by each configuration; a divergence is a result and no error.
+
+        Args:
+            pooled: configuration of :meth:`multi_task`, which is trained beside them.
+        """
         tasks = self.tasks[:most]
         work = [config.steps * len(tasks) for config in configs]
         known = [self._known.get(config, len(tasks)) for config in configs]
         missing = [config for config, scores in zip(configs, known, strict=True) if scores is None]
         done, ahead = self._done, sum(work) - sum(config.steps * len(tasks) for config in missing)
+        total = sum(work) + (0 if pooled is None else 2 * POOLED_BATCH * pooled.steps)
 
         def measure(config: FinetuneConfig, tick: Tick) -> Scores:
             try:
@@ -296,9 +303,11 @@ class RecipeSearch:
                 return Scores(config, torch.full((len(tasks),), math.inf), torch.zeros(len(tasks)))
 
         def advance(share: float) -> None:
-            self._advance(done + ahead + round(share * (sum(work) - ahead)))
+            self._advance(done + ahead + round(share * (total - ahead)))
 
-        measured = iter(in_parallel(measure, missing, advance))
+        jobs: list[Callable[[Tick], Any]] = [partial(measure, config) for config in missing]
+        jobs += [] if pooled is None else [partial(self.multi_task, pooled)]
+        measured = iter(in_parallel(lambda job, tick: job(tick), jobs, advance))
         found = []
         for config, scores in zip(configs, known, strict=True):
             if scores is None:
@@ -308,7 +317,9 @@ class RecipeSearch:
             finite = math.isfinite(scores.loss)
             means = (rounded(scores.losses), rounded(scores.accuracies)) if finite else (None, None)
             self.trials.append(RecipeTrial(config.learning_rate, config.steps, config.shrinkage, len(tasks), *means))
-        self._advance(done + sum(work))
+        if pooled is not None:
+            self._multi_task = next(measured)
+        self._advance(done + total)
         return found
 
     def scores(self, config: FinetuneConfig, adapters: Sequence[Mapping[str, Tensor]]) -> Scores:
@@ -321,7 +332,7 @@ class RecipeSearch:
             accuracies.append(float(objective.score(outputs, task.validation).mean()))
         return Scores(config, torch.tensor(losses), torch.tensor(accuracies))
 
-    def multi_task(self, config: FinetuneConfig) -> float | None:
+    def multi_task(self, config: FinetuneConfig, tick: Tick = lambda share: None) -> float | None:
         """Mean score of one adapter fine-tuned on the pooled training examples of all tasks, without shrinkage."""
         if len(self.tasks) < 2:
             return None
@@ -336,10 +347,9 @@ class RecipeSearch:
         pooled = TaskFeatures("pooled", batch, take(batch, slice(1)))
         longer = replace(of_length(config, 2 * config.steps), batch=POOLED_BATCH * config.batch)
         try:
-            (tensors,) = self._finetuned(longer, [pooled])
+            (tensors,) = self._finetuned(longer, [pooled], tick)
         except TrainingError:
             return None
-        self._advance(self._done + POOLED_BATCH * longer.steps)
         return rounded(self.scores(longer, [tensors] * len(self.tasks)).accuracies)
 
     def _finetuned(

@@ -56,9 +56,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate <= FASTEST:
-            raise TrainingError(
-                f"The learning rate of fine-tuning is {self.learning_rate}; give a number above 0, at most {FASTEST:g}."
-            )
+            raise TrainingError(f"A learning rate of {self.learning_rate}: give a number above 0, at most {FASTEST:g}.")
         if not 0 < self.steps * self.batch <= MOST_EXAMPLES:
             raise TrainingError(
                 f"{self.steps} steps of {self.batch} examples are {self.steps * self.batch:g}; a task takes 1 to "

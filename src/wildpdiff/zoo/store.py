@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -27,8 +27,8 @@ from torch import Tensor
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.artifact import SCHEMA_VERSION, read_safetensors, safetensors_bytes
 from wildpdiff.disk import content_hash, disk_errors, file_hash, json_bytes, read_json, write_file
-from wildpdiff.errors import ArtifactError, SchemaVersionError
-from wildpdiff.records import decode, encode
+from wildpdiff.errors import ArtifactError
+from wildpdiff.records import check_version, decode, encode
 from wildpdiff.zoo.finetune import FinetuneRun
 
 PLAN = "plan.json"
@@ -120,12 +120,7 @@ class ZooPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
-        values = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "zoo",
-            **encode(self),
-            "adapter": self.adapter.to_json(),
-        }
+        values = {"schema_version": SCHEMA_VERSION, "kind": "zoo", **encode(self), "adapter": self.adapter.to_json()}
         return {key: value for key, value in values.items() if key not in ("recipe", "earlier") or value}
 
     @classmethod
@@ -140,19 +135,11 @@ class ZooPlan:
         data = read_json(path, finite=True)
         if not isinstance(data, dict) or data.get("kind") != "zoo":
             raise ArtifactError(f"{path} is not the plan of a zoo. Check the path.")
-        if decode(int, data.get("schema_version"), f"{path}: schema_version") < 1:
-            raise ArtifactError(f"{path} has schema version {data['schema_version']}, which is none. {ADVICE}")
-        if data["schema_version"] > SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{path} has schema version {data['schema_version']}; this package reads up to {SCHEMA_VERSION}. "
-                "Update wildpdiff, or build the zoo again."
-            )
-        values = {"recipe": None, "earlier": [], **data}
-        try:
-            rest = {key: decode(kind, values[key], f"{path}: {key}") for key, kind in _PLAN_KINDS.items()}
-            plan = cls(adapter=AdapterConfig.from_json(data["adapter"]), **rest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path} is not a whole plan of a zoo ({error}). Build the zoo again.") from None
+        check_version(data.get("schema_version"), SCHEMA_VERSION, path)
+        values, kinds = {"recipe": None, "earlier": [], **data}, get_type_hints(cls)
+        adapter = AdapterConfig.from_json(data.get("adapter"), path)
+        rest = {key: decode(kinds[key], values.get(key), f"{path}: {key}") for key in kinds if key != "adapter"}
+        plan = cls(adapter=adapter, **rest)
         sizes = [*(entry.tasks for entry in plan.earlier), len(plan.tasks)]
         if min(plan.per_shard, sizes[0]) < 1 or plan.seed < 0 or sizes != sorted(sizes):
             raise ArtifactError(f"{path} is not a whole plan of a zoo: a number is out of range. Build it again.")
@@ -167,17 +154,6 @@ class ZooPlan:
     def fingerprint(self) -> str:
         """SHA-256 of the plan."""
         return content_hash(json_bytes(self.to_json()))
-
-
-_PLAN_KINDS: Mapping[str, Any] = {
-    "suite": str,
-    "tasks": tuple[str, ...],
-    "per_shard": int,
-    "finetune": dict[str, Any],
-    "seed": int,
-    "recipe": dict[str, Any] | None,
-    "earlier": tuple[EarlierPlan, ...],
-}
 
 
 # Tables with hashes ------------------------------------------------------------------------------------------------
@@ -347,9 +323,7 @@ def _check_consistency(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
         raise ArtifactError(f"{folder / INDEX} is no index of a zoo. {ADVICE}")
     hashes = _hashes(index)
     if hashes is not None and hashes.get("plan") in {earlier.fingerprint for earlier in plan.history[:-1]}:
-        raise ArtifactError(
-            f"Tasks are being added to the zoo in {folder}. Run `wildpdiff zoo build` again to finish it."
-        )
+        raise ArtifactError(f"Tasks are being added to the zoo in {folder}. Run `wildpdiff zoo build` again.")
     names = list(dict.fromkeys(index.column("task").to_pylist()))
     if names != list(plan.tasks) or set(index.column("seed").to_pylist()) - {None} not in ({plan.seed}, set()):
         raise ArtifactError(
@@ -359,10 +333,7 @@ def _check_consistency(folder: Path, plan: ZooPlan, index: pa.Table) -> None:
     if hashes is None:
         return
     if hashes.get("plan") != plan.fingerprint:
-        raise ArtifactError(
-            f"{folder / PLAN} is altered: the zoo was built by another plan, its hash differs. Copy the zoo again, or "
-            "build it anew."
-        )
+        raise ArtifactError(f"{folder / PLAN} is altered: the zoo was built by another plan. Copy the zoo again.")
     files = [folder / INITIAL, *(shard_path(folder, number) for number in range(len(plan.shards)))]
     stated = [hashes.get("initial"), *(hashes.get("shards") or ())]
     if len(stated) != len(files):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import Description, Inputs, MetadataSchema
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.features import TaskFeatures
@@ -88,12 +88,8 @@ class TrainingSet:
             AdapterMismatchError: the zoo is of another backbone.
             DescriptionError: a task of the zoo has no description.
         """
-        plan, backbone = self.zoo.plan.adapter, self.backbone
-        if plan.backbone_hash != backbone.backbone_hash and not self.zoo.imported:
-            raise AdapterMismatchError(
-                f"The zoo in {self.zoo.folder} was built on {plan.backbone!r} with weights {plan.backbone_hash[:12]}; "
-                f"the backbone given has {backbone.backbone_hash[:12]}."
-            )
+        if not self.zoo.imported:
+            self.backbone.require(self.zoo.plan.adapter, f"The zoo in {self.zoo.folder} is", "Give the zoo's backbone.")
         missing = [task for task in self.tasks if task not in self.descriptions]
         if missing:
             raise DescriptionError(f"Task {missing[0]!r} of the zoo has no description. Give one for every task.")

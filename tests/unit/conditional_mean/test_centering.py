@@ -15,7 +15,7 @@ from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean import centering
-from wildpdiff.conditional_mean.centering import FeatureAlignment, classifier_of, fit_alignment
+from wildpdiff.conditional_mean.centering import FeatureAlignment, classifier_of
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.conditional_mean.encoding import EncodedTasks, EncodingConfig
 from wildpdiff.conditional_mean.fit import fit_conditional_mean
@@ -120,15 +120,13 @@ def test_the_strength_is_found_again(sites: Sites, strength: float) -> None:
         labels = torch.multinomial(probabilities[rows], 1, generator=drawn)[:, 0]
         batch = toys.batch(take(entry.train, rows), labels)
         features.append(TaskFeatures(entry.name, batch, take(batch, slice(0))))
-    found = fit_alignment(
-        centering, sites.backbone, small, images=TaskExamples(tuple(features), 0), evaluation_images=4000
-    )
+    found = centering.fitted(sites.backbone, small, TaskExamples(tuple(features), 0), 4000)
     assert found.strength == pytest.approx(strength, abs=0.1)
 
 
 def test_it_is_left_alone_where_sites_do_not_differ(sites: Sites) -> None:
     same = replace(sites.centering, seen=torch.zeros(COUNT, 5))
-    assert fit_alignment(same, sites.backbone, sites.vectors, images=sites.images, evaluation_images=16).strength == 0.0
+    assert same.fitted(sites.backbone, sites.vectors, sites.images, 16).strength == 0.0
 
 
 def test_the_classifier_is_the_one_linear_layer_of_that_width(sites: Sites) -> None:
