@@ -45,6 +45,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_tensors(data)
     except SafetensorError as error:
+        if data.startswith(b"version https://git-lfs"):
+            raise ArtifactError(f"{path} is a pointer of Git LFS. Fetch the file itself: git lfs pull.") from None
         raise ArtifactError(f"{path} is not a whole safetensors file ({error}). Copy or build it again.") from error
     return tensors
 

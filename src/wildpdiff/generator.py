@@ -320,7 +320,7 @@ def _backbone_of(artifact: Artifact, backbone: Backbone | None) -> Backbone:
         if stored is None and adapter.backbone_hash and adapter.backbone not in BUNDLED:
             raise ArtifactError(
                 f"The generator in {artifact.folder} is for a backbone of your own, {adapter.backbone!r}, which "
-                "was not saved with it. Pass that Backbone to from_pretrained."
+                "was not saved with it. Pass that Backbone to from_pretrained, or --backbone on the command line."
             )
         backbone = load_backbone(stored or adapter.backbone) if adapter.backbone_hash else Backbone.named(adapter)
     backbone.require(adapter, f"The generator in {artifact.folder} is", "Give its backbone.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ IMPORTED = GeneratorConfig(parts=("metadata", "text"), centering=False)
 """Settings for adapters of which metadata and text are known."""
 
 NO_BETTER = "Descriptions do not help yet: the mean or the nearest adapter is as near. Give more adapters."
+STANDARD_ERRORS = 2.0
+"""Lead over the mean adapter, in its standard errors, from which descriptions count as of help: more than chance, and
+choices that were made by the same errors, explain."""
 RELATIVE = "Errors are relative squared errors of the updates ΔW."
 
 
@@ -177,14 +181,17 @@ def _errors(training_set: TrainingSet, generator: Generator, predicted: Float[Te
     truth = layout.unflatten(raw)
     norms = squared_updates(truth)
 
-    def error(vectors: Tensor) -> float:
+    def errors(vectors: Tensor) -> Float[Tensor, " t"]:
         squares = squared_updates(layout.unflatten(generator.codec.decode(vectors)), truth)
-        return float((squares / norms.clamp_min(torch.finfo(torch.float64).tiny)).mean())
+        return squares / norms.clamp_min(torch.finfo(torch.float64).tiny)
 
-    found = ParameterErrors(error(predicted), error(others[MEAN]), error(others[NEAREST]), len(zoo.tasks))
+    own, simpler = errors(predicted), [errors(others[name]) for name in (MEAN, NEAREST)]
+    found = ParameterErrors(float(own.mean()), float(simpler[0].mean()), float(simpler[1].mean()), len(zoo.tasks))
     known = len(training_set.labelled)
     if known:
         needed = f", and trust needs {FEW_TASKS}" if known < FEW_TASKS else ""
         found = replace(found, note=not_calibrated(f"data of {known} tasks was at hand{needed}"))
-    ahead = found.generated < 0.99 * min(found.mean_adapter, found.nearest)
+    leads = simpler[0] - own  # over the mean adapter, which no description decides
+    chance = STANDARD_ERRORS * float(leads.std()) / len(leads) ** 0.5 if len(leads) > 1 else math.inf
+    ahead = float(leads.mean()) > chance and found.generated < 0.99 * found.nearest
     return found if ahead else replace(found, note=f"{found.note} {NO_BETTER}")

@@ -13,6 +13,7 @@ import torch
 import peft_folders
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
+from wildpdiff.adapters.canonical import squared_updates
 from wildpdiff.autoencoder.fit import AutoencoderConfig
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.cli.main import main
@@ -20,7 +21,7 @@ from wildpdiff.diffusion.fit import DiffusionConfig
 from wildpdiff.errors import ArtifactError, TrainingError
 from wildpdiff.fit import GeneratorConfig, fit_generator
 from wildpdiff.generator import Generator
-from wildpdiff.imported import IMPORTED, NO_BETTER, FittedImport, fit_imported
+from wildpdiff.imported import IMPORTED, NO_BETTER, FittedImport, fit_imported, imported_training_set
 from wildpdiff.tasks.description import Description
 from wildpdiff.zoo.importing import TaskDescriptions, import_adapters
 from wildpdiff.zoo.store import Zoo
@@ -148,6 +149,32 @@ def test_too_few_adapters_are_said_to_teach_nothing(zoo: Zoo, found: FittedImpor
     assert errors.generated == pytest.approx(errors.mean_adapter)
     assert errors.note.endswith(NO_BETTER)
     assert NO_BETTER not in found.errors.note
+
+
+def test_estimators_are_blended_by_their_held_out_updates(zoo: Zoo) -> None:
+    fitted = fit_imported(zoo.only(zoo.tasks[:40]))
+    mean, errors, codec = fitted.generator.mean, fitted.errors, fitted.generator.codec
+    assert mean is not None
+
+    def error(vectors: torch.Tensor) -> float:
+        truth, found = (codec.layout.unflatten(codec.decode(some)) for some in (mean.adapters, vectors))
+        return float((squared_updates(found, truth) / squared_updates(truth)).mean())
+
+    assert errors.generated == pytest.approx(error(mean.held_out), rel=1e-4)
+    assert errors.generated < 0.95 * error(mean.kernel.held_out()), "better than without a choice"
+    assert errors.generated < 0.9 * min(errors.nearest, errors.mean_adapter)
+    assert NO_BETTER not in errors.note
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_descriptions_of_other_tasks_are_said_not_to_help(zoo: Zoo, seed: int) -> None:
+    few = zoo.only(zoo.tasks[:40])
+    own = imported_training_set(few)
+    order = np.random.default_rng(seed).permutation(list(few.tasks)).tolist()
+    mixed = {name: own.descriptions[other] for name, other in zip(few.tasks, order, strict=True)}
+    errors = fit_imported(replace(own, descriptions=mixed)).errors
+    assert errors.generated > 0.9 * errors.mean_adapter
+    assert errors.note.endswith(NO_BETTER)
 
 
 def test_settings_without_a_readable_part_are_refused(zoo: Zoo) -> None:

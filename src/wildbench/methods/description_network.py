@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.baselines.material import SeenTasks
 from wildpdiff.conditions.base import ConditionSampler
 from wildpdiff.tasks.batch import Batch
@@ -117,5 +118,5 @@ def adapters_loss(
     def one(examples: dict[str, Tensor], tensors: dict[str, Tensor]) -> Tensor:
         return backbone.objective.loss(backbone.outputs(examples, {**shared, **tensors}), examples).mean()
 
-    losses: Tensor = torch.func.vmap(one)(dict(batch), own)
+    losses: Tensor = over_adapters(one)(dict(batch), own)
     return losses.mean()

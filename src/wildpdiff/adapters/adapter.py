@@ -191,6 +191,11 @@ class Adapter:
                 f"{folder / PICKLE_FILE} is a pickle, which can run any code when it is read. Save the adapter again "
                 "with PEFT's save_pretrained(..., safe_serialization=True)."
             )
+        parts = sorted(entry.name for entry in folder.glob("adapter_model-*.safetensors"))
+        if parts and not (folder / TENSORS_FILE).is_file():
+            raise ArtifactError(
+                f"{folder} holds {parts[0]} and no {TENSORS_FILE}, which PEFT reads. Save it in one file."
+            )
         if not path.is_file():
             return cls._foreign(folder)
         data = read_json(path, finite=True)

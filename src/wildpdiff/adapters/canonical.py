@@ -138,7 +138,7 @@ def common_spec(specs: Mapping[str, AdapterSpec], rank: int | None = None) -> Ad
         if spec.base_model != first.base_model:
             raise AdapterMismatchError(
                 f"{first_name} is for the base model {first.base_model!r} and {name} for {spec.base_model!r}. Import "
-                "adapters of one base model."
+                "adapters of one base model; where it has several names, write one into their adapter_config.json."
             )
         if dict(spec.saved) != dict(first.saved):
             changed = sorted(set(spec.saved.items()) ^ set(first.saved.items()))[0][0]

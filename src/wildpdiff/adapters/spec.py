@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from wildpdiff.errors import AdapterMismatchError
 
@@ -167,23 +169,24 @@ class AdapterSpec:
         """
         from peft import LoraConfig
         from peft.tuners.tuners_utils import check_target_module_exists
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
         settings = dict(config) if isinstance(config, Mapping) else config.to_dict()
         check_supported(settings)
         targets = settings.get("target_modules")
+        if targets is None:  # PEFT's own, for the models that it knows
+            model = getattr(getattr(module, "config", None), "model_type", None)
+            targets = settings["target_modules"] = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model)
         if targets is None:
             raise AdapterMismatchError("target_modules is None. Name the modules that get factors, or 'all-linear'.")
         names = dict(module.named_modules())
         wanted = (*(settings.get("modules_to_save") or ()), *HEADS.get(_text(settings.get("task_type")) or "", ()))
         if isinstance(targets, str) and targets.lower() == "all-linear":
-            inside = tuple(f"{name}." for name in names if wanted and name.endswith(wanted))
-            linear = _all_linear(module, _text(settings.get("task_type")))
-            found = [name for name in linear if not f"{name}.".startswith(inside)]
-        else:
-            keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-            given = {key: settings[key] for key in keys if settings.get(key) is not None}
-            selection = LoraConfig(**given, modules_to_save=list(wanted) or None)
-            found = [name for name in names if check_target_module_exists(selection, name)]
+            settings["target_modules"] = _all_linear(module, _text(settings.get("task_type")))
+        keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+        given = {key: settings[key] for key in keys if settings.get(key) is not None}
+        selection = LoraConfig(**given, modules_to_save=list(wanted) or None)
+        found = [name for name in names if check_target_module_exists(selection, name)]
         if not found:
             raise AdapterMismatchError(f"target_modules {targets!r} names no module. See named_modules().")
         whole = tuple(name for name in names if wanted and name.endswith(wanted))
@@ -342,8 +345,9 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: value for name, value in tensors.items() if not re.search(r"\.(original_module|modules_to_save)\.", name)
     }
     for name, value in tensors.items():
-        if ".modules_to_save." in name:
-            found.setdefault(name.replace(".modules_to_save.", "."), value)
+        plain, adapter = (re.sub(rf"\.modules_to_save\.({own})?", ".", name) for own in (r"default\.", r"[^.]+\."))
+        if plain != name and adapter not in found:  # of nested modules PEFT leaves the adapter's name in
+            found.setdefault(plain, value)
     return found
 
 
@@ -351,16 +355,29 @@ def kind_of(name: str, module: nn.Module) -> Kind:
     """Kind of a target module; raises :class:`AdapterMismatchError` where it cannot take factors."""
     if isinstance(module, nn.Linear):
         return "linear"
-    if isinstance(module, nn.Conv2d) and module.groups == 1:
+    if isinstance(module, nn.Conv2d) and module.groups == 1 and _is_plain(module):
         return "conv2d"
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding) and module.max_norm is None:
         return "embedding"
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return "conv1d"
     raise AdapterMismatchError(
-        f"Module {name!r} is a {type(module).__name__}; LoRA goes into Linear, Embedding, Conv1D of transformers and "
-        "Conv2d without groups."
+        f"Module {name!r} is a {type(module).__name__}({module.extra_repr()}); LoRA goes into Linear, Conv1D of "
+        "transformers, Embedding without a largest norm, and Conv2d without groups, dilation and changes of its weight "
+        "or input."
     )
+
+
+def _is_plain(module: nn.Conv2d) -> bool:
+    """Whether a convolution adds nothing to that which PEFT's A factor computes: its kernel, stride and padding."""
+    if type(module).forward is nn.Conv2d.forward:
+        return module.dilation == (1, 1) or module.kernel_size == (1, 1)
+    shape = (1, module.in_channels, *(2 * size + 4 for size in module.kernel_size))
+    given = module.weight.new_ones(shape).flatten().cumsum(0).cos().view(shape)
+    with torch.no_grad():
+        wanted = conv2d(given, module.weight, module.bias, module.stride, module.padding)
+        found = module(given)
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def _update_shape(module: nn.Module) -> tuple[int, ...]:

@@ -18,7 +18,15 @@ from wildpdiff.adapters.spec import AdapterSpec
 from wildpdiff.artifact import tensors_hash
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, first_argument
 from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeaturiser
-from wildpdiff.backbones.lora import initial_adapter, run_adapted, spec_of, with_branches
+from wildpdiff.backbones.lora import (
+    initial_adapter,
+    is_base_weight,
+    run_adapted,
+    spec_of,
+    with_branches,
+    without_effect,
+)
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
 from wildpdiff.disk import content_hash
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
@@ -213,6 +221,12 @@ class Backbone:
         """Kind, rank and scaling of every module that adapters change."""
         return spec_of(self.module, self.adapter_config)
 
+    @cached_property
+    def buffers(self) -> dict[str, torch.dtype]:
+        """Types in the model of an adapter's tensors that no training moves: running statistics of saved modules."""
+        known = {name: value.dtype for name, value in self.module.named_buffers(remove_duplicate=False)}
+        return {name: known[own] for name, own in self.spec.parameters.items() if own in known}
+
     def check_lora(self) -> None:
         """Raise ``TrainingError`` where adapters cannot attach as :attr:`lora` states."""
         _ = self.spec
@@ -240,8 +254,12 @@ class Backbone:
                     f"The adapter's classes are {', '.join(config.classes)}; those of the backbone {self.name!r} are "
                     f"{', '.join(self.classes)}. Its provenance.json was altered, or it belongs to another backbone."
                 )
-        found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
         expected = self.shapes
+        found = {
+            name: tuple(value.shape)
+            for name, value in adapter.tensors.items()
+            if name in expected or not is_base_weight(self.module, name, value)
+        }
         for name in sorted(set(found) | set(expected)):
             if found.get(name) != expected.get(name):
                 raise AdapterMismatchError(
@@ -320,7 +338,21 @@ class Backbone:
     def _check_outputs(self, inputs: Batch) -> None:
         """Refuse a model of other outputs than the objective's; indices of classes would hide it."""
         with torch.no_grad():
-            outputs = outputs_of(self.module(**inputs))
+            branches = with_branches(self.module, self.spec)
+            outputs, again = (
+                outputs_of(model(**{name: value.clone() for name, value in inputs.items()}))
+                for model in (self.module, branches)
+            )
+        if outputs.shape != again.shape or not torch.allclose(outputs, again, 1e-4, 1e-5, equal_nan=True):
+            raise TrainingError(
+                f"The model {self.name!r} gives other outputs for the same examples: something in it is random, or "
+                "keeps a state. Give one that does not."
+            )
+        if unused := without_effect(branches):
+            raise TrainingError(
+                f"The model {self.name!r} reads the weight of {unused[0]!r} and never calls it, so that factors of "
+                "PEFT change nothing there. Leave it out of target_modules, or name it in exclude_modules."
+            )
         wanted, found = len(self.classes), outputs.shape[-1]
         if isinstance(self.objective, NextToken) and outputs.ndim != 3:
             raise TrainingError(f"The outputs of {self.name!r} are no logits of each token. Give another objective.")
@@ -373,6 +405,8 @@ class Backbone:
         prefix, model = self._model(inputs, tensors is not None)
         if tensors is None:
             return replay(model, prefix, inputs)
+        whole = {name: kind for name, kind in self.buffers.items() if not kind.is_floating_point}
+        tensors = {**tensors, **{name: tensors[name].to(kind) for name, kind in whole.items()}} if whole else tensors
         return replay(model, prefix, inputs, lambda **given: run_adapted(model, self.spec, tensors, **given))
 
     def predict(self, batch: Batch, tensors: Mapping[str, Tensor] | None = None) -> Float[Tensor, "n ..."]:
@@ -388,7 +422,7 @@ class Backbone:
             ArtifactError: an output is not finite.
         """
         self._recognise(batch)
-        many = torch.func.vmap(lambda tensors, inputs: self.outputs(inputs, tensors), in_dims=(0, None))
+        many = over_adapters(lambda tensors, inputs: self.outputs(inputs, tensors), shared=(1,))
         with torch.no_grad():
             parts = [many(dict(stacked), some) for some in _parts(batch)]
         return finite_outputs(torch.cat(parts, dim=1), self.name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import conv2d, embedding, linear
 
 from wildpdiff.adapters.adapter import AdapterConfig
 from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec, Kind, ModuleSpec, plain_names
@@ -24,20 +24,19 @@ from wildpdiff.errors import AdapterMismatchError, TrainingError
 
 
 class _Adapted(nn.Module):
-    """A layer with LoRA factors. Its ``weight`` is the merged one (Hu et al. 2021, section 4.1).
+    """A layer with LoRA factors; subclasses add the low-rank branch to the layer's own output.
 
-    Subclasses run the low-rank branch instead; the merged weight is for modules that read a layer's weight and never
-    call it (``nn.MultiheadAttention`` with its output layer), and for layers with a ``forward`` of their own.
+    As with PEFT, whoever reads the ``weight`` of a layer and does not call it gets the pretrained one.
     """
 
-    kind: Kind
     scaling: float
     factor_a: Tensor
     factor_b: Tensor
+    called = read = False
 
     def attach(self, spec: ModuleSpec) -> None:
         """Register the factors as buffers; at zero the layer is the pretrained one."""
-        self.kind, self.scaling = spec.kind, spec.scaling
+        self.scaling = spec.scaling
         for own, shape in zip(("factor_a", "factor_b"), spec.factors.values(), strict=True):
             self.register_buffer(own, self.frozen.new_zeros(shape), persistent=False)
 
@@ -50,59 +49,57 @@ class _Adapted(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The pretrained weight with the factors merged in."""
-        if self.kind == "conv2d":
-            update = torch.einsum("or,rihw->oihw", self.factor_b[:, :, 0, 0], self.factor_a)
-        else:
-            update = self.factor_b @ self.factor_a
-        return self.frozen + self.scaling * (update if self.kind in ("linear", "conv2d") else update.mT)
+        """The pretrained weight; that it is read is noted."""
+        self.read = True
+        return self.frozen
 
-
-class _AdaptedLinear(_Adapted, nn.Linear):  # type: ignore[override]
-    def forward(self, inputs: Tensor) -> Tensor:
-        """``W x + b + s B (A x)``."""
-        branch = linear(linear(inputs, self.factor_a), self.scaling * self.factor_b)
-        result: Tensor = linear(inputs, self.frozen, self.bias) + branch
+    def forward(self, inputs: Tensor, *args: Any, **named: Any) -> Tensor:
+        """The layer's own output, ``W x + b``, plus the branch."""
+        self.called = True
+        result: Tensor = super().forward(inputs, *args, **named) + self.branch(inputs)
         return result
 
+    def branch(self, inputs: Tensor) -> Tensor:
+        """``s B (A x)``."""
+        return linear(linear(inputs, self.factor_a), self.scaling * self.factor_b)
 
-class _AdaptedConv2d(_Adapted, nn.Conv2d):  # type: ignore[override]
-    def forward(self, inputs: Tensor) -> Tensor:
+
+class _AdaptedConv2d(_Adapted):
+    def branch(self, inputs: Tensor) -> Tensor:
         """The same; A is a convolution of the kernel's extent, B one of 1×1 pixels."""
-        inner = self._conv_forward(inputs, self.factor_a, None)
+        own: Any = self
+        inner = conv2d(inputs, self.factor_a, None, own.stride, own.padding)  # zeros as padding, whatever the layer's
         # A matrix product: a convolution vectorised over its kernel would be a slow grouped one.
-        branch = torch.einsum("or,...rhw->...ohw", self.scaling * self.factor_b[:, :, 0, 0], inner)
-        result: Tensor = self._conv_forward(inputs, self.frozen, self.bias) + branch
-        return result
+        return torch.einsum("or,...rhw->...ohw", self.scaling * self.factor_b[:, :, 0, 0], inner)
 
 
-class _AdaptedEmbedding(_Adapted, nn.Embedding):  # type: ignore[override]
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Rows of ``W`` plus ``s B`` times columns of ``A``."""
-        own = (self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse)
-        branch = linear(embedding(inputs, self.factor_a.mT), self.scaling * self.factor_b)
-        result: Tensor = embedding(inputs, self.frozen, *own) + branch
-        return result
+class _AdaptedEmbedding(_Adapted):
+    def branch(self, inputs: Tensor) -> Tensor:
+        """``s B`` times columns of A, in embeddings that multiply their output by a number with that too."""
+        found = linear(embedding(inputs, self.factor_a.mT), self.scaling * self.factor_b)
+        scale = getattr(self, "embed_scale", None)
+        return found if scale is None else found * scale
 
 
 class _AdaptedConv1D(_Adapted):
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *_: Any, **__: Any) -> Tensor:
         """``x W + b + s B (A x)`` with the transposed weight of ``transformers``' Conv1D."""
-        branch = linear(linear(inputs, self.factor_a), self.scaling * self.factor_b)
+        self.called = True
         bias: Tensor = self.bias  # type: ignore[assignment]
-        return linear(inputs, self.frozen.mT, bias) + branch
+        return linear(inputs, self.frozen.mT, bias) + self.branch(inputs)
 
 
-def _adapted_class(kind: type[nn.Module]) -> type[_Adapted]:
-    """The class of a layer's copy that has a branch; layers with a forward of their own run on the merged weight."""
-    known: dict[type, type[_Adapted]] = {
-        nn.Linear: _AdaptedLinear,
-        nn.Conv2d: _AdaptedConv2d,
-        nn.Embedding: _AdaptedEmbedding,
-    }
-    transposed = f"{kind.__module__}.{kind.__name__}" == "transformers.pytorch_utils.Conv1D"
-    base = _AdaptedConv1D if transposed else _Adapted
-    return known.get(kind) or type(f"_Adapted{kind.__name__}", (base, kind), {})
+_BRANCHES: dict[Kind, type[_Adapted]] = {
+    "linear": _Adapted,
+    "conv2d": _AdaptedConv2d,
+    "conv1d": _AdaptedConv1D,
+    "embedding": _AdaptedEmbedding,
+}
+
+
+def _adapted_class(kind: Kind, own: type[nn.Module]) -> type[_Adapted]:
+    """The class of a layer's copy that has a branch."""
+    return type(f"_Adapted{own.__name__}", (_BRANCHES[kind], own), {})
 
 
 def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
@@ -110,15 +107,32 @@ def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
 
     :func:`branch_parameters` gives the arguments of ``functional_call`` for it.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    copied = copy.deepcopy(module, dict(tensors))
+    for name in spec.modules_to_save:  # as below
+        copied.set_submodule(name, copy.deepcopy(copied.get_submodule(name), dict(tensors)))
     for name, entry in spec.modules.items():
-        layer = copied.get_submodule(name)
-        # The class is changed and not the object, which may be known by several names.
-        layer.__class__ = _adapted_class(type(layer))
+        # As with PEFT, an object of its own under this name: the layer may be known by others too, without factors.
+        layer = copy.copy(copied.get_submodule(name))
+        layer._buffers, layer._non_persistent_buffers_set = dict(layer._buffers), set(layer._non_persistent_buffers_set)
+        layer.__class__ = _adapted_class(entry.kind, type(layer))
         assert isinstance(layer, _Adapted)
         layer.attach(entry)
+        copied.set_submodule(name, layer)
     return copied
+
+
+def without_effect(branches: nn.Module) -> list[str]:
+    """Names of adapted layers that make an adapter useless: a run has read their weights and has not called them.
+
+    PEFT's factors change nothing there. The output layer of ``nn.MultiheadAttention`` is one, which does no harm next
+    to others that are called. Those of ``nn.TransformerEncoderLayer`` do harm: they are called in training alone.
+    """
+    layers = {name: layer for name, layer in branches.named_modules() if isinstance(layer, _Adapted)}
+    unused = [name for name, layer in layers.items() if layer.read and not layer.called]
+    parents = {name: branches.get_submodule(name.rpartition(".")[0]) for name in unused}
+    fast = [name for name, parent in parents.items() if isinstance(parent, nn.TransformerEncoderLayer)]
+    return fast or (unused if len(unused) == len(layers) else [])
 
 
 def branch_parameters(tensors: Mapping[str, Tensor], spec: AdapterSpec) -> dict[str, Tensor]:
@@ -155,6 +169,13 @@ def run_adapted(
     return torch.func.functional_call(branches, named, args, inputs, tie_weights=False)
 
 
+def is_base_weight(module: nn.Module, name: str, value: Tensor) -> bool:
+    """Whether an adapter's tensor is a weight of the model itself, which PEFT writes next to factors of embeddings."""
+    layer, base, own = name.removeprefix(PEFT_PREFIX).rpartition(".base_layer.")
+    known = dict(module.named_parameters(remove_duplicate=False)).get(f"{layer}.{own}") if base else None
+    return known is not None and known.shape == value.shape and torch.equal(known, value.to(known))
+
+
 def spec_of(module: nn.Module, config: AdapterConfig) -> AdapterSpec:
     """The spec of adapters of this configuration on a module.
 
@@ -177,6 +198,7 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     adapters then live in one basin, where averages and differences mean something.
 
     Raises:
+        TrainingError: PEFT cannot attach it.
         AdapterMismatchError: PEFT made other tensors than those of :func:`spec_of`.
     """
     from peft import LoraConfig, get_peft_model
@@ -186,9 +208,12 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
     arguments = {key: value for key, value in config.peft_json().items() if key not in stated}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % (2**63))
-        wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
-        state = plain_names(get_peft_model_state_dict(wrapped))
-        state = {name: value.detach().clone() for name, value in state.items()}
+        try:
+            wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise TrainingError(f"PEFT cannot attach adapters of this configuration ({error}). Change it.") from error
+        state = plain_names(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+        state = {name: value.detach().clone().float() for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != spec_of(module, config).shapes:
         raise AdapterMismatchError(f"PEFT injected other tensors: {sorted(found)}. Name target modules in full.")

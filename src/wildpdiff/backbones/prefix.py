@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,11 +35,13 @@ class Prefix:
         live: names of submodules whose outputs later computation reads.
         dead: shapes ``[…]`` of one example's output, by name, of submodules whose outputs only the prefix reads.
         unread: shapes of one example's input, by name, of floating-point inputs that only the prefix reads.
+        written: names of inputs that the model changes in place; it is given copies of them.
     """
 
     live: tuple[str, ...] = ()
     dead: tuple[tuple[str, tuple[int, ...]], ...] = ()
     unread: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    written: tuple[str, ...] = ()
 
     def kept(self, inputs: Batch, outputs: Batch) -> dict[str, Tensor]:
         """The part of a batch that is kept for :func:`replay`: inputs that are read later, and live outputs."""
@@ -58,12 +60,21 @@ def find_prefix(module: nn.Module, inputs: Batch, adapted: Collection[str]) -> P
         inputs: two examples or more.
         adapted: names of the modules that adapters change.
     """
-    finished = _finished_before(module, inputs, adapted)
-    if not finished:
-        return Prefix()
-    live, read = _live(module, inputs, finished)
-    if not live:
-        return Prefix()
+    given = _copies(inputs)
+    with torch.no_grad():
+        expected = outputs_of(module(**given))
+    none = Prefix(written=tuple(name for name, value in given.items() if value._version))
+    changed: set[str] = set()
+    while finished := _finished_before(module, inputs, adapted, changed):
+        try:
+            live, read, again = _live(module, inputs, finished)
+        except RuntimeError:  # frozen operations that have no gradient
+            return none
+        if not again:
+            break
+        changed |= again
+    if not finished or not live or none.written:
+        return none
     prefix = Prefix(
         live=tuple(name for name in finished if name in live),
         dead=tuple((name, tuple(value.shape[1:])) for name, value in finished.items() if name not in live),
@@ -73,13 +84,11 @@ def find_prefix(module: nn.Module, inputs: Batch, adapted: Collection[str]) -> P
             if value.is_floating_point() and name not in read
         ),
     )
-    with torch.no_grad():
-        expected = outputs_of(module(**inputs))
-        with overridden(module, finished.keys()) as model:
-            again = replay(model, prefix, prefix.kept(inputs, finished))
+    with torch.no_grad(), overridden(module, finished.keys()) as model:
+        replayed = replay(model, prefix, prefix.kept(inputs, finished))
     # Operations that pass on no gradient (an argmax, say) may hide that an output is read.
-    same = torch.allclose(again, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
-    return prefix if same else Prefix()
+    same = torch.allclose(replayed, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return prefix if same else none
 
 
 def compute_prefix(module: nn.Module, prefix: Prefix, inputs: Batch) -> dict[str, Tensor]:
@@ -98,7 +107,7 @@ def compute_prefix(module: nn.Module, prefix: Prefix, inputs: Batch) -> dict[str
     try:
         if hooks:
             with torch.no_grad():
-                module(**inputs)
+                module(**_copies(inputs))
     except _Stop:
         pass
     finally:
@@ -117,6 +126,7 @@ def replay(model: nn.Module, prefix: Prefix, batch: Batch, call: Any = None) -> 
         call: called with the model's keyword arguments in place of the model, for ``functional_call``.
     """
     inputs = {name: value for name, value in batch.items() if not name.startswith(KEY)}
+    inputs |= _copies({name: inputs[name] for name in prefix.written})
     some = next(iter(batch.values()))
     inputs |= {name: _filler(some, shape) for name, shape in prefix.unread}
     outputs = {name: batch[f"{KEY}{name}"] for name in prefix.live}
@@ -156,13 +166,20 @@ def overridden(model: nn.Module, names: Collection[str]) -> Iterator[nn.Module]:
 
 
 def outputs_of(result: Any) -> Tensor:
-    """The tensor of a model's result: itself, its ``logits``, or its first element."""
-    if isinstance(result, Tensor):
-        return result
-    logits = getattr(result, "logits", None)
-    found = logits if logits is not None else result[0]
-    assert isinstance(found, Tensor)
+    """The tensor of a model's result: itself, its ``logits``, or its first element; else raises ``TypeError``."""
+    found = result
+    if isinstance(result, Mapping):
+        found = result.get("logits", next(iter(result.values()), None))
+    elif not isinstance(result, Tensor):
+        logits = getattr(result, "logits", None)
+        found = logits if logits is not None or not isinstance(result, Sequence) else next(iter(result), None)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the model gives a {type(result).__name__} without a tensor as logits or first element")
     return found
+
+
+def _copies(tensors: Batch) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tensors.items()}
 
 
 class _Replay(nn.Module):
@@ -184,8 +201,13 @@ def _filler(some: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.zeros((), device=some.device).expand(some.shape[0], *shape)
 
 
-def _finished_before(module: nn.Module, inputs: Batch, adapted: Collection[str]) -> dict[str, Tensor]:
-    """Outputs of the outermost submodules that finish before the first adapted one starts, by name, in order."""
+def _finished_before(
+    module: nn.Module, inputs: Batch, adapted: Collection[str], changed: Collection[str]
+) -> dict[str, Tensor]:
+    """Outputs of the outermost submodules that finish before the first adapted one starts, by name, in order.
+
+    Those in ``changed``, which later operations change in place, are left out.
+    """
     events: list[tuple[str, str, Any]] = []
     hooks = []
     for name, part in module.named_modules():
@@ -193,7 +215,7 @@ def _finished_before(module: nn.Module, inputs: Batch, adapted: Collection[str])
         hooks.append(part.register_forward_hook(lambda _, __, out, name=name: events.append(("end", name, out))))
     try:
         with torch.no_grad():
-            module(**inputs)
+            module(**_copies(inputs))
     finally:
         for hook in hooks:
             hook.remove()
@@ -205,6 +227,7 @@ def _finished_before(module: nn.Module, inputs: Batch, adapted: Collection[str])
         for what, name, output in events[:first]
         if what == "end"
         and name
+        and name not in changed
         and starts.count(name) == 1
         and isinstance(output, Tensor)
         and output.is_floating_point()
@@ -214,20 +237,29 @@ def _finished_before(module: nn.Module, inputs: Batch, adapted: Collection[str])
     return {name: output for name, output in found.items() if not any(name.startswith(f"{other}.") for other in found)}
 
 
-def _live(module: nn.Module, inputs: Batch, finished: dict[str, Tensor]) -> tuple[set[str], set[str]]:
-    """Names of finished submodules and of floating-point inputs that the rest of the computation reads."""
+def _live(module: nn.Module, inputs: Batch, finished: dict[str, Tensor]) -> tuple[set[str], set[str], set[str]]:
+    """Names of finished submodules and of floating-point inputs that the rest of the computation reads.
+
+    The third are those of finished submodules whose outputs it changes in place.
+    """
     leaves = {name: value.detach().clone().requires_grad_(True) for name, value in finished.items()}
     given = {
         name: value.detach().clone().requires_grad_(True) if value.is_floating_point() else value
         for name, value in inputs.items()
     }
     with torch.enable_grad(), overridden(module, finished.keys()) as model:
-        token = _replayed.set(leaves)
+        # Copies, since leaves cannot be changed in place.
+        copies = _copies(leaves)
+        token = _replayed.set(copies)
         try:
-            torch.autograd.backward(outputs_of(model(**given)).sum())
+            found = outputs_of(model(**_copies(given)))
         finally:
             _replayed.reset(token)
+        changed = {name for name, value in copies.items() if value._version}
+        if not changed:
+            torch.autograd.backward(found.sum())
     return (
         {name for name, value in leaves.items() if value.grad is not None},
         {name for name, value in given.items() if value.is_floating_point() and value.grad is not None},
+        changed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from wildpdiff.training import seeded
 
 PLAIN, FUSED = "vectorised", "vectorised, fused"
 """Names of attentions of ``transformers``."""
+
+FUNCTION = "function"
+"""Architecture of a stored module that a function of the user's gives."""
+FUNCTION_NAME = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 LORA_DEFAULTS = {"peft_type": "LORA", "r": 8, "lora_alpha": 8}
 """Of a configuration that is given in parts; as PEFT's own."""
@@ -196,7 +201,7 @@ def _objective(module: nn.Module) -> Objective:
     if config is not None and kind.endswith("Classification"):
         if config.problem_type == "regression" or config.num_labels == 1:
             return Regression(config.num_labels)
-        return Classification(tuple(str(config.id2label[index]) for index in range(config.num_labels)))
+        return Classification(tuple(str(config.id2label.get(index, index)) for index in range(config.num_labels)))
     raise TrainingError(f"The objective of a {kind} is not known. Give one: Classification, Regression or NextToken.")
 
 
@@ -267,17 +272,28 @@ COLLATES: dict[str, Any] = {"images": ImageCollate, "tensors": TensorCollate, "t
 def stored_model(backbone: Backbone) -> dict[str, Any] | None:
     """Plain JSON values that with the weights restore a model of ``transformers``; None for other models."""
     module: Any = backbone.module
-    kind = next((name for name, known in COLLATES.items() if type(backbone.collate) is known), None)
-    if not type(module).__module__.startswith("transformers.") or kind is None:
+    use = _stored_use(backbone)
+    if not type(module).__module__.startswith("transformers.") or use is None:
         return None
-    collate = {key: value for key, value in encode(backbone.collate).items() if key != "framing"}  # kept for all kinds
     return {
         "architecture": "transformers",
         "class": type(module).__name__,
         "model": module.config.to_dict(),
-        "objective": encode(backbone.objective),
-        "collate": {"kind": kind, **collate},
+        **use,
     }
+
+
+def stored_module(backbone: Backbone) -> dict[str, Any] | None:
+    """Plain JSON values that with the weights and the function that it is named by restore a module; else None."""
+    use = _stored_use(backbone)
+    return {"architecture": FUNCTION, **use} if FUNCTION_NAME.fullmatch(backbone.name) and use is not None else None
+
+
+def _stored_use(backbone: Backbone) -> dict[str, Any] | None:
+    """Objective and collation as plain JSON values; None where the collation is of another kind than the known."""
+    kind = next((name for name, known in COLLATES.items() if type(backbone.collate) is known), None)
+    collate = {key: value for key, value in encode(backbone.collate).items() if key != "framing"}  # kept for all kinds
+    return None if kind is None else {"objective": encode(backbone.objective), "collate": {"kind": kind, **collate}}
 
 
 def restored_model(artifact: Artifact, lora: LoraSpec) -> Backbone:
@@ -291,8 +307,29 @@ def restored_model(artifact: Artifact, lora: LoraSpec) -> Backbone:
     made: Any = kind
     with torch.device("cpu"), seeded(0):
         module = made(made.config_class.from_dict(dict(config["model"])))
+    return _restored_use(artifact, module, lora)
+
+
+def restored_module(artifact: Artifact, lora: LoraSpec, function: str) -> Backbone:
+    """The backbone of :func:`stored_module`.
+
+    Raises:
+        ArtifactError: it is that of another function, which cannot be imported, or gives another module.
+    """
+    if artifact.config["name"] != function:
+        raise ArtifactError(f"{artifact.folder} is that of {artifact.config['name']}, and {function} is given.")
+    return _restored_use(artifact, _built(*function.split(":")), lora)
+
+
+def _restored_use(artifact: Artifact, module: nn.Module, lora: LoraSpec) -> Backbone:
+    config = artifact.config
     _vectorise_attention(module)
-    module.load_state_dict(artifact.tensors["weights"])
+    try:
+        module.load_state_dict(artifact.tensors["weights"])
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"The weights in {artifact.folder} are those of another {config['name']} ({error})."
+        ) from None
     stored = dict(config["collate"])
     kind_of_collate = COLLATES[stored.pop("kind")]
     framing = {"framing": "square"} if kind_of_collate is ImageCollate else {}

@@ -89,12 +89,22 @@ def stored_kind(backbone: Backbone) -> dict[str, Any] | None:
 
 def is_stored(name_or_folder: str) -> bool:
     """Whether :func:`load_backbone` reads it: a bundled name, or a folder with a backbone of :func:`save_backbone`."""
-    return name_or_folder in BUNDLED or (Path(name_or_folder) / MANIFEST).is_file()
+    return name_or_folder in BUNDLED or (Path(_split(name_or_folder)[1]) / MANIFEST).is_file()
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Function and folder of ``module:function=folder``; an empty function of a folder alone."""
+    from wildpdiff.backbones.pretrained import FUNCTION_NAME
+
+    function, found, folder = text.partition("=")
+    return (function, folder) if found and FUNCTION_NAME.fullmatch(function) else ("", text)
 
 
 def save_backbone(backbone: Backbone, folder: Path | str) -> str:
     """Write a backbone's weights and configuration; returns the artifact's fingerprint."""
-    kind = stored_kind(backbone)
+    from wildpdiff.backbones.pretrained import stored_module
+
+    kind = stored_kind(backbone) or stored_module(backbone)
     if kind is None:
         known = ", ".join(sorted(architectures()))
         raise ArtifactError(
@@ -117,15 +127,26 @@ def save_backbone(backbone: Backbone, folder: Path | str) -> str:
 def load_backbone(name_or_folder: str | Path) -> Backbone:
     """A bundled backbone by name, or a saved one by its folder.
 
+    Args:
+        name_or_folder: also ``module:function=folder`` of a module that a function of your own gives. Code that a
+            folder names is never run.
+
     Raises:
         ArtifactError: neither a bundled name nor a folder with a backbone.
     """
-    text = str(name_or_folder)
+    from wildpdiff.backbones.pretrained import FUNCTION, restored_module
+
+    function, text = _split(str(name_or_folder))
     folder = WEIGHTS / text if text in BUNDLED else Path(text)
     if not folder.is_dir():
         raise ArtifactError(f"There is no backbone {text!r}. Name a bundled one ({', '.join(BUNDLED)}), or a folder.")
     artifact = read_artifact(folder, "backbone")
     architecture = artifact.config.get("architecture")
+    if architecture == FUNCTION:
+        if not function:
+            name = artifact.config["name"]
+            raise ArtifactError(f"{folder} needs the code of {name}, which is not run unasked. Give {name}={folder}.")
+        return restored_module(artifact, stored_lora(artifact.config), function)
     build = architectures().get(str(architecture))
     if build is None:
         raise ArtifactError(f"{folder} holds a backbone of unknown architecture {architecture!r}. Update wildpdiff.")

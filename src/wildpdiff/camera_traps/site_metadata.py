@@ -11,7 +11,7 @@ from wildpdiff.camera_traps.numbers import NumberColumn, number_column, parse_nu
 from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.errors import DataError, DescriptionError
-from wildpdiff.tasks.description import GEOGRAPHIC, MetadataField, MetadataSchema, MetadataValue
+from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, MetadataField, MetadataSchema, MetadataValue
 
 VARYING_CAMERAS = 0.2
 """A column whose values differ within more than this share of the cameras belongs to pictures, not to cameras."""
@@ -21,8 +21,6 @@ VARYING_ROWS = 0.2
 
 MOST_KNOWN = 100
 """Values of a column of numbers next to which an odd one of a further camera is read."""
-
-LIMITS = {"latitude": 90.0, "longitude": 180.0}
 
 
 @dataclass(frozen=True)

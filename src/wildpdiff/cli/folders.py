@@ -17,13 +17,17 @@ SUBFOLDERS = {"generator": ("trust", "backbone")}
 
 
 def adapter_folders(given: Sequence[Path]) -> list[Path]:
-    """The adapters' folders: those given, and instead of a folder of several (``generate -n``) those inside."""
+    """The adapters' folders: those given, and instead of a folder of several (``generate -n``) those inside.
+
+    Where there are none inside, those one level deeper, as trainers and named adapters of PEFT have them.
+    """
     found: list[Path] = []
     for folder in given:
         inside: list[Path] = []
         if folder.is_dir() and not (folder / "adapter_config.json").exists():
             with disk_errors(folder):
-                inside = sorted(entry.parent for entry in folder.glob("[!.]*/adapter_config.json"))
+                for pattern in ("[!.]*", "[!.]*/[!.]*"):
+                    inside = inside or sorted(entry.parent for entry in folder.glob(f"{pattern}/adapter_config.json"))
         found += inside or [folder]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -262,19 +263,27 @@ def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targ
     return {**as_rank, **found, **{key: value for key, value in given.items() if value is not None}}
 
 
-def open_model(name: str, lora: Mapping[str, Any], classes: Callable[[], Sequence[str]]) -> Backbone:
+def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ImageSuite]) -> Backbone:
     """A backbone, or a model made into one; of a model with another head the classes are those of the tasks.
+
+    A module of the user's own, of which nothing states how pictures are prepared, takes them at the suite's size.
 
     Raises:
         ArtifactError: there is no such model.
         TrainingError: LoRA cannot attach as stated.
     """
-    from wildpdiff.backbones.backbone import Backbone, LoraSpec
+    from wildpdiff.backbones.backbone import Backbone, LoraSpec, model_hash
+    from wildpdiff.backbones.collate import ImageCollate, TensorCollate
     from wildpdiff.backbones.registry import is_stored, load_backbone
     from wildpdiff.tasks.objective import Classification
 
     if not is_stored(name) and (lora or ":" in name or (Path(name) / "config.json").is_file()):
-        return Backbone.from_pretrained(name, lora=lora, objective=Classification(tuple(classes())))
+        opened = suite()
+        found = Backbone.from_pretrained(name, lora=lora, objective=Classification(tuple(opened.classes)))
+        if isinstance(found.collate, TensorCollate):
+            collate = ImageCollate(found.collate.argument, opened.image_size)
+            found = replace(found, collate=collate, backbone_hash=model_hash(found.module, collate))
+        return found
     backbone = load_backbone(name)
     if not lora:
         return backbone

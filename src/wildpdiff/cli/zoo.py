@@ -90,7 +90,7 @@ def build(
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
     settings = options.lora_settings(lora, rank, alpha, targets)
     option = options.with_columns(option, columns)
-    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True).classes)
+    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True))
     opened = options.open_suite(suite, option, loaded)
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
     tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
@@ -108,9 +108,10 @@ def build(
         zoo = build_zoo(
             out, loaded, tasks, fingerprint, config=config, **sizes, engine=runs, progress=tick, rebuild=rebuild
         )
-    if kept is not None and stored_kind(loaded) is not None:  # a refused build leaves that of an earlier one as it is
+    if kept is not None:  # only now: a refused build leaves that of an earlier one as it is
         save_backbone(loaded, kept)
-        remark(f"The backbone is in {kept}: give --backbone {kept} from here on.")
+        name = str(kept) if stored_kind(loaded) is not None else f"{loaded.name}={kept}"
+        remark(f"The backbone is in {kept}: give --backbone {name} from here on.")
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
     chosen = zoo.plan.recipe or {}
@@ -191,6 +192,8 @@ def import_zoo(
     with Stages() as stages:
         zoo = import_adapters(found, read, out, rank=rank, progress=stages(f"import {len(found)} adapters"))
     report = import_report(zoo)
+    for text in read.remarks:
+        remark(text)
     unused = [name for name in read.by_task if name not in report]
     if unused:
         remark(
@@ -205,7 +208,7 @@ def import_zoo(
         "base_model": config.backbone,
         "rank": config.rank,
         "modules": len(config.target_modules),
-        "metadata": list(read.schema.names),
+        "metadata": list(TaskDescriptions.of_zoo(zoo).schema.names),
         "adapters": report,
         "fingerprint": zoo.plan.fingerprint,
     }

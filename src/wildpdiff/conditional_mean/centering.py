@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wildpdiff.adapters.layout import Layout
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.task_images import TaskExamples
 from wildpdiff.conditions.shift import FeatureShift
@@ -88,7 +89,7 @@ class FeatureAlignment:
             for tasks in torch.split(torch.arange(len(predicted)), TASKS_AT_ONCE):
                 batch = images.fixed(tasks, evaluation_images)
                 adapters = layout.unflatten(self.codec.decode(predicted[tasks]))
-                logits = torch.func.vmap(backbone.outputs)(batch, adapters)
+                logits = over_adapters(backbone.outputs)(batch, adapters)
                 offsets = self.offsets(predicted[tasks], self.seen[tasks])
                 moved = logits + strengths[:, None, None, None] * offsets[:, None]
                 each = of_many(backbone.objective.loss, moved.flatten(1, 2), merge(batch))

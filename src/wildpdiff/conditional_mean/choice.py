@@ -17,7 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from wildpdiff.adapters.canonical import factor_pairs, squared_updates
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.centering import FeatureAlignment
 from wildpdiff.conditional_mean.correction import HypernetworkEnsemble
@@ -163,7 +165,7 @@ class Scorer:
             for part in torch.split(tasks, TASKS_AT_ONCE):
                 batch = self.images.fixed(part, most)
                 tensors = self.codec.layout.unflatten(self.codec.decode(vectors[part]))
-                outputs = torch.func.vmap(self.backbone.outputs)(batch, tensors)
+                outputs = over_adapters(self.backbone.outputs)(batch, tensors)
                 losses = objective.likelihood_losses(outputs.flatten(0, 1), merge(batch))
                 found.append(losses.view(-1, len(part), most).mean(2))
         return torch.cat(found, dim=1)
@@ -204,12 +206,41 @@ class Estimators:
         return {**self.simple.leave_one_out(), ADDITIVE: self.kernel.held_out(), **networks}
 
 
-def without_images(estimators: Estimators) -> ConditionalMean:
-    """Additive regression alone: without images, or with a single task, nothing can be scored."""
-    kernel = estimators.kernel
-    fold = torch.full((len(kernel.seen),), -1)
-    held_out = kernel.held_out()
-    return ConditionalMean(kernel, estimators.simple, (), Blend((ADDITIVE,), (1.0,)), (), held_out, fold)
+def without_images(estimators: Estimators, codec: Codec, names: Sequence[str]) -> ConditionalMean:
+    """The mean of tasks without images: adapters alone can be scored, by their held-out errors in ``ΔW``.
+
+    Of few tasks, and of adapters without factors, it is additive regression alone.
+
+    Args:
+        names: of the tasks, which decide the folds over which weights are cross-fitted.
+    """
+    kernel, count = estimators.kernel, len(names)
+    fold, blend = torch.full((count,), -1), Blend((ADDITIVE,), (1.0,))
+    if count < FEWEST_TO_ALIGN or not any(True for _ in factor_pairs(codec.layout.unflatten(kernel.targets[0]))):
+        return ConditionalMean(kernel, estimators.simple, (), blend, (), kernel.held_out(), fold)
+    estimates = {name: own for name, own in estimators.held_out().items() if name != PRETRAINED}
+
+    def blended(weights: Sequence[float], rows: Tensor) -> Tensor:
+        used = zip(estimates.values(), weights, strict=True)
+        return torch.stack([weight * own[rows] for own, weight in used if weight]).sum(0)
+
+    def losses(weights: Weights) -> Float[Tensor, "1 t"]:
+        found = []
+        for rows in torch.split(torch.arange(count), TASKS_AT_ONCE):
+            truth = codec.layout.unflatten(codec.decode(kernel.targets[rows]))
+            tensors = codec.layout.unflatten(codec.decode(blended([share / SHARES for share in weights], rows)))
+            sizes = squared_updates(truth).clamp_min(torch.finfo(torch.float64).tiny)
+            found.append(squared_updates(tensors, truth) / sizes)
+        return torch.cat(found)[None]
+
+    search = BlendSearch(tuple(estimates), losses)
+    start = tuple(SHARES if name == ADDITIVE else 0 for name in estimates)
+    held_out, parts = torch.empty_like(kernel.targets), folds(names, BLEND_FOLDS, 0, "blend")
+    for part in range(BLEND_FOLDS):
+        rows = (parts == part).nonzero()[:, 0]
+        held_out[rows] = blended(search.search(start, parts != part).weights, rows)
+    blend = search.search(start, torch.ones(count, dtype=torch.bool))
+    return ConditionalMean(kernel, estimators.simple, (), blend, (), held_out, fold)
 
 
 def cross_validated(

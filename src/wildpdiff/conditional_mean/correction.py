@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.encoding import EncodedTasks
 from wildpdiff.conditional_mean.kernel import KernelMean
@@ -150,7 +151,7 @@ def task_losses(
     """
     tensors = codec.layout.unflatten(codec.decode(normalized))
     tensors = {name: value.detach() if name in constant else value for name, value in tensors.items()}
-    return torch.func.vmap(lambda own, adapter: backbone.objective.loss(backbone.outputs(own, adapter), own).mean())(
+    return over_adapters(lambda own, adapter: backbone.objective.loss(backbone.outputs(own, adapter), own).mean())(
         dict(batch), tensors
     )
 

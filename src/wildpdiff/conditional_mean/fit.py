@@ -68,7 +68,7 @@ def fit_conditional_mean(
     )
     estimators = Estimators(kernel, simple, correction)
     if len(encoded.labelled) < 2:  # one task alone cannot be held out
-        return FittedMean(without_images(estimators), correction.losses, None)
+        return FittedMean(without_images(estimators, encoded.codec, encoded.tasks), correction.losses, None)
     images = encoded.images(sub_seed(seed, "cross-validation"))
     with one_thread():
         scorer = Scorer(encoded.backbone, encoded.codec, images)

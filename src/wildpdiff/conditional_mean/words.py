@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.backbones.collate import TextCollate
+from wildpdiff.backbones.many import over_adapters
 from wildpdiff.codec.codec import Codec
 from wildpdiff.conditional_mean.centering import TASKS_AT_ONCE, classifier_of
 from wildpdiff.conditional_mean.task_images import TaskExamples
@@ -134,12 +135,13 @@ class WordAlignment:
             evaluation_images: labelled examples of each, of those that no other task is trained on.
         """
         logits, cosines, batches = [], [], []
+        outputs = over_adapters(backbone.outputs)
         with torch.no_grad():
             for tasks in torch.split(torch.arange(len(predicted)), TASKS_AT_ONCE):
                 batch = images.fixed(tasks, evaluation_images)
                 adapters = self.codec.layout.unflatten(self.codec.decode(predicted[tasks]))
-                logits.append(torch.func.vmap(backbone.outputs)(batch, adapters).flatten(0, 1))
-                cosines.append(torch.func.vmap(backbone.outputs)(batch, self._words(adapters, tasks))[..., 0].flatten())
+                logits.append(outputs(batch, adapters).flatten(0, 1))
+                cosines.append(outputs(batch, self._words(adapters, tasks))[..., 0].flatten())
                 batches.append(merge(batch))
         before, along = torch.cat(logits), torch.cat(cosines)[:, None]
         targets = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import gradients_over_adapters
 from wildpdiff.errors import TrainingError
 from wildpdiff.posterior.prior import RefinementPrior
 from wildpdiff.rng import torch_generator
@@ -71,15 +72,16 @@ def maximum_a_posteriori(
     first, second = torch.zeros_like(weights), torch.zeros_like(weights)
     rows = torch.stack([_rows(task, config, seed) for task in tasks])
 
-    def loss(own: Tensor, start: Tensor, batch: Batch, offset: Tensor, count: Tensor) -> Tensor:
-        outputs = backbone.outputs(batch, layout.unflatten(start + own @ directions))
+    def loss(own: Batch, start: Tensor, batch: Batch, offset: Tensor, count: Tensor) -> Tensor:
+        outputs = backbone.outputs(batch, layout.unflatten(start + own["weights"] @ directions))
         fit = backbone.objective.loss(outputs + offset, batch).mean()
-        return count * fit + 0.5 * config.strength * own.square().sum()
+        return count * fit + 0.5 * config.strength * own["weights"].square().sum()
 
-    gradient = torch.func.vmap(torch.func.grad_and_value(loss))
+    gradient = gradients_over_adapters(loss)
     for step in range(config.steps):
         batch = stack([take(task.train, rows[i, step]) for i, task in enumerate(tasks)])
-        slope, value = gradient(weights, starts, batch, offsets, counts)
+        slopes, value = gradient({"weights": weights}, starts, batch, offsets, counts)
+        slope = slopes["weights"]
         if not bool(torch.isfinite(value).all()):
             bad = next(task.name for task, one in zip(tasks, value, strict=True) if not bool(torch.isfinite(one)))
             raise TrainingError(

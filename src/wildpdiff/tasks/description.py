@@ -63,6 +63,9 @@ GEOGRAPHIC: dict[str, Literal["latitude", "longitude"]] = {
 }
 """Names of metadata that are coordinates in degrees, in small letters."""
 
+LIMITS: dict[str, float] = {"latitude": 90.0, "longitude": 180.0}
+"""Largest size of a coordinate."""
+
 
 @dataclass(frozen=True)
 class MetadataField:
@@ -118,7 +121,7 @@ class MetadataField:
             raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a number is needed.") from None
         if not math.isfinite(number):
             raise DescriptionError(f"Metadata {self.name!r} is {value!r}; a finite number is needed.")
-        limit = {"latitude": 90.0, "longitude": 180.0}.get(self.geographic or "")
+        limit = LIMITS.get(self.geographic or "")
         if limit is not None and abs(number) > limit:
             raise DescriptionError(f"Metadata {self.name!r} is {number:g}; a {self.geographic} lies within ±{limit:g}.")
         return number

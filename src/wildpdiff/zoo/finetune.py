@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.many import gradients_over_adapters
 from wildpdiff.errors import ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, stack, take
 from wildpdiff.tasks.objective import of_many
@@ -89,23 +90,25 @@ def finetune(
     start = _starts(initial, count)
     names = list(start)
     theta = {name: value.clone() for name, value in start.items()}
+    fixed = {name: theta[name] for name in backbone.buffers}
     shifts = torch.zeros(count) if offsets is None else offsets
-    trained = {name for name in names if config.train_factor_a or ".lora_A." not in name}
-    first = {name: torch.zeros_like(theta[name]) for name in names}
-    second = {name: torch.zeros_like(theta[name]) for name in names}
+    moving = {name: value for name, value in theta.items() if name not in fixed}
+    trained = {name for name in moving if config.train_factor_a or ".lora_A." not in name}
+    first = {name: torch.zeros_like(value) for name, value in moving.items()}
+    second = {name: torch.zeros_like(value) for name, value in moving.items()}
     rows = example_order(tasks, config, seed)
     saved = set(config.saved_steps)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     losses: list[Tensor] = []
     running: list[Tensor] = []
 
-    def loss_of(tensors: dict[str, Tensor], batch: Batch, shift: Tensor) -> Tensor:
-        return backbone.objective.loss(backbone.outputs(batch, tensors) + shift, batch).mean()
+    def loss_of(tensors: Batch, others: Batch, batch: Batch, shift: Tensor) -> Tensor:
+        return backbone.objective.loss(backbone.outputs(batch, {**tensors, **others}) + shift, batch).mean()
 
-    gradient = torch.func.vmap(torch.func.grad_and_value(loss_of))
+    gradient = gradients_over_adapters(loss_of)
     for step in range(config.steps):
         batch = stack([take(task.train, rows[i, step]) for i, task in enumerate(tasks)])
-        grads, loss = gradient(theta, batch, shifts)
+        grads, loss = gradient(moving, fixed, batch, shifts)
         if not bool(torch.isfinite(loss).all()):
             bad = [task.name for task, value in zip(tasks, loss, strict=True) if not bool(torch.isfinite(value))]
             raise TrainingError(

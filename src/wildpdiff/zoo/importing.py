@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
-from wildpdiff.adapters.spec import AdapterSpec
+from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
-from wildpdiff.camera_traps.delimited import MISSING
+from wildpdiff.camera_traps.delimited import MISSING, read_delimited
+from wildpdiff.camera_traps.numbers import number_column
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
-from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
 from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_rows
 
 DESCRIPTIONS = "descriptions.json"
@@ -32,42 +33,48 @@ CARD_FIELDS = {
 """Fields of a model card's front matter that describe the model and not the task."""
 LONGEST_TEXT = 2000
 """Characters of a model card's text that are read."""
+LARGEST_UPDATE = 1e12
+"""Norm of an update that no model survives."""
 FOR_REFERENCE = 128
 """Most adapters that the reference of the alignment is made from."""
 
 
 @dataclass(frozen=True)
 class TaskDescriptions:
-    """Descriptions of tasks by name, with the schema of their metadata."""
+    """Descriptions of tasks by name, with the schema of their metadata.
+
+    Attributes:
+        remarks: on cells that were read in another way or left out.
+    """
 
     schema: MetadataSchema
     by_task: Mapping[str, Description]
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def from_csv(cls, path: Path | str) -> TaskDescriptions:
         """Read a table with the column ``task``, an optional column ``text``, and columns of metadata.
 
+        Separators, encodings and numbers are read as those of tables of cameras.
+
         Raises:
-            DataError: no column ``task``, or a task without a name or with two rows.
+            DataError: it is no table, has no column ``task``, or a task without a name or with two rows.
         """
-        path = Path(path)
-        with disk_errors(path), open(path, newline="", encoding="utf-8-sig") as stream:
-            try:
-                lines = list(csv.DictReader(stream, strict=True))
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise DataError(f"{path} is no CSV table in UTF-8 ({error}). Save it as one.") from None
-        if not lines or "task" not in lines[0]:
+        table = read_delimited(Path(path))
+        column = next((name for name in table.header if name.lower() == "task"), None)
+        if column is None or not table.rows:
             raise DataError(f"{path} has no rows with a column 'task'. Give one row an adapter: task, then metadata.")
         rows: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(lines, 2):
-            name = normalize("NFC", line.pop("task") or "").strip()
-            if not name or None in line:
-                raise DataError(f"{path}, line {number} has {'more cells than the header' if name else 'no task'}.")
+        for line, cells in table.rows:
+            row = dict(zip(table.header, cells, strict=True))
+            name = normalize("NFC", row.pop(column))
+            if not name:
+                raise DataError(f"{path}, line {line} has no task.")
             if name in rows:
-                raise DataError(f"{path}, line {number} is a second row of task {name!r}. Give one row an adapter.")
-            rows[name] = {column: value.strip() for column, value in line.items() if value is not None}
+                raise DataError(f"{path}, line {line} is a second row of task {name!r}. Give one row an adapter.")
+            rows[name] = row
         texts = {name: row.pop("text", "") for name, row in rows.items()}
-        return cls._of(rows, texts)
+        return cls._of(rows, texts, table.remarks)
 
     @classmethod
     def from_cards(cls, folders: Sequence[Path]) -> TaskDescriptions:
@@ -76,32 +83,44 @@ class TaskDescriptions:
         Raises:
             DescriptionError: an adapter has no card, or one that describes nothing.
         """
-        rows, texts = {}, {}
-        for folder in folders:
-            name = normalize("NFC", folder.name)
-            rows[name], texts[name] = _card(folder / CARD)
-        return cls._of(rows, texts)
+        named = _named(folders)
+        read = {name: _card(folder / CARD) for name, folder in named}
+        return cls._of({name: row for name, (row, _) in read.items()}, {name: text for name, (_, text) in read.items()})
 
     @classmethod
-    def _of(cls, rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, str]) -> TaskDescriptions:
-        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-        fields = []
-        for column in columns:
-            values = {str(row[column]) for row in rows.values() if str(row.get(column, "")).lower() not in MISSING}
+    def _of(
+        cls, rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, str | None], remarks: Sequence[str] = ()
+    ) -> TaskDescriptions:
+        """Descriptions of texts and numbers as they were written, by task and column."""
+        fields, known = [], {name: dict[str, Any]() for name in rows}
+        noted = list(remarks)
+        for column in dict.fromkeys(column for row in rows.values() for column in row):
+            cells = {name: str(row[column]) for name, row in rows.items() if column in row}
+            values: dict[str, Any] = {name: text for name, text in cells.items() if text.lower() not in MISSING}
+            numbers = number_column(values.values(), LIMITS.get(GEOGRAPHIC.get(column.lower(), ""), math.inf))
+            if numbers is not None:
+                values = {name: numbers.values[text] for name, text in values.items() if text in numbers.values}
+                noted += [f"Column {column!r}: {words}." for words in numbers.odd.values()]
             if values:
-                fields.append(MetadataField.of_values(column, values))
-        schema = MetadataSchema(tuple(fields))
-        described = {}
-        for name, row in rows.items():
-            known = {
-                entry.name: entry.check(str(row[entry.name]))
-                for entry in fields
-                if str(row.get(entry.name, "")).lower() not in MISSING
-            }
-            if not known and not texts[name]:
-                raise DescriptionError(f"Task {name!r} has neither metadata nor text. Describe it.")
-            described[name] = Description(metadata=known or None, text=texts[name] or None, task_id=name)
-        return cls(schema, described)
+                fields.append(MetadataField.of_values(column, values.values()))
+                for name, value in values.items():
+                    known[name][column] = fields[-1].check(value)
+        empty = next((name for name in rows if not known[name] and not texts[name]), None)
+        if empty is not None:
+            raise DescriptionError(
+                f"Task {empty!r} has neither metadata nor text. Describe it. {' '.join(noted)}".rstrip()
+            )
+        described = {
+            name: Description(metadata=own or None, text=texts[name] or None, task_id=name)
+            for name, own in known.items()
+        }
+        return cls(MetadataSchema(tuple(fields)), described, tuple(noted))
+
+    def only(self, names: Collection[str]) -> TaskDescriptions:
+        """The descriptions of some tasks; what a column holds is decided by these alone."""
+        own = {name: self.by_task[name] for name in names}
+        rows = {name: entry.metadata or {} for name, entry in own.items()}
+        return replace(self._of(rows, {name: entry.text for name, entry in own.items()}), remarks=self.remarks)
 
     @classmethod
     def of_zoo(cls, zoo: Zoo) -> TaskDescriptions:
@@ -133,7 +152,7 @@ def import_adapters(
     """Write a zoo of PEFT folders, one a task, in one common layout.
 
     Args:
-        folders: of the adapters; the name of each is that of its task.
+        folders: of the adapters; the name of each, or of the folder that it is in, is that of its task.
         descriptions: of all tasks.
         out: folder of the zoo, new or empty.
         rank: of the common layout; the largest of the adapters by default. A smaller one loses energy, see
@@ -149,9 +168,10 @@ def import_adapters(
     """
     out = Path(out)
     by_task = _by_task(folders, descriptions)
+    descriptions = descriptions.only(by_task)
     if out.is_dir() and own_entries(out):
         raise ArtifactError(f"{out} is not empty. Choose another folder.")
-    specs = {name: _checked_spec(folder) for name, folder in by_task.items()}
+    specs = _checked_specs(by_task)
     common = common_spec({str(by_task[name]): spec for name, spec in specs.items()}, rank)
     reports: dict[str, dict[str, Any]] = {}
 
@@ -202,11 +222,24 @@ def import_adapters(
     return Zoo.open(out)
 
 
+def _named(folders: Sequence[Path], known: Collection[str] = ()) -> list[tuple[str, Path]]:
+    """Folders with the names of their tasks.
+
+    Those are the folders' own, or those above: where these alone are known, or where several folders have one name, as
+    ``checkpoint-500`` has.
+    """
+    names = [normalize("NFC", folder.absolute().name) for folder in folders]  # file systems write accents differently
+    above = [normalize("NFC", folder.absolute().parent.name) for folder in folders]
+    return [
+        (outer if (own not in known and outer in known) or (not known and names.count(own) > 1) else own, folder)
+        for own, outer, folder in zip(names, above, folders, strict=True)
+    ]
+
+
 def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[str, Path]:
     """Folders by the names of their tasks, in order; raises as :func:`import_adapters`."""
     by_task: dict[str, Path] = {}
-    for folder in sorted(folders, key=lambda folder: folder.name):
-        name = normalize("NFC", folder.name)  # file systems differ in how they write accents
+    for name, folder in _named(sorted(folders, key=lambda folder: folder.name), descriptions.by_task):
         if name in by_task:
             raise DataError(f"Two adapters are named {name!r}: {by_task[name]} and {folder}. Leave one out, or rename.")
         by_task[name] = folder
@@ -221,17 +254,44 @@ def _by_task(folders: Sequence[Path], descriptions: TaskDescriptions) -> dict[st
     return by_task
 
 
-def _checked_spec(folder: Path) -> AdapterSpec:
-    """The spec of an adapter that is whole; raises as :func:`import_adapters`."""
+def _checked_specs(by_task: Mapping[str, Path]) -> dict[str, AdapterSpec]:
+    """Specs of adapters that are whole, without weights of the base model that all have; raises as ``import_adapters``.
+
+    PEFT writes these next to factors of embeddings.
+    """
+    specs: dict[str, AdapterSpec] = {}
+    base: dict[str, set[str]] = {}
+    for name, folder in by_task.items():
+        adapter = _checked(folder)
+        specs[name] = adapter.spec
+        for own in specs[name].saved:
+            if own.endswith(".base_layer.weight"):
+                base.setdefault(own, set()).add(tensors_hash({own: adapter.tensors[f"{PEFT_PREFIX}{own}"]}))
+    same = {own for own, hashes in base.items() if len(hashes) == 1}
+    return {
+        name: replace(spec, saved={own: shape for own, shape in spec.saved.items() if own not in same})
+        for name, spec in specs.items()
+    }
+
+
+def _checked(folder: Path) -> Adapter:
+    """An adapter that is whole; raises as :func:`import_adapters`."""
     adapter = Adapter.load(folder)
     try:
         adapter.check_finite()
     except ArtifactError as error:
         raise ArtifactError(f"{folder}: {error}") from None
-    tensors = adapter.tensors
+    spec, tensors = adapter.spec, adapter.tensors
+    scaling = max((abs(entry.scaling) for entry in spec.modules.values()), default=0.0)
+    for name_a, name_b in factor_pairs(tensors):
+        size = scaling * float(tensors[name_a].double().norm() * tensors[name_b].double().norm())
+        if size > LARGEST_UPDATE:
+            raise ArtifactError(
+                f"The adapter in {folder} has updates of size {size:.1g}: it has diverged. Leave it out."
+            )
     if not any(tensors[b].any() and tensors[a].any() for a, b in factor_pairs(tensors)):
         raise ArtifactError(f"The adapter in {folder} changes nothing: its low-rank updates are zero. Leave it out.")
-    return adapter.spec
+    return adapter
 
 
 def import_report(zoo: Zoo) -> dict[str, dict[str, Any]]:
@@ -255,7 +315,7 @@ def _card(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         raise DescriptionError(f"{path.parent} has no model card {CARD}. Add one, or give a CSV table.")
     with disk_errors(path):
-        text = path.read_bytes().decode(errors="replace")
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
     match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n(.*)", text, re.DOTALL)
     front, body = (match[1], match[2]) if match else ("", text)
     try:

@@ -1,4 +1,4 @@
-"""Fourteen configurations of PEFT: loaded, saved and opened by PEFT they give the same logits, as do our branches."""
+"""Configurations of PEFT: loaded, saved and opened by PEFT they give the same logits, as do our branches."""
 
 import copy
 import dataclasses
@@ -18,8 +18,13 @@ from refusals import refused
 from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, in_common
 from wildpdiff.adapters.spec import AdapterSpec
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.collate import TensorCollate
 from wildpdiff.backbones.lora import run_adapted, with_branches
 from wildpdiff.errors import AdapterMismatchError, ArtifactError
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.objective import NextToken
+from wildpdiff.zoo.importing import TaskDescriptions, import_adapters
 
 
 class Blocks(nn.Module):
@@ -88,6 +93,29 @@ def resnet() -> tuple[nn.Module, dict[str, Tensor]]:
     return ResNetForImageClassification(config), {"pixel_values": torch.randn(4, 3, 32, 32)}
 
 
+class Nested(Blocks):
+    """A head of several modules, with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+
+
+def nested() -> tuple[nn.Module, dict[str, Tensor]]:
+    return Nested(), blocks()[1]
+
+
+def llama() -> tuple[nn.Module, dict[str, Tensor]]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=24, max_position_embeddings=12, attn_implementation="eager", use_cache=False,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config), {"input_ids": torch.randint(3, 30, (4, 7))}
+
+
 class Case(NamedTuple):
     make: Callable[[], tuple[nn.Module, dict[str, Tensor]]]
     settings: dict[str, Any]
@@ -126,6 +154,11 @@ CASES = {
     "gpt2, tied embedding and head": Case(
         gpt2, {"target_modules": ["wte", "c_fc"], "modules_to_save": ["lm_head"], "r": 2}
     ),
+    "nested head": Case(nested, {"target_modules": ["down"], "bias": "all", "modules_to_save": ["head"], "r": 2}),
+    "all-linear, exclude_modules": Case(
+        blocks, {"target_modules": "all-linear", "exclude_modules": r"layers\.1\..*|head", "r": 2}
+    ),
+    "gpt2, PEFT's own targets": Case(gpt2, {"task_type": "CAUSAL_LM", "fan_in_fan_out": True, "r": 2}),
     "resnet": Case(resnet, {"target_modules": ["convolution"], "modules_to_save": ["classifier"], "r": 2}),
 }
 
@@ -232,6 +265,27 @@ def test_a_spec_goes_to_peft_and_back(name: str) -> None:
     assert (again.shapes, again.saved) == (spec.shapes, spec.saved)
     for name, entry in spec.modules.items():
         assert again.modules[name].scaling == pytest.approx(entry.scaling, rel=1e-6)
+
+
+def test_weights_of_the_base_model_next_to_factors_of_embeddings_are_no_part_of_the_adapter(tmp_path: Path) -> None:
+    case = Case(llama, {"target_modules": ["q_proj", "lm_head"], "r": 2})
+    module, inputs = base_of(case)
+    expected = logits_of(trained(module, LoraConfig(**case.settings), tmp_path / "a")(**inputs))
+    trained(module, LoraConfig(**case.settings), tmp_path / "b", seed=2)
+    adapter = Adapter.load(tmp_path / "a")
+    (extra,) = (name for name in adapter.tensors if "base_layer" in name)
+    lora = LoraConfig(**case.settings)
+    backbone = Backbone.from_pretrained(module, lora=lora, objective=NextToken(), collate=TensorCollate("input_ids"))
+    backbone.check(adapter)
+    backbone.check(backbone.initial_adapter(0))
+    found = backbone.predict(backbone.stem(inputs["input_ids"]), adapter.tensors)
+    assert torch.allclose(found, expected, atol=1e-5)
+    with refused(AdapterMismatchError, extra):
+        backbone.check(dataclasses.replace(adapter, tensors={**adapter.tensors, extra: adapter.tensors[extra] + 1}))
+    described = {name: Description(metadata={"x": x}) for name, x in (("a", 0.0), ("b", 1.0))}
+    schema = MetadataSchema((MetadataField("x", "number"),))
+    zoo = import_adapters([tmp_path / "a", tmp_path / "b"], TaskDescriptions(schema, described), tmp_path / "zoo")
+    assert sorted(zoo.initial.tensors) == sorted(set(adapter.tensors) - {extra})
 
 
 UNSUPPORTED: dict[str, dict[str, Any]] = {

@@ -1,5 +1,8 @@
+import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +11,10 @@ import toys
 from refusals import refused
 from wildpdiff.backbones import registry
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
-from wildpdiff.backbones.registry import is_bundled, load_backbone, save_backbone
+from wildpdiff.backbones.collate import ImageCollate
+from wildpdiff.backbones.registry import is_bundled, is_stored, load_backbone, save_backbone
 from wildpdiff.backbones.savanna_cnn import SavannaCNN
+from wildpdiff.cli.options import open_model
 from wildpdiff.errors import ArtifactError
 
 
@@ -61,3 +66,44 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()
     with refused(ArtifactError, tmp_path / "b", "'ToyNetwork'"):
         load_backbone(tmp_path / "b")
+
+
+CODE = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 36, 3))
+
+def other():
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(5 * 36, 3))
+"""
+
+
+def test_a_module_that_a_function_gives_is_stored_with_its_weights_and_no_stored_name_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code_of_mine.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    suite: Any = SimpleNamespace(classes=toys.CLASSES, image_size=8)
+    lora = {"r": 2, "target_modules": ["3"]}
+    backbone = open_model("code_of_mine:build", lora, lambda: suite)  # of random weights
+    assert backbone.collate == ImageCollate("input", 8)
+    folder = tmp_path / "saved"
+    save_backbone(backbone, folder)
+    given = f"code_of_mine:build={folder}"
+    assert is_stored(given)
+    loaded = load_backbone(given)
+    for field in ("name", "classes", "collate", "lora", "backbone_hash"):
+        assert getattr(loaded, field) == getattr(backbone, field), field
+    images, tensors = toys.random_images(3), toys.random_tensors(backbone, 0)
+    assert torch.equal(loaded.predict(loaded.stem(images), tensors), backbone.predict(backbone.stem(images), tensors))
+    with refused(ArtifactError, "code_of_mine:build", given):
+        load_backbone(folder)
+    with refused(ArtifactError, "code_of_mine:build", "code_of_mine:other"):
+        load_backbone(f"code_of_mine:other={folder}")
+    with refused(ArtifactError, "no_code:build"):
+        load_backbone(f"no_code:build={folder}")
+    (tmp_path / "code_of_mine.py").write_text(CODE.replace("4", "6"))
+    importlib.reload(importlib.import_module("code_of_mine"))
+    with refused(ArtifactError, folder, "code_of_mine:build"):
+        load_backbone(given)

@@ -1,7 +1,10 @@
+import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel
 from torch import nn
 
 import toys
@@ -9,8 +12,9 @@ from refusals import refused
 from wildpdiff.adapters.adapter import AdapterConfig
 from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone, LoraSpec
-from wildpdiff.backbones.lora import branch_parameters, initial_adapter, spec_of, with_branches
+from wildpdiff.backbones.lora import branch_parameters, initial_adapter, run_adapted, spec_of, with_branches
 from wildpdiff.errors import AdapterMismatchError, TrainingError
+from wildpdiff.tasks.objective import Regression, Unknown
 
 CONFIG = AdapterConfig("toy", "0" * 64, toys.CLASSES, 2, 3.0, ("conv3", "conv1", "body"), ("classifier",))
 
@@ -91,55 +95,107 @@ def test_branches_are_merged_weights_in_value_and_gradient(together: bool) -> No
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+class Doubled(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 2.0 * super().forward(inputs)
+
+
+class Scaled(nn.Embedding):
+    embed_scale = 3.0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.embed_scale * super().forward(inputs)
+
+
+class Padded(nn.Conv2d):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(inputs, (1, 1, 1, 1)))
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(inputs, self.weight - self.weight.mean(), self.bias)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         nn.Conv2d(4, 6, 3, stride=2, padding=1, padding_mode="circular"),
-        nn.Conv2d(4, 6, (1, 3), dilation=2, bias=False),
-        nn.Linear(5, 3, bias=False),
+        nn.Conv2d(4, 6, (1, 3), bias=False, padding="same"),
+        nn.Conv2d(4, 6, 1, dilation=2),
+        nn.Linear(7, 3, bias=False),
+        Doubled(7, 3),
+        Scaled(9, 3),
     ],
 )
-def test_any_layer_with_a_branch_is_the_layer_with_its_merged_weight(layer: nn.Module) -> None:
-    config = dataclasses.replace(CONFIG, target_modules=("0",), modules_to_save=())
-    module = nn.Sequential(layer).requires_grad_(False)
-    adapted = with_branches(module, spec_of(module, config))
+def test_any_layer_with_a_branch_gives_what_peft_gives(layer: nn.Module, tmp_path: Path) -> None:
+    module = nn.Sequential(layer).eval().requires_grad_(False)
+    backbone = Backbone.from_pretrained(module, lora=LoraConfig(r=2, target_modules=["0"]), objective=Unknown())
+    adapter = toys.random_adapter(backbone, 0)
+    model = PeftModel.from_pretrained(copy.deepcopy(module), str(adapter.save(tmp_path / "adapter")))
     draws = torch.Generator().manual_seed(0)
-    for name, value in adapted[0].named_buffers():
-        value.copy_(torch.randn(value.shape, generator=draws))
-        assert name in ("factor_a", "factor_b")
-    inputs = torch.randn(2, *((5,) if isinstance(layer, nn.Linear) else (4, 7, 7)), generator=draws)
-    expected = torch.func.functional_call(module, {"0.weight": adapted[0].weight}, (inputs,))
-    assert torch.allclose(adapted(inputs), expected, atol=1e-5)
-    assert not torch.allclose(adapted(inputs), module(inputs), atol=1e-2)
+    inputs = torch.randn(2, 4, 7, 7, generator=draws)
+    inputs = inputs.abs().long() if isinstance(layer, nn.Embedding) else inputs
+    adapted = with_branches(backbone.module, backbone.spec)
+    found = run_adapted(adapted, backbone.spec, adapter.tensors, inputs)
+    assert torch.allclose(found, model(inputs), atol=1e-5)
+    assert not torch.allclose(found, module(inputs), atol=1e-2)
     assert adapted[0].frozen is layer.weight, "the pretrained weights are shared, not copied"
 
 
-def test_a_layer_whose_weight_is_read_and_a_layer_of_a_kind_of_its_own_are_adapted_too() -> None:
-    class Doubled(nn.Linear):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return 2.0 * super().forward(inputs)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, dilation=2),
+        Padded(4, 6, 3),
+        Standardised(4, 6, 3),
+        nn.Conv1d(4, 6, 3),
+        nn.Embedding(9, 3, max_norm=1.0),
+        nn.MultiheadAttention(4, 2),
+    ],
+)
+def test_layers_that_peft_would_adapt_in_another_way_are_refused_by_name(layer: nn.Module) -> None:
+    with refused(AdapterMismatchError, "'0'", type(layer).__name__):
+        LoraSpec.from_peft(LoraConfig(r=2, target_modules=["0"]), nn.Sequential(layer))
 
-    class Reads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.read, self.doubled = nn.Linear(3, 3), Doubled(3, 3)
-            self.known = [self.doubled]  # also by a name that is no submodule's
 
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return self.known[0](inputs @ self.read.weight.T)
+class Reads(nn.Module):
+    """Words that are embedded and whose weights are read again for logits, as in PEFT without their factors."""
 
-    config = dataclasses.replace(CONFIG, target_modules=("read", "doubled"), modules_to_save=())
-    module = Reads().requires_grad_(False)
-    adapted = with_branches(module, spec_of(module, config))
-    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(adapted(inputs), module(inputs))
-    for layer in (adapted.read, adapted.doubled):
-        before = adapted(inputs)
-        layer.factor_a.fill_(0.3)
-        layer.factor_b.fill_(0.3)
-        assert not torch.allclose(adapted(inputs), before, atol=1e-3)
-    by_hand = 2.0 * nn.functional.linear(inputs @ adapted.read.weight.T, adapted.doubled.weight, module.doubled.bias)
-    assert torch.allclose(adapted(inputs), by_hand, atol=1e-6)
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.body, self.attention = nn.Embedding(5, 4), nn.Linear(4, 4), nn.MultiheadAttention(4, 2)
+        self.known = [self.body]  # not reached by PEFT
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.known[0](self.body(self.words(inputs).mean(1)))[:, None]
+        return self.attention(hidden, hidden, hidden)[0][:, 0] @ self.words.weight.T
+
+
+def test_a_weight_that_is_read_is_the_pretrained_one_and_a_layer_that_is_never_called_is_refused(
+    tmp_path: Path,
+) -> None:
+    targets = LoraConfig(r=2, target_modules=["words", "body"])
+    module, objective = Reads().eval(), Regression(5)
+    backbone = Backbone.from_pretrained(module, lora=targets, objective=objective)
+    adapter = toys.random_adapter(backbone, 0)
+    model = PeftModel.from_pretrained(copy.deepcopy(module), str(adapter.save(tmp_path / "adapter")))
+    inputs = torch.tensor([[0, 1, 2], [4, 4, 3]])
+    found = backbone.predict(backbone.stem(inputs), adapter.tensors)
+    assert torch.allclose(found, model(inputs), atol=1e-5)
+    everything = Backbone.from_pretrained(module, lora=LoraConfig(target_modules="all-linear"), objective=objective)
+    adapter = toys.random_adapter(everything, 0)
+    model = PeftModel.from_pretrained(copy.deepcopy(module), str(adapter.save(tmp_path / "all")))
+    assert torch.allclose(everything.predict(everything.stem(inputs), adapter.tensors), model(inputs), atol=1e-5)
+    useless = Backbone.from_pretrained(module, lora=LoraConfig(target_modules=["out_proj"]), objective=objective)
+    with refused(TrainingError, "attention.out_proj"):
+        useless.stem(inputs)
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    fast = Backbone.from_pretrained(encoder, lora=LoraConfig(target_modules=["linear1"]), objective=Regression(12))
+    with refused(TrainingError, "linear1"):
+        fast.stem(torch.zeros(2, 3, 4))
+    excluded = LoraConfig(target_modules="all-linear", exclude_modules=["out_proj"])
+    assert list(LoraSpec.from_peft(excluded, module).target_modules) == ["body"]
 
 
 def test_the_initial_adapter_leaves_the_global_generator_alone() -> None:
@@ -177,8 +233,6 @@ def test_a_short_name_that_peft_would_match_twice_is_refused() -> None:
 
 
 def test_a_backbone_takes_peft_settings_of_any_kind() -> None:
-    from peft import LoraConfig
-
     config = LoraConfig(
         target_modules=["conv3", "body"],
         r=2,

@@ -179,8 +179,8 @@ def test_few_tasks_are_blended_and_scored_too(toy_backbone: Backbone, count: int
     assert sum(mean.blend.weights) == 1.0
 
 
-def test_without_images_additive_regression_is_all(world: Planted) -> None:
-    mean = without_images(world.estimators())
+def test_without_images_and_updates_additive_regression_is_all(world: Planted) -> None:
+    mean = without_images(world.estimators(), world.codec, world.images.names)
     assert mean.blend.used == {ADDITIVE: 1.0}
     assert torch.equal(mean.held_out, mean.kernel.leave_one_out())
     assert torch.equal(mean.predict(mean.seen), mean.kernel.predict(mean.seen))
@@ -196,7 +196,7 @@ def test_it_is_restored_with_its_blends(world: Planted) -> None:
     for name in (*SIMPLE, ADDITIVE, RESIDUAL, DIRECT):
         assert torch.equal(again.estimate(name, mean.seen), mean.estimate(name, mean.seen))
     with pytest.raises(KeyError):
-        without_images(world.estimators()).estimate(DIRECT, mean.seen)
+        without_images(world.estimators(), world.codec, world.images.names).estimate(DIRECT, mean.seen)
 
 
 def test_of_few_tasks_the_better_of_pretrained_and_mean_is_delivered_where_the_blend_is_right_less_often(

@@ -14,6 +14,7 @@ from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.adapters.canonical import common_spec, squared_updates
 from wildpdiff.adapters.spec import AdapterSpec, ModuleSpec
+from wildpdiff.cli.folders import adapter_folders
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
 from wildpdiff.tasks.description import MetadataField
 from wildpdiff.zoo.importing import TaskDescriptions, import_adapters, import_report
@@ -191,6 +192,71 @@ def test_tables_that_describe_nothing_are_refused(
     path.write_text(text)
     with refused(kind, *values):
         TaskDescriptions.from_csv(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Task;x;place\r\na;0,5;wood\r\n\r\nb;1,25;lake\r\n".encode("utf-8-sig"),
+        "task\tx\tplace\na\t0.5\twood\nb\t1.25\tlake\n".encode("utf-16"),
+        b'"",task,x,place\n1,a,0.5 m,wood\n2,b,1.25 m,lake\n,,,\n',
+    ],
+)
+def test_tables_are_read_as_spreadsheets_write_them(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tasks.csv").write_bytes(data)
+    read = TaskDescriptions.from_csv(tmp_path / "tasks.csv")
+    found = {name: entry.metadata for name, entry in read.by_task.items()}
+    assert found == {"a": {"x": 0.5, "place": "wood"}, "b": {"x": 1.25, "place": "lake"}}
+
+
+def test_what_a_column_holds_is_decided_by_the_adapters_tasks(
+    folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    rows = "".join(f"{path.name},{number}.5\n" for number, path in enumerate(folders.paths[:4]))
+    (tmp_path / "tasks.csv").write_text(f"task,x\n{rows}other,a word\nanother,a second\n")
+    read = TaskDescriptions.from_csv(tmp_path / "tasks.csv")
+    assert read.schema.fields[0].kind == "category"
+    zoo = import_adapters(folders.paths[:4], read, tmp_path / "zoo")
+    again = TaskDescriptions.of_zoo(zoo)
+    assert again.schema.fields == (MetadataField("x", "number"),)
+    assert again.by_task[folders.paths[3].name].metadata == {"x": 3.5}
+    (tmp_path / "odd.csv").write_text("task,x,y\na,1,\nb,2,\nc,3,\nd,4,\ne,high,0\nf,6,\n")
+    odd = TaskDescriptions.from_csv(tmp_path / "odd.csv")
+    assert odd.schema.fields[0] == MetadataField("x", "number")
+    assert "'high'" in odd.remarks[0]
+    assert odd.only(["a", "b"]).by_task["b"].metadata == {"x": 2.0}
+
+
+def test_an_adapter_in_a_folder_of_the_task_s_name_is_that_task_s(
+    folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    for path in folders.paths[:3]:
+        shutil.copytree(path, tmp_path / path.name / "checkpoint-500")
+        (tmp_path / path.name / "checkpoint-500" / "README.md").write_text(f"About {path.name}.")
+    found = adapter_folders([tmp_path])
+    assert [path.name for path in found] == ["checkpoint-500"] * 3
+    names = tuple(path.name for path in folders.paths[:3])
+    assert import_adapters(found, described, tmp_path / "out" / "zoo").tasks == names
+    cards = TaskDescriptions.from_cards(found)
+    assert tuple(cards.by_task) == names
+    assert import_adapters(found, cards, tmp_path / "out" / "again").tasks == names
+
+
+def test_adapters_in_parts_pointers_and_diverged_ones_are_refused(
+    folders: peft_folders.Folders, described: TaskDescriptions, tmp_path: Path
+) -> None:
+    bad = Path(shutil.copytree(folders.paths[1], tmp_path / folders.paths[1].name))
+    file = bad / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: 1e20 * value for name, value in tensors.items()}, file)
+    with refused(ArtifactError, bad, "diverged"):
+        import_adapters([folders.paths[0], bad], described, tmp_path / "zoo")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with refused(ArtifactError, file, "git lfs pull"):
+        import_adapters([folders.paths[0], bad], described, tmp_path / "zoo")
+    file.rename(bad / "adapter_model-00001-of-00002.safetensors")
+    with refused(ArtifactError, bad, "adapter_model-00001-of-00002.safetensors"):
+        import_adapters([folders.paths[0], bad], described, tmp_path / "zoo")
 
 
 def test_columns_of_a_table_are_numbers_categories_places_and_text(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.numbers import number_column, parse_number
 from wildpdiff.camera_traps.paths import is_absolute
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
-from wildpdiff.camera_traps.site_metadata import LIMITS
 from wildpdiff.camera_traps.writers.csv_files import line, plain_path
 from wildpdiff.camera_traps.writers.csv_files import value as cell
 from wildpdiff.camera_traps.writers.naming import people_label
 from wildpdiff.errors import DataError
+from wildpdiff.tasks.description import LIMITS
 
 VERSION = "1.0.2"
 SCHEMAS = f"https://raw.githubusercontent.com/tdwg/camtrap-dp/{VERSION}"
