@@ -240,6 +240,10 @@ def fit_fusion(
         if sum(has_part(entry, part) for entry in descriptions) >= fewest:
             encoders.append(fits[part](part))
     if not encoders:
+        if len(descriptions) == 1:
+            raise DescriptionError(
+                "A single task teaches by metadata alone, and it has none. Add a second task, or describe this one."
+            )
         raise DescriptionError(
             f"No part of {', '.join(parts) or '(none)'} is present in two or more of the {len(descriptions)} "
             "descriptions. Describe the seen tasks, or name other parts."
