@@ -242,8 +242,8 @@ def fit_fusion(
     if not encoders:
         if len(descriptions) == 1:
             raise DescriptionError(
-                f"A single task teaches by metadata alone, which it lacks or {', '.join(parts)} leaves out. Add a second "
-                "task, or metadata."
+                f"A single task teaches by metadata alone, which it lacks or {', '.join(parts)} leaves out. Add a "
+                "second task, or metadata."
             )
         raise DescriptionError(
             f"No part of {', '.join(parts) or '(none)'} is present in two or more of the {len(descriptions)} "
