@@ -75,7 +75,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ArtifactError(f"The disk is full while writing {path}; nothing was left. Free some space.") from error
+            raise ArtifactError(
+                f"The disk is full while writing {path}; nothing half-written is left. Free some space and run again."
+            ) from error
         if isinstance(error, FileNotFoundError):
             raise ArtifactError(f"{error.filename or path} does not exist. Check the path.") from error
         advice = " Choose another path, or change its permissions." if error.errno in REFUSED else ""

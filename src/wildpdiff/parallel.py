@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import multiprocessing
 import pickle
 import signal
@@ -94,7 +95,7 @@ def _forked(
     pool: ProcessPoolExecutor,
 ) -> Iterator[Result]:
     global _job
-    shares = FORK.RawArray("d", len(items))
+    shares = memoryview(mmap.mmap(-1, 8 * len(items))).cast("d")  # without a file, as full disks and limits refuse one
     before, _job = _job, (function, items, shares)
     waiting: deque[Future[bytes]] = deque()
     try:

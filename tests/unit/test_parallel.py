@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import resource
 import signal
 
 import pytest
@@ -46,6 +47,16 @@ def test_results_come_in_order_and_are_the_same_bytes_in_processes(processes):
     torch.randn(64, 64, requires_grad=True).square().sum().backward()  # forking after autograd was used
     found = list(in_parallel(trained, range(7)))
     assert all(torch.equal(own, trained(seed, lambda share: None)) for seed, own in enumerate(found))
+
+
+def test_no_file_is_needed_where_none_can_be_written(processes):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        found = list(in_parallel(lambda number, tick: number, range(2000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found == list(range(2000))
 
 
 def test_a_job_runs_on_one_thread_and_in_another_process_where_there_are_several(processes):

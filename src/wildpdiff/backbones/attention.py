@@ -28,11 +28,15 @@ HARMLESS = {
 """Arguments of an attention function of ``transformers`` that leave it plain, as caps, sinks and biases do not."""
 
 
-def is_plain(query: Tensor, value: Tensor, named: dict[str, Any]) -> bool:
-    """Whether the fused kernel computes this attention: on the CPU, with values as wide as keys, nothing added."""
+def is_plain(query: Tensor, value: Tensor, named: dict[str, Any], *, mask: Tensor | None = None) -> bool:
+    """Whether the fused kernel computes this attention: on the CPU, with values as wide as keys, nothing added.
+
+    A mask that is trained, as one with a bias of positions may be, gets no gradient from the kernel.
+    """
     extra = any(name not in HARMLESS and value is not None for name, value in named.items())
     kept = not named.get("dropout") and not named.get("output_attentions")
-    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and kept and not extra
+    trained = mask is not None and mask.requires_grad
+    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and kept and not extra and not trained
 
 
 def fused_attention(
@@ -40,13 +44,15 @@ def fused_attention(
     key: Float[Tensor, "n g s d"],
     value: Float[Tensor, "n g s d"],
     *,
-    mask: Float[Tensor, "n one t s"] | None,
+    mask: Float[Tensor, "#n #h #t s"] | None,
     scale: float,
 ) -> Float[Tensor, "n h t d"]:
     """``softmax(scale * q k + mask) v``; where there are fewer keys' heads than queries', neighbours share one."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if mask is not None:
+        mask = mask.expand(len(query), -1, -1, -1)  # of every example, since adapters are folded into these
     result: Tensor = _Fused.apply(query, key, value, mask, scale)[0]  # type: ignore[no-untyped-call]
     return result
 
@@ -103,7 +109,7 @@ class _FusedGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.mark_non_differentiable(*output)
+        """Nothing is kept: there is no ``backward``, and a second derivative is refused."""
 
     @staticmethod
     def vmap(info: Any, axes: Any, *given: Any) -> Any:

@@ -32,10 +32,18 @@ class _Adapted(nn.Module):
     scaling: float
     factor_a: Tensor
     factor_b: Tensor
+    pretrained: nn.Module
     called = read = False
 
-    def attach(self, spec: ModuleSpec) -> None:
-        """Register the factors as buffers; at zero the layer is the pretrained one."""
+    def attach(self, spec: ModuleSpec, layer: nn.Module) -> None:
+        """Register the factors as buffers; at zero this copy of a layer is the layer.
+
+        Hooks, and a ``forward`` of the object's own, stay with the layer: as with PEFT they do not see the branch.
+        """
+        state = vars(self)
+        state |= {name: type(value)() for name, value in state.items() if name.endswith("hooks")}
+        state.pop("forward", None)
+        state["pretrained"] = layer  # no submodule: its parameters are those of the copy
         self.scaling = spec.scaling
         for own, shape in zip(("factor_a", "factor_b"), spec.factors.values(), strict=True):
             self.register_buffer(own, self.frozen.new_zeros(shape), persistent=False)
@@ -56,7 +64,7 @@ class _Adapted(nn.Module):
     def forward(self, inputs: Tensor, *args: Any, **named: Any) -> Tensor:
         """The layer's own output, ``W x + b``, plus the branch."""
         self.called = True
-        result: Tensor = super().forward(inputs, *args, **named) + self.branch(inputs)
+        result: Tensor = self.pretrained(inputs, *args, **named) + self.branch(inputs)
         return result
 
     def branch(self, inputs: Tensor) -> Tensor:
@@ -82,11 +90,9 @@ class _AdaptedEmbedding(_Adapted):
 
 
 class _AdaptedConv1D(_Adapted):
-    def forward(self, inputs: Tensor, *_: Any, **__: Any) -> Tensor:
-        """``x W + b + s B (A x)`` with the transposed weight of ``transformers``' Conv1D."""
-        self.called = True
-        bias: Tensor = self.bias  # type: ignore[assignment]
-        return linear(inputs, self.frozen.mT, bias) + self.branch(inputs)
+    def forward(self, inputs: Tensor, *args: Any, **named: Any) -> Tensor:
+        """The same; the layer of ``transformers`` refuses strided inputs, which those of many adapters may be."""
+        return super().forward(inputs.contiguous(), *args, **named)
 
 
 _BRANCHES: dict[Kind, type[_Adapted]] = {
@@ -113,11 +119,12 @@ def with_branches(module: nn.Module, spec: AdapterSpec) -> nn.Module:
         copied.set_submodule(name, copy.deepcopy(copied.get_submodule(name), dict(tensors)))
     for name, entry in spec.modules.items():
         # As with PEFT, an object of its own under this name: the layer may be known by others too, without factors.
-        layer = copy.copy(copied.get_submodule(name))
+        pretrained = copied.get_submodule(name)
+        layer = copy.copy(pretrained)
         layer._buffers, layer._non_persistent_buffers_set = dict(layer._buffers), set(layer._non_persistent_buffers_set)
         layer.__class__ = _adapted_class(entry.kind, type(layer))
         assert isinstance(layer, _Adapted)
-        layer.attach(entry)
+        layer.attach(entry, pretrained)
         copied.set_submodule(name, layer)
     return copied
 

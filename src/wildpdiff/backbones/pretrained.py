@@ -111,7 +111,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attention, "n h t d" to "n t h d", fused where it is plain."""
     named = {"scaling": query.shape[-1] ** -0.5, **named}
-    if not is_plain(query, value, named):
+    if not is_plain(query, value, named, mask=attention_mask):
         return _plain_attention(module, query, key, value, attention_mask, **named)
     return fused_attention(query, key, value, mask=attention_mask, scale=named["scaling"]).transpose(1, 2), None
 

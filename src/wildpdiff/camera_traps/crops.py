@@ -34,7 +34,7 @@ class Cropping:
 
     Attributes:
         labels: the spelling of each label.
-        framing: of the model's pictures: only ``box`` and ``boxes`` look at boxes.
+        framing: of the model's pictures: only ``box`` and ``boxes`` read boxes.
         threshold: confidence below which a detector's box counts as none.
     """
 

@@ -54,7 +54,7 @@ def exposure_time(path: Path) -> datetime | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about odd files
-            noted = _noted(path)
+            noted = _noted(path) if path.is_file() else {}  # opening a pipe would wait for ever
     except Exception:  # a decoder may raise anything on a broken file
         return None
     tags = TAGS[:-1] if ExifTags.Base.Software in noted else TAGS

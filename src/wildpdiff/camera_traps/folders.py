@@ -26,7 +26,7 @@ VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".as
 
 
 MOST_ENTRIES = 200
-"""Entries of a folder, pictures apart, that are looked at for a known format."""
+"""Entries of a folder, pictures apart, that are tried as a known format."""
 
 
 class FolderReader:
@@ -88,12 +88,12 @@ class FolderReader:
         Args:
             besides: those that are read anyway.
         """
-        found, looked, given = [], 0, {os.path.realpath(path) for path in besides}
+        found, tried, given = [], 0, {os.path.realpath(path) for path in besides}
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path.name):
                 continue
-            looked += 1
-            if looked > MOST_ENTRIES:
+            tried += 1
+            if tried > MOST_ENTRIES:
                 break
             if os.path.realpath(path) in given or not (os.path.isfile(path) or os.path.isdir(path)):
                 continue

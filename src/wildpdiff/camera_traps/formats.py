@@ -70,7 +70,7 @@ def read_pictures(path: Path, columns: Mapping[str, str] | None = None) -> Pictu
 
 
 def _beginning(path: Path) -> str:
-    """What a file or folder of no known format is, as far as its beginning shows."""
+    """The kind of a file or folder of no known format, as far as its beginning shows."""
     if path.is_dir():
         return "a folder"
     if keys := json_keys(path):

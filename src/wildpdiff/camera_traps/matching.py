@@ -164,6 +164,7 @@ class _EndSearch:
             owners = self._owners[end]
             if len(owners) > 1:
                 of_camera = self._of_camera(path, by_name.setdefault(end, {}), owners)
+                of_camera = [own for own in of_camera if not self._differ_below_camera(own, path, end)]
                 if len(of_camera) != 1 and any(self._fits(own, path, end) for own in owners[:_MOST]):
                     ambiguous[path] = owners
                 owners = of_camera if len(of_camera) == 1 else []
@@ -188,6 +189,14 @@ class _EndSearch:
         known, names = _names(path, self.second.cameras)
         keys = ((side, name) for name in names for side in ((True, False) if known else (True,)))
         return list(dict.fromkeys(own for key in keys for own in index.get(key, ())))
+
+    def _differ_below_camera(self, own: str, path: str, end: str) -> bool:
+        """Whether both paths have the folder of their camera, and other folders between that one and their end."""
+        befores = [self.first.key(own)[: -len(end)].strip("/"), self.second.key(path)[: -len(end)].strip("/")]
+        shared = frozenset.intersection(
+            _names(own, self.first.cameras)[1], _names(path, self.second.cameras)[1], *map(_folders, befores)
+        )
+        return bool(shared) and all(shared.isdisjoint(map(spelling_key, _ends(before))) for before in befores)
 
     @cached_property
     def _resolved(self) -> tuple[dict[str, str], dict[str, Sequence[str]]]:

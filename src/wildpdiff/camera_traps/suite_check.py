@@ -1,4 +1,4 @@
-"""A look at a whole suite before anything is trained: every picture is opened, and all faults are named at once."""
+"""A check of a whole suite before anything is trained: every picture is opened, and all faults are named at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class SuiteCheck:
-    """What a suite has.
+    """The contents of a suite, and its faults.
 
     Attributes:
         suite: without the pictures that cannot be read.

@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
 _SHORT_YEAR = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d\d)(?=$|[\sT,])")
 _DAYS = re.compile(r"([2-7]\d{4})(?:[.,](\d+)| +(0?[.,]\d+|0))")
 _SECONDS = re.compile(r"(\d{9,10})(?:\.\d+)?|(\d{12,13})")
-_COMPACT = re.compile(r"(\d{8})[_ -]?(\d{6})")
+_COMPACT = re.compile(r"(\d{8})[_ -]?(\d{4}(?:\d\d)?)")
 _EPOCH = datetime(1899, 12, 30)
 """Of days that spreadsheets count."""
 _CLOCK = re.compile(
@@ -105,7 +105,7 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
 
 def _compact(digits: str) -> datetime | None:
     try:
-        return datetime.strptime(digits, "%Y%m%d%H%M%S")
+        return datetime.strptime(digits, "%Y%m%d%H%M%S" if len(digits) == 14 else "%Y%m%d%H%M")
     except ValueError:
         return None
 

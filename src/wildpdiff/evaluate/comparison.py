@@ -186,7 +186,7 @@ def compare_sources(
         finetuned |= comparison.reference.task_adapters()
     every = [test for part in tests.values() for test in part]
     fits = [stage.seconds for stage in stages if stage.name.startswith(FIT_STAGE)]
-    roster = build_methods(
+    built = build_methods(
         MethodInputs(
             seen,
             comparison.generators,
@@ -209,16 +209,16 @@ def compare_sources(
         suite.name,
         tests,
         backbone,
-        roster.methods,
+        built.methods,
         samples=samples,
         seed=seed,
         observers=observers,
         scorer=comparison.scorer,
         progress=progress,
     )
-    rows = (*found.rows, *_untuned_rows(comparison, roster, samples=samples, seed=seed))
+    rows = (*found.rows, *_untuned_rows(comparison, built, samples=samples, seed=seed))
     metric = backbone.objective.metric if comparison.scorer is None else comparison.scorer.metric
-    training = {info.name: info.training_seconds for info in roster.sources if info.training_seconds is not None}
+    training = {info.name: info.training_seconds for info in built.sources if info.training_seconds is not None}
     summary = summarise(rows, _seconds(found.seconds, stages, len(zoo.tasks)), training, seed=seed, metric=metric)
     coded = RoundTripSource(FinetunedSource(finetuned), first)
     again = evaluate("", tests, backbone, [Method(coded)], samples=1, scorer=comparison.scorer).rows
@@ -230,7 +230,7 @@ def compare_sources(
         summary=tuple(summary),
         stages=tuple(stages),
         notes=_untuned_note(comparison.untuned),
-        sources=roster.sources,
+        sources=built.sources,
     )
     return results.with_sections({observer.section: observer.result() for observer in observers})
 
@@ -239,14 +239,14 @@ def _test_sets(backbone: Backbone, tasks: Sequence[Task], crops: bool) -> list[T
     return list(in_parallel(lambda task, _: test_set(backbone, task, crops=crops), tasks))
 
 
-def _untuned_rows(comparison: Comparison, roster: Methods, *, samples: int, seed: int) -> tuple[ResultRow, ...]:
+def _untuned_rows(comparison: Comparison, built: Methods, *, samples: int, seed: int) -> tuple[ResultRow, ...]:
     """Scores on the unseen tasks that no adapter was fine-tuned on, of the methods that need no label of them."""
     if not comparison.untuned:
         return ()
-    families = {info.name: info.family for info in roster.sources}
+    families = {info.name: info.family for info in built.sources}
     methods = [
         method
-        for method in roster.methods
+        for method in built.methods
         if method.condition in ("own", "none")
         and method.source.name != FINETUNED
         and families[method.source.name] in ("reference", "no description", "description")

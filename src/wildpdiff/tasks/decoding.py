@@ -157,7 +157,7 @@ def _lost_end(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """What a file is that is no picture, as far as its beginning shows."""
+    """The kind of a file that is no picture, as far as its beginning shows."""
     with path.open("rb") as stream:
         beginning = stream.read(64)
     found = (name for pattern, name in _OTHERS if pattern.match(beginning))

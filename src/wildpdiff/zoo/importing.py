@@ -61,7 +61,8 @@ class TaskDescriptions:
             DataError: it is no table, has no column ``task``, or a task without a name or with two rows.
         """
         table = read_delimited(Path(path))
-        column = next((name for name in table.header if name.lower() == "task"), None)
+        own = {name.lower(): name for name in reversed(table.header)}
+        column, words = own.get("task"), own.get("text", "")
         if column is None or not table.rows:
             raise DataError(f"{path} has no rows with a column 'task'. Give one row an adapter: task, then metadata.")
         rows: dict[str, dict[str, Any]] = {}
@@ -73,7 +74,8 @@ class TaskDescriptions:
             if name in rows:
                 raise DataError(f"{path}, line {line} is a second row of task {name!r}. Give one row an adapter.")
             rows[name] = row
-        texts = {name: row.pop("text", "") for name, row in rows.items()}
+        texts = {name: row.pop(words, "") for name, row in rows.items()}
+        texts = {name: "" if text.lower() in MISSING else text for name, text in texts.items()}
         return cls._of(rows, texts, table.remarks)
 
     @classmethod
@@ -120,7 +122,7 @@ class TaskDescriptions:
         """The descriptions of some tasks; what a column holds is decided by these alone."""
         own = {name: self.by_task[name] for name in names}
         rows = {name: entry.metadata or {} for name, entry in own.items()}
-        return replace(self._of(rows, {name: entry.text for name, entry in own.items()}), remarks=self.remarks)
+        return self._of(rows, {name: entry.text for name, entry in own.items()}, self.remarks)
 
     @classmethod
     def of_zoo(cls, zoo: Zoo) -> TaskDescriptions:

@@ -175,7 +175,7 @@ def rounded(values: Float[Tensor, " t"]) -> float:
 
 
 class TrialMemory:
-    """Scores of finished candidates in a file, so that a search that is stopped loses the one in training alone."""
+    """Scores of finished candidates in a file, so that a search that is stopped loses those in training alone."""
 
     def __init__(self, path: Path | None, context: Sequence[Any]) -> None:
         """Read the file, if there is one that is readable. ``context``: JSON values that decide the scores too."""

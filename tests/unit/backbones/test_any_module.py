@@ -94,6 +94,17 @@ class OwnGradient(Network):
         return Square.apply(super().forward(inputs))
 
 
+class Hooked(Network):
+    """A layer whose output a hook doubles, and which has a forward of its own: PEFT adds its branch to both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        forward = self.body.forward
+        self.body.register_forward_hook(lambda _, __, output: 2 * output)
+        self.body.register_forward_pre_hook(lambda _, given: (given[0] + 1,))
+        self.body.forward = lambda inputs: forward(inputs) - 1  # type: ignore[method-assign]
+
+
 def made(kind: type[Network]) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -111,7 +122,7 @@ def dataset(name: str) -> Dataset:
     return Dataset(inputs, inputs[:, :2] + draws.normal(size=2).astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", [Network, ChangesOutputs, ChangesInputs, Shared, AsksForValues, OwnGradient])
+@pytest.mark.parametrize("kind", [Network, ChangesOutputs, ChangesInputs, Shared, AsksForValues, OwnGradient, Hooked])
 def test_from_fine_tuning_to_peft(kind: type[Network], tmp_path: Path) -> None:
     backbone = backbone_of(kind)
     given = dataset("test").inputs

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from wildpdiff.backbones.attention import fused_attention, is_plain
+from wildpdiff.backbones.many import gradients_over_adapters
 from wildpdiff.backbones.pretrained import FUSED, PLAIN, from_pretrained
+from wildpdiff.tasks.task import LabelledImages
 
 SCALE = 0.3
 
@@ -61,6 +64,55 @@ def test_many_adapters_at_once_give_what_each_gives_alone(axes: tuple[Any, ...],
         )
         assert torch.allclose(losses[number], value, atol=1e-5)
         assert all(torch.allclose(left[number], right, atol=1e-5) for left, right in zip(grads, alone, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 6), (1, 4, 5, 6), (2, 1, 1, 6)])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_mask_of_all_examples_is_one_of_each_adapters(shape: tuple[int, ...], own: bool) -> None:
+    query, key, value = drawn(3)
+    mask = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1)) if own else torch.randn(*shape)
+    many = torch.vmap(
+        lambda *given: fused_attention(*given[:3], mask=given[3], scale=SCALE), (0, 0, 0, 0 if own else None)
+    )
+    expected = by_products(query, key, value, mask if own else mask[None])
+    assert torch.allclose(many(query, key, value, mask), expected, atol=1e-6)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    query, key, value = (entry[0].requires_grad_() for entry in drawn(1))
+    result = fused_attention(query, key, value, mask=None, scale=SCALE).square().sum()
+    (slope,) = torch.autograd.grad(result, query, create_graph=True)
+    with pytest.raises(NotImplementedError):
+        torch.autograd.grad(slope.sum(), query)
+
+
+def test_a_trained_bias_of_positions_in_the_mask_has_its_gradient() -> None:
+    from transformers import BeitConfig, BeitForImageClassification
+
+    small: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "num_labels": 2}
+    sizes = {"intermediate_size": 8, "image_size": 8, "patch_size": 4, "initializer_range": 1.0}
+    config = BeitConfig(**small, **sizes, use_relative_position_bias=True)
+    lora = {"target_modules": ["q_proj"], "modules_to_save": ["relative_position_bias"]}
+    module = BeitForImageClassification(config)
+    backbone = from_pretrained(module, lora=lora, objective=None, collate=None, name=None, length=8)
+    assert module.config._attn_implementation == FUSED
+    pictures = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), np.uint8)
+    batch = backbone.batch(LabelledImages(pictures, np.array([0, 1, 0, 1])))
+    adapter = {name: value[None] for name, value in backbone.initial_adapter(0).tensors.items()}
+
+    def slopes() -> dict[str, Tensor]:
+        gradient = gradients_over_adapters(
+            lambda own: backbone.objective.loss(backbone.outputs(batch, own), batch).mean()
+        )
+        return gradient(adapter)[0]
+
+    found = slopes()
+    for part in backbone._models.values():
+        part.set_attn_implementation(PLAIN)  # type: ignore[operator]
+    expected = slopes()
+    (bias,) = (name for name in found if "bias_table" in name)
+    assert expected[bias].abs().max() > 1e-5
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
 
 
 def test_a_gradient_through_the_vectorised_pass() -> None:

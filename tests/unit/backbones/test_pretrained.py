@@ -125,7 +125,8 @@ def test_from_a_zoo_to_an_adapter_that_gives_peft_s_logits(case: Case, tmp_path:
     found.generator.save_pretrained(tmp_path / "generator")
     generator = Generator.from_pretrained(tmp_path / "generator")
     (task,) = suite.tasks("unseen")
-    (adapter,) = generator.sample(task.description, n=1, seed=0)
+    # Of an unseen task this tiny network may get the pretrained model, where the seen ones have nothing in common.
+    (adapter,) = generator.sample(suite.tasks("seen")[0].description, n=1, seed=0)
     adapter.save(tmp_path / "adapter")
     inputs = task.data("test").inputs
     batch = generator.backbone.stem(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,8 @@ def test_files_that_cannot_be_opened_have_no_time(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xd8\xff")
     assert exposure_time(broken) is None
     assert exposure_time(tmp_path / "none.jpg") is None
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert exposure_time(tmp_path / "pipe.jpg") is None
 
 
 def test_stated_times_stand(tmp_path: Path) -> None:

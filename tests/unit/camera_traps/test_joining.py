@@ -134,6 +134,18 @@ def test_a_number_alone_is_no_evidence_where_folders_are_cameras() -> None:
     assert found.pairs == {"x/a/1.jpg": "1.jpg", "x/a/2.jpg": "2.jpg"}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_folders_of_a_camera_that_number_pictures_alike_are_told_apart(turned: bool) -> None:
+    every = [f"{camera}/{card}/{n}.jpg" for camera in ("a", "b") for card in ("100", "101") for n in (1, 2)]
+    labelled = {f"mine/{path}": path[0] for path in every if "101/1" not in path}
+    sources: list[dict[str, str]] = [labelled, {f"all/{path}": "" for path in every}]
+    first, second = sources[::-1] if turned else sources
+    found = match_paths(first, second, (first, second))
+    own = {f"all/{path}": f"mine/{path}" for path in every if f"mine/{path}" in labelled}
+    assert found.ambiguous == {}
+    assert found.pairs == ({path: other for other, path in own.items()} if turned else own)
+
+
 def test_equal_paths_below_two_roots_are_two_pictures_where_both_are_files(tmp_path: Path) -> None:
     for year in ("2023", "2024"):
         (tmp_path / year).mkdir()

@@ -77,6 +77,12 @@ def test_numbers_of_days_and_seconds(text: str, time: datetime | None) -> None:
     assert has_time(text) == (time is not None)
 
 
+@pytest.mark.parametrize("text", ["201305011504", "20130501 1504", "20130501_1504"])
+def test_digits_without_seconds_are_a_time_and_no_count(text: str) -> None:
+    assert parse_time(text) == MAY.replace(second=0)
+    assert has_time(text)
+
+
 def test_day_and_month() -> None:
     assert parse_time("4/5/2013 10:00") == datetime(2013, 5, 4, 10)
     assert parse_time("4/5/2013 10:00", day_first=False) == datetime(2013, 4, 5, 10)

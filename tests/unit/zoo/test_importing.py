@@ -261,7 +261,7 @@ def test_adapters_in_parts_pointers_and_diverged_ones_are_refused(
 
 def test_columns_of_a_table_are_numbers_categories_places_and_text(tmp_path: Path) -> None:
     path = tmp_path / "tasks.csv"
-    path.write_text("task,height,habitat,lat,text\na,1.5,wood,-2,Hills\nb,NA,,3,\n")
+    path.write_text("Task,height,habitat,lat,Text\na,1.5,wood,-2,Hills\nb,NA,,3,N/A\n")
     read = TaskDescriptions.from_csv(path)
     assert read.schema.fields == (
         MetadataField("height", "number"),
