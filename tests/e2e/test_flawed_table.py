@@ -117,6 +117,23 @@ def test_check_names_all_faults_of_the_table_at_once(flawed: Flawed, run: Run, t
     refused_run(run("suite", "check", flawed.table, "--columns", "label"), "'label'")
 
 
+def test_one_camera_that_can_teach_is_told_to_be_too_few(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "one.csv", camera(tmp_path, "alone", 0, 15))
+    values = run("suite", "check", tmp_path / "one.csv", "--json").json
+    assert values["groups"]["seen"] == 1
+    (following,) = values["next"]
+    assert following.startswith("# ")
+    assert "two cameras" in following
+
+
+def test_the_screen_has_the_reason_for_a_picture_that_is_there_and_not_read(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "one.csv", camera(tmp_path, "alone", 0, 15))
+    Image.new("1", (20_000, 6_000)).save(tmp_path / "cam0" / "IMG_004.JPG", "PNG")
+    shown = run("suite", "check", tmp_path / "one.csv")
+    assert shown.status == 0
+    assert "20000×6000" in shown.out
+
+
 def test_changes_outside_of_what_was_learned_rebuild_nothing(flawed: Flawed, run: Run, tmp_path: Path) -> None:
     def suite(table: Path) -> list[str | Path]:
         named = ["--columns", "path=File,label=Species,task=Station", "-o", f"root={flawed.folder}"]

@@ -141,9 +141,17 @@ def test_estimates_are_given_by_default_and_samples_on_request(world: World, run
     assert adapters["s"][0].distance(adapters["many"][0]) < 1e-5
 
 
+def test_a_threshold_of_zero_needs_no_trust(world: World, run: Run, tmp_path: Path) -> None:
+    words = ["generate", world.generator, *TASK, "--backbone", world.backbone, "--json", "-n", "2"]
+    values = run(*words, "--min-trust", "0", "--out", tmp_path / "given").json
+    assert "trust" not in values
+    assert {Adapter.load(folder).provenance["source"] for folder in values["adapters"]} == {"one sample"}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--min-trust", "0.01"], "has no model of trust"),
         (["--min-trust", "auto"], "has no model of trust"),
         (["--min-trust", "often"], "--min-trust is 'often'; give a probability from 0 to 1, or auto"),
         (["--min-trust", "1.5"], "--min-trust is '1.5'"),

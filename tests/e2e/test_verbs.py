@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny_world import SUITE, Run, World, quick_settings
+from tiny_world import SUITE, Run, World, quick_settings, refused_run
 
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.backbones.registry import BUNDLED, load_backbone
@@ -94,6 +94,13 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     swapped = run("evaluate", "--zoo", world.run / "reference", "--generator", generator, *common, "--out", out)
     assert swapped.status == 2
     assert "seen tasks" in swapped.err
+
+
+def test_a_backbone_that_is_not_named_is_asked_for(world: World, run: Run, tmp_path: Path) -> None:
+    zoo, out = ("--zoo", world.zoo), ("--out", tmp_path / "a")
+    refused_run(run("fit", *zoo, *out), "--backbone")
+    refused_run(run("evaluate", *zoo, "--generator", world.generator, *out), "--backbone")
+    refused_run(run("predict", world.adapter, world.images), "--backbone")
 
 
 def test_a_run_is_evaluated_again_on_fewer_seen_tasks(world: World, run: Run, tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ from wildpdiff.tasks.framing import Framing, check_framing
 from wildpdiff.tasks.objective import TARGETS, Classification, NextToken, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
 
+OTHER_BACKBONE = "Load the backbone that the adapter was made for."
+"""Advice where an adapter is of another backbone."""
+
 
 @dataclass(frozen=True)
 class LoraSpec:
@@ -248,7 +251,7 @@ class Backbone:
         """Raise :class:`AdapterMismatchError` unless the adapter was made for this backbone."""
         config = adapter.config
         if config.backbone_hash:  # empty for adapters made elsewhere
-            self.require(config, "The adapter is", "Load the backbone that the adapter was made for.")
+            self.require(config, "The adapter is", OTHER_BACKBONE)
             if config.classes != self.classes:
                 raise AdapterMismatchError(
                     f"The adapter's classes are {', '.join(config.classes)}; those of the backbone {self.name!r} are "

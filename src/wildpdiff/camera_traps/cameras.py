@@ -227,7 +227,7 @@ def _check_labels(
             if entry.split == "train" and entry.label not in classes:
                 raise DataError(
                     f"{table.source}, line {entry.picture.line}: the label {entry.label!r} is unknown; the classes are "
-                    f"{', '.join(classes)}. Correct the label, or pretrain a backbone that has the class."
+                    f"{', '.join(classes)}. Correct the label, or give a backbone that has the class by --backbone."
                 )
 
 

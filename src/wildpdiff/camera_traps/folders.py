@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ FOLDER_SPLITS = {"_unlabelled": "unlabelled", "_unlabeled": "unlabelled", "_back
 
 IGNORED = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information"})
 """Folders that operating systems and file servers make, in lower case."""
+
+CARD = re.compile(r"dcim|\d{3}[a-z0-9_]{5}", re.IGNORECASE)
+"""Folders that cameras make on a card: ``DCIM/100RECNX``. They hold all pictures, whatever is in these."""
 
 OTHER_PICTURES = frozenset({".heic", ".heif", ".gif", ".dng", ".cr2", ".nef", ".arw", ".avif", ".jxl"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".asf"})
@@ -44,8 +48,9 @@ class FolderReader:
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures in a folder: a camera for each folder inside, its species one level deeper.
 
-        Pictures deeper than ``CAMERA/SPECIES`` belong to these two. Pictures right in a camera's folder, and in
-        ``_unlabelled`` and ``_background``, have no label. Those next to the cameras' folders are left out.
+        Folders of a camera's card count as if they were not there. Pictures deeper than ``CAMERA/SPECIES`` belong to
+        these two. Pictures right in a camera's folder, and in ``_unlabelled`` and ``_background``, have no label.
+        Those next to the cameras' folders are left out.
 
         Raises:
             DataError: the folder has no pictures below a camera's folder, or cannot be read.
@@ -56,11 +61,12 @@ class FolderReader:
             if len(parts) == 1:
                 remarks.add("Pictures outside of a camera's folder are left out", file)
                 continue
-            label = parts[1] if len(parts) > 2 else ""
+            inner = [folder for folder in parts[1:-1] if not CARD.fullmatch(folder)]
+            label = inner[0] if inner else ""
             split = FOLDER_SPLITS.get(label.lower(), "")
-            if len(parts) == 2:
+            if not inner:
                 remarks.add("Pictures in a camera's folder, in none of a species, have no label", file)
-            elif len(parts) > 3:
+            elif len(inner) > 1:
                 remarks.add("Pictures deeper than CAMERA/SPECIES belong to the first two folders", file)
             labels = (label,) if label and not split else ()
             pictures.append(Picture(file, line, parts[0], labels, split=split))

@@ -63,7 +63,6 @@ def evaluate(
     settings, option = options.key_values("--method-setting", setting), options.with_columns(option, columns)
     check_output_folder(out)
     prepare_torch(threads)
-    from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.evaluate.comparison import Comparison, compare_sources
     from wildpdiff.evaluate.methods import check_method_settings
     from wildpdiff.evaluate.results import provenance, write_results
@@ -89,10 +88,11 @@ def evaluate(
     elif zoo is None or not generator:
         raise DataError("There is nothing to compare. Give --run, or --zoo and at least one --generator.")
     else:
-        loaded = load_backbone(backbone)
+        opened_zoo = options.open_zoo(zoo)
+        loaded = options.backbone_of_zoo(backbone, opened_zoo)
         opened = options.open_suite(suite, option, loaded)
         generators = [options.open_generator(path, loaded, clip) for path in generator]
-        zoos = (options.open_zoo(zoo), None if reference is None else options.open_zoo(reference))
+        zoos = (opened_zoo, None if reference is None else options.open_zoo(reference))
         parts = Comparison(opened, loaded, *zoos, generators, options.suite_settings(suite, option))
         parts = replace(parts, untuned=_untuned(opened) if reference or not opened.tasks("unseen") else ())
         inputs = EvaluationInputs(checked(parts, generator), seed, ())

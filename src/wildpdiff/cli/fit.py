@@ -81,7 +81,6 @@ def fit(
     """
     check_output_artifact(out, "generator")
     prepare_torch(threads)
-    from wildpdiff.backbones.registry import load_backbone
     from wildpdiff.generator import Generator
     from wildpdiff.growth import settings_of, updated_training
     from wildpdiff.imported import RELATIVE
@@ -104,7 +103,7 @@ def fit(
         settings = _settings(config, parts or (None if config else "metadata,text"), steps, task_steps)
         training_set = _imported(opened_zoo, suite, option, backbone)
     else:
-        loaded, reader = load_backbone(backbone), options.image_reader(clip)
+        loaded, reader = options.backbone_of_zoo(backbone, opened_zoo), options.image_reader(clip)
         opened = options.open_suite(suite, option, loaded)
         if opened.fingerprint != opened_zoo.plan.suite:
             raise ArtifactError(

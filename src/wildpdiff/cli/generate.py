@@ -91,8 +91,8 @@ def generate(
     _check_logits(loaded, adapters)
     times.append(time.perf_counter())
     report = None
-    if min_trust is not None or (generator / "trust" / "manifest.json").is_file():
-        model = trust_of(generator, loaded)
+    model = trust_of(generator, loaded, wanted=min_trust)
+    if model is not None:
         report = model.assess(adapters, described, min_trust=least)
         adapters = [model.delivered(adapter, described, report) for adapter in adapters]
         times.append(time.perf_counter())
@@ -176,10 +176,16 @@ def least_trust(text: str | None) -> float | None:
     return value
 
 
-def trust_of(folder: Path, generator: Generator) -> TrustModel:
-    """The model of trust in a generator's folder; raises as :meth:`TrustModel.of_generator`."""
-    from wildpdiff.trust.model import TrustModel
+def trust_of(folder: Path, generator: Generator, wanted: str | None) -> TrustModel | None:
+    """The model of trust in a generator's folder; raises as :meth:`TrustModel.of_generator`.
 
+    Args:
+        wanted: the threshold that was typed. Without one, and with 0, which every adapter reaches, there may be none.
+    """
+    from wildpdiff.trust.model import FOLDER, TrustModel
+
+    if (wanted is None or least_trust(wanted) == 0) and not (folder / FOLDER).is_dir():
+        return None
     return TrustModel.of_generator(folder, generator.backbone, generator.fingerprint)
 
 
@@ -216,6 +222,8 @@ def trust(
     as_json: options.JsonOption = False,
 ) -> None:
     """Predict, without a label, the gain of the adapter that would be generated, and the probability that it helps."""
+    from wildpdiff.trust.model import TrustModel
+
     least = least_trust(min_trust)
     given = {"metadata": metadata, "backgrounds": backgrounds, "examples": examples}
     query = TaskQuery.of(description, given, (suite, options.with_columns(option, columns), task))
@@ -223,7 +231,8 @@ def trust(
     described = query.description(loaded)
     adapters = loaded.sample(described, n, seed)
     _check_logits(loaded, adapters)
-    report = trust_of(generator, loaded).assess(adapters, described, min_trust=least)
+    model = TrustModel.of_generator(generator, loaded.backbone, loaded.fingerprint)
+    report = model.assess(adapters, described, min_trust=least)
     answer(as_json, report.to_json(), _panel(report))
 
 

@@ -340,6 +340,16 @@ def open_zoo(folder: Path) -> Zoo:
     return zoo
 
 
+def backbone_of_zoo(name: str, zoo: Zoo) -> Backbone:
+    """The named backbone; raises :class:`AdapterMismatchError` where the zoo is of another one."""
+    from wildpdiff.backbones.registry import load_backbone
+
+    backbone = load_backbone(name)
+    if not zoo.imported:
+        backbone.require(zoo.plan.adapter, f"The zoo in {zoo.folder} is", "Give the zoo's backbone by --backbone.")
+    return backbone
+
+
 def image_reader(clip: Path | None) -> Featuriser | None:
     """CLIP from a local folder, or None: the backbone reads the images. Raises as :class:`ClipFeaturiser`."""
     from wildpdiff.conditions.clip import ClipFeaturiser

@@ -97,7 +97,7 @@ def predict(
             )
         least = least_trust(min_trust)
         generator = options.open_generator(model, backbone, clip)
-        trust = trust_of(model, generator) if min_trust is not None or (model / "trust").is_dir() else None
+        trust = trust_of(model, generator, wanted=min_trust)
         opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
         read = options.files_of(options.suite_inputs(suite))
         _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
@@ -309,7 +309,7 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
     Raises:
         AdapterMismatchError: it is not bundled and none was given, or another was given.
     """
-    from wildpdiff.backbones.backbone import LoraSpec
+    from wildpdiff.backbones.backbone import OTHER_BACKBONE, LoraSpec
     from wildpdiff.backbones.registry import BUNDLED
 
     config = adapter.config
@@ -317,7 +317,8 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
         raise AdapterMismatchError(f"The backbone {config.backbone!r} is not bundled. Give its folder by --backbone.")
     backbone = options.open_base(given or config.backbone, config, config.classes)
     if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
-        backbone.check(adapter)
+        unnamed = "Give the folder of that one by --backbone."
+        backbone.require(config, "The adapter is", OTHER_BACKBONE if given else unnamed)
     # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
     return backbone.with_lora(LoraSpec.of(config))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class PredictionOutput:
         """A sentence on what was written, and where the other program looks for the pictures."""
         if self.form == "csv":
             return f"{count} predictions in {self.out}"
-        return f"{count} predictions in {self.out}; paths of pictures are relative to {root}"
+        return f"{count} predictions in {self.out}; paths of pictures are relative to {os.path.abspath(root)}"
 
     @property
     def _clock(self) -> Clock:

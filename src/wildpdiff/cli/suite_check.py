@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,11 +97,17 @@ def _next(found: SuiteCheck, inputs: Sequence[str], given: Sequence[str]) -> lis
     unreadable = found.suite.unreadable
     missing = len(found.left_out.get(MISSING, ()))
     if missing > unreadable.total / 2:
-        return [f"# {missing:,} pictures are not below {found.suite.root}. Give --root FOLDER, and check again."]
+        looked = os.path.abspath(found.suite.root)
+        return [f"# {missing:,} pictures are not below {looked}. Give --root FOLDER, and check again."]
     if found.faults:
         return ["# Mend the table first, and check it again."]
     if not found.teaching():
         return ["# Label more pictures: eight for training, of two species, at each of some cameras. Then check again."]
+    if len(found.teaching()) == 1:
+        return [
+            "# A generator learns from two cameras or more. Label pictures of others, or name the cameras by --columns "
+            "task=COLUMN. Then check again."
+        ]
     words = ["wildpdiff", "backbone", "pretrain"]
     for entry in inputs:
         words += ["--suite", entry]
@@ -180,8 +187,10 @@ def _classes(found: SuiteCheck) -> Table:
     from wildpdiff.report.terminal import plain_table
 
     species = found.species
-    table = plain_table(f"{len(species)} classes", "", "pictures", header="dim")
-    table.add_column("")
+    title = f"{len(species)} {'class' if len(species) == 1 else 'classes'}"
+    table = plain_table(title, "", *(["pictures", ""] if species else []), header="dim")
+    if species:
+        table.columns[2].justify = "left"
     most = max(species.values(), default=1)
     trained = set(found.suite.classes)
     shown = list(species.items())
@@ -237,6 +246,9 @@ def _left_out(found: SuiteCheck) -> Table:
     for kind, paths in sorted(found.left_out.items(), key=lambda entry: -len(entry[1])):
         names = ", ".join(sorted(paths)[:MOST_FILES]) + (", …" if len(paths) > MOST_FILES else "")
         table.add_row(Text(kind, "yellow"), Text(f"{len(paths):,}", justify="right"), Text(names))
+        reasons = [found.reasons[path] for path in sorted(paths) if path in found.reasons]
+        if reasons:
+            table.add_row("", "", Text(reasons[0], "dim"))
     return table
 
 

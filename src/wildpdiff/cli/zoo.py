@@ -95,6 +95,8 @@ def build(
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
     tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
+    if group == "seen" and len(tasks) == 1 and not opened.metadata_schema.fields:
+        remark(f"{tasks[0].name} is the only seen task and has no metadata: pictures teach a generator from two on.")
     if (out / "plan.json").is_file():
         remark(f"{out} holds a zoo of {resumed} finished shards: resuming.")
     with Stages() as stages:

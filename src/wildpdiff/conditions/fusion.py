@@ -240,6 +240,11 @@ def fit_fusion(
         if sum(has_part(entry, part) for entry in descriptions) >= fewest:
             encoders.append(fits[part](part))
     if not encoders:
+        if len(descriptions) == 1:
+            raise DescriptionError(
+                f"A single task teaches by metadata alone, which it lacks or {', '.join(parts)} leaves out. Add a "
+                "second task, or metadata."
+            )
         raise DescriptionError(
             f"No part of {', '.join(parts) or '(none)'} is present in two or more of the {len(descriptions)} "
             "descriptions. Describe the seen tasks, or name other parts."

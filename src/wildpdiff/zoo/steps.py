@@ -66,7 +66,8 @@ class FinetuneConfig:
         if self.checkpoints < 1 or self.interval < 1 or first < 1:
             raise TrainingError(
                 f"{self.checkpoints} checkpoints every {self.interval} steps need "
-                f"{(self.checkpoints - 1) * self.interval + 1} steps; there are {self.steps}. Raise the steps."
+                f"{(self.checkpoints - 1) * self.interval + 1} steps; there are {self.steps}. Give more steps, or "
+                "fewer checkpoints."
             )
 
     @property

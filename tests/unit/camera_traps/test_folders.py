@@ -60,6 +60,19 @@ def test_pictures_at_other_depths_are_read_or_counted(tmp_path: Path) -> None:
         assert sum(named in remark for remark in table.remarks) == 1, named
 
 
+def test_folders_of_a_cameras_card_are_no_species(tmp_path: Path) -> None:
+    touch(tmp_path, "A/DCIM/100RECNX/1.jpg", "A/dcim/fox/101EK113/2.jpg", "A/100_BTCF/deer/3.jpg", "A/7/4.jpg")
+    table = read_pictures(tmp_path)
+    assert {p.path.rsplit("/", 1)[1]: p.labels for p in table.pictures} == {
+        "1.jpg": (),
+        "2.jpg": ("fox",),
+        "3.jpg": ("deer",),
+        "4.jpg": ("7",),
+    }
+    (remark,) = table.remarks
+    assert "A/DCIM/100RECNX/1.jpg" in remark
+
+
 def test_links_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path / "tree", "A/fox/1.jpg")
     touch(tmp_path / "elsewhere", "2.jpg")

@@ -75,6 +75,8 @@ def test_restored_from_bytes_it_encodes_the_same(encoder: FusionEncoder) -> None
 
 
 def test_unknown_kind_is_refused(encoder: FusionEncoder) -> None:
+    with refused(DescriptionError, "single task", "backgrounds, text", "metadata"):
+        fit_fusion([describe(3)], SCHEMA, featurise, ("backgrounds", "text"))
     with refused(DescriptionError, "'smell'", "images"):
         FusionEncoder.from_state({"encoders": [{"kind": "smell", "config": {}}]}, {}, featurise)
 
