@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
-from scipy.special import ndtr
 
 from wildpdiff.errors import DataError
 
@@ -105,6 +103,8 @@ class GainPredictor:
 
     def predict_rows(self, rows: Matrix) -> list[GainPrediction]:
         """Predictions for evidence ``[n, names]``."""
+        from scipy.special import ndtr  # late: reading a model of trust needs no scipy
+
         standardised = _standardised(rows, np.array(self.center), np.array(self.scale))
         gains = self.intercept + standardised @ np.array(self.coefficients)
         sizes = _sizes(_spread_design(rows, self.spreading), np.array(self.variance))
@@ -244,6 +244,8 @@ def _variance(design: Matrix, errors: Matrix) -> Matrix:
 
     The constant holds a part of the mean: no task's gain is known almost exactly.
     """
+    from scipy.optimize import nnls  # late, as above
+
     squares = np.minimum(errors**2, np.quantile(errors**2, 0.98))
     constant = max(LEAST_SHARE * float(squares.mean()), FLOOR**2)
     found, _ = nnls(design, np.maximum(squares - constant, 0.0))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import nnls
 from torch import Tensor
 
 from wildpdiff.conditions.base import Featuriser
@@ -325,6 +324,8 @@ def _to_others(squared: Tensor) -> Tensor:
 
 def _relevance(between: Sequence[Tensor], adapters: Tensor) -> list[float]:
     """Weights of the factors, by non-negative least squares; all share a tenth, so that none is ignored."""
+    from scipy.optimize import nnls  # late: reading a model of trust needs no scipy
+
     rows, columns = np.triu_indices(len(adapters), 1)
     values = adapters.double()
     target = torch.cdist(values, values).square()[rows, columns].numpy()
