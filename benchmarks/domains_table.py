@@ -26,10 +26,13 @@ METHODS: Mapping[str, str] = {
     "pretrained": "pretrained",
     "mean": "mean adapter",
     "nearest": "nearest task",
-    "kernel regression": "additive kernel regression",
+    "kernel ridge": "kernel ridge regression",
+    "additive kernel": "additive kernel regression",
     "zero-shot": "zero-shot similarity",
     "generated": "generated",
     "with trust": WITH_TRUST,
+    "shuffled": "generated, shuffled descriptions",
+    "multi-task, described": "multi-task adapter with description",
     "hypernetwork": "hypernetwork, task loss",
     "evolution strategies": EVOLUTION,
     "column-wise merge": "column-wise merge",
@@ -45,8 +48,8 @@ MISSING = "–"
 NOTE = (
     "Means over tasks, in brackets 95 % bootstrap intervals over tasks; ↑: more is better, ↓: less is better. In bold "
     "the best of the methods without labels of the task; evolution strategies use five labels a class, fine-tuned all "
-    "of them. *Kernel regression* is additive kernel regression, *zero-shot* the similarity of utterance and words. "
-    "*Mean trust*: predicted probability of a gain. *Kept back*: tasks for which trust keeps the "
+    "of them. *Zero-shot* is the similarity of utterance and words; *shuffled*, a control: the generator with another "
+    "task's description. *Mean trust*: predicted probability of a gain. *Kept back*: tasks for which trust keeps the "
     "pretrained model; *harmed*: tasks that lose more than a point against it, without and with trust; both in % of "
     "tasks."
 )

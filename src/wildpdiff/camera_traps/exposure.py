@@ -34,7 +34,7 @@ HEAD = 1 << 16
 
 CHUNK = 500
 MOST_AT_ONCE = 10
-"""Pictures of one camera in one second; a clock that gives more of them a time stands still."""
+"""Pictures of one camera in one second; a clock that gives more of them a time has stopped."""
 
 MOST_FILES = 64
 """Folders of pictures whose times are kept in the user's cache."""
@@ -99,7 +99,7 @@ def _read(paths: Sequence[Path]) -> list[datetime | None]:
 def with_exposures(table: PictureTable) -> PictureTable:
     """A table with the times in the files of those cameras of which it states none.
 
-    A time that too many pictures of a camera share is that of a clock that stands still, and is left out. Times are
+    A time that too many pictures of a camera share is that of a stopped clock, and is left out. Times are
     kept in the user's cache as long as size and time of change of the file stay.
     """
     untimed = [own for own in pictures_by_camera(table).values() if not any(picture.time for picture in own)]

@@ -73,7 +73,7 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
 
     Raises:
         DataError: there are no tables, one has no picture or camera in common with those before it, or pictures of two
-            cannot be told apart.
+            cannot be distinguished.
     """
     if not tables:
         raise DataError("There are no tables of pictures to join. Give at least one.")
@@ -160,9 +160,9 @@ def _matches(table: PictureTable, other: PictureTable) -> Matches:
     if found.ambiguous:
         path, several = next(iter(found.ambiguous.items()))
         raise DataError(
-            f"{len(found.ambiguous):,} pictures of {other.source} and {table.source} cannot be told apart, since their "
-            f"cameras number pictures alike: {path} may be {some(several)}. Give paths with the same folders in both, "
-            "name the column of folders (--columns folder=COLUMN), or name folders as the cameras."
+            f"{len(found.ambiguous):,} pictures of {other.source} and {table.source} cannot be distinguished, since "
+            f"their cameras number pictures alike: {path} may be {some(several)}. Give paths with the same folders in "
+            "both, name the column of folders (--columns folder=COLUMN), or name folders as the cameras."
         )
     return replace(found, pairs=pairs)
 

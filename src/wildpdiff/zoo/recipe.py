@@ -287,7 +287,7 @@ class RecipeSearch:
         """Fine-tune the first tasks by each configuration; a divergence is a result and no error.
 
         Args:
-            pooled: configuration of :meth:`multi_task`, which is trained beside them.
+            pooled: configuration of :meth:`multi_task`, which is trained alongside.
         """
         tasks = self.tasks[:most]
         work = [config.steps * len(tasks) for config in configs]
