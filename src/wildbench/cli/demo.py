@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from wildbench.pipeline import PipelineConfig
 
 Size = Literal["default", "tiny"]
-SEEN_TASKS = 40
+SEEN_TASKS = 20
 """Seen sites that are scored; scoring all of them took as long as fitting and calibrating the generator."""
 PICTURES = 6
 PICTURE_QUALITY = 95
@@ -28,6 +29,9 @@ def demo(
     out: OutOption = Path("runs/demo"),
     size: Annotated[Size, typer.Option("--size", help="tiny: a minute, a smoke test.")] = "default",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of generators, each of another seed.")] = 1,
+    seen: Annotated[
+        int | None, typer.Option("--seen", min=2, help="Number of seen sites; fewer take less time and teach less.")
+    ] = None,
     backbone: BackboneOption = "savanna-cnn",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
@@ -43,6 +47,8 @@ def demo(
     from wildpdiff.report.terminal import results_table
 
     config = _config(size, seed, seeds, backbone)
+    if seen is not None:
+        config = replace(config, suite_options={**config.suite_options, "seen": seen})
     remark(
         "A simulated network of camera traps: a small classifier is fine-tuned at every seen site, a generator learns "
         "to map the description of a site to its adapter, and is tested on sites it has never seen."

@@ -17,7 +17,7 @@ from wildpdiff.tasks.description import Images
 from wildpdiff.tasks.task import Suite
 from wildpdiff.zoo.features import features_of
 
-NOVELTY_TASKS = 30
+NOVELTY_TASKS = 15
 """Tasks of each split whose adapters are compared with every stored checkpoint."""
 
 
