@@ -192,7 +192,7 @@ class TrialMemory:
         return content_hash(json_bytes([*self._context, *trained]))
 
     def get(self, *trained: Any) -> list[Any] | None:
-        """What was kept; None where it is not there, or not as it was written. ``trained``: JSON values that name it."""
+        """What was kept; None where it is not there, or not as it was written. ``trained``: JSON values."""
         entry = self._known.get(self._key(trained))
         if not isinstance(entry, dict) or entry.get("hash") != content_hash(json_bytes(entry.get("scores"))):
             return None
