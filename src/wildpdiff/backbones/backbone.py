@@ -360,8 +360,8 @@ class Backbone:
         if missing := lacking(branches):
             layer, attribute = missing
             raise TrainingError(
-                f"The model {self.name!r} reads {attribute!r} of {layer!r}, which PEFT's layers lack, so that PEFT cannot "
-                "run it. Leave the module out of target_modules, or name it in exclude_modules."
+                f"The model {self.name!r} reads {attribute!r} of {layer!r}, which PEFT's layers lack, so that PEFT "
+                "cannot run it. Leave the module out of target_modules, or name it in exclude_modules."
             )
         wanted, found = len(self.classes), outputs.shape[-1]
         if isinstance(self.objective, NextToken) and outputs.ndim != 3:
