@@ -21,7 +21,7 @@ MAX_FUNCTION = 70
 LAYERS = (
     {"errors"},
     {"registry"},
-    {"disk", "records", "rng", "threads"},
+    {"disk", "records", "rng", "tables", "threads"},
     {"parallel", "training"},
     {"artifact", "engine"},
     {"adapters"},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.folder_levels import Levels, levels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable, Reader
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 FOLDER_SPLITS = {"_unlabelled": "unlabelled", "_unlabeled": "unlabelled", "_background": "background"}

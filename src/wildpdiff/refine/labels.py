@@ -23,9 +23,9 @@ from wildpdiff.camera_traps.paths import below_cameras, on_disk
 from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.errors import DataError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.objective import TARGETS
