@@ -61,7 +61,7 @@ def pretrain(
 
     simulated = options.suite_inputs(suite)[0] in suite_providers()
     pairs = [*([] if simulated else ["trained=true"]), *options.with_columns(option, columns)]
-    opened = options.open_suite(suite, pairs, framing=framing)
+    opened = options.open_suite(suite, pairs, framing=framing, remarks="all")
     tasks = opened.tasks("pretraining") or options.tasks_of(opened, "seen")
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     with Stages() as stages:

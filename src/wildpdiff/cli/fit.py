@@ -301,5 +301,5 @@ def _imported(zoo: Zoo, suite: list[str] | None, option: list[str] | None, backb
 
     if not suite:
         return imported_training_set(zoo)
-    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, quiet=True).classes)
-    return imported_training_set(zoo, options.open_suite(suite, option, base), base)
+    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, remarks="none").classes)
+    return imported_training_set(zoo, options.open_suite(suite, option, base, remarks="all"), base)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -163,6 +164,14 @@ def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
+def setting_words(pairs: Sequence[str] | None) -> list[str]:
+    """The words of a command line for the ``KEY=VALUE`` texts of a suite."""
+    parts = [(pair, *pair.partition("=")) for pair in pairs or ()]
+    return [
+        word for pair, key, _, value in parts for word in (("--columns", value) if key == "columns" else ("-o", pair))
+    ]
+
+
 def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
     """The names or paths of ``--suite``, which may be given several times or with commas; ``savanna`` without any."""
     given = [suite] if isinstance(suite, str) else suite or ["savanna"]
@@ -194,7 +203,7 @@ def open_suite(
     seed: int = 0,
     *,
     framing: Framing | None = "square",
-    quiet: bool = False,
+    remarks: Literal["all", "few", "none"] = "few",
     learning: bool = True,
 ) -> ImageSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
@@ -205,7 +214,7 @@ def open_suite(
         backbone: that it is read for.
         seed: of the suite.
         framing: of a table's pictures where there is no backbone; None takes the one that suits them.
-        quiet: leave out the suite's remarks.
+        remarks: of a table, which are shown: few are those on pictures that are left out, and the number of the others.
         learning: whether models learn from it; without, labels that the backbone does not know are left out.
 
     Raises:
@@ -229,8 +238,12 @@ def open_suite(
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark
-        for sentence in () if quiet else found.remarks:
+        for sentence in {"all": found.remarks, "few": found.left_out, "none": ()}[remarks]:
             remark(sentence)
+        others = len(found.remarks) - len(found.left_out)
+        if remarks == "few" and others:
+            check = shlex.join(["wildpdiff", "suite", "check", *inputs, *setting_words(pairs)])
+            remark(f"Remarks on the table that are not shown here: {others}. {check} shows them.")
     return found
 
 

@@ -175,7 +175,7 @@ def rounded(values: Float[Tensor, " t"]) -> float:
 
 
 class TrialMemory:
-    """Scores of finished candidates in a file, so that a search that is stopped loses those in training alone."""
+    """Scores of what was trained, in a file, so that a search that is stopped loses what is in training alone."""
 
     def __init__(self, path: Path | None, context: Sequence[Any]) -> None:
         """Read the file, if there is one that is readable. ``context``: JSON values that decide the scores too."""
@@ -188,27 +188,38 @@ class TrialMemory:
                 found = None
             self._known = found if isinstance(found, dict) else {}
 
-    def _key(self, config: FinetuneConfig, tasks: int) -> str:
-        return content_hash(json_bytes([*self._context, config.to_json(), tasks]))
+    def _key(self, trained: Sequence[Any]) -> str:
+        return content_hash(json_bytes([*self._context, *trained]))
 
-    def get(self, config: FinetuneConfig, tasks: int) -> Scores | None:
-        """The scores of a candidate on so many tasks; None where they are not there, or not as they were written."""
-        entry = self._known.get(self._key(config, tasks))
+    def get(self, *trained: Any) -> list[Any] | None:
+        """What was kept; None where it is not there, or not as it was written. ``trained``: JSON values."""
+        entry = self._known.get(self._key(trained))
         if not isinstance(entry, dict) or entry.get("hash") != content_hash(json_bytes(entry.get("scores"))):
             return None
-        losses, accuracies = entry["scores"]
-        kept = [math.inf if loss is None else loss for loss in losses]
-        return Scores(config, torch.tensor(kept), torch.tensor(accuracies))
+        kept: list[Any] = entry["scores"]
+        return kept
 
-    def put(self, config: FinetuneConfig, scores: Scores) -> None:
-        """Keep the scores of a candidate; raises :class:`ArtifactError` where the disk refuses."""
+    def put(self, scores: list[Any], *trained: Any) -> None:
+        """Keep scores, which are JSON values; raises :class:`ArtifactError` where the disk refuses."""
         if self._path is None:
             return
-        losses = [loss if math.isfinite(loss) else None for loss in scores.losses.tolist()]
-        kept = [losses, scores.accuracies.tolist()]
-        key = self._key(config, len(losses))
-        self._known[key] = {"scores": kept, "hash": content_hash(json_bytes(kept))}
+        self._known[self._key(trained)] = {"scores": scores, "hash": content_hash(json_bytes(scores))}
         write_file(self._path, json_bytes(self._known))
+
+    def candidate(self, config: FinetuneConfig, tasks: int) -> Scores | None:
+        """The scores of a candidate on so many tasks, if it is known."""
+        found = self.get(config.to_json(), tasks)
+        if found is None:
+            return None
+        losses, accuracies = found
+        return Scores(
+            config, torch.tensor([math.inf if loss is None else loss for loss in losses]), torch.tensor(accuracies)
+        )
+
+    def put_candidate(self, scores: Scores) -> None:
+        """Keep the scores of a candidate, as :meth:`put`."""
+        losses = [loss if math.isfinite(loss) else None for loss in scores.losses.tolist()]
+        self.put([losses, scores.accuracies.tolist()], scores.config.to_json(), len(losses))
 
 
 @dataclass
@@ -291,10 +302,12 @@ class RecipeSearch:
         """
         tasks = self.tasks[:most]
         work = [config.steps * len(tasks) for config in configs]
-        known = [self._known.get(config, len(tasks)) for config in configs]
+        known = [self._known.candidate(config, len(tasks)) for config in configs]
+        single = None if pooled is None else self._known.get("multi-task", pooled.to_json())
         missing = [config for config, scores in zip(configs, known, strict=True) if scores is None]
-        done, ahead = self._done, sum(work) - sum(config.steps * len(tasks) for config in missing)
-        total = sum(work) + (0 if pooled is None else 2 * POOLED_BATCH * pooled.steps)
+        extra = 0 if pooled is None else 2 * POOLED_BATCH * pooled.steps
+        total, todo = sum(work) + extra, sum(config.steps * len(tasks) for config in missing)
+        done, ahead = self._done, total - todo - (0 if single else extra)
 
         def measure(config: FinetuneConfig, tick: Tick) -> Scores:
             try:
@@ -306,19 +319,22 @@ class RecipeSearch:
             self._advance(done + ahead + round(share * (total - ahead)))
 
         jobs: list[Callable[[Tick], Any]] = [partial(measure, config) for config in missing]
-        jobs += [] if pooled is None else [partial(self.multi_task, pooled)]
+        jobs += [] if pooled is None or single else [partial(self.multi_task, pooled)]
         measured = iter(in_parallel(lambda job, tick: job(tick), jobs, advance))
         found = []
         for config, scores in zip(configs, known, strict=True):
             if scores is None:
                 scores = next(measured)
-                self._known.put(config, scores)
+                self._known.put_candidate(scores)
             found.append(scores)
             finite = math.isfinite(scores.loss)
             means = (rounded(scores.losses), rounded(scores.accuracies)) if finite else (None, None)
             self.trials.append(RecipeTrial(config.learning_rate, config.steps, config.shrinkage, len(tasks), *means))
         if pooled is not None:
-            self._multi_task = next(measured)
+            if single is None:
+                single = [next(measured)]
+                self._known.put(single, "multi-task", pooled.to_json())
+            (self._multi_task,) = single
         self._advance(done + total)
         return found
 

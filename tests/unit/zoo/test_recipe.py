@@ -264,6 +264,11 @@ def test_a_stopped_search_goes_on_where_it_was(
     assert RecipeSearch(toy_backbone, tasks, initial, 0, memory=memory).choose(DEFAULT) == calm
     assert len(calls) == len(calm.trials) - 5 + 1, "all but the five, and the adapter for all tasks"
     calls.clear()
+    done: list[int] = []
+    again = RecipeSearch(toy_backbone, tasks, initial, 0, memory=memory, progress=done.append)
+    assert (again.choose(DEFAULT), calls) == (calm, []), "the adapter for all tasks is kept too"
+    assert done == sorted(done)
+    assert done[-1] <= search_work(DEFAULT, len(tasks))
     other = [toys.relabelled(tasks[0], 1 - tasks[0].train["targets"].clamp(max=1)), *tasks[1:]]
     assert RecipeSearch(toy_backbone, other, initial, 0, memory=memory).choose(DEFAULT) != calm
     assert len(calls) > len(RATES), "other labels are other data"
