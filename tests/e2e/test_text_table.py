@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_world import Run, quick_settings, refused_run
 
+from documents import README, commands
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.rng import numpy_generator
 
@@ -112,6 +113,22 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     results = done(run, "evaluate", *common, *zoos, "--samples", "1", "--out", tmp_path / "report", "--json")
     assert {row["source"] for row in results["summary"]} >= {"pretrained", "mean adapter", "generated", "fine-tuned"}
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_the_readmes_own_texts(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("encoder").symlink_to(model)
+    table = write_table(Path("texts.csv")).read_text(encoding="utf-8").replace("Sentence", "text", 1)
+    Path("texts.csv").write_text(table, encoding="utf-8")
+    quick = {"zoo": ["--steps", "12", "--checkpoints", "2", "--interval", "2"], "fit": ["--no-trust"]}
+    quick["fit"] += ["--config", str(quick_settings(Path("quick.json"))), "--task-steps", "4", "--steps", "4"]
+    chosen = [words for words in commands(README) if "texts.csv" in words]
+    assert [words[0] for words in chosen] == ["backbone", "zoo", "fit", "predict"]
+    for words in chosen:
+        smaller = ["1" if before == "--layers" else word for before, word in zip(["", *words], words, strict=False)]
+        done(run, *smaller, *quick.get(words[0], []))
+    with open("words/classes.csv", newline="", encoding="utf-8") as stream:
+        assert {row["task"] for row in csv.DictReader(stream)} == {name_of(number) for number in range(TASKS)}
 
 
 def test_what_is_of_pictures_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
