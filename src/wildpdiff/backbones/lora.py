@@ -11,6 +11,7 @@ weight is ever computed.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -234,7 +235,8 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
 
     stated = ("peft_type", "base_model_name_or_path", "inference_mode", "task_type")
     arguments = {key: value for key, value in config.peft_json().items() if key not in stated}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls into transformers
         torch.manual_seed(seed % (2**63))
         try:
             wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.generator import Generator
-    from wildpdiff.tasks.task import ImageSuite
+    from wildpdiff.tasks.task import ClassSuite
     from wildpdiff.zoo.store import Zoo
     from wildpdiff.zoo.training_set import TrainingSet
 
@@ -291,7 +291,7 @@ def _merged(defaults: Any, given: Any) -> Any:
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
 
 
-def _labelled(zoo: Zoo, suite: ImageSuite, backbone: Backbone, *, featurise: Featuriser | None) -> TrainingSet:
+def _labelled(zoo: Zoo, suite: ClassSuite, backbone: Backbone, *, featurise: Featuriser | None) -> TrainingSet:
     """A zoo's tasks with their data; raises :class:`ArtifactError` where the zoo was built on other data."""
     from wildpdiff.zoo.features import FeatureCache
     from wildpdiff.zoo.training_set import TrainingSet

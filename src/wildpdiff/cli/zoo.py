@@ -35,6 +35,7 @@ def build(
     rank: options.RankOption = None,
     alpha: options.AlphaOption = None,
     targets: options.TargetsOption = None,
+    layers: options.LayersOption = None,
     group: Annotated[
         Literal["seen", "unseen"], typer.Option(help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
@@ -89,7 +90,7 @@ def build(
     if address != "local" and engine != "ray":
         raise DataError(f"--address {address} is that of a Ray cluster. Give --engine ray with it.")
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
-    settings = options.lora_settings(lora, rank, alpha, targets)
+    settings = options.lora_settings(lora, rank, alpha, targets, layers=layers)
     option = options.with_columns(option, columns)
     loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, remarks="none"))
     opened = options.open_suite(suite, option, loaded, remarks="all")

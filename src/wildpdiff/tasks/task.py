@@ -143,12 +143,17 @@ def content_hash(suite: Suite) -> str:
 
 
 @runtime_checkable
-class ImageSuite(Suite, Protocol):
-    """Tasks of image classification with one list of classes."""
+class ClassSuite(Suite, Protocol):
+    """Tasks of classification with one list of classes."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names; a label is an index into them."""
+
+
+@runtime_checkable
+class ImageSuite(ClassSuite, Protocol):
+    """Tasks of image classification with one list of classes."""
 
     @property
     def image_size(self) -> int:

@@ -81,6 +81,23 @@ def test_other_data_need_another_folder(out: Path, tmp_path: Path, monkeypatch: 
     assert reading.content_of(tmp_path / "moved") != reading.content_of(data)
 
 
+def test_a_domain_is_opened_on_one_thread_whatever_the_user_allows(tmp_path: Path) -> None:
+    """The bytes of a backbone that is made anew at every call, and with them the resumed run, depend on it."""
+    threads, found = torch.get_num_threads(), []
+
+    def counted(*_: object, **__: object) -> OpenBenchmark:
+        found.append(torch.get_num_threads())
+        raise DataError("enough")
+
+    torch.set_num_threads(2)
+    try:
+        with refused(DataError, "enough"):
+            run_domain(replace(TINY, open=counted), Path("."), tmp_path / "out", CORE, command="tiny")
+        assert (found, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_with_trust_the_pretrained_model_is_kept_below_the_threshold(table: DomainTable, out: Path) -> None:
     points = [
         TrustPoint("tiny", "unseen", f"unseen-{number}", "description", trust, 1.0, 0.0, 2.0, gain, 0.5, trust > 0.5, 0)
