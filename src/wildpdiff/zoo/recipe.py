@@ -44,7 +44,7 @@ COARSE_TASKS = 4
 """Of these, the tasks that short runs are tried on: half, at most so many."""
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
-"""Learning rates of the short runs."""
+"""Learning rates of the short runs; the lower half is tried where the lowest of the upper one is the best of these."""
 
 SHORT = 4
 """Short runs have one step of so many."""
@@ -271,7 +271,10 @@ class RecipeSearch:
                 "There are no seen tasks to choose a recipe on. Give some, or give the fine-tuning's settings."
             )
         short = replace(of_length(default, default.steps // SHORT), shrinkage=0.0)
-        coarse = self.run([replace(short, learning_rate=rate) for rate in RATES], _coarse_tasks(len(self.tasks)))
+        upper, few = len(RATES) // 2, _coarse_tasks(len(self.tasks))
+        lowest, *_ = coarse = self.run([replace(short, learning_rate=rate) for rate in RATES[upper:]], few)
+        if _best(coarse) is lowest:
+            coarse += self.run([replace(short, learning_rate=rate) for rate in RATES[:upper]], few)
         rate = _best(coarse).config.learning_rate
         lower = RATES[max(0, RATES.index(rate) - 1)]
         others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]

@@ -76,9 +76,10 @@ def test_the_learning_rate_follows_the_tasks_and_not_the_default(
 ) -> None:
     """A default that hardly moves anything loses, and one that diverges is a line of the table."""
     found = RecipeSearch(toy_backbone, tasks, initial, 0).choose(replace(DEFAULT, learning_rate=given))
-    assert [trial.learning_rate for trial in found.trials[: len(RATES)]] == list(RATES)
-    assert {trial.tasks for trial in found.trials[: len(RATES)]} == {recipe.COARSE_TASKS}
-    whole = found.trials[len(RATES) :]
+    coarse = [trial for trial in found.trials if trial.tasks < len(tasks)]
+    assert {trial.learning_rate for trial in coarse} in (set(RATES), set(RATES[2:]))
+    assert {trial.tasks for trial in coarse} == {recipe.COARSE_TASKS}
+    whole = found.trials[len(coarse) :]
     assert {trial.tasks for trial in whole} == {len(tasks)}
     assert (whole[0].learning_rate, whole[0].loss is None) == (given, given > 1)
     chosen = (found.config.learning_rate, found.config.steps, found.config.shrinkage)
@@ -86,6 +87,31 @@ def test_the_learning_rate_follows_the_tasks_and_not_the_default(
     assert loss is not None
     assert found.accuracy > found.pretrained
     assert RATES[0] < found.config.learning_rate <= RATES[-1]
+
+
+@pytest.mark.parametrize(("best", "tried"), [(0.3, 2), (0.1, 4), (0.01, 4), (1e-4, 4)])
+def test_low_rates_are_tried_where_the_best_may_be_among_them(
+    toy_backbone: Backbone,
+    tasks: list[TaskFeatures],
+    initial: Mapping[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    best: float,
+    tried: int,
+) -> None:
+    rates: list[float] = []
+
+    def run(self: RecipeSearch, configs: list[FinetuneConfig], most: int = 8, pooled: object = None) -> list:
+        rates.extend(config.learning_rate for config in configs if most < len(tasks))
+        losses = [abs(math.log(config.learning_rate / best)) + config.shrinkage for config in configs]
+        return [
+            recipe.Scores(own, torch.full((3,), loss), torch.zeros(3))
+            for own, loss in zip(configs, losses, strict=True)
+        ]
+
+    monkeypatch.setattr(RecipeSearch, "run", run)
+    chosen = RecipeSearch(toy_backbone, tasks, initial, 0).choose(replace(DEFAULT, learning_rate=1e-6))
+    assert chosen.config.learning_rate == best
+    assert len(rates) == len(set(rates)) == tried
 
 
 def test_the_chosen_accuracy_is_that_of_the_mean_of_the_checkpoints(
