@@ -16,13 +16,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from wildpdiff.camera_traps.columns import name_key
-from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
-from wildpdiff.camera_traps.numbers import number_column
 from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.rng import first_by_name
+from wildpdiff.tables.columns import name_key
+from wildpdiff.tables.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.tables.numbers import number_column
 from wildpdiff.tasks.batch import example_keys, examples_hash
 from wildpdiff.tasks.dataset import SHARES, Dataset, PlainSuite, PlainTask
 from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema

@@ -21,7 +21,7 @@ MAX_FUNCTION = 70
 LAYERS = (
     {"errors"},
     {"registry"},
-    {"disk", "quiet", "records", "rng", "threads"},
+    {"disk", "quiet", "records", "rng", "tables", "threads"},
     {"parallel", "training"},
     {"artifact", "engine"},
     {"adapters"},

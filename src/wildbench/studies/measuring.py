@@ -34,7 +34,7 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
 from wildpdiff.tasks.objective import TARGETS
-from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.tasks.task import Suite, Task, titles_of
 from wildpdiff.threads import one_thread
 from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
@@ -165,7 +165,7 @@ class Measurement:
         if results.trust is not None:
             points = tuple(replace(point, world=self.name) for point in results.trust.points)
             results = replace(results, trust=TrustSection(points))
-        results = replace(results, stages=folder.stages)
+        results = replace(results, stages=folder.stages).with_titles(titles_of(benchmark.suite))
         write_report(results, path.parent)
         write_results(path, results)
         return results

@@ -20,10 +20,10 @@ from PIL import ExifTags, Image
 
 from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import parse_time
 from wildpdiff.disk import content_hash, write_file
 from wildpdiff.errors import ArtifactError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.decoding import IMAGE_FORMATS
 from wildpdiff.tasks.picture_cache import PictureCache
 

@@ -84,7 +84,7 @@ class Deliveries:
 
     def _known(self, description: Description) -> Description:
         """The description with the metadata that the generator reads, under its names, whatever their spelling."""
-        from wildpdiff.camera_traps.columns import name_key
+        from wildpdiff.tables.columns import name_key
 
         encoder = self.generator.conditions.metadata_encoder
         if description.metadata is None or encoder is None:

@@ -14,6 +14,7 @@ from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
+    from wildpdiff.tasks.metric import Metric
     from wildpdiff.zoo.recipe import ChosenRecipe
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
@@ -77,7 +78,7 @@ def build(
     from wildpdiff.engine import ENGINES, RayEngine
     from wildpdiff.tasks.task import learned_fingerprint
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
-    from wildpdiff.zoo.recipe import SEARCH_TASKS
+    from wildpdiff.zoo.recipe import drawn_tasks
 
     settings: dict[str, Any] = {
         "steps": steps,
@@ -103,7 +104,7 @@ def build(
     with Stages() as stages:
         if config is None:
             seen = opened.tasks("seen")
-            tick = stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks")
+            tick = stages(f"choose the recipe on {len(drawn_tasks(task.name for task in seen))} seen tasks")
             config = zoo_recipe(out, loaded, seen, fingerprint, seed=seed, per_shard=tasks_per_shard, progress=tick)
         tick = stages(f"fine-tune {len(tasks)} {group} tasks")
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
@@ -115,10 +116,15 @@ def build(
         save_backbone(loaded, kept)
         name = str(kept) if stored_kind(loaded) is not None else f"{loaded.name}={kept}"
         remark(f"The backbone is in {kept}: give --backbone {name} from here on.")
+    _report(out, zoo, loaded.objective.metric, resumed, as_json=as_json)
+
+
+def _report(out: Path, zoo: Zoo, metric: Metric, resumed: int, *, as_json: bool) -> None:
+    """Show a zoo that is built, of which so many shards were there before."""
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
-    chosen = zoo.plan.recipe or {}
-    for text in chosen.get("remarks", []):
+    remarks = list((zoo.plan.recipe or {}).get("remarks", []))
+    for text in remarks:
         remark(text)
     values = {
         "zoo": str(out),
@@ -127,10 +133,9 @@ def build(
         "resumed_shards": resumed,
         "validation_accuracy": mean,
         "finetune": dict(zoo.plan.finetune),
-        "remarks": list(chosen.get("remarks", [])),
+        "remarks": remarks,
         "fingerprint": zoo.plan.fingerprint,
     }
-    metric = loaded.objective.metric
     scored = f"{metric.name} {metric.scale * mean:.{1 if metric.unit == '%' else 3}f} {metric.unit}".strip()
     done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation {scored}"
     answer(as_json, values, f"{done} on average; {_words(zoo)}.")

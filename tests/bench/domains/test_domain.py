@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_domain import TINY, Episodes, backbone, opened
+from tiny_domain import suite as turned
 from typer.testing import CliRunner
 
 from refusals import refused
@@ -23,7 +25,9 @@ from wildbench.studies.pooled_scores import class_counts, macro_f1
 from wildpdiff.cli.terminal import recorded_command, remember_command
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import TrustPoint, TrustSection, read_results
+from wildpdiff.tasks.dataset import PlainSuite, PlainTask
 from wildpdiff.tasks.objective import TARGETS
+from wildpdiff.tasks.task import GROUPS
 
 CORE = domain_config(TINY, trained=False)
 
@@ -126,6 +130,33 @@ def test_a_scorer_of_episodes_writes_the_same_rows(tmp_path: Path) -> None:
     assert found.cell("pretrained", "unseen").score.value == 1.0
     assert found.cell("fine-tuned", "unseen").score.value == pytest.approx(1.5)
     assert {row.images for row in read_results(tmp_path / "out" / "results.json").rows} == {2}
+
+
+@dataclass(frozen=True)
+class Titled(PlainTask):
+    """A task whose user calls it otherwise than folders can be called."""
+
+    @property
+    def title(self) -> str:
+        return f"Süd/{self.name}"
+
+
+def test_results_and_report_have_the_user_s_own_names_of_tasks(tmp_path: Path) -> None:
+    scorer = Episodes(backbone().initial_adapter(0))
+
+    def of_user(*given: Any) -> OpenBenchmark:
+        suite = turned()
+        groups = ([Titled(own.name, own.splits, own.description) for own in suite.tasks(group)] for group in GROUPS)
+        pretraining, seen, unseen = groups
+        titled = PlainSuite(suite.name, seen, unseen, pretraining)
+        return replace(opened(*given), suite=titled, scorer=scorer, predictors=lambda made: [], knobs={})
+
+    domain = replace(TINY, open=of_user, pooled=())
+    found = run_domain(domain, Path("."), tmp_path / "out", domain_config(domain, trained=False), command="c")
+    results = read_results(tmp_path / "out" / "results.json")
+    assert {row.task for row in results.rows if row.split == "unseen"} == {f"Süd/unseen-{i}" for i in range(3)}
+    assert found == domain_table(domain, results)
+    assert "Süd/unseen-2" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_macro_f1_is_of_the_classes_that_occur() -> None:
