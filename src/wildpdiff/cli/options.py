@@ -98,6 +98,9 @@ SkipOption = Annotated[
 ]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
 
+Remarked = Literal["all", "few", "none"]
+"""Which remarks on a table a verb shows."""
+
 TABLE_SIZE = 96
 """Pixels a side of a table's images where no backbone decides it."""
 
@@ -212,7 +215,7 @@ def open_suite(
     seed: int = 0,
     *,
     framing: Framing | None = "square",
-    remarks: Literal["all", "few", "none"] = "few",
+    remarks: Remarked = "few",
     learning: bool = True,
 ) -> ClassSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
@@ -238,8 +241,7 @@ def open_suite(
     settings = suite_settings(inputs, pairs)
     if is_texts(inputs, pairs):
         texts = _open_texts(inputs[0], settings, backbone, seed)
-        for sentence in () if remarks == "none" else texts.remarks:
-            remark(sentence)
+        _show_remarks(texts.remarks, (), remarks, _command("show", inputs, pairs))
         return texts
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
@@ -252,13 +254,24 @@ def open_suite(
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark
-        for sentence in {"all": found.remarks, "few": found.left_out, "none": ()}[remarks]:
-            remark(sentence)
-        others = len(found.remarks) - len(found.left_out)
-        if remarks == "few" and others:
-            check = shlex.join(["wildpdiff", "suite", "check", *inputs, *setting_words(pairs)])
-            remark(f"Remarks on the table that are not shown here: {others}. {check} shows them.")
+        _show_remarks(found.remarks, found.left_out, remarks, _command("check", inputs, pairs))
     return found
+
+
+def _command(verb: str, inputs: Sequence[str], pairs: Sequence[str] | None) -> str:
+    return shlex.join(["wildpdiff", "suite", verb, *inputs, *setting_words(pairs)])
+
+
+def _show_remarks(remarks: Sequence[str], left_out: Sequence[str], which: Remarked, command: str) -> None:
+    """Show all remarks on a table; or those on what is left out, the number of the others and a command for them."""
+    from wildpdiff.cli.terminal import remark
+
+    shown: Mapping[Remarked, Sequence[str]] = {"all": remarks, "few": left_out, "none": ()}
+    for sentence in shown[which]:
+        remark(sentence)
+    if which == "few" and len(remarks) > len(left_out):
+        others = len(remarks) - len(left_out)
+        remark(f"Remarks on the table that are not shown here: {others}. {command} shows them.")
 
 
 def is_texts(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> bool:

@@ -55,7 +55,7 @@ def show_suite(
     """Show the contents of a suite, or of one of its tasks."""
     if image is not None:
         check_output_file(image)
-    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed)
+    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed, remarks="all")
     chosen = None if task is None else options.find_task(opened, task)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
