@@ -57,7 +57,9 @@ def stored_table(values: Mapping[str, Any], path: Path) -> CrossValidation | Non
 
 def _trusted(config: Mapping[str, Any]) -> str:
     """The calibration of trust where most is known of a task."""
-    found = config["held_out"]
+    found = config.get("held_out")
+    if not found:
+        return "There is a model of trust, which states nothing on its calibration."
     basis = next((name for name in ("examples", "backgrounds") if name in found), next(iter(found)))
     held_out, least = found[basis], config["min_trust"][basis]["near"]
     never = " Descriptions were not shown to matter, so none is trusted." if held_out["over_shuffled"][1] <= 0 else ""

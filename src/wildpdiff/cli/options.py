@@ -352,15 +352,14 @@ def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ClassSuit
     from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, TextCollate
     from wildpdiff.backbones.registry import is_stored, load_backbone
     from wildpdiff.tasks.objective import Classification
-    from wildpdiff.tasks.task import ImageSuite
     from wildpdiff.texts import TextSuite
 
     if not is_stored(name) and (lora or ":" in name or (Path(name) / "config.json").is_file()):
         opened = suite()
         found = Backbone.from_pretrained(name, lora=lora, objective=Classification(tuple(opened.classes)))
         collate: Collate = found.collate
-        if isinstance(collate, TensorCollate) and isinstance(opened, ImageSuite):
-            collate = ImageCollate(collate.argument, opened.image_size)
+        if isinstance(collate, TensorCollate) and (size := getattr(opened, "image_size", 0)):
+            collate = ImageCollate(collate.argument, size)
         elif isinstance(collate, TextCollate) and isinstance(opened, TextSuite):
             collate = collate.fitted(opened.texts)
         if collate is not found.collate:
