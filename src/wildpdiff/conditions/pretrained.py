@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 
-def load_local(kind: Any, folder: Path | str) -> Any:
+def load_local(kind: Any, folder: Path | str, **named: Any) -> Any:
     """``kind.from_pretrained`` on a folder's safetensors, in evaluation mode and without gradients.
 
     Args:
-        folder: with ``config.json`` and ``model.safetensors``.
+        folder: with ``config.json`` and ``model.safetensors``, or the file that is named.
+        named: further arguments, as ``gguf_file``.
 
     Raises:
         OSError, ValueError: as transformers does where the folder holds no such model.
@@ -20,7 +21,7 @@ def load_local(kind: Any, folder: Path | str) -> Any:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model = kind.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        model = kind.from_pretrained(str(folder), **{"local_files_only": True, "use_safetensors": True, **named})
     finally:
         if shown:
             logging.enable_progress_bar()
