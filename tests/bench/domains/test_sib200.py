@@ -18,6 +18,7 @@ CONFIG = SibConfig(
     seen=4, unseen=2, pretraining=2, scripts=1, most_of_script=3, train=8, validation=3, test=4, examples=3
 )
 
+
 def test_sentences_stay_in_their_split_and_scripts_are_held_out_whole(tmp_path: Path) -> None:
     languages = read_languages(write(tmp_path) / FILE)
     assert len(languages) == 12
