@@ -4,12 +4,14 @@
     python benchmarks/domains_table.py docs/results.md "missouri, whole frames=runs/missouri-whole"
 
 Each folder is that of a run of ``wildbench domain``; NAME=FOLDER gives it another name in the table, which stands
-between the lines ``<!-- domains:begin -->`` and ``<!-- domains:end -->``.
+between the lines ``<!-- domains:begin -->`` and ``<!-- domains:end -->``. Runs that are named "NAME, seed N" get rows
+of their means before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +42,12 @@ METHODS: Mapping[str, str] = {
 }
 """Heads of the columns with the names of methods in the tables of domains."""
 
+SIMPLE = ("pretrained", "mean", "nearest", "kernel ridge", "additive kernel", "zero-shot")
+"""Columns of simple methods without labels."""
+
+KINDS = {"domain ": "held-out domain", "script ": "held-out scripts"}
+"""Groups that have another name with each seed, by their beginning."""
+
 LABELLED = ("evolution strategies", "fine-tuned")
 """Columns of methods that use labels of the task."""
 
@@ -68,6 +76,49 @@ def domains_markdown(tables: Mapping[str, DomainTable]) -> str:
     ]
     shown = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     return "\n\n".join([shown, NOTE, " ".join(dict.fromkeys(made))])
+
+
+def means_markdown(tables: Mapping[str, DomainTable]) -> str:
+    """Means over seeds of what is named "NAME, seed N", weighted by tasks; nothing where no name has several."""
+    found: dict[tuple[str, str], list[tuple[DomainTable, str]]] = {}
+    for name, table in tables.items():
+        plain = re.sub(r", seed \d+$", "", name)
+        for group in table.groups:
+            if group != SEEN:
+                kind = next((words for start, words in KINDS.items() if group.startswith(start)), group)
+                found.setdefault((plain, kind), []).append((table, group))
+    head = ["domain", "group", "seeds", "tasks", "pretrained", "best simple", "generated", "by seed", "fine-tuned",
+            "recovered gain"]  # fmt: skip
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for (name, kind), parts in found.items():
+        seeds = {table.seed for table, _ in parts}
+        if len(seeds) > 1:
+            lines.append([name, kind, str(len(seeds)), *_means(parts)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else ""
+
+
+def _means(parts: Sequence[tuple[DomainTable, str]]) -> list[str]:
+    metric, tasks = parts[0][0].metric, [table.groups[group] for table, group in parts]
+
+    def mean(method: str) -> float | None:
+        cells = [{row.method: row.cells.get(group) for row in table.rows}.get(method) for table, group in parts]
+        known = [cell.score.value for cell in cells if cell is not None]
+        weighted = sum(value * count for value, count in zip(known, tasks, strict=False)) / sum(tasks)
+        return weighted if len(known) == len(parts) else None
+
+    def shown(value: float | None) -> str:
+        return MISSING if value is None else f"{metric.scale * value:.{1 if metric.scale == 100 else 3}f}"
+
+    simple = {head: value for head in SIMPLE if (value := mean(METHODS[head])) is not None}
+    best = max(simple, key=lambda head: metric.sign * simple[head])
+    pretrained, generated, finetuned = (mean(METHODS[head]) for head in ("pretrained", "generated", "fine-tuned"))
+    gain = MISSING
+    if pretrained is not None and generated is not None and finetuned is not None and finetuned != pretrained:
+        share = (generated - pretrained) / (finetuned - pretrained)
+        gain = f"{share:.2f}" if metric.sign * (finetuned - pretrained) > 0 else MISSING
+    by_seed = [shown(table.cell("generated", group).score.value) for table, group in parts]
+    values = [shown(pretrained), f"{shown(simple[best])} {best}", shown(generated), ", ".join(by_seed)]
+    return [str(sum(tasks)), *values, shown(finetuned), gain]
 
 
 def _row(table: DomainTable, group: str) -> list[str]:
@@ -124,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--block", default=BLOCK, help=f"name of the block (default: {BLOCK})")
     options = parser.parse_args(arguments)
     try:
-        content = domains_markdown(named_tables(options.folders))
+        tables = named_tables(options.folders)
+        content = "\n\n".join(part for part in (means_markdown(tables), domains_markdown(tables)) if part)
         text = options.document.read_text(encoding="utf-8")
         write_file(options.document, fill(text, options.block, content, str(options.document)).encode())
     except (WildpdiffError, OSError) as error:

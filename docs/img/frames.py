@@ -19,7 +19,6 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wildbench.datasets.savanna import SavannaConfig, SavannaSuite
 from wildpdiff.errors import WildpdiffError
@@ -30,6 +29,7 @@ from wildpdiff.tasks.task import Labels
 SITES = (5, 7)
 SIZE = 144
 COLUMNS = 6
+HEADING = "New cameras, nothing labelled: frames named differently before and after the generated adapter"
 INK, MUTED, PAPER = "#22303c", "#5c6b78", "#fcfcfa"
 RIGHT, WRONG = "#0072b2", "#b3470a"
 """Blue and vermilion, distinct for the colour-blind too; a mark has the same meaning without colour."""
@@ -47,7 +47,7 @@ class Camera(NamedTuple):
 
     Attributes:
         title: habitat and place.
-        images: ``uint8 [n, SIZE, SIZE, 3]``.
+        images: ``uint8 [n, h, w, 3]``, all of one size.
         before, after: names of each.
         scores: accuracies on all test frames, before and after.
     """
@@ -90,43 +90,42 @@ def cameras(generator: Generator, sites: Sequence[int] = SITES) -> list[Camera]:
     return found
 
 
-def draw(shown: Sequence[Camera], path: Path) -> None:
+def draw(shown: Sequence[Camera], path: Path, *, heading: str = HEADING) -> None:
     """The picture as a PNG."""
-    figure = plt.figure(figsize=(9.2, 1.83 * len(shown) + 0.28), facecolor=PAPER)
+    ratio = shown[0].images.shape[1] / shown[0].images.shape[2]
+    height, names = 1.29 * ratio, 0.42  # inches of a frame, and of the names below it
+    whole = len(shown) * (height + names) + 0.31
+    figure = plt.figure(figsize=(9.2, whole), facecolor=PAPER)
     grid = figure.add_gridspec(
-        len(shown), COLUMNS + 1, left=0.008, right=0.992, top=0.915, bottom=0.09, wspace=0.05, hspace=0.32,
+        len(shown), COLUMNS + 1, left=0.008, right=0.992, top=1 - 0.31 / whole, bottom=names / whole, wspace=0.05,
+        hspace=names / height,
     )  # fmt: skip
     for number, camera in enumerate(shown):
-        _legend(figure.add_subplot(grid[number, 0]), camera)
+        _legend(figure.add_subplot(grid[number, 0]), camera, ratio)
         for column, image in enumerate(camera.images):
             axes = figure.add_subplot(grid[number, column + 1])
             axes.imshow(image, interpolation="nearest")
             axes.set_axis_off()
-            _name(axes, -0.05, camera.before[column])
-            _name(axes, -0.2, camera.after[column])
-    _heading(figure)
+            _name(axes, -0.05 / ratio, camera.before[column])
+            _name(axes, -0.2 / ratio, camera.after[column])
+    figure.text(0.008, 1 - 0.05 / whole, heading, ha="left", va="top", fontsize=11, weight="bold", color=INK)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
-def _heading(figure: Figure) -> None:
-    text = "New cameras, nothing labelled: frames named differently before and after the generated adapter"
-    figure.text(0.008, 0.985, text, ha="left", va="top", fontsize=11, weight="bold", color=INK)
-
-
-def _legend(axes: Axes, camera: Camera) -> None:
+def _legend(axes: Axes, camera: Camera, ratio: float) -> None:
     """The camera, and accuracies on all its test frames, on the lines of the names."""
     axes.set_axis_off()
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect=1)  # as high as the frames
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect=ratio)  # as high as the frames
     place = {"transform": axes.transAxes, "ha": "left"}
     axes.text(0, 1.0, camera.title, va="top", fontsize=8.5, color=MUTED, **place)
-    axes.text(0, 0.3, "right on all\nof its frames", va="bottom", fontsize=8.5, color=MUTED, linespacing=1.25, **place)
+    axes.text(0, 0.26 / ratio, "right on its frames", va="bottom", fontsize=8.5, color=MUTED, linespacing=1.25, **place)
     axes.text(0, 0.04, f"{100 * camera.scores[0]:.0f} %", va="bottom", fontsize=12, color=MUTED, **place)
     axes.text(0.415, 0.04, "→", va="bottom", fontsize=12, color=MUTED, **place)
     after = f"{100 * camera.scores[1]:.0f} %"
     axes.text(0.57, 0.04, after, va="bottom", fontsize=12, weight="bold", color=RIGHT, **place)
-    axes.text(0, -0.05, "before", va="top", fontsize=8.5, color=INK, **place)
-    axes.text(0, -0.2, "after", va="top", fontsize=8.5, color=INK, weight="bold", **place)
+    axes.text(0, -0.05 / ratio, "before", va="top", fontsize=8.5, color=INK, **place)
+    axes.text(0, -0.2 / ratio, "after", va="top", fontsize=8.5, color=INK, weight="bold", **place)
 
 
 def _name(axes: Axes, height: float, name: Name) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -103,11 +104,7 @@ def class_probabilities(
         ArtifactError: a value of an adapter, or a logit, is not finite.
         DataError: a file cannot be read, or the backbone's outputs are no classes.
     """
-    for adapter in filter(None, models):
-        backbone.check(adapter)
-        adapter.check_finite()
-    if not backbone.classes:
-        raise DataError(f"The outputs of {backbone.name!r} are no classes. Run the model itself.")
+    _check_models(models, backbone)
     result = np.full((len(models), len(views), len(backbone.classes)), np.nan)
     for start in range(0, len(views), BATCH):
         part = views[start : start + BATCH]
@@ -121,14 +118,40 @@ def class_probabilities(
 
         images = read_views(part, backbone.image_size, backbone.framing, cache=cache, skipped=fault)
         if len(images):
-            batch = backbone.stem(images)
             kept = [start + number for number in range(len(part)) if number not in faulty]
-            for values, model in zip(result, models, strict=True):
-                logits = backbone.predict(batch, None if model is None else model.tensors)
-                values[kept] = finite_outputs(logits, backbone.name).double().softmax(1).numpy()
+            result[:, kept] = _probabilities(models, backbone, images)
         if progress is not None:
             progress(start + len(part), len(views))
     return result
+
+
+def text_probabilities(
+    models: Sequence[Adapter | None], backbone: Backbone, texts: Sequence[str]
+) -> Float[np.ndarray, "a n c"]:
+    """Probabilities of the classes of some texts, as :func:`class_probabilities` has those of pictures.
+
+    Raises:
+        AdapterMismatchError, ArtifactError, DataError: as there; also where the backbone reads pictures.
+    """
+    _check_models(models, backbone)
+    if backbone.image_size:
+        raise DataError(f"{backbone.name} reads pictures, and {len(texts)} texts are given. Give files of pictures.")
+    parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    return np.concatenate([_probabilities(models, backbone, list(part)) for part in parts], axis=1)
+
+
+def _check_models(models: Sequence[Adapter | None], backbone: Backbone) -> None:
+    for adapter in filter(None, models):
+        backbone.check(adapter)
+        adapter.check_finite()
+    if not backbone.classes:
+        raise DataError(f"The outputs of {backbone.name!r} are no classes. Run the model itself.")
+
+
+def _probabilities(models: Sequence[Adapter | None], backbone: Backbone, examples: Any) -> Float[np.ndarray, "a n c"]:
+    batch = backbone.stem(examples)
+    logits = [backbone.predict(batch, None if model is None else model.tensors) for model in models]
+    return np.stack([finite_outputs(found, backbone.name).double().softmax(1).numpy() for found in logits])
 
 
 def predict(

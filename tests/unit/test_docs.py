@@ -30,7 +30,7 @@ RESULTS = ROOT / "docs" / "results.md"
 EXTENDING = ROOT / "docs" / "extending.md"
 DOCUMENTS = (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 QUICK = ("generate", "predict", "inspect", "refine")
-OWN = "own/"
+OWN = ("own/", "words/")
 """Folders of the commands for cameras of one's own: tests/e2e/test_tutorial.py runs them."""
 IMPORTED = {"lora-zoo", "lora-generator"}
 """Folders of the commands for adapters made elsewhere."""

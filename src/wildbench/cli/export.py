@@ -85,7 +85,8 @@ def _simulated(
     from wildpdiff.camera_traps.registry import suite_providers
 
     (group, limit), (option, seed) = chosen, settings
-    opened, provider = options.open_suite(name, option, seed=seed), suite_providers()[name]
+    opened = options.images_of(options.open_suite(name, option, seed=seed))
+    provider = suite_providers()[name]
     groups: tuple[Group, ...] = (group,) if group is not None else ("seen", "unseen")
     tasks = [task for entry in groups for task in opened.tasks(entry)[:limit]]
     with Stages() as stages:

@@ -18,9 +18,9 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from wildbench.datasets.species_traits import TRAITS, Traits, species_name
-from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.errors import DataError
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tables.delimited import read_delimited
 from wildpdiff.tasks.dataset import Dataset, PlainSuite, PlainTask
 from wildpdiff.tasks.description import Description, Images, MetadataField, MetadataSchema
 from wildpdiff.tasks.framing import Fractions, Framing, View

@@ -43,7 +43,7 @@ def labelled_candidates(
         Candidate(
             f"fine-tuned, {count} labels a class",
             "labels",
-            f"fine-tuned on {count} labelled images of each class of the task",
+            f"fine-tuned on {count} labelled examples of each class of the task",
             lambda count=count: few(count),  # type: ignore[misc]
             trained=True,
         )
@@ -53,7 +53,7 @@ def labelled_candidates(
         Candidate(
             f"CMA-ES {suffix}, {LABELS[0]} labels a class",
             "labels",
-            f"evolution strategy {suffix} on {LABELS[0]} labelled images of each class",
+            f"evolution strategy {suffix} on {LABELS[0]} labelled examples of each class",
             lambda space=space: EvolutionSource(  # type: ignore[misc]
                 space(), labelled, seen.backbone, labels_per_class=LABELS[0], seed=seen.seed
             ),
@@ -85,7 +85,7 @@ def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> l
         Candidate(
             f"generated, refined on {count} labels a class",
             "labels",
-            f"generated, then {count} labelled images of each class under the generator's prior",
+            f"generated, then {count} labelled examples of each class under the generator's prior",
             lambda count=count: make(generator, lambda: Starts.of_generator(generator), count, posterior),  # type: ignore[misc]
         )
         for count in LABELS
@@ -93,7 +93,7 @@ def _refined(seen: SeenTasks, generator: Generator, labelled: LabelledData) -> l
     mean = Candidate(
         f"mean adapter, refined on {LABELS[0]} labels a class",
         "labels",
-        f"mean adapter, then {LABELS[0]} labelled images of each class under the spread of the seen adapters",
+        f"mean adapter, then {LABELS[0]} labelled examples of each class under the spread of the seen adapters",
         lambda: make(MeanSource(seen.adapters), spread, LABELS[0]),
     )
     return [*generated, mean]

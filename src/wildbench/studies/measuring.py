@@ -34,7 +34,8 @@ from wildpdiff.fit import GeneratorConfig
 from wildpdiff.records import encode
 from wildpdiff.report.page import write_report
 from wildpdiff.tasks.objective import TARGETS
-from wildpdiff.tasks.task import Suite, Task
+from wildpdiff.tasks.task import Suite, Task, titles_of
+from wildpdiff.threads import one_thread
 from wildpdiff.zoo.build import recipe_of
 from wildpdiff.zoo.features import FeatureCache
 from wildpdiff.zoo.recipe import ChosenRecipe
@@ -146,7 +147,8 @@ class Measurement:
         folder.claim({"world": self.name, **self.claim, **config.to_json()})
         if path.is_file():
             return read_results(path)
-        benchmark = folder.timed("open suite and backbone", opened)
+        with one_thread():  # a backbone that is made anew at every call has to be the same with any number of threads
+            benchmark = folder.timed("open suite and backbone", opened)
         run = PipelineConfig(
             suite=benchmark.suite.name,
             backbone=benchmark.backbone.name,
@@ -163,7 +165,7 @@ class Measurement:
         if results.trust is not None:
             points = tuple(replace(point, world=self.name) for point in results.trust.points)
             results = replace(results, trust=TrustSection(points))
-        results = replace(results, stages=folder.stages)
+        results = replace(results, stages=folder.stages).with_titles(titles_of(benchmark.suite))
         write_report(results, path.parent)
         write_results(path, results)
         return results

@@ -73,7 +73,7 @@ class PanelRow:
         tasks: number of unseen tasks.
         accuracy: of every method, by label, in the order of :data:`METHODS`.
         lora: fine-tuned minus classifier alone.
-        foretold: accuracy of generated adapters in the cross-validation on seen tasks; None where there was none.
+        cross_validated: accuracy of generated adapters on held-out seen tasks; None where it was not measured.
         simple: label of the best simple alternative.
         lead: generated minus that.
         with_trust: accuracy where the pretrained model is kept below the threshold of trust; None without trust.
@@ -86,7 +86,7 @@ class PanelRow:
     tasks: int
     accuracy: Mapping[str, Estimate]
     lora: Difference
-    foretold: float | None
+    cross_validated: float | None
     simple: str
     lead: Difference
     with_trust: float | None
@@ -130,7 +130,7 @@ def panel_row(benchmark: str, results: Results) -> PanelRow:
         len(pretrained),
         {label: _estimate(values, seed) for label, values in columns.items()},
         paired_difference(columns[FINETUNED], columns[CLASSIFIER_ALONE], seed=seed),
-        _foretold(results),
+        _cross_validated(results),
         simple,
         paired_difference(generated, columns[simple], seed=seed),
         None if trust is None else float(pretrained.mean()) + trust.gain_with.value / 100,
@@ -141,7 +141,7 @@ def panel_row(benchmark: str, results: Results) -> PanelRow:
     )
 
 
-def _foretold(results: Results) -> float | None:
+def _cross_validated(results: Results) -> float | None:
     table = None if results.generator is None else results.generator.cross_validation
     return None if table is None else table.delivered.accuracy / 100
 
@@ -181,8 +181,8 @@ def _page(rows: Sequence[PanelRow], remarks: Sequence[str]) -> PlainPage:
     lead = (
         "Accuracy on unseen tasks in percent, mean over all tasks, samples and generators; in brackets 95 % bootstrap "
         "intervals over tasks. With trust: the pretrained model is kept below the threshold. Harmed: lost more than a "
-        "point against the pretrained model. Foretold: cross-validation on seen tasks, "
-        "by the first generator's fit. Coverage: measured gain inside its 90 % interval."
+        "point against the pretrained model. Cross-validated: on held-out seen tasks, by the "
+        "first generator's fit. Coverage: measured gain inside its 90 % interval."
     )
     sections = [PlainSection("Benchmarks", (lead,), (_overview(rows),), tuple(remarks))]
     if rows:
@@ -212,7 +212,7 @@ def _overview(rows: Sequence[PanelRow]) -> PlainTable:
         "pretrained",
         "best simple",
         "generated",
-        "foretold",
+        "cross-validated",
         "with trust",
         "one sample",
         "fine-tuned",
@@ -236,7 +236,7 @@ def _cells(row: PanelRow) -> tuple[str, ...]:
         _percent(row.accuracy[PRETRAINED]),
         f"{_percent(row.accuracy[row.simple])} ({row.simple})",
         _percent(row.accuracy[GENERATED]),
-        "–" if row.foretold is None else percent(row.foretold),
+        "–" if row.cross_validated is None else percent(row.cross_validated),
         "–" if row.with_trust is None else percent(row.with_trust),
         "–" if sample is None else _percent(sample),
         _percent(row.accuracy[FINETUNED]),

@@ -21,6 +21,7 @@ from wildpdiff.backbones.image_features import BATCH, FeatureMemory, ImageFeatur
 from wildpdiff.backbones.lora import (
     initial_adapter,
     is_base_weight,
+    lacking,
     run_adapted,
     spec_of,
     with_branches,
@@ -355,6 +356,12 @@ class Backbone:
             raise TrainingError(
                 f"The model {self.name!r} reads the weight of {unused[0]!r} and never calls it, so that factors of "
                 "PEFT change nothing there. Leave it out of target_modules, or name it in exclude_modules."
+            )
+        if missing := lacking(branches):
+            layer, attribute = missing
+            raise TrainingError(
+                f"The model {self.name!r} reads {attribute!r} of {layer!r}, which PEFT's layers lack, so that PEFT "
+                "cannot run it. Leave the module out of target_modules, or name it in exclude_modules."
             )
         wanted, found = len(self.classes), outputs.shape[-1]
         if isinstance(self.objective, NextToken) and outputs.ndim != 3:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from wildpdiff.errors import DataError, TrainingError
 from wildpdiff.tasks.framing import Framing
 from wildpdiff.tasks.objective import IGNORED, TARGETS
+
+WHOLE, MULTIPLE = 0.99, 8
+"""Share of some texts that a fitted number of tokens, a multiple of so many, holds whole."""
 
 
 @runtime_checkable
@@ -135,6 +138,12 @@ class TextCollate:
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(self.tokenizer), **self.special)
+
+    def fitted(self, texts: Sequence[str]) -> TextCollate:
+        """The same for no more tokens than :data:`WHOLE` of some texts need: shorter inputs take less time."""
+        needed = sorted(len(found) for found in self._tokenizer(list(texts))["input_ids"])
+        most = needed[int(WHOLE * (len(needed) - 1))] if needed else self.length
+        return replace(self, length=min(self.length, -(-most // MULTIPLE) * MULTIPLE))
 
     def __call__(self, examples: Any) -> dict[str, Tensor]:
         """Token indices and mask ``[n, length]``."""

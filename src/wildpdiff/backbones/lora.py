@@ -11,6 +11,7 @@ weight is ever computed.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ from torch.nn.functional import conv2d, embedding, linear
 from wildpdiff.adapters.adapter import AdapterConfig
 from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec, Kind, ModuleSpec, plain_names
 from wildpdiff.errors import AdapterMismatchError, TrainingError
+
+PEFT_ATTRIBUTES = frozenset({"in_features", "out_features", "training"})
+"""Attributes of a layer that PEFT's layer around it has too, parameters apart."""
 
 
 class _Adapted(nn.Module):
@@ -34,6 +38,7 @@ class _Adapted(nn.Module):
     factor_b: Tensor
     pretrained: nn.Module
     called = read = False
+    lacking = ""
 
     def attach(self, spec: ModuleSpec, layer: nn.Module) -> None:
         """Register the factors as buffers; at zero this copy of a layer is the layer.
@@ -43,10 +48,21 @@ class _Adapted(nn.Module):
         state = vars(self)
         state |= {name: type(value)() for name, value in state.items() if name.endswith("hooks")}
         state.pop("forward", None)
+        for name in [name for name in state if not name.startswith("_") and name not in PEFT_ATTRIBUTES]:
+            del state[name]  # from here on :meth:`__getattr__` gives them
         state["pretrained"] = layer  # no submodule: its parameters are those of the copy
         self.scaling = spec.scaling
         for own, shape in zip(("factor_a", "factor_b"), spec.factors.values(), strict=True):
             self.register_buffer(own, self.frozen.new_zeros(shape), persistent=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """The pretrained layer's attribute; that one is read which PEFT's layers lack is noted."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found = getattr(vars(self)["pretrained"], name)
+            self.lacking = name
+            return found
 
     @property
     def frozen(self) -> Tensor:
@@ -75,7 +91,7 @@ class _Adapted(nn.Module):
 class _AdaptedConv2d(_Adapted):
     def branch(self, inputs: Tensor) -> Tensor:
         """The same; A is a convolution of the kernel's extent, B one of 1×1 pixels."""
-        own: Any = self
+        own: Any = self.pretrained
         inner = conv2d(inputs, self.factor_a, None, own.stride, own.padding)  # zeros as padding, whatever the layer's
         # A matrix product: a convolution vectorised over its kernel would be a slow grouped one.
         return torch.einsum("or,...rhw->...ohw", self.scaling * self.factor_b[:, :, 0, 0], inner)
@@ -85,7 +101,7 @@ class _AdaptedEmbedding(_Adapted):
     def branch(self, inputs: Tensor) -> Tensor:
         """``s B`` times columns of A, in embeddings that multiply their output by a number with that too."""
         found = linear(embedding(inputs, self.factor_a.mT), self.scaling * self.factor_b)
-        scale = getattr(self, "embed_scale", None)
+        scale = getattr(self.pretrained, "embed_scale", None)
         return found if scale is None else found * scale
 
 
@@ -140,6 +156,12 @@ def without_effect(branches: nn.Module) -> list[str]:
     parents = {name: branches.get_submodule(name.rpartition(".")[0]) for name in unused}
     fast = [name for name, parent in parents.items() if isinstance(parent, nn.TransformerEncoderLayer)]
     return fast or (unused if len(unused) == len(layers) else [])
+
+
+def lacking(branches: nn.Module) -> tuple[str, str] | None:
+    """An adapted layer and an attribute of it that a run has read and that PEFT's layers lack; None without one."""
+    layers = ((name, layer) for name, layer in branches.named_modules() if isinstance(layer, _Adapted))
+    return next(((name, layer.lacking) for name, layer in layers if layer.lacking), None)
 
 
 def branch_parameters(tensors: Mapping[str, Tensor], spec: AdapterSpec) -> dict[str, Tensor]:
@@ -213,7 +235,8 @@ def initial_adapter(module: nn.Module, config: AdapterConfig, seed: int) -> dict
 
     stated = ("peft_type", "base_model_name_or_path", "inference_mode", "task_type")
     arguments = {key: value for key, value in config.peft_json().items() if key not in stated}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's calls into transformers
         torch.manual_seed(seed % (2**63))
         try:
             wrapped = get_peft_model(copy.deepcopy(module), LoraConfig(**arguments))

@@ -49,7 +49,11 @@ def gradients_over_adapters(
 
 
 def _vectorised(function: Callable[..., Any], one: Callable[..., Any], shared: tuple[int, ...]) -> Callable[..., Any]:
-    """A function over adapters by ``vmap``, and by a loop over ``one`` once that has failed."""
+    """A function over adapters by ``vmap``, and by a loop over ``one`` from where the loop does what ``vmap`` cannot.
+
+    ``vmap`` names no kind of error for that. The model's own errors are raised by the loop again; a lack of memory or
+    a fault of the device is none of it, and is raised at once.
+    """
     loops = False
 
     def many(*arguments: Any) -> Any:
@@ -58,14 +62,22 @@ def _vectorised(function: Callable[..., Any], one: Callable[..., Any], shared: t
         if not loops:
             try:
                 return torch.func.vmap(function, in_dims=axes)(*arguments)
-            except RuntimeError:  # also where the loop raises it again, with the model's own words
-                loops = True
+            except RuntimeError as error:
+                if _of_the_machine(error):
+                    raise
         count = next(len(_first(own)) for own, axis in zip(arguments, axes, strict=True) if axis == 0)
         rows = ([own if axis is None else _row(own, i) for own, axis in zip(arguments, axes, strict=True)]
                 for i in range(count))  # fmt: skip
-        return _stacked([one(*row) for row in rows])
+        results = [one(*row) for row in rows]
+        loops = True
+        return _stacked(results)
 
     return many
+
+
+def _of_the_machine(error: RuntimeError) -> bool:
+    """Whether memory or the device failed; torch has no kind of error for the memory of the processor."""
+    return isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError) or "DefaultCPUAllocator" in str(error)
 
 
 def _first(value: Tensor | Mapping[str, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from wildpdiff.backbones.backbone import Backbone, LoraSpec
 from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, TextCollate, first_argument
 from wildpdiff.backbones.prefix import outputs_of
 from wildpdiff.errors import ArtifactError, TrainingError
+from wildpdiff.quiet import quiet_loading
 from wildpdiff.records import decode, encode
 from wildpdiff.tasks.objective import Classification, NextToken, Objective, Regression, objective_of
 from wildpdiff.training import seeded
@@ -136,7 +137,7 @@ def _load(source: str, objective: Objective | None) -> nn.Module:
         size: dict[str, Any] = (
             {} if objective is None or isinstance(objective, NextToken) else {"num_labels": _outputs(objective)}
         )
-        with seeded(0):  # a head that the folder lacks starts at random
+        with seeded(0), quiet_loading():  # a head that the folder lacks starts at random
             size |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
             model = kind.from_pretrained(source, **size)
     except (OSError, ValueError, KeyError, ImportError) as error:

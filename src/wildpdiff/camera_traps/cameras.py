@@ -50,6 +50,7 @@ class Cameras:
     cameras: tuple[Camera, ...]
     classes: tuple[str, ...]
     remarks: tuple[str, ...]
+    strangers: tuple[str, ...]
 
 
 def camera_values(table: PictureTable) -> dict[str, dict[str, str]]:
@@ -125,11 +126,10 @@ def cameras_of(
         cameras.append(Camera(names[camera], camera, placement, group, fault, untuned))
     remarks = [
         *_of_pictures(table, by_camera, placed),
-        *_strangers(placed, classes, options),
         *remarks,
         *_of_cameras(cameras),
     ]
-    return Cameras(tuple(cameras), tuple(classes), tuple(remarks))
+    return Cameras(tuple(cameras), tuple(classes), tuple(remarks), _strangers(placed, classes, options))
 
 
 def _placements(
@@ -300,17 +300,18 @@ def _alike(by_camera: Mapping[str, Sequence[Picture]]) -> list[str]:
     return remarks
 
 
-def _strangers(placed: Mapping[str, Placement], classes: Sequence[str], options: TableOptions) -> list[str]:
+def _strangers(placed: Mapping[str, Placement], classes: Sequence[str], options: TableOptions) -> tuple[str, ...]:
+    """A remark on the labelled pictures of no class."""
     found = (entry.label for placement in placed.values() for entry in placement.labelled())
     counts = Counter(label for label in found if label not in classes)
     if not counts:
-        return []
+        return ()
     order = sorted(counts, key=lambda label: (-counts[label], label))
     names = some([f"{label} {counts[label]}" for label in order], MOST_SHOWN)
     what = (
         "pictures of species that nothing is trained on are" if options.learning else "labels that the model lacks are"
     )
-    return [f"{counts.total()} {what} left out: {names}."]
+    return (f"{counts.total()} {what} left out: {names}.",)
 
 
 def _of_cameras(cameras: Sequence[Camera]) -> list[str]:

@@ -12,14 +12,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, DataPackage, open_package
-from wildpdiff.camera_traps.delimited import Delimited
 from wildpdiff.camera_traps.fields import box_of, labels_of, number_of, share_of
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.matching import match_paths
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box, Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import Delimited
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 TABLES: Mapping[str, tuple[str, ...]] = {

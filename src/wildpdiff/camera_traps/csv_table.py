@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import SYNONYMS, matched_columns, name_key, stated_word
-from wildpdiff.camera_traps.delimited import MISSING, Delimited, read_delimited, read_header
 from wildpdiff.camera_traps.fields import frame_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.labels import CellLabels, spelling_key
 from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import TIME_OF_DAY, has_time, parse_time
 from wildpdiff.errors import DataError
+from wildpdiff.tables.columns import SYNONYMS, matched_columns, name_key, stated_word
+from wildpdiff.tables.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 SPLIT_WORDS = {
@@ -58,7 +58,7 @@ class CsvTableReader:
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures of a table, or the metadata of a table of cameras.
 
-        Columns are found by their usual names in any case (:data:`~wildpdiff.camera_traps.columns.SYNONYMS`); a table
+        Columns are found by their usual names in any case (:data:`~wildpdiff.tables.columns.SYNONYMS`); a table
         needs one for the path. One without it, and with one row for each camera, is a table of cameras. Several rows
         of a picture are several labels of it.
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wildpdiff.camera_traps.delimited import MOST_BYTES, Delimited, parse_delimited, unpacked
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.disk import json_bytes, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError
+from wildpdiff.tables.delimited import MOST_BYTES, Delimited, parse_delimited, unpacked
 
 DESCRIPTOR = "datapackage.json"
 CONTENT = ".content.json"

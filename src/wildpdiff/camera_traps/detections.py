@@ -7,7 +7,7 @@ from typing import Any
 
 from wildpdiff.camera_traps.fields import DETECTED, box_of, numbers_of, share_of, text_of
 from wildpdiff.camera_traps.records import EMPTY, Box
-from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tables.remarks import Remarks
 
 NOTHING = "0"
 """MegaDetector's informal category of an empty picture; never a box."""

@@ -20,10 +20,10 @@ from PIL import ExifTags, Image
 
 from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import parse_time
 from wildpdiff.disk import content_hash, write_file
 from wildpdiff.errors import ArtifactError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.decoding import IMAGE_FORMATS
 from wildpdiff.tasks.picture_cache import PictureCache
 
@@ -38,6 +38,9 @@ MOST_AT_ONCE = 10
 
 MOST_FILES = 64
 """Folders of pictures whose times are kept in the user's cache."""
+
+MOST_OTHERS = 200_000
+"""Times of a folder that are kept besides those of the table that is read; the latest ones are."""
 
 VERSION = 1
 SUFFIX = ".times.json"
@@ -147,7 +150,9 @@ def _times(root: Path, paths: Sequence[str]) -> dict[str, datetime]:
     for path, time in zip(missing, _read([root / path for path in missing]), strict=True):
         entries[path] = (*states[path], "" if time is None else time.isoformat())
     if file is not None and missing:
-        _keep(file, {**kept, **entries})
+        others = [path for path in kept if path not in entries][-MOST_OTHERS:]
+        there = _states(root, others)
+        _keep(file, {**{path: kept[path] for path in others if there.get(path) == kept[path][:2]}, **entries})
     return {path: datetime.fromisoformat(text) for path, (_, _, text) in entries.items() if text}
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from wildpdiff.camera_traps.matching import common_folder
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import EMPTY, Box
-from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 BLANK_NAMES = frozenset({"blank", "empty", "none", "nothing"})

@@ -1,15 +1,15 @@
-"""Folders of pictures by camera and species: ``CAMERA/SPECIES/PICTURE``."""
+"""Folders of pictures by camera and species: ``CAMERA/SPECIES/PICTURE``, with times and deployments between."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from wildpdiff.camera_traps.folder_levels import Levels, levels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable, Reader
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 FOLDER_SPLITS = {"_unlabelled": "unlabelled", "_unlabeled": "unlabelled", "_background": "background"}
@@ -17,9 +17,6 @@ FOLDER_SPLITS = {"_unlabelled": "unlabelled", "_unlabeled": "unlabelled", "_back
 
 IGNORED = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information"})
 """Folders that operating systems and file servers make, in lower case."""
-
-CARD = re.compile(r"dcim|\d{3}[a-z0-9_]{5}", re.IGNORECASE)
-"""Folders that cameras make on a card: ``DCIM/100RECNX``. They hold all pictures, whatever is in these."""
 
 OTHER_PICTURES = frozenset({".heic", ".heif", ".gif", ".dng", ".cr2", ".nef", ".arw", ".avif", ".jxl"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".asf"})
@@ -48,28 +45,28 @@ class FolderReader:
     def read(self, path: Path, columns: Mapping[str, str]) -> PictureTable:
         """The pictures in a folder: a camera for each folder inside, its species one level deeper.
 
-        Folders of a camera's card count as if they were not there. Pictures deeper than ``CAMERA/SPECIES`` belong to
-        these two. Pictures right in a camera's folder, and in ``_unlabelled`` and ``_background``, have no label.
-        Those next to the cameras' folders are left out.
+        Folders of a camera's card, of years, seasons and deployments are no species
+        (:func:`~wildpdiff.camera_traps.folder_levels.levels_of`). Pictures deeper than ``CAMERA/SPECIES`` belong to
+        these two. Pictures in a camera's folder and in none of a species, and in ``_unlabelled`` and ``_background``,
+        have no label. Those next to the cameras' folders are left out.
 
         Raises:
             DataError: the folder has no pictures below a camera's folder, or cannot be read.
         """
         remarks, pictures = Remarks(), []
-        for line, file in enumerate(pictures_below(path, remarks), 1):
-            parts = file.split("/")
-            if len(parts) == 1:
+        files = [(file, tuple(file.split("/")[:-1])) for file in pictures_below(path, remarks)]
+        levels = levels_of(folders for _, folders in files)
+        for line, (file, folders) in enumerate(files, 1):
+            found = levels[folders]
+            if not found.camera:
                 remarks.add("Pictures outside of a camera's folder are left out", file)
                 continue
-            inner = [folder for folder in parts[1:-1] if not CARD.fullmatch(folder)]
-            label = inner[0] if inner else ""
-            split = FOLDER_SPLITS.get(label.lower(), "")
-            if not inner:
-                remarks.add("Pictures in a camera's folder, in none of a species, have no label", file)
-            elif len(inner) > 1:
-                remarks.add("Pictures deeper than CAMERA/SPECIES belong to the first two folders", file)
-            labels = (label,) if label and not split else ()
-            pictures.append(Picture(file, line, parts[0], labels, split=split))
+            names = (*found.between, found.species)
+            split = next((FOLDER_SPLITS[name.lower()] for name in names if name.lower() in FOLDER_SPLITS), "")
+            if not split:
+                _remark(found, file, remarks)
+            labels = (found.species,) if found.species and not split else ()
+            pictures.append(Picture(file, line, found.camera, labels, split=split))
         if not pictures:
             known = self.known_files(path)
             form = f"{path} holds no images of the form TASK/CLASS/IMAGE"
@@ -99,6 +96,19 @@ class FolderReader:
                 continue
             found += [f"{path.name} ({reader.format})" for reader in self._others if reader.reads(path)][:1]
         return found
+
+
+def _remark(found: Levels, file: str, remarks: Remarks) -> None:
+    """Note what is no camera and no species among the folders of a picture."""
+    if found.above:
+        remarks.add("Folders of times above the cameras are passed over", f"{'/'.join(found.above)} of {file}")
+    if not found.species:
+        remarks.add("Pictures in a camera's folder, in none of a species, have no label", file)
+    elif found.between:
+        where = f"{'/'.join(found.between)} of {file}, which shows {found.species!r}"
+        remarks.add("Folders between camera and species are passed over", where)
+    if found.below:
+        remarks.add("Pictures deeper than CAMERA/SPECIES belong to these two folders", file)
 
 
 def pictures_below(root: Path, remarks: Remarks) -> Iterator[str]:

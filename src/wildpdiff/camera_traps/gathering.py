@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import ALIASES
-from wildpdiff.camera_traps.delimited import MISSING, read_delimited
 from wildpdiff.camera_traps.fields import labels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.times import counted_time, days_first, has_time, parse_time
+from wildpdiff.tables.columns import ALIASES
+from wildpdiff.tables.delimited import MISSING, read_delimited
+from wildpdiff.tables.remarks import Remarks
 
 Row = dict[str, str]
 

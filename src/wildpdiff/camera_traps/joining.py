@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import name_key, stated_word
-from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.exposure import with_exposures
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
@@ -21,8 +19,10 @@ from wildpdiff.camera_traps.matching import Matches, match_paths
 from wildpdiff.camera_traps.paths import below_cameras, on_disk, path_below, with_root
 from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.columns import name_key, stated_word
+from wildpdiff.tables.delimited import read_header
+from wildpdiff.tables.remarks import Remarks
 
 _SAMPLE = 32
 """Matched pictures whose files are looked for below either root."""

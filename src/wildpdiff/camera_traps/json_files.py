@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from wildpdiff.camera_traps.delimited import MOST_BYTES
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import MOST_BYTES
 
 HEADS = (1 << 16, 1 << 24)
 """Bytes of a file's beginning that tell its format; the second where the first holds no list of records."""

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from wildpdiff.camera_traps.delimited import MISSING
 from wildpdiff.camera_traps.records import EMPTY
+from wildpdiff.tables.delimited import MISSING
 
 BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
 """Keys of labels that say in English that a picture is empty, whatever the format."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import BLANK_NAMES, frame_of, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
+from wildpdiff.tables.delimited import read_header
 
 FORMAT = "LILA index"
 DATA_SET = "dataset_name"

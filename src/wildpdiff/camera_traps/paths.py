@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.records import PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 
 _SAMPLE = 24

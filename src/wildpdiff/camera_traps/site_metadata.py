@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wildpdiff.camera_traps.delimited import MISSING
-from wildpdiff.camera_traps.numbers import NumberColumn, number_column, parse_number
 from wildpdiff.camera_traps.picture_files import some
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.errors import DataError, DescriptionError
+from wildpdiff.tables.delimited import MISSING
+from wildpdiff.tables.numbers import NumberColumn, number_column, parse_number
 from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, MetadataField, MetadataSchema, MetadataValue
 
 VARYING_CAMERAS = 0.2

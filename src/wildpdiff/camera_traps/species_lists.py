@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from wildpdiff.camera_traps.answers import kind_of
-from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.camera_traps.taxonomy import unknown_names
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import read_delimited
 
 SPECIES = ("species", "label", "class", "scientific name", "common name")
 CAMERA = ("camera", "site", "location", "station", "deployment", "task")

@@ -166,7 +166,8 @@ class TableSuite:
         classes: the class names; a label is an index into them.
         metadata_schema: one field for each column that has any value at the cameras that are learned from.
         unreadable: pictures that are left out.
-        remarks: one sentence each on what is left out, joined, or read in another way than written.
+        left_out: remarks on pictures that are left out, because of their files or of the classes.
+        remarks: these, and one sentence each on what else is left out, joined, or read in another way than written.
         notify: called with a sentence on each picture that turns out to be damaged when it is read.
     """
 
@@ -194,7 +195,8 @@ class TableSuite:
         metadata = site_metadata(table, by_camera, learned, options.ignore)
         self.metadata_schema = metadata.schema
         self.all_tasks = tuple(TableTask(camera, metadata.values[camera.title], self) for camera in found.cameras)
-        parts = (table.remarks, self.unreadable.remarks, self.labels.remarks, found.remarks, metadata.remarks)
+        self.left_out = (*self.unreadable.remarks, *found.strangers)
+        parts = (table.remarks, self.left_out, self.labels.remarks, found.remarks, metadata.remarks)
         self.remarks = tuple(chain.from_iterable(parts))
         self.notify: Callable[[str], None] = lambda sentence: None
 

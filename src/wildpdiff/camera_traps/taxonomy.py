@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from wildpdiff.camera_traps.answers import ANIMAL, UNKNOWN, kind_of
-from wildpdiff.camera_traps.delimited import read_delimited
 from wildpdiff.camera_traps.labels import spelling_key
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import read_delimited
 
 RANKS = ("species", "genus", "tribe", "subfamily", "family", "superfamily", "infraorder", "suborder", "order",
          "superorder", "infraclass", "subclass", "class", "superclass", "subphylum", "phylum", "kingdom")  # fmt: skip

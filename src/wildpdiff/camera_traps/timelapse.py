@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import matched_columns, name_key
 from wildpdiff.camera_traps.csv_table import table_of
-from wildpdiff.camera_traps.delimited import read_delimited, read_header
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.columns import matched_columns, name_key
+from wildpdiff.tables.delimited import read_delimited, read_header
+from wildpdiff.tables.remarks import Remarks
 
 _FILE, _FOLDER, _DELETED = "file", "relativepath", "deleteflag"
 _OWN = (_DELETED, "rootfolder")

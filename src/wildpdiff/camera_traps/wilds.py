@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from wildpdiff.camera_traps.delimited import read_header
 from wildpdiff.camera_traps.fields import path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import read_header
 
 FORMAT = "WILDS metadata"
 SPLIT = "wilds_split"

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.predict import backbone_of
+from wildpdiff.cli.delivery import backbone_of
 from wildpdiff.cli.terminal import Stages, answer, remark
+from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wildpdiff.errors import DataError
     from wildpdiff.evaluate.checking import Check
+    from wildpdiff.tasks.task import Task
+    from wildpdiff.texts import TextSuite
 
 MOST_CLASSES = 30
 """Rows of the table of classes; --json has all."""
@@ -23,7 +25,12 @@ MOST_CLASSES = 30
 
 def check(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
-    images: Annotated[Path, typer.Option(help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task).")],
+    images: Annotated[
+        Path,
+        typer.Option(
+            help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task); or a table (text,label,task)."
+        ),
+    ],
     task: Annotated[str | None, typer.Option(help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
     columns: options.ColumnsOption = None,
@@ -35,11 +42,17 @@ def check(
     """Score an adapter next to the pretrained model on labelled images, none of which it was refined on."""
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.camera_traps.picture_files import Unreadable
-    from wildpdiff.evaluate.checking import check_adapter
+    from wildpdiff.evaluate.checking import check_adapter, check_texts
     from wildpdiff.refine.labels import labelled_files
+    from wildpdiff.texts import is_text_table, read_text_suite
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
+    if is_text_table(images, options.named_columns(columns)):
+        suite = read_text_suite(images, columns=options.named_columns(columns), classes=model.classes, unseen=0)
+        scored = check_texts(loaded, model, _task_of(suite, task), seed=seed)
+        _answer(adapter, scored, as_json=as_json)
+        return
     labelled = labelled_files(
         images, model.classes, task, test=True, boxes=boxes, columns=options.named_columns(columns)
     )
@@ -64,9 +77,23 @@ def check(
         )
     for error in unreadable:
         remark(f"Skipped: {error}")
-    answer(
-        as_json, {"adapter": str(adapter), **found.to_json()}, _scores(found), "", _classes(found), "", found.verdict
-    )
+    _answer(adapter, found, as_json=as_json)
+
+
+def _answer(adapter: Path, found: Check, *, as_json: bool) -> None:
+    values = {"adapter": str(adapter), **found.to_json()}
+    answer(as_json, values, _scores(found), "", _classes(found), "", found.verdict)
+
+
+def _task_of(suite: TextSuite, name: str | None) -> Task:
+    """The named task of a table, or its only one; raises :class:`DataError`."""
+    if name is None and len(suite.all_tasks) != 1:
+        raise DataError(f"{suite.name} has {len(suite.all_tasks)} tasks. Name one by --task.")
+    return suite.all_tasks[0] if name is None else options.find_task(suite, name)
+
+
+def _examples(found: Check) -> str:
+    return "images" if found.kind == "picture" else f"{found.kind}s"
 
 
 def _scores(found: Check) -> Table:
@@ -74,7 +101,7 @@ def _scores(found: Check) -> Table:
 
     bursts = f" in {found.units} bursts" if found.bursts else ""
     columns = ("adapter", "pretrained", "difference", "95 % interval")
-    table = plain_table(f"{found.pictures} labelled images{bursts}", "", *columns)
+    table = plain_table(f"{found.pictures} labelled {_examples(found)}{bursts}", "", *columns)
     rows = (("accuracy, %", found.accuracy, found.accuracy_lead), ("macro-F1, %", found.macro_f1, found.macro_f1_lead))
     for name, scores, lead in rows:
         ends = lead.interval
@@ -88,7 +115,14 @@ def _classes(found: Check) -> Table:
 
     from wildpdiff.report.terminal import plain_table
 
-    table = plain_table("Right, % of each class", "", "images", "adapter", "pretrained", "difference")
+    table = plain_table(
+        "Right, % of each class",
+        "",
+        "images" if found.kind == "picture" else f"{found.kind}s",
+        "adapter",
+        "pretrained",
+        "difference",
+    )
     for row in found.classes[:MOST_CLASSES]:
         lead = 100 * (row.adapter - row.pretrained)
         style = "green" if lead > 0 else "yellow" if lead < 0 else ""

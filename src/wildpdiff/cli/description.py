@@ -27,7 +27,9 @@ MetadataOption = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="One value; repeatable.")
 ]
 BackgroundsOption = Annotated[Images, typer.Option("--backgrounds", help="Images of the empty site: files, folders.")]
-ExamplesOption = Annotated[Images, typer.Option("--examples", help="Unlabelled images of the task: files, folders.")]
+ExamplesOption = Annotated[
+    Images, typer.Option("--examples", help="Unlabelled images of the task: files, folders; or files of texts.")
+]
 OfSuiteOption = Annotated[
     list[str] | None, typer.Option("--suite", help="Suite whose --task is described; several are joined.")
 ]
@@ -135,18 +137,22 @@ def build_description(parts: Mapping[str, Any], generator: Generator) -> Descrip
         DataError: an image is missing or unreadable.
         DescriptionError: an unknown metadata key, a value that is no number, or nothing that the generator can read.
     """
+    from wildpdiff.backbones.collate import TextCollate
     from wildpdiff.camera_traps.picture_files import read_most
     from wildpdiff.cli.terminal import remark
     from wildpdiff.prediction import find_images
     from wildpdiff.tasks.description import Description
     from wildpdiff.tasks.framing import View
+    from wildpdiff.texts import read_texts
 
     metadata, encoder = parts.get("metadata") or None, generator.conditions.metadata_encoder
     if metadata is not None and encoder is not None:
         metadata = encoder.schema.check(metadata, open_categories=True)
     size, framing = generator.backbone.image_size, generator.backbone.framing
-    images = {
-        key: read_most([View(file) for file in find_images(parts[key])], size, framing, remark)[0]
+    images: dict[str, Any] = {
+        key: read_texts(parts[key])
+        if isinstance(generator.backbone.collate, TextCollate)
+        else read_most([View(file) for file in find_images(parts[key])], size, framing, remark)[0]
         for key in ("backgrounds", "examples")
         if parts.get(key)
     }

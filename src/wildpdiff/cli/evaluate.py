@@ -68,6 +68,7 @@ def evaluate(
     from wildpdiff.evaluate.results import provenance, write_results
     from wildpdiff.report.page import write_report
     from wildpdiff.report.terminal import results_table
+    from wildpdiff.tasks.task import titles_of
 
     check_method_settings(settings)
     if clip is not None and run is not None:
@@ -108,7 +109,7 @@ def evaluate(
         results = compare_sources(
             comparison, made=made, samples=samples, stages=inputs.stages, progress=stages("evaluate")
         )
-        results = results.with_titles(_titles(comparison.suite))
+        results = results.with_titles(titles_of(comparison.suite))
         write_results(out / "results.json", results)
         stages("draw the report")
         files = write_report(results, out)
@@ -122,14 +123,6 @@ def _untuned(suite: Suite) -> tuple[ImageTask, ...]:
     from wildpdiff.camera_traps.table_suite import TableSuite
 
     return suite.untuned if isinstance(suite, TableSuite) else ()
-
-
-def _titles(suite: Suite) -> dict[str, str]:
-    """The users' own names of a suite's tasks, where they have other ones, by name."""
-    from wildpdiff.tasks.task import title_of
-
-    tasks = (*suite.tasks("seen"), *suite.tasks("unseen"), *_untuned(suite))
-    return {task.name: title_of(task) for task in tasks if title_of(task) != task.name}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.generator import Generator
+    from wildpdiff.tasks.task import ClassSuite
     from wildpdiff.zoo.store import Zoo
     from wildpdiff.zoo.training_set import TrainingSet
 
@@ -83,11 +84,8 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.generator import Generator
     from wildpdiff.growth import settings_of, updated_training
-    from wildpdiff.imported import RELATIVE
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
-    from wildpdiff.zoo.features import FeatureCache
-    from wildpdiff.zoo.training_set import TrainingSet
 
     option, opened_zoo = options.with_columns(option, columns), options.open_zoo(zoo)
     if update is not None:
@@ -104,20 +102,13 @@ def fit(
         training_set = _imported(opened_zoo, suite, option, backbone)
     else:
         loaded, reader = options.backbone_of_zoo(backbone, opened_zoo), options.image_reader(clip)
-        opened = options.open_suite(suite, option, loaded)
-        if opened.fingerprint != opened_zoo.plan.suite:
-            raise ArtifactError(
-                f"The zoo in {zoo} was built on other data than this suite: its fingerprint differs. Give the same "
-                "--suite and -o options as for the zoo."
-            )
+        training_set = _labelled(opened_zoo, options.open_suite(suite, option, loaded), loaded, featurise=reader)
         earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
         if earlier is None:
             settings = _settings(config, parts, steps, task_steps)
             wanted |= {"config": encode(settings), "zoo": opened_zoo.plan.fingerprint, "updates": None}
         else:
             settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
-        features = FeatureCache(loaded, opened.tasks("seen"))
-        training_set = TrainingSet.of(opened, loaded, opened_zoo, features, featurise=reader)
         generator = _unfinished(out, loaded, wanted, opened_zoo, reader=reader) if trust else None
     measured: dict[str, Any] = {}
     with Stages() as stages:
@@ -133,10 +124,7 @@ def fit(
             model.save(out / FOLDER)
     shutil.rmtree(store, ignore_errors=True)
     if calibrated and "note" in measured:
-        known, count = len(training_set.labelled), len(training_set.tasks)
-        measured["note"] = (
-            f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
-        )
+        measured["note"] = _calibrated_note(training_set)
     _report(out, generator, calibrated, measured, as_json=as_json)
 
 
@@ -226,6 +214,14 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
         )
 
 
+def _calibrated_note(training_set: TrainingSet) -> str:
+    """Note on a generator of imported adapters whose trust is calibrated."""
+    from wildpdiff.imported import RELATIVE
+
+    known, count = len(training_set.labelled), len(training_set.tasks)
+    return f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
+
+
 def _errors(rows: dict[str, float], tasks: int) -> Table:
     """Errors of imported adapters' parameters on held-out tasks, by method."""
     from wildpdiff.report.terminal import plain_table
@@ -295,11 +291,25 @@ def _merged(defaults: Any, given: Any) -> Any:
     return defaults | {name: _merged(defaults.get(name), value) for name, value in given.items()}
 
 
+def _labelled(zoo: Zoo, suite: ClassSuite, backbone: Backbone, *, featurise: Featuriser | None) -> TrainingSet:
+    """A zoo's tasks with their data; raises :class:`ArtifactError` where the zoo was built on other data."""
+    from wildpdiff.zoo.features import FeatureCache
+    from wildpdiff.zoo.training_set import TrainingSet
+
+    if suite.fingerprint != zoo.plan.suite:
+        raise ArtifactError(
+            f"The zoo in {zoo.folder} was built on other data than this suite: its fingerprint differs. Give the same "
+            "--suite and -o options as for the zoo."
+        )
+    features = FeatureCache(backbone, suite.tasks("seen"))
+    return TrainingSet.of(suite, backbone, zoo, features, featurise=featurise)
+
+
 def _imported(zoo: Zoo, suite: list[str] | None, option: list[str] | None, backbone: str) -> TrainingSet:
     """Imported adapters, with the data of the tasks in a suite where one is given."""
     from wildpdiff.imported import imported_training_set
 
     if not suite:
         return imported_training_set(zoo)
-    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, quiet=True).classes)
-    return imported_training_set(zoo, options.open_suite(suite, option, base), base)
+    base = options.open_base(backbone, zoo.plan.adapter, options.open_suite(suite, option, remarks="none").classes)
+    return imported_training_set(zoo, options.open_suite(suite, option, base, remarks="all"), base)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wildpdiff.cli.inspect_screen import show_screen, show_verdict, stored_table
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import print_json, show, show_cross_validation
 from wildpdiff.errors import ArtifactError
@@ -21,21 +22,27 @@ UNKNOWN = "none (of an earlier version: whether its files were altered is not kn
 
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Adapter, generator, backbone, zoo or results.json.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show everything: every setting, hash and tensor, instead of one screen.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe an artifact: kind, sizes, hashes and where it comes from. A broken one is refused."""
+    """Describe an artifact: how good it is, kind, sizes, hashes and where it comes from. A broken one is refused."""
     values = _values(path)
     if as_json:
         print_json(values)
-        return
-    table = values["config"].pop("cross_validation", None) if values["kind"] == "generator" else None
-    _show(values)
-    if table is not None:
-        from wildpdiff.conditional_mean.score_table import CrossValidation
-        from wildpdiff.records import decode
-
+    elif not everything:
+        show_screen(values, path)
+    elif values["kind"] == "generator":
+        table = stored_table(values, path)
+        show_verdict(table, values.get("trust"))
         show("")
-        show_cross_validation(decode(CrossValidation, table, str(path)))
+        _show({**values, "config": {key: own for key, own in values["config"].items() if key != "cross_validation"}})
+        if table is not None:
+            show("")
+            show_cross_validation(table, verdict=False)
+    else:
+        _show(values)
 
 
 def _show(values: Mapping[str, Any], indent: int = 0) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.generator import Generator
-    from wildpdiff.tasks.task import Group, ImageSuite, ImageTask
+    from wildpdiff.tasks.task import ClassSuite, Group, ImageSuite, Task
+    from wildpdiff.texts import TextSuite
     from wildpdiff.zoo.store import Zoo
 
 
@@ -69,6 +71,14 @@ AlphaOption = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha
 TargetsOption = Annotated[
     str | None, typer.Option("--targets", help="Modules that get factors: NAME,NAME,… or all-linear.")
 ]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="N,N,…",
+        help="Layers that get factors, from 0; all before the first is computed once an example. Default: all.",
+    ),
+]
 AdapterBackboneOption = Annotated[
     str | None, typer.Option("--backbone", help="Folder of the adapter's backbone, unless it is bundled.")
 ]
@@ -87,6 +97,9 @@ SkipOption = Annotated[
     bool, typer.Option("--skip-unreadable", help="Skip any number of files that cannot be read; else few.")
 ]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="Adapters per task; all of them count.")]
+
+Remarked = Literal["all", "few", "none"]
+"""Which remarks on a table a verb shows."""
 
 TABLE_SIZE = 96
 """Pixels a side of a table's images where no backbone decides it."""
@@ -163,6 +176,14 @@ def with_columns(pairs: Sequence[str] | None, columns: str | None) -> list[str]:
     return [*(pairs or ()), *([] if columns is None else [f"columns={columns}"])]
 
 
+def setting_words(pairs: Sequence[str] | None) -> list[str]:
+    """The words of a command line for the ``KEY=VALUE`` texts of a suite."""
+    parts = [(pair, *pair.partition("=")) for pair in pairs or ()]
+    return [
+        word for pair, key, _, value in parts for word in (("--columns", value) if key == "columns" else ("-o", pair))
+    ]
+
+
 def suite_inputs(suite: str | Sequence[str] | None) -> tuple[str, ...]:
     """The names or paths of ``--suite``, which may be given several times or with commas; ``savanna`` without any."""
     given = [suite] if isinstance(suite, str) else suite or ["savanna"]
@@ -194,9 +215,9 @@ def open_suite(
     seed: int = 0,
     *,
     framing: Framing | None = "square",
-    quiet: bool = False,
+    remarks: Remarked = "few",
     learning: bool = True,
-) -> ImageSuite:
+) -> ClassSuite:
     """A suite with its options, fitted to a backbone's image size, framing and classes where one is given.
 
     Args:
@@ -205,7 +226,7 @@ def open_suite(
         backbone: that it is read for.
         seed: of the suite.
         framing: of a table's pictures where there is no backbone; None takes the one that suits them.
-        quiet: leave out the suite's remarks.
+        remarks: of a table, which are shown: few are those on pictures that are left out, and the number of the others.
         learning: whether models learn from it; without, labels that the backbone does not know are left out.
 
     Raises:
@@ -218,6 +239,10 @@ def open_suite(
     inputs = suite_inputs(suite)
     known: dict[str, Any] = {"seed": seed, "framing": framing}
     settings = suite_settings(inputs, pairs)
+    if is_texts(inputs, pairs):
+        texts = _open_texts(inputs[0], settings, backbone, seed)
+        _show_remarks(texts.remarks, (), remarks, _command("show", inputs, pairs))
+        return texts
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
         if settings.get("framing", backbone.framing) != backbone.framing:
@@ -229,12 +254,58 @@ def open_suite(
     found = load_suite(inputs, **{**known, **settings})
     if isinstance(found, TableSuite):
         found.notify = remark
-        for sentence in () if quiet else found.remarks:
-            remark(sentence)
+        _show_remarks(found.remarks, found.left_out, remarks, _command("check", inputs, pairs))
     return found
 
 
-def tasks_of(suite: ImageSuite, group: Group) -> tuple[ImageTask, ...]:
+def _command(verb: str, inputs: Sequence[str], pairs: Sequence[str] | None) -> str:
+    return shlex.join(["wildpdiff", "suite", verb, *inputs, *setting_words(pairs)])
+
+
+def _show_remarks(remarks: Sequence[str], left_out: Sequence[str], which: Remarked, command: str) -> None:
+    """Show all remarks on a table; or those on what is left out, the number of the others and a command for them."""
+    from wildpdiff.cli.terminal import remark
+
+    shown: Mapping[Remarked, Sequence[str]] = {"all": remarks, "few": left_out, "none": ()}
+    for sentence in shown[which]:
+        remark(sentence)
+    if which == "few" and len(remarks) > len(left_out):
+        others = len(remarks) - len(left_out)
+        remark(f"Remarks on the table that are not shown here: {others}. {command} shows them.")
+
+
+def is_texts(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> bool:
+    """Whether a suite is a table of texts."""
+    from wildpdiff.texts import is_text_table
+
+    inputs = suite_inputs(suite)
+    return len(inputs) == 1 and is_text_table(Path(inputs[0]), suite_settings(inputs, pairs).get("columns"))
+
+
+def images_of(suite: ClassSuite) -> ImageSuite:
+    """The suite, which has to be one of pictures; raises :class:`DataError`."""
+    from wildpdiff.tasks.task import ImageSuite
+
+    if not isinstance(suite, ImageSuite):
+        raise DataError(f"{suite.name} is a table of texts, and pictures are read here. Give a table of pictures.")
+    return suite
+
+
+def _open_texts(table: str, settings: Mapping[str, Any], backbone: Backbone | None, seed: int) -> TextSuite:
+    """A table of texts, with the classes of a backbone where one is given."""
+    from wildpdiff.texts import read_text_suite
+
+    usable = ("columns", "unseen", "classes", "seed")
+    odd = next((name for name in settings if name not in usable), None)
+    if odd is not None:
+        raise DataError(f"Option {odd!r} is of pictures; of a table of texts there are {', '.join(usable)}.")
+    if backbone is not None and backbone.image_size:
+        raise DataError(f"{table} is a table of texts, and {backbone.name} reads pictures. Give a text model.")
+    classes = None if backbone is None else backbone.classes
+    return read_text_suite(table, **{"classes": classes, "seed": seed, **settings})
+
+
+def tasks_of(suite: ClassSuite, group: Group) -> tuple[Task, ...]:
     """The tasks of a group; raises :class:`DataError`, with the reasons that a table has, where there are none."""
     from wildpdiff.camera_traps.table_suite import TableSuite
 
@@ -245,12 +316,14 @@ def tasks_of(suite: ImageSuite, group: Group) -> tuple[ImageTask, ...]:
     return tasks
 
 
-def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targets: str | None) -> dict[str, Any]:
+def lora_settings(
+    file: Path | None, rank: int | None, alpha: float | None, targets: str | None, *, layers: str | None
+) -> dict[str, Any]:
     """Settings of a ``peft.LoraConfig``: of a JSON file, and those of the options before it.
 
     Raises:
         ArtifactError: the file cannot be read.
-        DataError: it holds no object.
+        DataError: it holds no object, or the layers are no whole numbers.
     """
     from wildpdiff.disk import read_json
 
@@ -258,12 +331,15 @@ def lora_settings(file: Path | None, rank: int | None, alpha: float | None, targ
     if not isinstance(found, dict):
         raise DataError(f"{file} holds no JSON object. Give the settings of a peft.LoraConfig.")
     names = targets if targets is None or targets == "all-linear" else _names(targets)
-    given = {"r": rank, "lora_alpha": alpha, "target_modules": names}
+    if layers is not None and not all(name.isdecimal() for name in _names(layers) or [""]):
+        raise DataError(f"--layers is {layers!r}; give whole numbers from 0, separated by commas.")
+    chosen = None if layers is None else [int(name) for name in _names(layers)]
+    given = {"r": rank, "lora_alpha": alpha, "target_modules": names, "layers_to_transform": chosen}
     as_rank = {} if rank is None else {"lora_alpha": rank}  # where neither file nor option has an alpha
     return {**as_rank, **found, **{key: value for key, value in given.items() if value is not None}}
 
 
-def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ImageSuite]) -> Backbone:
+def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ClassSuite]) -> Backbone:
     """A backbone, or a model made into one; of a model with another head the classes are those of the tasks.
 
     A module of the user's own, of which nothing states how pictures are prepared, takes them at the suite's size.
@@ -273,15 +349,21 @@ def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ImageSuit
         TrainingError: LoRA cannot attach as stated.
     """
     from wildpdiff.backbones.backbone import Backbone, LoraSpec, model_hash
-    from wildpdiff.backbones.collate import ImageCollate, TensorCollate
+    from wildpdiff.backbones.collate import Collate, ImageCollate, TensorCollate, TextCollate
     from wildpdiff.backbones.registry import is_stored, load_backbone
     from wildpdiff.tasks.objective import Classification
+    from wildpdiff.tasks.task import ImageSuite
+    from wildpdiff.texts import TextSuite
 
     if not is_stored(name) and (lora or ":" in name or (Path(name) / "config.json").is_file()):
         opened = suite()
         found = Backbone.from_pretrained(name, lora=lora, objective=Classification(tuple(opened.classes)))
-        if isinstance(found.collate, TensorCollate):
-            collate = ImageCollate(found.collate.argument, opened.image_size)
+        collate: Collate = found.collate
+        if isinstance(collate, TensorCollate) and isinstance(opened, ImageSuite):
+            collate = ImageCollate(collate.argument, opened.image_size)
+        elif isinstance(collate, TextCollate) and isinstance(opened, TextSuite):
+            collate = collate.fitted(opened.texts)
+        if collate is not found.collate:
             found = replace(found, collate=collate, backbone_hash=model_hash(found.module, collate))
         return found
     backbone = load_backbone(name)
@@ -308,16 +390,17 @@ def open_base(name: str, adapter: AdapterConfig, classes: Sequence[str]) -> Back
     return Backbone.from_pretrained(name, lora=LoraSpec.of(adapter), objective=Classification(tuple(classes)))
 
 
-def find_task(suite: ImageSuite, name: str) -> ImageTask:
+def find_task(suite: ClassSuite, name: str) -> Task:
     """The task of this name in any group or none; raises :class:`DataError` where there is none."""
     from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.tasks.task import GROUPS
+    from wildpdiff.texts import TextSuite
 
-    found: ImageTask | None
-    if isinstance(suite, TableSuite):
+    found: Task | None
+    if isinstance(suite, TableSuite | TextSuite):
         found, names = suite.find(name), [task.title for task in suite.all_tasks]
     else:
-        tasks: dict[str, ImageTask] = {task.name: task for group in GROUPS for task in suite.tasks(group)}
+        tasks: dict[str, Task] = {task.name: task for group in GROUPS for task in suite.tasks(group)}
         found, names = tasks.get(name), list(tasks)
     if found is None:
         near = get_close_matches(name, names, 3) or names[:3]

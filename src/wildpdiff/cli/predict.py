@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections import Counter
@@ -15,26 +14,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wildpdiff.cli import options
+from wildpdiff.cli.delivery import Deliveries, backbone_of, delivered
 from wildpdiff.cli.folders import check_output_file
 from wildpdiff.cli.generate import MinTrustOption, least_trust, trust_of
+from wildpdiff.cli.predict_texts import TextOutput, are_texts, predict_tasks, predict_texts
 from wildpdiff.cli.prediction_output import Format, PredictionOutput, ZoneOption, format_of, parse_zone
 from wildpdiff.cli.terminal import Stages, print_json, remark, show
 from wildpdiff.disk import visible
-from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, DescriptionError
+from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.registry import package_version
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.camera_traps.answers import Answer, Classifier
     from wildpdiff.camera_traps.records import Picture, PictureTable
-    from wildpdiff.camera_traps.table_suite import TableSuite, TableTask
-    from wildpdiff.generator import Generator
-    from wildpdiff.prediction import Delivered, Rules
-    from wildpdiff.tasks.description import Description
-    from wildpdiff.trust.model import TrustModel
+    from wildpdiff.camera_traps.table_suite import TableSuite
+    from wildpdiff.prediction import Rules
 
 MOST_ROWS = 40
 """Cameras in the table on the terminal."""
@@ -97,15 +94,22 @@ def predict(
             )
         least = least_trust(min_trust)
         generator = options.open_generator(model, backbone, clip)
-        trust = trust_of(model, generator, wanted=min_trust)
-        opened = _suite(suite, options.with_columns(option, columns), generator.backbone)
-        read = options.files_of(options.suite_inputs(suite))
-        _predict_suite(_Cameras(generator, trust, least, seed, opened), task, wanted, read)
+        deliveries = Deliveries(generator, trust_of(model, generator, wanted=min_trust), least, seed)
+        read, pairs = options.files_of(options.suite_inputs(suite)), options.with_columns(option, columns)
+        if options.is_texts(suite, pairs):
+            wanted.plain("texts")
+            predict_tasks(deliveries, options.open_suite(suite, pairs, generator.backbone), task, wanted.texts(read))
+            return
+        _predict_suite(deliveries, _suite(suite, pairs, generator.backbone), task, wanted, read=read)
         return
     if not model.exists():
         raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
-    if suite or option or columns or task or min_trust is not None:
+    if suite or option or task or min_trust is not None or (columns and not are_texts(images or [])):
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
+    if images and are_texts(images):
+        wanted.plain("texts")
+        predict_texts(model, backbone, images, options.named_columns(columns), wanted.texts(images))
+        return
     _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 
 
@@ -155,6 +159,20 @@ class _Wanted:
             if unlisted := lists.without(cameras):
                 remark(f"Cameras without a list of species, where every class is possible: {some(unlisted)}.")
         return Rules(taxa, lists, self.smooth, least)
+
+    def plain(self, what: str) -> None:
+        """Refuse the rules and formats of pictures; raises :class:`DataError`."""
+        given = {"--smooth": self.smooth, "--species": self.species, "--taxonomy": self.taxonomy,
+                 "--threshold": self.threshold, "--format": self.output.form != "csv"}  # fmt: skip
+        odd = next((name for name, value in given.items() if value), None)
+        if odd is not None:
+            raise DataError(f"{odd} is of pictures; the classes of {what} are written as a CSV table. Leave it out.")
+
+    def texts(self, read: Sequence[Path]) -> TextOutput:
+        """The output of classes of texts; raises :class:`DataError` where it is a file that is read."""
+        if self.output.out is not None and self.output.out.resolve() in [path.resolve() for path in read]:
+            raise DataError(f"--out is {self.output.out}, which is read. Choose another file.")
+        return TextOutput(self.output.out, self.output.top, self.as_json)
 
     def classifier(self, rules: Rules, identity: str) -> Classifier:
         """The program's name in the output."""
@@ -226,7 +244,7 @@ def _predict_images(
     model = backbone_of(adapter, backbone)
     rules = wanted.rules(model.classes, {})
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
-    tally, given = _Tally(), _delivered(adapter)
+    tally, given = _Tally(), delivered(adapter)
     most = None if skip else int(SHARE * len(files))
     with Stages() as stages:
         tick = stages(f"classify {len(files)} images")
@@ -245,16 +263,6 @@ def _predict_images(
     else:
         count = tally.total - len(tally.failures)
         remark(wanted.output.done(count * (wanted.output.top if wanted.output.form == "csv" else 1), table.root))
-
-
-def _delivered(adapter: Adapter) -> Delivered:
-    from wildpdiff.prediction import Delivered
-
-    source = adapter.provenance.get("source")
-    trust = adapter.provenance.get("trust")
-    value = trust.get("value") if isinstance(trust, dict) else None
-    kind: Any = next((name for name in ("generated", "pretrained") if str(source).startswith(name)), "adapter")
-    return Delivered(adapter, kind, float(value) if isinstance(value, int | float) else None)
 
 
 def _plain_table(files: Sequence[Path], given: Sequence[Path]) -> PictureTable:
@@ -300,72 +308,7 @@ def _rows(answer: Answer, classifier: Classifier, top: int) -> list[dict[str, An
     return [{"file": picture.path, "class": name, "probability": value, **about} for name, value in found]
 
 
-def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
-    """The backbone that an adapter is for, with the adapter's LoRA setting.
-
-    Args:
-        given: a stored backbone, or a folder of ``transformers`` with the model.
-
-    Raises:
-        AdapterMismatchError: it is not bundled and none was given, or another was given.
-    """
-    from wildpdiff.backbones.backbone import OTHER_BACKBONE, LoraSpec
-    from wildpdiff.backbones.registry import BUNDLED
-
-    config = adapter.config
-    if given is None and config.backbone not in BUNDLED:
-        raise AdapterMismatchError(f"The backbone {config.backbone!r} is not bundled. Give its folder by --backbone.")
-    backbone = options.open_base(given or config.backbone, config, config.classes)
-    if config.backbone_hash and backbone.backbone_hash != config.backbone_hash:
-        unnamed = "Give the folder of that one by --backbone."
-        backbone.require(config, "The adapter is", OTHER_BACKBONE if given else unnamed)
-    # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
-    return backbone.with_lora(LoraSpec.of(config))
-
-
 # A generator and cameras ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Cameras:
-    """A generator with its trust, and the cameras that it makes adapters for."""
-
-    generator: Generator
-    trust: TrustModel | None
-    least: float | None
-    seed: int
-    suite: TableSuite
-
-    def deliver(self, task: TableTask) -> Delivered:
-        """The adapter for a camera, or the pretrained model where it is not trusted or nothing describes the camera."""
-        from wildpdiff.prediction import Delivered
-
-        # Of a copy, whose images are forgotten: those of all cameras would fill the memory.
-        description = self._known(copy.copy(task).description)
-        try:
-            self.generator.conditions.encode(description)
-        except DescriptionError as error:
-            remark(f"Camera {task.title}: {error} The pretrained model classifies its pictures.")
-            return Delivered(None, "pretrained")
-        (adapter,) = self.generator.sample(description, 1, self.seed)
-        if self.trust is None:
-            return _delivered(adapter)
-        report = self.trust.assess(adapter, description, min_trust=self.least)
-        given = _delivered(self.trust.delivered(adapter, description, report))
-        return replace(given, source=given.source if report.use_generated else "pretrained", trust=report.trust)
-
-    def _known(self, description: Description) -> Description:
-        """The description with the metadata that the generator reads, under its names, whatever their spelling."""
-        from wildpdiff.camera_traps.columns import name_key
-
-        encoder = self.generator.conditions.metadata_encoder
-        if description.metadata is None or encoder is None:
-            return description
-        names = {name_key(name): name for name in encoder.schema.names}
-        metadata = {
-            names[name_key(key)]: value for key, value in description.metadata.items() if name_key(key) in names
-        }
-        return replace(description, metadata=metadata or None)
 
 
 def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuite:
@@ -378,14 +321,16 @@ def _suite(suite: list[str], option: list[str], backbone: Backbone) -> TableSuit
     return opened
 
 
-def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, read: list[Path]) -> None:
+def _predict_suite(
+    deliveries: Deliveries, suite: TableSuite, names: list[str] | None, wanted: _Wanted, *, read: list[Path]
+) -> None:
     """Classify all pictures of a table, each camera's by its own adapter."""
     from wildpdiff.camera_traps.cameras import camera_values, pictures_by_camera
     from wildpdiff.prediction import camera_answers
     from wildpdiff.report.wording import count
     from wildpdiff.tasks.picture_cache import PictureCache
 
-    suite, backbone = cameras.suite, cameras.generator.backbone
+    backbone = deliveries.generator.backbone
     chosen: Any = suite.all_tasks if not names else dict.fromkeys(options.find_task(suite, name) for name in names)
     of_camera = pictures_by_camera(suite.table)
     pictures = {task.title: [replace(p, camera=task.title) for p in of_camera.get(task.title, ())] for task in chosen}
@@ -393,7 +338,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     wanted.output.check(table, [*read, *wanted.read, *(suite.root / picture.path for picture in table.pictures)])
     values = camera_values(table)
     rules = wanted.rules(backbone.classes, {camera: values.get(camera, {}) for camera in pictures})
-    classifier = wanted.classifier(rules, cameras.generator.fingerprint)
+    classifier = wanted.classifier(rules, deliveries.generator.fingerprint)
     tally, cache = _Tally(wanted.as_json), PictureCache.of_user()
     with Stages() as stages:
         tick = stages(f"classify {len(table.pictures)} images, {count(len(chosen), 'camera')}")
@@ -411,7 +356,7 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
                         "progress": past,
                         "threshold": table.threshold,
                     }
-                    yield from camera_answers(cameras.deliver(task), backbone, own, suite.root, rules=rules, **given)
+                    yield from camera_answers(deliveries.deliver(task), backbone, own, suite.root, rules=rules, **given)
                 done += len(own)
 
         text = wanted.output.write(_checked(tally, answers()), classifier, table)
@@ -427,10 +372,10 @@ def _predict_suite(cameras: _Cameras, names: list[str] | None, wanted: _Wanted, 
     else:
         show(_summary(tally))
         show(wanted.output.done(tally.total - len(tally.failures), table.root))
-        checked = cameras.generator.cross_validation
+        checked = deliveries.generator.cross_validation
         if checked is not None and checked.unchanging:
             show(checked.unchanging)
-        if cameras.trust is None:
+        if deliveries.trust is None:
             show(
                 "The generator has no trust: whether its adapters help is not known. Label some pictures of a camera, "
                 "and score its adapter by wildpdiff check."

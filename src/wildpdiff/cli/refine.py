@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wildpdiff.cli import options
+from wildpdiff.cli.delivery import backbone_of
 from wildpdiff.cli.folders import adapter_folders, check_output_adapters
-from wildpdiff.cli.predict import backbone_of
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import ArtifactError, DataError
 

@@ -14,7 +14,7 @@ from wildpdiff.cli.suite_check import check
 from wildpdiff.cli.terminal import answer
 
 if TYPE_CHECKING:
-    from wildpdiff.tasks.task import ImageSuite, ImageTask
+    from wildpdiff.tasks.task import ClassSuite, Task
 
 app = typer.Typer(help="Suites of tasks: ls, check, show, export.", rich_markup_mode=None)
 app.command("check")(check)
@@ -28,6 +28,7 @@ SuiteArguments = Annotated[
 KINDS = {
     "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
     "FOLDER": "your images as TASK/CLASS/IMAGE",
+    "TEXTS.csv": "your texts, one row each: text,label,task[,split][,group][,description][,metadata…]",
 }
 
 
@@ -54,7 +55,7 @@ def show_suite(
     """Show the contents of a suite, or of one of its tasks."""
     if image is not None:
         check_output_file(image)
-    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed)
+    opened = options.open_suite(suite, options.with_columns(option, columns), seed=seed, remarks="all")
     chosen = None if task is None else options.find_task(opened, task)
     values = _suite_values(opened) if chosen is None else _task_values(opened, chosen)
     if image is not None:
@@ -63,8 +64,9 @@ def show_suite(
         from wildpdiff.disk import write_file
         from wildpdiff.tasks.contact_sheet import contact_sheet
 
-        stream = io.BytesIO()
-        Image.fromarray(contact_sheet(opened, None if chosen is None else [chosen])).save(stream, "PNG")
+        stream, pictures = io.BytesIO(), options.images_of(opened)
+        shown: list[Any] | None = None if chosen is None else [chosen]
+        Image.fromarray(contact_sheet(pictures, shown)).save(stream, "PNG")
         write_file(image, stream.getvalue())
         values["image"] = str(image)
     answer(as_json, values, *(f"{key + ':':<13}{_line(value)}" for key, value in values.items()))
@@ -76,38 +78,45 @@ def _line(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _suite_values(suite: ImageSuite) -> dict[str, Any]:
+def _suite_values(suite: ClassSuite) -> dict[str, Any]:
     from wildpdiff.camera_traps.table_suite import TableSuite
-    from wildpdiff.tasks.task import GROUPS
+    from wildpdiff.tasks.task import GROUPS, ImageSuite
+    from wildpdiff.texts import TextSuite
 
     fields = {
         field.name: ("/".join(field.categories) if field.kind == "category" else f"{field.kind} {field.unit}".strip())
         for field in suite.metadata_schema.fields
     }
-    described = {"described": len(suite.described)} if isinstance(suite, TableSuite) and suite.described else {}
+    described = (
+        {"described": len(suite.described)} if isinstance(suite, TableSuite | TextSuite) and suite.described else {}
+    )
     return {
         "suite": suite.name,
         "classes": list(suite.classes),
-        "image size": suite.image_size,
+        **({"image size": suite.image_size} if isinstance(suite, ImageSuite) else {}),
         "tasks": {group: len(suite.tasks(group)) for group in GROUPS} | described,
         "metadata": fields,
         "fingerprint": suite.fingerprint,
     }
 
 
-def _task_values(suite: ImageSuite, task: ImageTask) -> dict[str, Any]:
+def _task_values(suite: ClassSuite, task: Task) -> dict[str, Any]:
     import numpy as np
 
     from wildpdiff.camera_traps.table_suite import TableTask
     from wildpdiff.tasks.description import description_provenance
-    from wildpdiff.tasks.task import SPLITS
+    from wildpdiff.tasks.task import SPLITS, ImageSuite
+    from wildpdiff.texts import TextTask
 
     title = {"camera": task.title} if isinstance(task, TableTask) else {}
+    title |= {"title": task.title} if isinstance(task, TextTask) else {}
     values: dict[str, Any] = {**title, "task": task.name, "suite": suite.name}
     for part, value in description_provenance(task.description).items():
         values[part] = value["images"] if isinstance(value, dict) and "sha256" in value else value
-    labels = {split: task.data(split).labels for split in SPLITS}
-    values["images"] = {split: len(found) for split, found in labels.items()}
+    labels = {split: np.asarray(task.data(split).targets, dtype=np.int64) for split in SPLITS}
+    values["images" if isinstance(suite, ImageSuite) else "texts"] = {
+        split: len(found) for split, found in labels.items()
+    }
     counts = np.bincount(np.concatenate(list(labels.values())), minlength=len(suite.classes))
     values["labels"] = {name: int(number) for name, number in zip(suite.classes, counts, strict=True) if number}
     return values

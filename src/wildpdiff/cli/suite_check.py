@@ -114,9 +114,7 @@ def _next(found: SuiteCheck, inputs: Sequence[str], given: Sequence[str]) -> lis
     if len(unreadable.faults) > unreadable.most:
         share = min(1.0, len(unreadable.faults) / unreadable.total + 0.005)
         given = [*given, f"unreadable={share:.2f}"]
-    for pair in given:
-        word, _, value = pair.partition("=")
-        words += ["--columns", value] if word == "columns" else ["-o", pair]
+    words += options.setting_words(given)
     name = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in found.suite.name)
     command = shlex.join([*words, "--out", f"{name}-model/backbone"])
     if importlib.util.find_spec("efficientnet_lite_pytorch") is None:

@@ -64,13 +64,14 @@ def answer(as_json: bool, values: Any, *results: RenderableType) -> None:
         show(result)
 
 
-def show_cross_validation(scores: CrossValidation) -> None:
+def show_cross_validation(scores: CrossValidation, *, verdict: bool = True) -> None:
     """A generator's delivered estimate next to its alternatives, on held-out seen tasks, and the verdict."""
     from wildpdiff.report.tables import cross_validation_table
     from wildpdiff.report.terminal import terminal_table
 
     show(terminal_table(cross_validation_table(scores, f"Held-out seen tasks ({scores.tasks})")))
-    show(scores.verdict)
+    if verdict:
+        show(scores.verdict)
 
 
 def remark(text: str) -> None:

@@ -14,6 +14,7 @@ from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import DataError
 
 if TYPE_CHECKING:
+    from wildpdiff.tasks.metric import Metric
     from wildpdiff.zoo.recipe import ChosenRecipe
     from wildpdiff.zoo.steps import FinetuneConfig
     from wildpdiff.zoo.store import Zoo
@@ -34,6 +35,7 @@ def build(
     rank: options.RankOption = None,
     alpha: options.AlphaOption = None,
     targets: options.TargetsOption = None,
+    layers: options.LayersOption = None,
     group: Annotated[
         Literal["seen", "unseen"], typer.Option(help="Tasks to fine-tune; unseen: for comparison only.")
     ] = "seen",
@@ -76,7 +78,7 @@ def build(
     from wildpdiff.engine import ENGINES, RayEngine
     from wildpdiff.tasks.task import learned_fingerprint
     from wildpdiff.zoo.build import build_zoo, zoo_recipe
-    from wildpdiff.zoo.recipe import SEARCH_TASKS
+    from wildpdiff.zoo.recipe import drawn_tasks
 
     settings: dict[str, Any] = {
         "steps": steps,
@@ -88,10 +90,10 @@ def build(
     if address != "local" and engine != "ray":
         raise DataError(f"--address {address} is that of a Ray cluster. Give --engine ray with it.")
     config = _given(recipe, {name: value for name, value in settings.items() if value is not None})
-    settings = options.lora_settings(lora, rank, alpha, targets)
+    settings = options.lora_settings(lora, rank, alpha, targets, layers=layers)
     option = options.with_columns(option, columns)
-    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, quiet=True))
-    opened = options.open_suite(suite, option, loaded)
+    loaded = options.open_model(backbone, settings, lambda: options.open_suite(suite, option, remarks="none"))
+    opened = options.open_suite(suite, option, loaded, remarks="all")
     kept = None if is_stored(backbone) and not settings else out.absolute().with_name(f"{out.absolute().name}-backbone")
     tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
@@ -102,7 +104,7 @@ def build(
     with Stages() as stages:
         if config is None:
             seen = opened.tasks("seen")
-            tick = stages(f"choose the recipe on {min(len(seen), SEARCH_TASKS)} seen tasks")
+            tick = stages(f"choose the recipe on {len(drawn_tasks(task.name for task in seen))} seen tasks")
             config = zoo_recipe(out, loaded, seen, fingerprint, seed=seed, per_shard=tasks_per_shard, progress=tick)
         tick = stages(f"fine-tune {len(tasks)} {group} tasks")
         runs = RayEngine(address, threads) if engine == "ray" else ENGINES[engine]()
@@ -114,10 +116,15 @@ def build(
         save_backbone(loaded, kept)
         name = str(kept) if stored_kind(loaded) is not None else f"{loaded.name}={kept}"
         remark(f"The backbone is in {kept}: give --backbone {name} from here on.")
+    _report(out, zoo, loaded.objective.metric, resumed, as_json=as_json)
+
+
+def _report(out: Path, zoo: Zoo, metric: Metric, resumed: int, *, as_json: bool) -> None:
+    """Show a zoo that is built, of which so many shards were there before."""
     accuracies = zoo.column("validation_accuracy")
     mean = sum(accuracies) / len(accuracies)
-    chosen = zoo.plan.recipe or {}
-    for text in chosen.get("remarks", []):
+    remarks = list((zoo.plan.recipe or {}).get("remarks", []))
+    for text in remarks:
         remark(text)
     values = {
         "zoo": str(out),
@@ -126,10 +133,9 @@ def build(
         "resumed_shards": resumed,
         "validation_accuracy": mean,
         "finetune": dict(zoo.plan.finetune),
-        "remarks": list(chosen.get("remarks", [])),
+        "remarks": remarks,
         "fingerprint": zoo.plan.fingerprint,
     }
-    metric = loaded.objective.metric
     scored = f"{metric.name} {metric.scale * mean:.{1 if metric.unit == '%' else 3}f} {metric.unit}".strip()
     done = f"Zoo in {out}: {len(zoo)} checkpoints of {len(zoo.tasks)} tasks, validation {scored}"
     answer(as_json, values, f"{done} on average; {_words(zoo)}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from wildpdiff.quiet import quiet_loading
+
 
 def load_local(kind: Any, folder: Path | str, **named: Any) -> Any:
     """``kind.from_pretrained`` on a folder's safetensors, in evaluation mode and without gradients.
@@ -16,13 +18,6 @@ def load_local(kind: Any, folder: Path | str, **named: Any) -> Any:
     Raises:
         OSError, ValueError: as transformers does where the folder holds no such model.
     """
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with quiet_loading():
         model = kind.from_pretrained(str(folder), **{"local_files_only": True, "use_safetensors": True, **named})
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return model.eval().requires_grad_(False)

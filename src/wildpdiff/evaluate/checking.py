@@ -14,10 +14,11 @@ from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.exposure import with_times
 from wildpdiff.errors import DataError
 from wildpdiff.evaluate.statistics import Interval, interval_ends
-from wildpdiff.prediction import burst_numbers, class_probabilities
+from wildpdiff.prediction import burst_numbers, class_probabilities, text_probabilities
 from wildpdiff.records import encode
 from wildpdiff.refine.labels import LabelledFiles
 from wildpdiff.rng import numpy_generator
+from wildpdiff.tasks.task import SPLITS, Task, title_of
 
 RESAMPLES = 2000
 PART = 100
@@ -46,7 +47,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Check:
-    """Scores of an adapter and of the pretrained model on the same pictures, 0 to 1.
+    """Scores of an adapter and of the pretrained model on the same pictures or other examples, 0 to 1.
 
     Attributes:
         units: independent units that the intervals are over: bursts, or pictures where no burst is known.
@@ -54,6 +55,7 @@ class Check:
         skipped: pictures that could not be read.
         accuracy, macro_f1: of (adapter, pretrained); macro-F1 is the mean of F1 over the classes that labels show.
         classes: by class, the most frequent first.
+        kind: one example, as sentences name it.
     """
 
     pictures: int
@@ -65,6 +67,7 @@ class Check:
     accuracy_lead: Lead
     macro_f1_lead: Lead
     classes: tuple[ClassScore, ...]
+    kind: str = "picture"
 
     @property
     def better(self) -> str:
@@ -78,19 +81,21 @@ class Check:
     def verdict(self) -> str:
         """One sentence: which of the two to use, and how sure that is."""
         lead, ends = 100 * self.accuracy_lead.value, self.accuracy_lead.interval
-        unit = "burst" if self.bursts else "picture"
+        unit = "burst" if self.bursts else self.kind
+        of_each = f" of each {unit}" if unit != self.kind else ""
         over = f"over {self.units} {unit}{'s' if self.units != 1 else ''}"
         if ends is None:
-            return f"One {unit} decides nothing: label pictures of at least {FEW} bursts."
+            more = f"pictures of at least {FEW} bursts" if self.kind == "picture" else f"at least {FEW}"
+            return f"One {unit} decides nothing: label {more}."
         if ends == (0.0, 0.0):
-            return f"No difference: both models are right on as many pictures of each {unit}, {over}."
+            return f"No difference: both models are right on as many {self.kind}s{of_each}, {over}."
         found = f"{lead:+.1f} points of accuracy, 95 % interval {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f} {over}"
         few = f" Few {unit}s: label more before relying on it." if self.units < FEW else ""
         if self.better == "adapter":
             return f"Use the adapter: {found}.{few}"
         if self.better == "pretrained":
             return f"Keep the pretrained model: the adapter is {found}.{few}"
-        return f"Not decided: {found}. Label more pictures, or keep the pretrained model.{few}"
+        return f"Not decided: {found}. Label more {self.kind}s, or keep the pretrained model.{few}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -128,6 +133,26 @@ def check_adapter(
     trios = zip(labelled.pictures, labelled.files, read, strict=True)
     timed = with_times(replace(picture, path=str(file)) for picture, file, good in trios if good)
     return compare(labels, answers, burst_numbers(timed), backbone.classes, seed=seed, skipped=int((~read).sum()))
+
+
+def check_texts(adapter: Adapter, backbone: Backbone, task: Task, *, seed: int = 0) -> Check:
+    """Score an adapter and the pretrained model on all labelled texts of a task; equal texts count once.
+
+    Raises:
+        AdapterMismatchError, ArtifactError, DataError: as :func:`wildpdiff.prediction.text_probabilities`, and where
+            the task has no labels.
+    """
+    labels = {
+        text: int(label)
+        for split in SPLITS
+        for text, label in zip(task.data(split).inputs, task.data(split).targets, strict=True)
+    }
+    if not labels:
+        raise DataError(f"Task {title_of(task)!r} has no labelled texts. Label some.")
+    found = text_probabilities([adapter, None], backbone, list(labels))
+    answers = (found[0].argmax(1), found[1].argmax(1))
+    check = compare(np.array(list(labels.values())), answers, list(labels), backbone.classes, seed=seed)
+    return replace(check, kind="text")
 
 
 def compare(

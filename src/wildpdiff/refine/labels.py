@@ -14,6 +14,7 @@ from torch import Tensor
 from wildpdiff.backbones.backbone import Backbone
 from wildpdiff.camera_traps.cameras import pictures_by_camera
 from wildpdiff.camera_traps.crops import CONFIDENCE, Cropping, box_of
+from wildpdiff.camera_traps.folder_levels import levels_of
 from wildpdiff.camera_traps.folders import FOLDER_SPLITS, FolderReader, pictures_below
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
 from wildpdiff.camera_traps.joining import join
@@ -22,9 +23,9 @@ from wildpdiff.camera_traps.paths import below_cameras, on_disk
 from wildpdiff.camera_traps.picture_files import read_most, some
 from wildpdiff.camera_traps.placement import place
 from wildpdiff.camera_traps.records import Picture, PictureTable
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.errors import DataError
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.objective import TARGETS
@@ -160,10 +161,14 @@ def _of_folder(folder: Path, task: str | None, classes: Sequence[str]) -> Labell
     name, remarks = task or folder.resolve().name, Remarks()
     files: list[tuple[str, Path]] = []
     unlabelled: list[Path] = []
-    for file in sorted(pictures_below(folder, remarks)):
-        kind, _, below = file.partition("/")
-        split = FOLDER_SPLITS.get(kind.lower())
-        if not below:
+    below = {file: (name, *file.split("/")[:-1]) for file in sorted(pictures_below(folder, remarks))}
+    levels = levels_of(below.values())
+    for file, folders in below.items():
+        found = levels[folders]
+        kind = found.species
+        special = (word for word in (*found.between, kind) if word.lower() in FOLDER_SPLITS)
+        split = FOLDER_SPLITS.get(next(special, "").lower())
+        if not kind and split is None:
             remarks.add("Pictures in no folder of a class are left out", file)
         elif split == "unlabelled":
             unlabelled.append(folder / file)

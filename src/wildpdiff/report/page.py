@@ -199,7 +199,7 @@ def _limits(results: Results, parts: Sequence[SplitFindings]) -> list[str]:
     return [
         *limits,
         f"One suite ({results.suite.name}) and one backbone ({results.backbone.name}): others may behave differently.",
-        "Intervals cover the choice of tasks, not of test images, and are not corrected for the number of sources.",
+        "Intervals cover the choice of tasks, not of test examples, and are not corrected for the number of sources.",
         "Accuracy hides rare classes and the cost of single errors.",
     ]
 

@@ -121,8 +121,8 @@ def cross_validation_table(found: CrossValidation, title: str = "") -> DataTable
     lead_of = f"Generated − source, {metric.difference_unit}" if metric.higher_is_better else "Lead of generated"
     columns = ("Source", capital(metric.heading), lead_of, "Weight, %")
     note = (
-        f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled images "
-        "that no other task learns from; 95 % intervals over tasks. First generator only."
+        f"{found.tasks} seen tasks, each scored with adapters made without it, on up to {found.images} labelled "
+        "examples that no other task learns from; 95 % intervals over tasks. First generator only."
     )
     return DataTable(title, columns, tuple(rows), note)
 

@@ -114,6 +114,12 @@ class Suite(Protocol):
         """The tasks of one group, in a fixed order. Groups are disjoint."""
 
 
+def titles_of(suite: Suite) -> dict[str, str]:
+    """The user's own names of the tasks that may be scored, where they have other ones, by name."""
+    tasks: tuple[Task, ...] = (*suite.tasks("seen"), *suite.tasks("unseen"), *getattr(suite, "untuned", ()))
+    return {task.name: title_of(task) for task in tasks if title_of(task) != task.name}
+
+
 @runtime_checkable
 class GrowingSuite(Suite, Protocol):
     """A suite whose parts change apart: what is measured on may change without what was learned from."""
@@ -137,12 +143,17 @@ def content_hash(suite: Suite) -> str:
 
 
 @runtime_checkable
-class ImageSuite(Suite, Protocol):
-    """Tasks of image classification with one list of classes."""
+class ClassSuite(Suite, Protocol):
+    """Tasks of classification with one list of classes."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names; a label is an index into them."""
+
+
+@runtime_checkable
+class ImageSuite(ClassSuite, Protocol):
+    """Tasks of image classification with one list of classes."""
 
     @property
     def image_size(self) -> int:

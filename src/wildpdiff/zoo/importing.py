@@ -17,10 +17,10 @@ from wildpdiff.adapters.adapter import Adapter, AdapterConfig
 from wildpdiff.adapters.canonical import aligned, alignment_reference, common_spec, factor_pairs, in_common
 from wildpdiff.adapters.spec import PEFT_PREFIX, AdapterSpec
 from wildpdiff.artifact import safetensors_bytes, tensors_hash
-from wildpdiff.camera_traps.delimited import MISSING, read_delimited
-from wildpdiff.camera_traps.numbers import number_column
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
+from wildpdiff.tables.delimited import MISSING, read_delimited
+from wildpdiff.tables.numbers import number_column
 from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
 from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_rows
 

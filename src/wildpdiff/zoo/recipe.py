@@ -35,10 +35,13 @@ from wildpdiff.zoo.finetune import finetune
 from wildpdiff.zoo.steps import FinetuneConfig
 
 SEARCH_TASKS = 8
-"""Seen tasks that whole runs are tried on."""
+"""Seen tasks that whole runs are tried on, at most."""
+
+FEWEST_TASKS, SEARCHED_SHARE = 4, 3
+"""So many of a small zoo, or one of so many: a search must not take many times as long as the zoo."""
 
 COARSE_TASKS = 4
-"""Of these, the tasks that short runs are tried on."""
+"""Of these, the tasks that short runs are tried on: half, at most so many."""
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 """Learning rates of the short runs."""
@@ -49,8 +52,8 @@ SHORT = 4
 SHRINKAGES = (0.3, 1.0, 3.0)
 """The last is tried where the second is better than the first."""
 
-POOLED_BATCH = 4
-"""The multi-task adapter is trained on so many times the images a step, for twice the steps."""
+POOLED_BATCH = 2
+"""The multi-task adapter is trained for twice the steps on as many images in all as the adapters of so many tasks."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def rounded(values: Float[Tensor, " t"]) -> float:
 
 
 class TrialMemory:
-    """Scores of finished candidates in a file, so that a search that is stopped loses those in training alone."""
+    """Scores of what was trained, in a file, so that a search that is stopped loses what is in training alone."""
 
     def __init__(self, path: Path | None, context: Sequence[Any]) -> None:
         """Read the file, if there is one that is readable. ``context``: JSON values that decide the scores too."""
@@ -188,27 +191,38 @@ class TrialMemory:
                 found = None
             self._known = found if isinstance(found, dict) else {}
 
-    def _key(self, config: FinetuneConfig, tasks: int) -> str:
-        return content_hash(json_bytes([*self._context, config.to_json(), tasks]))
+    def _key(self, trained: Sequence[Any]) -> str:
+        return content_hash(json_bytes([*self._context, *trained]))
 
-    def get(self, config: FinetuneConfig, tasks: int) -> Scores | None:
-        """The scores of a candidate on so many tasks; None where they are not there, or not as they were written."""
-        entry = self._known.get(self._key(config, tasks))
+    def get(self, *trained: Any) -> list[Any] | None:
+        """What was kept; None where it is not there, or not as it was written. ``trained``: JSON values."""
+        entry = self._known.get(self._key(trained))
         if not isinstance(entry, dict) or entry.get("hash") != content_hash(json_bytes(entry.get("scores"))):
             return None
-        losses, accuracies = entry["scores"]
-        kept = [math.inf if loss is None else loss for loss in losses]
-        return Scores(config, torch.tensor(kept), torch.tensor(accuracies))
+        kept: list[Any] = entry["scores"]
+        return kept
 
-    def put(self, config: FinetuneConfig, scores: Scores) -> None:
-        """Keep the scores of a candidate; raises :class:`ArtifactError` where the disk refuses."""
+    def put(self, scores: list[Any], *trained: Any) -> None:
+        """Keep scores, which are JSON values; raises :class:`ArtifactError` where the disk refuses."""
         if self._path is None:
             return
-        losses = [loss if math.isfinite(loss) else None for loss in scores.losses.tolist()]
-        kept = [losses, scores.accuracies.tolist()]
-        key = self._key(config, len(losses))
-        self._known[key] = {"scores": kept, "hash": content_hash(json_bytes(kept))}
+        self._known[self._key(trained)] = {"scores": scores, "hash": content_hash(json_bytes(scores))}
         write_file(self._path, json_bytes(self._known))
+
+    def candidate(self, config: FinetuneConfig, tasks: int) -> Scores | None:
+        """The scores of a candidate on so many tasks, if it is known."""
+        found = self.get(config.to_json(), tasks)
+        if found is None:
+            return None
+        losses, accuracies = found
+        return Scores(
+            config, torch.tensor([math.inf if loss is None else loss for loss in losses]), torch.tensor(accuracies)
+        )
+
+    def put_candidate(self, scores: Scores) -> None:
+        """Keep the scores of a candidate, as :meth:`put`."""
+        losses = [loss if math.isfinite(loss) else None for loss in scores.losses.tolist()]
+        self.put([losses, scores.accuracies.tolist()], scores.config.to_json(), len(losses))
 
 
 @dataclass
@@ -257,7 +271,7 @@ class RecipeSearch:
                 "There are no seen tasks to choose a recipe on. Give some, or give the fine-tuning's settings."
             )
         short = replace(of_length(default, default.steps // SHORT), shrinkage=0.0)
-        coarse = self.run([replace(short, learning_rate=rate) for rate in RATES], COARSE_TASKS)
+        coarse = self.run([replace(short, learning_rate=rate) for rate in RATES], _coarse_tasks(len(self.tasks)))
         rate = _best(coarse).config.learning_rate
         lower = RATES[max(0, RATES.index(rate) - 1)]
         others = [other for other in {rate: None, lower: None} if other != default.learning_rate or default.shrinkage]
@@ -291,10 +305,12 @@ class RecipeSearch:
         """
         tasks = self.tasks[:most]
         work = [config.steps * len(tasks) for config in configs]
-        known = [self._known.get(config, len(tasks)) for config in configs]
+        known = [self._known.candidate(config, len(tasks)) for config in configs]
+        single = None if pooled is None else self._known.get("multi-task", pooled.to_json())
         missing = [config for config, scores in zip(configs, known, strict=True) if scores is None]
-        done, ahead = self._done, sum(work) - sum(config.steps * len(tasks) for config in missing)
-        total = sum(work) + (0 if pooled is None else 2 * POOLED_BATCH * pooled.steps)
+        extra = 0 if pooled is None else 2 * _pooled_batches(len(self.tasks)) * pooled.steps
+        total, todo = sum(work) + extra, sum(config.steps * len(tasks) for config in missing)
+        done, ahead = self._done, total - todo - (0 if single else extra)
 
         def measure(config: FinetuneConfig, tick: Tick) -> Scores:
             try:
@@ -306,19 +322,22 @@ class RecipeSearch:
             self._advance(done + ahead + round(share * (total - ahead)))
 
         jobs: list[Callable[[Tick], Any]] = [partial(measure, config) for config in missing]
-        jobs += [] if pooled is None else [partial(self.multi_task, pooled)]
+        jobs += [] if pooled is None or single else [partial(self.multi_task, pooled)]
         measured = iter(in_parallel(lambda job, tick: job(tick), jobs, advance))
         found = []
         for config, scores in zip(configs, known, strict=True):
             if scores is None:
                 scores = next(measured)
-                self._known.put(config, scores)
+                self._known.put_candidate(scores)
             found.append(scores)
             finite = math.isfinite(scores.loss)
             means = (rounded(scores.losses), rounded(scores.accuracies)) if finite else (None, None)
             self.trials.append(RecipeTrial(config.learning_rate, config.steps, config.shrinkage, len(tasks), *means))
         if pooled is not None:
-            self._multi_task = next(measured)
+            if single is None:
+                single = [next(measured)]
+                self._known.put(single, "multi-task", pooled.to_json())
+            (self._multi_task,) = single
         self._advance(done + total)
         return found
 
@@ -345,7 +364,7 @@ class RecipeSearch:
         if not batch_size(batch):
             return None
         pooled = TaskFeatures("pooled", batch, take(batch, slice(1)))
-        longer = replace(of_length(config, 2 * config.steps), batch=POOLED_BATCH * config.batch)
+        longer = replace(of_length(config, 2 * config.steps), batch=_pooled_batches(len(self.tasks)) * config.batch)
         try:
             (tensors,) = self._finetuned(longer, [pooled], tick)
         except TrainingError:
@@ -378,16 +397,28 @@ class RecipeSearch:
 
 
 def drawn_tasks(names: Iterable[str]) -> tuple[str, ...]:
-    """The tasks that a recipe is searched on: up to :data:`SEARCH_TASKS`, by the hash of their names."""
+    """The tasks that a recipe is searched on, by the hash of their names.
+
+    Of 24 tasks and more :data:`SEARCH_TASKS`, of fewer a third, but no fewer than :data:`FEWEST_TASKS`.
+    """
     ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    return tuple(ordered[:SEARCH_TASKS])
+    return tuple(ordered[: min(SEARCH_TASKS, max(FEWEST_TASKS, len(ordered) // SEARCHED_SHARE))])
+
+
+def _coarse_tasks(tasks: int) -> int:
+    return min(COARSE_TASKS, -(-tasks // 2))
+
+
+def _pooled_batches(tasks: int) -> int:
+    """Batches of one task in a step of the multi-task adapter."""
+    return -(-tasks // POOLED_BATCH)
 
 
 def search_work(config: FinetuneConfig, tasks: int) -> int:
     """Optimiser steps × tasks that a search takes at most, as the total of its progress."""
-    coarse = len(RATES) * of_length(config, config.steps // SHORT).steps * min(tasks, COARSE_TASKS)
+    coarse = len(RATES) * of_length(config, config.steps // SHORT).steps * _coarse_tasks(tasks)
     whole = (3 + len(SHRINKAGES)) * config.steps + of_length(config, config.steps // 2).steps
-    return coarse + whole * tasks + 2 * POOLED_BATCH * config.steps
+    return coarse + whole * tasks + 2 * _pooled_batches(tasks) * config.steps
 
 
 def _best(candidates: Sequence[Scores]) -> Scores:

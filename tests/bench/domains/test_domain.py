@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_domain import TINY, Episodes, backbone, opened
+from tiny_domain import suite as turned
 from typer.testing import CliRunner
 
 from refusals import refused
@@ -18,11 +20,14 @@ from wildbench.domains import registry
 from wildbench.domains.run import domain_config, run_domain
 from wildbench.domains.table import WITH_TRUST, DomainTable, domain_table, methods_table, read_table
 from wildbench.studies import measuring
+from wildbench.studies.measuring import OpenBenchmark
 from wildbench.studies.pooled_scores import class_counts, macro_f1
 from wildpdiff.cli.terminal import recorded_command, remember_command
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.evaluate.results import TrustPoint, TrustSection, read_results
+from wildpdiff.tasks.dataset import PlainSuite, PlainTask
 from wildpdiff.tasks.objective import TARGETS
+from wildpdiff.tasks.task import GROUPS
 
 CORE = domain_config(TINY, trained=False)
 
@@ -76,6 +81,23 @@ def test_other_data_need_another_folder(out: Path, tmp_path: Path, monkeypatch: 
     assert reading.content_of(tmp_path / "moved") != reading.content_of(data)
 
 
+def test_a_domain_is_opened_on_one_thread_whatever_the_user_allows(tmp_path: Path) -> None:
+    """The bytes of a backbone that is made anew at every call, and with them the resumed run, depend on it."""
+    threads, found = torch.get_num_threads(), []
+
+    def counted(*_: object, **__: object) -> OpenBenchmark:
+        found.append(torch.get_num_threads())
+        raise DataError("enough")
+
+    torch.set_num_threads(2)
+    try:
+        with refused(DataError, "enough"):
+            run_domain(replace(TINY, open=counted), Path("."), tmp_path / "out", CORE, command="tiny")
+        assert (found, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_with_trust_the_pretrained_model_is_kept_below_the_threshold(table: DomainTable, out: Path) -> None:
     points = [
         TrustPoint("tiny", "unseen", f"unseen-{number}", "description", trust, 1.0, 0.0, 2.0, gain, 0.5, trust > 0.5, 0)
@@ -108,6 +130,33 @@ def test_a_scorer_of_episodes_writes_the_same_rows(tmp_path: Path) -> None:
     assert found.cell("pretrained", "unseen").score.value == 1.0
     assert found.cell("fine-tuned", "unseen").score.value == pytest.approx(1.5)
     assert {row.images for row in read_results(tmp_path / "out" / "results.json").rows} == {2}
+
+
+@dataclass(frozen=True)
+class Titled(PlainTask):
+    """A task whose user calls it otherwise than folders can be called."""
+
+    @property
+    def title(self) -> str:
+        return f"Süd/{self.name}"
+
+
+def test_results_and_report_have_the_user_s_own_names_of_tasks(tmp_path: Path) -> None:
+    scorer = Episodes(backbone().initial_adapter(0))
+
+    def of_user(*given: Any) -> OpenBenchmark:
+        suite = turned()
+        groups = ([Titled(own.name, own.splits, own.description) for own in suite.tasks(group)] for group in GROUPS)
+        pretraining, seen, unseen = groups
+        titled = PlainSuite(suite.name, seen, unseen, pretraining)
+        return replace(opened(*given), suite=titled, scorer=scorer, predictors=lambda made: [], knobs={})
+
+    domain = replace(TINY, open=of_user, pooled=())
+    found = run_domain(domain, Path("."), tmp_path / "out", domain_config(domain, trained=False), command="c")
+    results = read_results(tmp_path / "out" / "results.json")
+    assert {row.task for row in results.rows if row.split == "unseen"} == {f"Süd/unseen-{i}" for i in range(3)}
+    assert found == domain_table(domain, results)
+    assert "Süd/unseen-2" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_macro_f1_is_of_the_classes_that_occur() -> None:

@@ -51,6 +51,33 @@ def test_a_table_with_groups_of_new_species(tmp_path: Path) -> None:
     assert table.cell("fine-tuned", NEW_SPECIES[2]).score.value == 1.0, "colours tell the species apart"
 
 
+def test_the_picture_of_real_frames_shows_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_frames(tmp_path / "data" / "missouri", frames=5)
+    sizes = replace(missouri.SIZES, image_size=16, held_out=2, unseen=2, pretraining=2, one_new=3)
+    monkeypatch.setattr(missouri, "SIZES", sizes)
+    config = domain_config(TINY, trained=False)
+    table = run_domain(TINY, tmp_path / "data", tmp_path / "out", config, command="wildbench domain missouri")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "docs" / "img"))
+    import real_frames
+
+    monkeypatch.setattr(real_frames, "SIZES", sizes)
+    monkeypatch.setattr(real_frames, "open_missouri", TINY.open)
+    found = real_frames.pairs(tmp_path / "out", tmp_path / "data")
+    for method, number in (("pretrained", 0), ("generated", 1)):
+        assert sum(pair.scores[number] for pair in found) / len(found) == pytest.approx(
+            table.cell(method, "unseen").score.value
+        )
+    for pair in found:
+        species = set(pair.title.split("\nor "))
+        right = [name.text for name in pair.after if name.right]
+        assert len(pair.images) == len(pair.after)
+        assert set(right) <= species
+    assert real_frames.main([str(tmp_path / "out")]) == 2
+    assert real_frames.main([str(tmp_path / "none"), str(tmp_path / "data")]) == 2
+    assert real_frames.main([*map(str, (tmp_path / "out", tmp_path / "data", tmp_path / "frames.png"))]) == 0
+    assert (tmp_path / "frames.png").is_file()
+
+
 def test_data_and_framing_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     assert find_domain("missouri") is DOMAIN
     with refused(DataError, "missouri/index.csv"):

@@ -199,3 +199,32 @@ def test_what_cannot_be_vectorised_runs_in_a_loop_and_own_errors_are_raised() ->
 
     with refused(RuntimeError, "size"):
         over_adapters(wrong)(stacked["x"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "calls"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), 1),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), 1),
+        (None, 1),  # of the processor's memory, as torch raises it
+        (RuntimeError("the batch is too small"), 2),
+    ],
+)
+def test_a_lack_of_memory_is_raised_and_nothing_but_vmap_itself_makes_a_loop(
+    fault: RuntimeError | None, calls: int
+) -> None:
+    seen: list[bool] = []
+
+    def function(value: Tensor) -> Tensor:
+        seen.append(torch._C._functorch.is_batchedtensor(value))
+        if len(seen) <= calls and fault is not None:
+            raise fault
+        return value.new_empty(10**15) if len(seen) <= calls else 2 * value
+
+    many, values = over_adapters(function), torch.ones(3, 2)
+    with pytest.raises(RuntimeError) as raised:
+        many(values)
+    assert fault is None or raised.value is fault
+    assert seen == [True, False][:calls]
+    assert torch.equal(many(values), 2 * values)
+    assert seen[calls:] == [True], "still vectorised"

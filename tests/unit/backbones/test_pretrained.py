@@ -337,3 +337,24 @@ def test_a_missing_and_another_model_s_tokenizer_are_refused(tmp_path: Path) -> 
     tokenizer(tmp_path)
     with refused(TrainingError, tmp_path, 5, 3):
         Backbone.from_pretrained(tmp_path, lora=lora("all-linear"))
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("MobileNetV1", "25.convolution"), ("MobileNetV2", "conv_1x1.convolution")]
+)
+def test_a_model_that_reads_what_peft_s_layers_lack_is_refused_with_the_layer(name: str, target: str) -> None:
+    """``transformers`` pads by a convolution's stride, which PEFT's layer around it has not."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    settings = getattr(transformers, f"{name}Config")(image_size=32, num_labels=3, depth_multiplier=0.25)
+    module = getattr(transformers, f"{name}ForImageClassification")(settings)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    inputs = {"pixel_values": torch.zeros(1, 3, 32, 32)}
+    with pytest.raises(AttributeError):
+        get_peft_model(copy.deepcopy(module), LoraConfig(target_modules=[target])).eval()(**inputs)
+    lora: dict[str, Any] = {"r": 2, "target_modules": [target]}
+    with refused(TrainingError, target):
+        Backbone.from_pretrained(module, lora=lora).stem(images)
+    head = Backbone.from_pretrained(module, lora={**lora, "target_modules": ["classifier"], "modules_to_save": None})
+    assert head.predict(head.stem(images), head.initial_adapter(0).tensors).shape == (2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from datetime import datetime
@@ -116,6 +117,29 @@ def test_times_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest
     for damage in ("[]", '{"version": 1, "times": {"A/fox/000.jpg": [1]}}', kept.read_text()[:-9]):
         kept.write_text(damage)
         assert {entry.path: entry.time for entry in read_joined([folder]).pictures} == changed
+
+
+def test_times_of_files_that_are_gone_and_the_oldest_beyond_a_number_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WILDPDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(exposure, "MOST_OTHERS", 2)
+
+    def read(*names: str) -> list[str]:
+        rows = "".join(f"{name},fox,A\n" for name in names)
+        (tmp_path / "t.csv").write_text(f"path,label,task\n{rows}", encoding="utf-8")
+        assert all(entry.time for entry in read_joined([tmp_path / "t.csv"]).pictures)
+        (kept,) = (tmp_path / "cache").glob("*.times.json")
+        return list(json.loads(kept.read_bytes())["times"])
+
+    for name in "abcdefg":
+        picture(tmp_path / f"{name}.jpg", "2021:05:31 08:00:00")
+    assert read("a.jpg", "b.jpg", "c.jpg") == ["a.jpg", "b.jpg", "c.jpg"]
+    assert read("d.jpg") == ["b.jpg", "c.jpg", "d.jpg"], "two besides those of the table"
+    (tmp_path / "d.jpg").unlink()
+    picture(tmp_path / "c.jpg", "2021:05:31 08:00:00 and")
+    assert read("e.jpg", "f.jpg") == ["e.jpg", "f.jpg"], "one is gone, one has changed"
+    assert read("b.jpg", "f.jpg") == ["e.jpg", "f.jpg", "b.jpg"]
 
 
 def test_a_time_that_a_program_for_pictures_wrote_is_none_of_exposure(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from remarked import remarked
 from wildpdiff.camera_traps.fields import box_of, frame_of, number_of, numbers_of, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.records import Box
-from wildpdiff.camera_traps.remarks import Remarks
+from wildpdiff.tables.remarks import Remarks
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from refusals import refused
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import read_pictures
@@ -67,10 +69,71 @@ def test_folders_of_a_cameras_card_are_no_species(tmp_path: Path) -> None:
         "1.jpg": (),
         "2.jpg": ("fox",),
         "3.jpg": ("deer",),
-        "4.jpg": ("7",),
+        "4.jpg": (),
     }
     (remark,) = table.remarks
-    assert "A/DCIM/100RECNX/1.jpg" in remark
+    assert "A/7/4.jpg" in remark
+
+
+TREES: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
+    "years and seasons": (
+        ("A/2024/spring/fox/1.jpg", "A/2024/Herbst/Reh/1.jpg", "B/2023-05/1.jpg", "B/2024/verano 2024/fox/1.jpg"),
+        [("A", "Reh"), ("A", "fox"), ("B", ""), ("B", "fox")],
+    ),
+    "numbered deployments": (
+        (
+            "A/D1/fox/1.jpg",
+            "A/D2/1.jpg",
+            "B/D1/deer/1.jpg",
+            "B/D1/night heron/sub/1.jpg",
+            "B/fox/1.jpg",
+            "B/cat 2/1.jpg",
+        ),
+        [("A", "fox"), ("A", ""), ("B", "deer"), ("B", "night heron"), ("B", "cat 2"), ("B", "fox")],
+    ),
+    "named deployments": (
+        ("A/Anna/fox/1.jpg", "A/Anna/deer/1.jpg", "B/Beat/fox/1.jpg", "B/Beat/deer/1.jpg", "B/Beat/1.jpg"),
+        [("A", "deer"), ("A", "fox"), ("B", ""), ("B", "deer"), ("B", "fox")],
+    ),
+    "few names above many": (
+        tuple(
+            f"{c}/{place}/{name}/1.jpg" for c in "AB" for place in ("hill", "lake") for name in ("cat", "elk", "fox")
+        ),
+        [(c, name) for c in "AB" for _ in range(2) for name in ("cat", "elk", "fox")],
+    ),
+    "parts of a species": (
+        tuple(f"{c}/{name}/{age}/1.jpg" for c in "AB" for name in ("cat", "elk") for age in ("adult", "young")),
+        [(c, name) for c in "AB" for name in ("cat", "elk") for _ in range(2)],
+    ),
+    "a station with cameras": (
+        ("S/Cam 1/fox/1.jpg", "S/Cam 2/deer/1.jpg", "T/Cam 1/deer/1.jpg"),
+        [("S", "fox"), ("S", "deer"), ("T", "deer")],
+    ),
+    "years above": (
+        ("2023/A/fox/1.jpg", "2024/A/100EK113/fox/1.jpg", "2024/B/deer/1.jpg", "2024/B/1.jpg", "2024/2.jpg"),
+        [("A", "fox"), ("A", "fox"), ("B", ""), ("B", "deer")],
+    ),
+    "cameras with names of years": (("2023/fox/1.jpg", "2024/deer/1.jpg"), [("2023", "fox"), ("2024", "deer")]),
+    "classes with numbers alone": (("A/0/1.jpg", "A/1/1.jpg", "B/0/1.jpg"), [("A", "0"), ("A", "1"), ("B", "0")]),
+    "one camera": (("A/may/fox/1.jpg", "A/may/adult deer/1.jpg"), [("A", "adult deer"), ("A", "fox")]),
+    "special folders below a year": (("A/2024/_background/1.jpg", "A/2024/fox/1.jpg"), [("A", ""), ("A", "fox")]),
+}
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_the_species_is_found_below_times_and_deployments(kind: str, tmp_path: Path) -> None:
+    paths, expected = TREES[kind]
+    touch(tmp_path, *paths)
+    table = read_pictures(tmp_path)
+    assert [(p.camera, *(p.labels or ("",))) for p in table.pictures] == expected
+    between = [(p.path, p.labels) for p in table.pictures if p.labels and p.path.split("/")[1:2] != list(p.labels)]
+    if between and kind != "years above":
+        (path, (label,)), *_ = between
+        assert sum(path in remark and label in remark for remark in table.remarks) == 1, "what is guessed is remarked"
+    if kind == "years above":
+        assert sum("2023/A/fox/1.jpg" in remark for remark in table.remarks) == 1
+    splits = {p.split for p in table.pictures}
+    assert splits == ({"", "background"} if "special" in kind else {""})
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

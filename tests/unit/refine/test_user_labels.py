@@ -46,6 +46,7 @@ def test_a_folder(folder: Path, toy_backbone: Backbone) -> None:
 
 def test_classes_in_any_spelling_and_depth(folder: Path) -> None:
     picture(folder / "Dark " / "2024" / "SD card" / "6.png")
+    picture(folder / "2024" / "spring" / "bright" / "7.png")
     picture(folder / "loose.png")
     found = labelled_files(folder, toys.CLASSES)
     assert sorted(zip([file.name for file in found.files], found.labels, strict=True)) == [
@@ -53,6 +54,7 @@ def test_classes_in_any_spelling_and_depth(folder: Path) -> None:
         ("2.png", "dark"),
         ("3.png", "bright"),
         ("6.png", "dark"),
+        ("7.png", "bright"),
     ]
     for named in ("loose.png", "'Dark '"):
         assert sum(named in remark for remark in found.remarks) == 1, named

@@ -138,6 +138,13 @@ def test_tasks_are_drawn_by_their_names_alone() -> None:
     assert set(drawn_tasks([*names, "one more"])) - {"one more"} <= set(drawn)
 
 
+def test_the_search_of_a_small_zoo_is_on_a_third_of_its_tasks_but_not_on_fewer_than_four() -> None:
+    counts = {count: len(drawn_tasks(map(str, range(count)))) for count in (1, 4, 5, 14, 15, 23, 24, 300)}
+    assert counts == {1: 1, 4: 4, 5: 4, 14: 4, 15: 5, 23: 7, 24: 8, 300: 8}
+    work = {count: search_work(FinetuneConfig(), len(drawn_tasks(map(str, range(count))))) for count in (10, 24)}
+    assert work[10] < 0.52 * work[24]
+
+
 CHOSEN = ChosenRecipe(
     DEFAULT, ("a", "b"), (RecipeTrial(0.3, 6, 0.0, 2, None, None), RecipeTrial(0.1, 6, 0.5, 2, 0.5, 0.8)), 0.8, 0.7, 0.6
 )
@@ -264,6 +271,11 @@ def test_a_stopped_search_goes_on_where_it_was(
     assert RecipeSearch(toy_backbone, tasks, initial, 0, memory=memory).choose(DEFAULT) == calm
     assert len(calls) == len(calm.trials) - 5 + 1, "all but the five, and the adapter for all tasks"
     calls.clear()
+    done: list[int] = []
+    again = RecipeSearch(toy_backbone, tasks, initial, 0, memory=memory, progress=done.append)
+    assert (again.choose(DEFAULT), calls) == (calm, []), "the adapter for all tasks is kept too"
+    assert done == sorted(done)
+    assert done[-1] <= search_work(DEFAULT, len(tasks))
     other = [toys.relabelled(tasks[0], 1 - tasks[0].train["targets"].clamp(max=1)), *tasks[1:]]
     assert RecipeSearch(toy_backbone, other, initial, 0, memory=memory).choose(DEFAULT) != calm
     assert len(calls) > len(RATES), "other labels are other data"

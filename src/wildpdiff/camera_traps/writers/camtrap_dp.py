@@ -17,13 +17,13 @@ from wildpdiff.camera_traps.cameras import camera_values
 from wildpdiff.camera_traps.crops import CONFIDENCE, animals_of
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
-from wildpdiff.camera_traps.numbers import number_column, parse_number
 from wildpdiff.camera_traps.paths import is_absolute
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.camera_traps.writers.csv_files import line, plain_path
 from wildpdiff.camera_traps.writers.csv_files import value as cell
 from wildpdiff.camera_traps.writers.naming import people_label
 from wildpdiff.errors import DataError
+from wildpdiff.tables.numbers import number_column, parse_number
 from wildpdiff.tasks.description import LIMITS
 
 VERSION = "1.0.2"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from wildpdiff.camera_traps.answers import Answer, Classifier
-from wildpdiff.camera_traps.delimited import FORMULA
 from wildpdiff.camera_traps.records import PictureTable
+from wildpdiff.tables.delimited import FORMULA
 
 Write = Callable[[str], object]
 

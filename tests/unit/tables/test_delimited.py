@@ -9,8 +9,8 @@ import pytest
 
 from refusals import refused
 from remarked import remarked
-from wildpdiff.camera_traps.delimited import Delimited, parse_delimited, read_delimited, read_header
 from wildpdiff.errors import DataError
+from wildpdiff.tables.delimited import Delimited, parse_delimited, read_delimited, read_header
 
 
 def parsed(text: str | bytes) -> Delimited:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from wildpdiff.camera_traps.columns import NEEDED, SYNONYMS, name_key
-from wildpdiff.camera_traps.remarks import Remarks
 from wildpdiff.errors import DataError
+from wildpdiff.tables.columns import NEEDED, SYNONYMS, name_key
+from wildpdiff.tables.remarks import Remarks
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null"})

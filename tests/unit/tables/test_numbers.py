@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from wildpdiff.camera_traps.numbers import AMBIGUOUS, number_column, parse_number
+from wildpdiff.tables.numbers import AMBIGUOUS, number_column, parse_number
 
 
 @pytest.mark.parametrize(

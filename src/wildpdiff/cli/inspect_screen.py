@@ -1,0 +1,192 @@
+"""One screen of an artifact for ``wildpdiff inspect``: its verdict first, then its main facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wildpdiff.cli.terminal import show, show_cross_validation
+
+if TYPE_CHECKING:
+    from wildpdiff.conditional_mean.score_table import CrossValidation
+
+MOST_NAMES = 6
+"""Entries of a list, or of an object, on its line."""
+
+MOST_ROWS = 24
+"""Methods of results.json in the table."""
+
+WIDTH = 110
+"""Characters of a fact."""
+
+NO_TRUST = (
+    "There is no model of trust: nothing states which generated adapters to use. Check them on labelled pictures "
+    "(wildpdiff check)."
+)
+NO_TABLE = "There is no cross-validation: how good adapters for unseen tasks are was not measured on labelled data."
+
+
+def show_screen(values: Mapping[str, Any], path: Path) -> None:
+    """Verdict, facts and table of an artifact, of the values that ``--json`` shows."""
+    kind = str(values["kind"])
+    if kind == "generator":
+        _generator(values, path)
+    elif kind == "results":
+        _results(values, path)
+    else:
+        _other(values)
+    show("Everything else is shown by --all, and all values by --json.")
+
+
+def show_verdict(table: CrossValidation | None, trust: Mapping[str, Any] | None) -> None:
+    """The sentences on a generator's quality: its cross-validation, then its trust."""
+    show(NO_TABLE if table is None else table.verdict)
+    show(NO_TRUST if trust is None else _trusted(trust["config"]))
+
+
+def stored_table(values: Mapping[str, Any], path: Path) -> CrossValidation | None:
+    """The cross-validation in a generator's configuration; earlier versions had one metric, and named none."""
+    from wildpdiff.conditional_mean.score_table import CrossValidation
+    from wildpdiff.records import decode, encode
+    from wildpdiff.tasks.metric import ACCURACY
+
+    table = values["config"].get("cross_validation")
+    return None if table is None else decode(CrossValidation, {"metric": encode(ACCURACY), **table}, str(path))
+
+
+def _trusted(config: Mapping[str, Any]) -> str:
+    """The calibration of trust where most is known of a task."""
+    found = config["held_out"]
+    basis = next((name for name in ("examples", "backgrounds") if name in found), next(iter(found)))
+    held_out, least = found[basis], config["min_trust"][basis]["near"]
+    never = " Descriptions were not shown to matter, so none is trusted." if held_out["over_shuffled"][1] <= 0 else ""
+    return (
+        f"Trust is calibrated on {held_out['tasks']} held-out seen tasks: the mean gain was "
+        f"{held_out['random_gain']:+.1f} points, {held_out['helped']:.0%} gained, {held_out['harmed']:.0%} lost more "
+        f"than a point. Below a trust of {least:.2g} the pretrained model is kept.{never}"
+    )
+
+
+def _generator(values: Mapping[str, Any], path: Path) -> None:
+    config, table = values["config"], stored_table(values, path)
+    training = config.get("training") or {}
+    show_verdict(table, values.get("trust"))
+    show("")
+    posterior = config.get("posterior") or {}
+    reads = (training.get("config") or {}).get("parts")
+    _facts(
+        {
+            "kind": "generator",
+            "fingerprint": values["fingerprint"],
+            "reads": reads or [entry["kind"] for entry in config["conditions"]["encoders"]],
+            "seen tasks": training.get("tasks"),
+            "zoo": training.get("zoo"),
+            "seed": training.get("seed"),
+            "adapter": _adapter_words(config["adapter"]),
+            "classes": config["adapter"].get("classes"),
+            "parameters": values["parameters"],
+            "samples": posterior.get("reason"),
+        }
+    )
+    if table is not None:
+        show("")
+        show_cross_validation(table, verdict=False)
+
+
+def _results(values: Mapping[str, Any], path: Path) -> None:
+    from wildpdiff.evaluate.results import read_results
+    from wildpdiff.report.findings import findings, main_first
+    from wildpdiff.report.sentences import ahead_sentence, headline
+    from wildpdiff.report.terminal import plain_table
+
+    parts = findings(read_results(path / "results.json" if path.is_dir() else path))
+    if parts:
+        main = main_first(parts)[0]
+        show(str(headline(main)))
+        if ahead := ahead_sentence(main):
+            show(ahead)
+        show("")
+    provenance = values["provenance"]
+    kept = {name: provenance.get(name) for name in ("command", "created", "hardware", "package_version")}
+    _facts({**{name: value for name, value in values.items() if name not in ("provenance", "accuracy")}, **kept})
+    cells: dict[str, dict[str, float]] = {}
+    for name, value in values["accuracy"].items():
+        split, _, method = name.partition(", ")
+        cells.setdefault(method, {})[split] = value
+    splits = list(dict.fromkeys(split for own in cells.values() for split in own))
+    table = plain_table("", "score", *splits)
+    for method, own in list(cells.items())[:MOST_ROWS]:
+        table.add_row(method, *(f"{own[split]:.4f}" if split in own else "–" for split in splits))
+    if cells:
+        show(table)
+    if len(cells) > MOST_ROWS:
+        show(f"… and {len(cells) - MOST_ROWS} more methods.")
+
+
+def _other(values: Mapping[str, Any]) -> None:
+    """An adapter, a zoo, a backbone, or an artifact of another kind."""
+    provenance = dict(values.get("provenance") or {})
+    for sentence in (*_adapter_verdict(provenance), *_zoo_verdict(values)):
+        show(sentence)
+    inner = {**(values.get("config") or {}), **provenance}
+    own = {name: value for name, value in values.items() if name not in ("config", "provenance", "tensors", "files")}
+    facts = {**own, **{name: value for name, value in inner.items() if name not in own}}
+    for name in ("adapter", "lora"):
+        if isinstance(facts.get(name), dict):
+            facts |= {name: _adapter_words(facts[name]), "classes": facts[name].get("classes", facts.get("classes"))}
+    _facts({**facts, "tensors": len(values["tensors"])})
+
+
+def _adapter_verdict(provenance: dict[str, Any]) -> list[str]:
+    """The sentences in a provenance on the quality of the adapter, which are taken out of it."""
+    trust, measured = provenance.pop("trust", None), provenance.pop("cross_validation", None)
+    found = [str(trust["recommendation"])] if isinstance(trust, dict) and trust.get("recommendation") else []
+    scores = measured.get("accuracy") if isinstance(measured, dict) else None
+    if isinstance(scores, dict) and {"generated", "pretrained"} <= set(scores):
+        found.append(
+            f"On {measured.get('tasks')} seen tasks, each held out, adapters of its generator reach "
+            f"{_brief(scores['generated'])} and the pretrained model {_brief(scores['pretrained'])}."
+        )
+    return found
+
+
+def _zoo_verdict(values: Mapping[str, Any]) -> list[str]:
+    """Fine-tuning next to the pretrained model, where a recipe was chosen, and remarks on what beats it."""
+    recipe = values.get("recipe")
+    if not isinstance(recipe, dict):
+        return []
+    measured = f"fine-tuned adapters score {_brief(recipe['accuracy'])} and the pretrained model"
+    tasks = len(recipe["tasks"])
+    first = f"On validation images of {tasks} seen tasks, {measured} {_brief(recipe['pretrained'])}."
+    return [first, *map(str, recipe.get("remarks") or ())]
+
+
+def _adapter_words(config: Mapping[str, Any]) -> str:
+    modules = [*config.get("target_modules", ()), *config.get("modules_to_save", ())]
+    where = f" of {config['backbone']}" if config.get("backbone") else ""
+    return f"rank {config.get('rank')}, alpha {config.get('alpha')}, {len(modules)} modules{where}"
+
+
+def _facts(facts: Mapping[str, Any]) -> None:
+    for name, value in facts.items():
+        if value is not None and value != [] and value != {}:
+            show(f"{name.replace('_', ' ')}: {_brief(value)}")
+
+
+def _brief(value: Any) -> str:
+    """A value on a part of a line."""
+    if isinstance(value, Mapping):
+        text = _few([f"{key} {_brief(inner)}" for key, inner in value.items() if not isinstance(inner, dict | list)])
+        text = text or _few(list(map(str, value)))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        nested = any(isinstance(entry, dict | list) for entry in value)
+        text = f"{len(value)} entries" if nested else _few([_brief(entry) for entry in value])
+    else:
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+
+
+def _few(words: Sequence[str]) -> str:
+    more = len(words) - MOST_NAMES
+    return ", ".join(words[:MOST_NAMES]) + (f", … ({more} more)" if more > 0 else "")

@@ -1,0 +1,370 @@
+"""Tasks of text classification from a table with the columns ``text``, ``label`` and ``task``.
+
+The split of a text is decided by a hash of the text alone: no text is trained on in one task and tested on in another,
+and nothing moves when rows come or go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from wildpdiff.camera_traps.task_names import same_name, task_names
+from wildpdiff.disk import content_hash, json_bytes
+from wildpdiff.errors import DataError
+from wildpdiff.rng import first_by_name
+from wildpdiff.tables.columns import name_key
+from wildpdiff.tables.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.tables.numbers import number_column
+from wildpdiff.tasks.batch import example_keys, examples_hash
+from wildpdiff.tasks.dataset import SHARES, Dataset, PlainSuite, PlainTask
+from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.task import SPLITS, Group, SplitName
+
+TEXT = "text"
+COLUMNS = (TEXT, "label", "task", "split", "group", "description")
+"""Columns that are no metadata; the first three are needed."""
+PICTURES = frozenset({"path", "file", "filepath", "filename", "image", "imagepath"})
+"""Columns of tables of pictures, which may have a column of texts as well."""
+
+MOST_EXAMPLES = 32
+"""Unlabelled texts in a description."""
+FEWEST = 3
+"""Texts of a class that a task needs of two classes to be learned from."""
+UNSEEN_SHARE, FEWEST_FOR_UNSEEN = 0.2, 10
+"""Share of the tasks that are kept unseen where no column names them, of as many tasks or more."""
+
+
+def is_text_table(path: Path, columns: Mapping[str, str] | None = None) -> bool:
+    """Whether a file is a table of texts: it has a column ``text``, or one that is named as such, and no pictures."""
+    if not path.is_file():
+        return False
+    keys = {name_key(name) for name in read_header(path)}
+    return (TEXT in keys or TEXT in (columns or {})) and not keys & PICTURES
+
+
+@dataclass(frozen=True)
+class TextTask(PlainTask):
+    """A task of a table.
+
+    Attributes:
+        title: the user's own name of it; ``name`` is safe in file names.
+        unlabelled: texts without a label.
+    """
+
+    title: str = ""
+    unlabelled: list[str] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> int:
+        """Number of texts with a label."""
+        return sum(len(self.data(split)) for split in SPLITS)
+
+
+@dataclass(frozen=True)
+class TextSuite(PlainSuite):
+    """Tasks of a table of texts.
+
+    Attributes:
+        classes: the class names; a target is an index into them.
+        described: tasks without enough labels to learn from or to be scored on; adapters can be generated for them.
+        remarks: on what was left out.
+    """
+
+    classes: tuple[str, ...] = ()
+    described: Sequence[TextTask] = ()
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+
+    def find(self, name: str) -> TextTask | None:
+        """The task of this name, the user's own or the safe one, in any group or none."""
+        exact = (task for task in self.all_tasks if name in (task.name, task.title))
+        return next(exact, next((task for task in self.all_tasks if same_name(task.title, name)), None))
+
+    @property
+    def all_tasks(self) -> tuple[TextTask, ...]:
+        """All tasks, those of no group last."""
+        own = (*self.seen, *self.unseen, *self.pretraining, *self.described)
+        return tuple(task for task in own if isinstance(task, TextTask))
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all tasks."""
+        data = (task.data(split).inputs for task in self.all_tasks for split in SPLITS)
+        return [
+            *(text for part in data for text in part),
+            *(text for task in self.all_tasks for text in task.unlabelled),
+        ]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what is learned from: the seen tasks' texts of training and validation, and their descriptions."""
+        return self.learned_fingerprint("seen")
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A hash of all data."""
+        return PlainSuite(self.name, self.seen, self.unseen, self.pretraining, self.metadata_schema).fingerprint
+
+    def learned_fingerprint(self, group: Group) -> str:
+        """The :attr:`fingerprint` of another group's tasks."""
+        splits: tuple[SplitName, ...] = ("train", "validation")
+        values = []
+        for task in self.tasks(group):
+            data = [task.data(split) for split in splits]
+            keys = [[key.hex() for part in (own.inputs, own.targets) for key in example_keys(part)] for own in data]
+            about = task.description
+            described = [dict(about.metadata or {}), about.text or "", examples_hash(about.examples or [])]
+            values.append([task.name, keys, described])
+        return content_hash(json_bytes([self.classes, values]))
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    text: str
+    label: str
+    split: str
+
+
+def read_text_suite(
+    path: Path | str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    unseen: int | float | Sequence[str] | None = None,
+    seed: int = 0,
+) -> TextSuite:
+    """Read a table of texts, one row each.
+
+    A column that has one value in each task is metadata; ``description`` is the text of the task's description. Rows
+    without a label are unlabelled examples; the texts that are trained on are too, without their labels.
+
+    Args:
+        path: a CSV or TSV file.
+        columns: names of the columns by word, for example ``{"text": "Utterance"}``.
+        classes: the classes that a backbone knows, in the order of its outputs; by default those of the table, sorted.
+        unseen: number, share or names of the tasks that are kept unseen, where no column ``group`` names them; by
+            default a fifth of ten tasks or more.
+        seed: of drawing them.
+
+    Raises:
+        DataError: it is no table, lacks a column, names an unknown split, group or class, or has less than two classes.
+    """
+    table = read_delimited(Path(path))
+    own = _matched(table, columns or {})
+    rows: dict[str, list[_Row]] = {}
+    stated: dict[str, dict[str, set[str]]] = {}
+    others = [name for name in table.header if name not in own.values()]
+    for line, cells in table.records(table.header):
+        task, text = cells[own["task"]], cells[own[TEXT]]
+        if not task or not text:
+            raise DataError(f"{table.source}, line {line} has no {'task' if not task else 'text'}. Complete the row.")
+        label, split = cells[own["label"]], cells.get(own.get("split", ""), "")
+        if split and split not in SPLITS:
+            raise DataError(f"{table.source}, line {line}: the split is {split!r}; known are {', '.join(SPLITS)}.")
+        rows.setdefault(task, []).append(_Row(line, text, label, split))
+        kept = stated.setdefault(task, {})
+        for name in (*others, *(own[word] for word in ("group", "description") if word in own)):
+            kept.setdefault(name, set()).add(cells[name])
+    labels = sorted({row.label for found in rows.values() for row in found if row.label})
+    known = tuple(labels) if classes is None else tuple(classes)
+    strange = [label for label in labels if label not in known]
+    if len(known) < 2 or strange:
+        why = f"has the label {strange[0]!r}, which the model does not know" if strange else "has fewer than 2 labels"
+        raise DataError(f"{table.source} {why}; {', '.join(known[:5]) or 'no label'} is known.")
+    names = task_names(rows)
+    described, schema, remarks = _described(table, others, rows, stated, words=own.get("description"))
+    tasks = {
+        title: _task(names[title], title, found, known, description=described[title]) for title, found in rows.items()
+    }
+    groups = _groups(table, tasks, stated, own.get("group"), unseen=unseen, seed=seed)
+    by_group: dict[Group, list[TextTask]] = {"seen": [], "unseen": [], "pretraining": []}
+    rest: list[TextTask] = []
+    for title, one in sorted(tasks.items()):
+        group = groups[title]
+        fit = _can_be_learned(one) if group != "unseen" else len(one.data("test")) > 0
+        (by_group[group] if fit else rest).append(one)
+    few = [task.title for task in rest if task.labelled]
+    if few:
+        remarks.append(
+            f"{len(few)} of {len(tasks)} tasks, for example {few[0]!r}, have too few labels to learn from (two classes "
+            f"of {FEWEST} texts): adapters can be generated for them."
+        )
+    return TextSuite(
+        Path(path).stem,
+        by_group["seen"],
+        by_group["unseen"],
+        by_group["pretraining"],
+        metadata_schema=schema,
+        classes=known,
+        described=rest,
+        remarks=(*table.remarks, *remarks),
+    )
+
+
+def read_texts(paths: Sequence[Path], columns: Mapping[str, str] | None = None) -> list[str]:
+    """Texts of files: the column ``text`` of a table, or the lines of a file of another kind.
+
+    Raises:
+        DataError: a file cannot be read, or none has a text.
+    """
+    found: list[str] = []
+    for path in paths:
+        if is_text_table(path, columns):
+            table = read_delimited(path)
+            named = {TEXT: (columns or {}).get(TEXT, TEXT)}
+            found += [text for text in table.column(_named(table, named[TEXT])) if text]
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as text ({error}). Give a text a line, or a table.") from None
+        found += [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise DataError(f"{paths[0] if paths else 'The command'} has no text. Give a file with a text a line.")
+    return found
+
+
+def _matched(table: Delimited, columns: Mapping[str, str]) -> dict[str, str]:
+    """Names of the table's columns by word."""
+    odd = next((word for word in columns if word not in COLUMNS), None)
+    if odd is not None:
+        raise DataError(f"--columns names {odd!r}; of a table of texts {', '.join(COLUMNS)} can be named.")
+    found = {word: _named(table, name) for word, name in columns.items()}
+    for name in table.header:
+        key = name_key(name)
+        if key in COLUMNS and key not in found and name not in found.values():
+            found[key] = name
+    missing = next((word for word in COLUMNS[:3] if word not in found), None)
+    if missing is not None:
+        raise DataError(
+            f"{table.source} has no column {missing!r}; its columns are {', '.join(table.header)}. Name it, for "
+            f"example with --columns {missing}={table.header[0]}."
+        )
+    return found
+
+
+def _named(table: Delimited, name: str) -> str:
+    found = next((own for own in table.header if name in (own, own.strip())), None) or next(
+        (own for own in table.header if name_key(own) == name_key(name)), None
+    )
+    if found is None:
+        raise DataError(f"{table.source} has no column {name!r}; its columns are {', '.join(table.header)}.")
+    return found
+
+
+def _described(
+    table: Delimited,
+    others: Sequence[str],
+    rows: Mapping[str, Sequence[_Row]],
+    stated: Mapping[str, Mapping[str, set[str]]],
+    *,
+    words: str | None,
+) -> tuple[dict[str, Description], MetadataSchema, list[str]]:
+    """Descriptions by task, the schema of their metadata, and remarks on columns that are none."""
+    remarks: list[str] = []
+    fields: list[MetadataField] = []
+    metadata: dict[str, dict[str, Any]] = {task: {} for task in rows}
+    for name in others:
+        cells = {task: next(iter(values[name])) for task, values in stated.items() if len(values[name]) == 1}
+        if len(cells) < len(rows):
+            remarks.append(f"Column {name!r} has several values in one task and is no metadata.")
+            continue
+        values: dict[str, Any] = {task: text for task, text in cells.items() if text.lower() not in MISSING}
+        numbers = number_column(values.values(), LIMITS.get(GEOGRAPHIC.get(name.lower(), ""), math.inf))
+        if numbers is not None:
+            values = {task: numbers.values[text] for task, text in values.items() if text in numbers.values}
+            remarks += [f"Column {name!r}: {words}." for words in numbers.odd.values()]
+        if values:
+            fields.append(MetadataField.of_values(name, values.values()))
+            for task, value in values.items():
+                metadata[task][name] = fields[-1].check(value)
+    found = {}
+    for task, listed in rows.items():
+        texts = sorted(stated[task][words] - {""}) if words else []
+        if len(texts) > 1:
+            raise DataError(f"{table.source}: task {task!r} has {len(texts)} descriptions. Give it one.")
+        usable = {row.text for row in listed if not row.label or _split(row) == "train"}
+        examples = sorted(usable, key=_share)[:MOST_EXAMPLES]
+        found[task] = Description(
+            metadata=metadata[task] or None,
+            examples=examples or None,
+            text=texts[0] if texts else None,
+            task_id=task,
+        )
+    return found, MetadataSchema(tuple(fields)), remarks
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1 by the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+
+
+def _split(row: _Row) -> SplitName:
+    if row.split:
+        return next(split for split in get_args(SplitName) if split == row.split)
+    share = _share(row.text)
+    return "train" if share < SHARES["train"] else "validation" if share < 1 - SHARES["test"] else "test"
+
+
+def _task(
+    name: str, title: str, rows: Sequence[_Row], classes: tuple[str, ...], *, description: Description
+) -> TextTask:
+    parts: dict[SplitName, list[_Row]] = {split: [] for split in SPLITS}
+    for row in rows:
+        if row.label:
+            parts[_split(row)].append(row)
+    splits = {
+        split: Dataset([row.text for row in own], np.array([classes.index(row.label) for row in own], dtype=np.int64))
+        for split, own in parts.items()
+    }
+    safe = replace(description, task_id=name)
+    return TextTask(name, splits, safe, title=title, unlabelled=[row.text for row in rows if not row.label])
+
+
+def _can_be_learned(task: TextTask) -> bool:
+    counts = np.bincount(task.data("train").targets) if len(task.data("train")) else np.zeros(1)
+    return int((counts >= FEWEST).sum()) > 1 and len(task.data("validation")) > 0
+
+
+def _groups(
+    table: Delimited,
+    tasks: Mapping[str, TextTask],
+    stated: Mapping[str, Mapping[str, set[str]]],
+    column: str | None,
+    *,
+    unseen: int | float | Sequence[str] | None,
+    seed: int,
+) -> dict[str, Group]:
+    """The group of each task: that of the table, or drawn."""
+    if column is not None and unseen is None:
+        found: dict[str, Group] = {}
+        for title in tasks:
+            named = stated[title][column] - {""}
+            if len(named) > 1 or not named <= set(get_args(Group)):
+                raise DataError(
+                    f"{table.source}: the group of task {title!r} is {', '.join(sorted(named))}; known are "
+                    f"{', '.join(get_args(Group))}."
+                )
+            found[title] = next((group for group in get_args(Group) if group in named), "seen")
+        return found
+    if isinstance(unseen, Sequence):
+        unknown = [name for name in unseen if name not in tasks]
+        if unknown:
+            raise DataError(f"{table.source} has no task {unknown[0]!r}, which is to be unseen.")
+        return {title: "unseen" if title in unseen else "seen" for title in tasks}
+    taught = sorted(title for title, task in tasks.items() if _can_be_learned(task) and len(task.data("test")))
+    few = len(taught) < FEWEST_FOR_UNSEEN
+    wanted = (0 if few else UNSEEN_SHARE) if unseen is None else unseen
+    count = round(wanted * len(taught)) if isinstance(wanted, float) else wanted
+    if not 0 <= count < max(1, len(taught)):
+        raise DataError(f"unseen is {unseen}; {table.source} has {len(taught)} tasks that can be learned from.")
+    drawn = {taught[index] for index in first_by_name(taught, count, seed, "unseen")}
+    return {title: "unseen" if title in drawn else "seen" for title in tasks}
