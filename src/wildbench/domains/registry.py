@@ -13,6 +13,7 @@ MODULES: dict[str, str] = {
     "missouri": "missouri",
     "mitbih": "mitbih",
     "sib200": "sib200",
+    "sib200-tokens": "sib200_tokens",
     **dict.fromkeys(
         (f"control-{system}{variant}"
          for system in ("cartpole", "pendulum", "acrobot") for variant in ("", "-hidden", "-distractors")),

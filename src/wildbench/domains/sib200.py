@@ -50,6 +50,8 @@ class SibConfig:
         most_of_script: languages of a held-out script that are tasks, and in all for it to be held out.
         train, validation, test: sentences of a language by split, at most.
         examples: unlabelled sentences of a description.
+        labelled: whether targets are topics; else they follow from the sentences.
+        name: of the suite.
     """
 
     seed: int = 0
@@ -62,6 +64,8 @@ class SibConfig:
     validation: int = 40
     test: int = 64
     examples: int = 32
+    labelled: bool = True
+    name: str = "sib200"
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def language_suite(languages: Mapping[str, Language], config: SibConfig) -> Lang
         )
     make = partial(_task, languages, topics, config)
     suite = PlainSuite(
-        "sib200",
+        config.name,
         [make(name) for name in drawn[second : second + config.seen]],
         [make(name) for name in (*drawn[first:second], *groups)],
         [make(name) for name in drawn[:first]],
@@ -147,7 +151,7 @@ def _task(languages: Mapping[str, Language], topics: Sequence[str], config: SibC
     for split, size in sizes.items():
         rows = draws.permutation(len(one.texts[split]))[:size]
         targets = np.array([topics.index(one.topics[split][row]) for row in rows])
-        splits[split] = Dataset([one.texts[split][row] for row in rows], targets)
+        splits[split] = Dataset([one.texts[split][row] for row in rows], targets if config.labelled else None)
     unlabelled = [one.texts["train"][row] for row in draws.permutation(len(one.texts["train"]))[: config.examples]]
     return PlainTask(name, splits, Description(metadata={"script": one.script}, examples=unlabelled))
 

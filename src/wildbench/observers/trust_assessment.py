@@ -15,6 +15,7 @@ from wildpdiff.rng import sub_seed
 from wildpdiff.source import Source
 from wildpdiff.tasks.batch import chosen, count, example_keys, joined
 from wildpdiff.tasks.description import Inputs
+from wildpdiff.tasks.metric import ACCURACY, Metric
 from wildpdiff.tasks.task import Task
 from wildpdiff.trust.model import TrustModel
 from wildpdiff.trust.report import TrustReport
@@ -83,9 +84,17 @@ def trust_point(
 
 
 def measured_gains(
-    rows: Iterable[ResultRow], split: Split, generator_seed: int | None, source: str = GENERATED
+    rows: Iterable[ResultRow],
+    split: Split,
+    generator_seed: int | None,
+    *,
+    source: str = GENERATED,
+    metric: Metric = ACCURACY,
 ) -> dict[str, float]:
-    """Accuracy with a generator's adapters (mean over samples) minus that of the pretrained model, in points, by task.
+    """Score with a generator's adapters (mean over samples) minus that of the pretrained model, in points, by task.
+
+    Positive is better. A point is a hundredth of the metric's span, or without bounds of the pretrained model's mean
+    score, as in :class:`~wildpdiff.trust.report.TrustReport`.
 
     Raises:
         DataError: no task was scored with both.
@@ -99,7 +108,9 @@ def measured_gains(
         raise DataError(
             f"No {split} task was scored with {source!r} (seed {generator_seed}) and {PRETRAINED!r}. Evaluate both."
         )
-    return {task: 100 * (fmean(after_scores[task]) - fmean(before_scores[task])) for task in shared}
+    usual = max(abs(fmean(fmean(before_scores[task]) for task in shared)), 1e-12)
+    point = metric.sign * 100 / (metric.span or usual)
+    return {task: point * (fmean(after_scores[task]) - fmean(before_scores[task])) for task in shared}
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class TrustObserver:
 
     def __init__(self, comparison: Comparison, seen: Iterable[TaskFeatures]) -> None:
         """A comparison with models of trust, and the seen tasks that its generators were fitted to."""
-        self._world = comparison.suite.name
+        self._world, self._metric = comparison.suite.name, comparison.backbone.objective.metric
         self._tasks = {task.name: task for task in comparison.suite.tasks("unseen")}
         self._models = list(zip(comparison.generators, comparison.trust, strict=True))
         self._images = FreshImages.of(seen)
@@ -162,7 +173,9 @@ class TrustObserver:
 
     def result(self) -> TrustSection | None:
         """One point a generator and task; None where there is none."""
-        gains = {number: measured_gains(self._rows, "unseen", number) for number, _, _ in self._reports}
+        gains = {
+            number: measured_gains(self._rows, "unseen", number, metric=self._metric) for number, _, _ in self._reports
+        }
         points = [
             trust_point(report, task, gains[number], world=self._world, split="unseen", generator=number)
             for number, task, report in self._reports

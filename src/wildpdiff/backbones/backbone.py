@@ -33,7 +33,7 @@ from wildpdiff.disk import content_hash
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
 from wildpdiff.tasks.framing import Framing, check_framing
-from wildpdiff.tasks.objective import TARGETS, Classification, NextToken, Objective, Regression, Unknown
+from wildpdiff.tasks.objective import IGNORED, TARGETS, Classification, NextToken, Objective, Regression, Unknown
 from wildpdiff.tasks.task import Examples
 
 OTHER_BACKBONE = "Load the backbone that the adapter was made for."
@@ -438,7 +438,10 @@ class Backbone:
         return finite_outputs(torch.cat(parts, dim=1), self.name)
 
     def embedding(self, batch: Batch) -> Float[Tensor, "n f"] | None:
-        """Input of the linear layer that gives the pretrained model's outputs; None where no such layer does."""
+        """Input of the linear layer that gives the pretrained model's outputs; None where no such layer does.
+
+        Of language models it is the mean over the tokens that count.
+        """
         found = []
         self._recognise(batch)
         for some in _parts(batch):
@@ -455,7 +458,10 @@ class Backbone:
             finally:
                 for hook in hooks:
                     hook.remove()
-            found += [given for given, output in calls if output is result and given.ndim == 2]
+            own = [given for given, output in calls if output is result]
+            if isinstance(self.objective, NextToken):
+                own = [_over_tokens(given, some) for given in own if given.ndim == 3]
+            found += [given for given in own if given.ndim == 2]
         return torch.cat(found) if found else None
 
     @cached_property
@@ -500,6 +506,13 @@ def finite_outputs(outputs: Tensor, name: str) -> Tensor:
 def _shapes(batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Names and shapes of one example."""
     return tuple(sorted((name, tuple(value.shape[1:])) for name, value in batch.items() if name != TARGETS))
+
+
+def _over_tokens(values: Float[Tensor, "n t f"], batch: Batch) -> Float[Tensor, "n f"]:
+    """Mean over the tokens of each example; where the batch has targets, over those that are not ignored."""
+    ones = torch.ones(values.shape[:2], dtype=torch.bool)
+    counted = (batch[TARGETS] != IGNORED if TARGETS in batch else ones)[..., None]
+    return (values * counted).sum(1) / counted.sum(1).clamp_min(1)
 
 
 def _parts(batch: Batch) -> Iterator[dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from wildpdiff.backbones.prefix import KEY
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.batch import Batch, concatenate, count, examples_hash, part
 from wildpdiff.tasks.description import Images, Inputs
+from wildpdiff.tasks.objective import NextToken
 
 if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
@@ -167,8 +168,10 @@ class ImageFeaturiser:
         return {name: values.clone() for name, values in blocks.items()}
 
     def _of_others(self, examples: Inputs, batch: Batch) -> dict[str, Tensor]:
-        """Class probabilities or outputs, and small inputs."""
+        """Class probabilities or outputs, and small inputs; none of a language model, whose inputs are tokens."""
         backbone = self.backbone
+        if isinstance(backbone.objective, NextToken):
+            return {}
         outputs = backbone.predict(batch).flatten(1)
         blocks = {PROBABILITIES: outputs.softmax(1)} if backbone.classes else {}
         if not blocks and outputs.shape[1] <= MOST_VALUES:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from languages import TOPICS, write
 
 from refusals import refused
 from wildbench.domains.sib200 import DOMAIN, FILE, SibConfig, language_suite, opened, read_languages
@@ -16,23 +17,6 @@ from wildpdiff.tasks.task import SPLITS
 CONFIG = SibConfig(
     seen=4, unseen=2, pretraining=2, scripts=1, most_of_script=3, train=8, validation=3, test=4, examples=3
 )
-TOPICS = ("sports", "travel")
-
-
-def write(folder: Path, languages: int = 9) -> Path:
-    """A tiny copy of the form of SIB-200, with rows of a script that is none and an empty sentence."""
-    known = [("eng", "Latn"), *((f"l{i:02}", "Latn") for i in range(languages)), ("gr1", "Grek"), ("gr2", "Grek")]
-    rows = [
-        {"language": language, "script": script, "split": split, "topic": TOPICS[n % 2], "sentence": n, "text": text}
-        for language, script in [*known, ("eng", "14")]
-        for n in range(20)
-        for split in ["train" if n < 12 else "validation" if n < 15 else "test"]
-        for text in [f"{language} {script} {split} sentence {n} on {TOPICS[n % 2]}"]
-    ]
-    rows.append({**rows[0], "text": ""})
-    folder.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / FILE)
-    return folder
 
 
 def test_sentences_stay_in_their_split_and_scripts_are_held_out_whole(tmp_path: Path) -> None:

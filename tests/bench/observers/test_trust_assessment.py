@@ -23,6 +23,7 @@ from wildpdiff.evaluate.score import test_set
 from wildpdiff.fit import FittedGenerator
 from wildpdiff.source import Source
 from wildpdiff.tasks.description import Description, Images
+from wildpdiff.tasks.metric import Metric
 from wildpdiff.tasks.task import LabelledImages, SplitName
 from wildpdiff.trust.evidence import AdapterSpace, Spaces
 from wildpdiff.trust.gain import HeldOutGain, fit_gain_predictor
@@ -131,6 +132,10 @@ def test_the_adapters_assessed_are_those_that_were_scored_and_the_gains_theirs(
         own = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "generated")]
         (before,) = [row.accuracy for row in rows if (row.task, row.source) == (task.name, "pretrained")]
         assert gains[task.name] == pytest.approx(100 * (sum(own) / 3 - before))
+    errors = measured_gains(rows, "unseen", 7, metric=Metric("error", higher_is_better=False, low=0.0))
+    pretrained = [row.accuracy for row in rows if row.source == "pretrained"]
+    usual = sum(pretrained) / len(pretrained)
+    assert errors == pytest.approx({task: -gain / usual for task, gain in gains.items()})
     recorder = Recorder(toy_latents_fit.generator)
     reports = assess_tasks(model, recorder, UNSEEN, **SETTINGS)
     points = [trust_point(report, task, gains, **KEY) for task, report in reports.items()]

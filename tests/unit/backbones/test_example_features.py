@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from wildpdiff.conditions.base import BlockFeaturiser
 from wildpdiff.conditions.fusion import fit_fusion
 from wildpdiff.errors import DescriptionError
 from wildpdiff.tasks.description import MetadataSchema
-from wildpdiff.tasks.objective import Classification, NextToken, Objective, Regression
+from wildpdiff.tasks.objective import IGNORED, TARGETS, Classification, NextToken, Objective, Regression
 
 CLASSES = Classification(("low", "high", "other"))
 
@@ -50,10 +51,33 @@ def test_blocks_are_embedding_outputs_and_inputs(made: Backbone, blocks: dict[st
 
 def test_a_model_without_rows_of_numbers_is_refused() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Embedding(3000, 4), nn.Linear(4, 3000))
+    module = nn.Sequential(nn.Embedding(3000, 4), nn.Linear(4, 3000), nn.Tanh())
     tokens = Backbone.of(module, name="tokens", lora=LoraSpec(1, 1.0, ("1",)), objective=NextToken())
     with refused(DescriptionError, "tokens"):
         tokens.image_features(np.array([[1, 2, 3]]))
+
+
+@dataclass(frozen=True)
+class TokensAsTargets:
+    """Token indices that are the targets too; 0 pads."""
+
+    def __call__(self, examples: Any) -> dict[str, torch.Tensor]:
+        ids = torch.as_tensor(np.asarray(examples))
+        return {"input": ids, TARGETS: ids.masked_fill(ids == 0, IGNORED)}
+
+
+def test_features_of_a_language_model_are_means_over_the_tokens_that_count() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+    lora = LoraSpec(1, 1.0, ("1",))
+    examples = np.array([[1, 2, 3], [4, 5, 0], [0, 0, 0]])
+    padded = Backbone.of(module, name="t", lora=lora, objective=NextToken(), collate=TokensAsTargets())
+    found = padded.image_features(examples)
+    assert dict(padded.image_features.blocks) == {"embedding": 4}
+    table = module[0].weight.detach()
+    assert torch.allclose(found, torch.stack([table[1:4].mean(0), table[4:6].mean(0), torch.zeros(4)]), atol=1e-6)
+    every = Backbone.of(module, name="t", lora=lora, objective=NextToken())
+    assert torch.allclose(every.image_features(examples), table[torch.from_numpy(examples)].mean(1), atol=1e-6)
 
 
 def test_empty_examples_are_missing_and_the_order_of_others_does_not_matter() -> None:
