@@ -25,6 +25,7 @@ from wildpdiff.evaluate.results import SourceInfo
 from wildpdiff.evaluate.run import Method
 from wildpdiff.posterior.decoder import CodeConfig
 from wildpdiff.posterior.maximum_a_posteriori import MapConfig
+from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.dataset import Dataset
 from wildpdiff.zoo.features import TaskFeatures
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -75,7 +76,7 @@ def on_description(made: RunInputs) -> Further:
     def sentences(name: str) -> TaskFeatures:
         return TaskFeatures.of_few(name, made.backbone.batch(Dataset(known[name].description.examples)))
 
-    most = max(len(task.description.examples) for task in known.values())
+    most = max(count(task.description.examples) for task in known.values())
     source = FewLabelsSource(
         sentences, made.backbone, made.zoo.initial, labels_per_class=most, config=FINETUNE, seed=made.zoo.plan.seed
     )
