@@ -104,11 +104,13 @@ def predict(
         return
     if not model.exists():
         raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
-    if suite or option or task or min_trust is not None or (columns and not are_texts(images or [])):
+    named = options.named_columns(columns)
+    texts = are_texts(images or [], named)
+    if suite or option or task or min_trust is not None or (columns and not texts):
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
-    if images and are_texts(images):
+    if images and texts:
         wanted.plain("texts")
-        predict_texts(model, backbone, images, options.named_columns(columns), wanted.texts(images))
+        predict_texts(model, backbone, images, named, wanted.texts(images))
         return
     _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 
