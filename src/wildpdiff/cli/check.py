@@ -49,6 +49,8 @@ def check(
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
     if is_text_table(images, options.named_columns(columns)):
+        if boxes is not None:
+            raise DataError(f"--boxes are of pictures, and {images} is a table of texts. Leave them out.")
         named = options.named_columns(columns)
         suite = read_text_suite(images, columns=named, classes=model.classes, unseen=0, learning=False)
         for sentence in suite.remarks:

@@ -246,6 +246,11 @@ def open_suite(
         texts = _open_texts(inputs[0], settings, backbone, seed=seed, learning=learning)
         _show_remarks(texts.remarks, (), remarks, _command("show", inputs, pairs))
         return texts
+    if backbone is not None and not backbone.image_size:
+        raise DataError(
+            f"{backbone.name} reads no pictures, and {inputs[0]} is no table of texts. Give one with the columns text, "
+            "label and task, or name them, as in --columns text=COLUMN."
+        )
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
         if settings.get("framing", backbone.framing) != backbone.framing:
@@ -370,6 +375,8 @@ def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ClassSuit
         collate: Collate = found.collate
         if isinstance(collate, TensorCollate) and isinstance(opened, ImageSuite):
             collate = ImageCollate(collate.argument, opened.image_size)
+        elif isinstance(collate, ImageCollate) and isinstance(opened, TextSuite):
+            raise DataError(f"{opened.name} is a table of texts, and {name} reads pictures. Give a text model.")
         elif isinstance(collate, TextCollate) and isinstance(opened, TextSuite):
             collate = collate.fitted(opened.texts)
         if collate is not found.collate:

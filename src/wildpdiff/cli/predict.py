@@ -98,7 +98,12 @@ def predict(
         read, pairs = options.files_of(options.suite_inputs(suite)), options.with_columns(option, columns)
         if options.is_texts(suite, pairs):
             wanted.plain("texts")
-            predict_tasks(deliveries, options.open_suite(suite, pairs, generator.backbone), task, wanted.texts(read))
+            predict_tasks(
+                deliveries,
+                options.open_suite(suite, pairs, generator.backbone, learning=False),
+                task,
+                wanted.texts(read),
+            )
             return
         _predict_suite(deliveries, _suite(suite, pairs, generator.backbone), task, wanted, read=read)
         return
