@@ -48,6 +48,9 @@ SIMPLE = ("pretrained", "mean", "nearest", "kernel ridge", "additive kernel", "z
 KINDS = {"domain ": "held-out domain", "script ": "held-out scripts"}
 """Groups that have another name with each seed, by their beginning."""
 
+LEAST_GAIN = 0.01
+"""Of fine-tuning, below which a share of it means nothing: a point of an accuracy."""
+
 LABELLED = ("evolution strategies", "fine-tuned")
 """Columns of methods that use labels of the task."""
 
@@ -113,9 +116,9 @@ def _means(parts: Sequence[tuple[DomainTable, str]]) -> list[str]:
     best = max(simple, key=lambda head: metric.sign * simple[head])
     pretrained, generated, finetuned = (mean(METHODS[head]) for head in ("pretrained", "generated", "fine-tuned"))
     gain = MISSING
-    if pretrained is not None and generated is not None and finetuned is not None and finetuned != pretrained:
-        share = (generated - pretrained) / (finetuned - pretrained)
-        gain = f"{share:.2f}" if metric.sign * (finetuned - pretrained) > 0 else MISSING
+    if pretrained is not None and generated is not None and finetuned is not None:
+        most = finetuned - pretrained
+        gain = f"{(generated - pretrained) / most:.2f}" if metric.sign * most > LEAST_GAIN else MISSING
     by_seed = [shown(table.cell("generated", group).score.value) for table, group in parts]
     values = [shown(pretrained), f"{shown(simple[best])} {best}", shown(generated), ", ".join(by_seed)]
     return [str(sum(tasks)), *values, shown(finetuned), gain]

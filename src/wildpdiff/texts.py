@@ -16,13 +16,15 @@ from typing import Any, get_args
 
 import numpy as np
 
+from wildpdiff.camera_traps.labels import joined_labels
 from wildpdiff.camera_traps.task_names import same_name, task_names
 from wildpdiff.disk import content_hash, json_bytes
 from wildpdiff.errors import DataError
 from wildpdiff.rng import first_by_name
-from wildpdiff.tables.columns import name_key
-from wildpdiff.tables.delimited import MISSING, Delimited, read_delimited, read_header
+from wildpdiff.tables.columns import ALIASES, SPLIT_WORDS, SYNONYMS, matched_columns, name_key
+from wildpdiff.tables.delimited import Delimited, read_delimited, read_header, read_lines
 from wildpdiff.tables.numbers import number_column
+from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.batch import example_keys, examples_hash
 from wildpdiff.tasks.dataset import SHARES, Dataset, PlainSuite, PlainTask
 from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
@@ -31,8 +33,10 @@ from wildpdiff.tasks.task import SPLITS, Group, SplitName
 TEXT = "text"
 COLUMNS = (TEXT, "label", "task", "split", "group", "description")
 """Columns that are no metadata; the first three are needed."""
-PICTURES = frozenset({"path", "file", "filepath", "filename", "image", "imagepath"})
+PICTURES = frozenset(name for names in SYNONYMS["path"] for name in names)
 """Columns of tables of pictures, which may have a column of texts as well."""
+UNLABELLED = "unlabelled"
+"""Split of texts whose labels are not read."""
 
 MOST_EXAMPLES = 32
 """Unlabelled texts in a description."""
@@ -43,11 +47,12 @@ UNSEEN_SHARE, FEWEST_FOR_UNSEEN = 0.2, 10
 
 
 def is_text_table(path: Path, columns: Mapping[str, str] | None = None) -> bool:
-    """Whether a file is a table of texts: it has a column ``text``, or one that is named as such, and no pictures."""
-    if not path.is_file():
+    """Whether a file is a table of texts: a column is named as such, or is ``text`` and none is of pictures."""
+    words = {ALIASES.get(word, word) for word in columns or ()}
+    if "path" in words or not path.is_file():
         return False
     keys = {name_key(name) for name in read_header(path)}
-    return (TEXT in keys or TEXT in (columns or {})) and not keys & PICTURES
+    return bool(keys) and (TEXT in words or (TEXT in keys and not keys & PICTURES))
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,8 @@ class TextSuite(PlainSuite):
 
     def find(self, name: str) -> TextTask | None:
         """The task of this name, the user's own or the safe one, in any group or none."""
-        exact = (task for task in self.all_tasks if name in (task.name, task.title))
-        return next(exact, next((task for task in self.all_tasks if same_name(task.title, name)), None))
+        own = next((task for task in self.all_tasks if same_name(task.title, name)), None)
+        return own or next((task for task in self.all_tasks if task.name == name), None)
 
     @property
     def all_tasks(self) -> tuple[TextTask, ...]:
@@ -140,11 +145,13 @@ def read_text_suite(
     classes: Sequence[str] | None = None,
     unseen: int | float | Sequence[str] | None = None,
     seed: int = 0,
+    learning: bool = True,
 ) -> TextSuite:
     """Read a table of texts, one row each.
 
     A column that has one value in each task is metadata; ``description`` is the text of the task's description. Rows
-    without a label are unlabelled examples; the texts that are trained on are too, without their labels.
+    without a label are unlabelled examples; the texts that are trained on are too, without their labels. Spellings of
+    a label are joined, and rows without a text or a task are left out, with remarks.
 
     Args:
         path: a CSV or TSV file.
@@ -153,32 +160,16 @@ def read_text_suite(
         unseen: number, share or names of the tasks that are kept unseen, where no column ``group`` names them; by
             default a fifth of ten tasks or more.
         seed: of drawing them.
+        learning: whether models learn from it; without, labels that are not among the classes count as none.
 
     Raises:
         DataError: it is no table, lacks a column, names an unknown split, group or class, or has less than two classes.
     """
     table = read_delimited(Path(path))
     own = _matched(table, columns or {})
-    rows: dict[str, list[_Row]] = {}
-    stated: dict[str, dict[str, set[str]]] = {}
     others = [name for name in table.header if name not in own.values()]
-    for line, cells in table.records(table.header):
-        task, text = cells[own["task"]], cells[own[TEXT]]
-        if not task or not text:
-            raise DataError(f"{table.source}, line {line} has no {'task' if not task else 'text'}. Complete the row.")
-        label, split = cells[own["label"]], cells.get(own.get("split", ""), "")
-        if split and split not in SPLITS:
-            raise DataError(f"{table.source}, line {line}: the split is {split!r}; known are {', '.join(SPLITS)}.")
-        rows.setdefault(task, []).append(_Row(line, text, label, split))
-        kept = stated.setdefault(task, {})
-        for name in (*others, *(own[word] for word in ("group", "description") if word in own)):
-            kept.setdefault(name, set()).add(cells[name])
-    labels = sorted({row.label for found in rows.values() for row in found if row.label})
-    known = tuple(labels) if classes is None else tuple(classes)
-    strange = [label for label in labels if label not in known]
-    if len(known) < 2 or strange:
-        why = f"has the label {strange[0]!r}, which the model does not know" if strange else "has fewer than 2 labels"
-        raise DataError(f"{table.source} {why}; {', '.join(known[:5]) or 'no label'} is known.")
+    read, stated, found = _rows(table, own, [*others, *(own[word] for word in ("group", "description") if word in own)])
+    rows, known, spelled = _with_classes(table, read, classes, learning=learning)
     names = task_names(rows)
     described, schema, remarks = _described(table, others, rows, stated, words=own.get("description"))
     tasks = {
@@ -205,7 +196,7 @@ def read_text_suite(
         metadata_schema=schema,
         classes=known,
         described=rest,
-        remarks=(*table.remarks, *remarks),
+        remarks=(*table.remarks, *found, *spelled, *remarks),
     )
 
 
@@ -222,26 +213,72 @@ def read_texts(paths: Sequence[Path], columns: Mapping[str, str] | None = None) 
             named = {TEXT: (columns or {}).get(TEXT, TEXT)}
             found += [text for text in table.column(_named(table, named[TEXT])) if text]
             continue
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as text ({error}). Give a text a line, or a table.") from None
-        found += [line.strip() for line in lines if line.strip()]
+        found += [line.strip() for line in read_lines(path) if line.strip()]
     if not found:
         raise DataError(f"{paths[0] if paths else 'The command'} has no text. Give a file with a text a line.")
     return found
 
 
+def _rows(
+    table: Delimited, own: Mapping[str, str], further: Sequence[str]
+) -> tuple[dict[str, list[_Row]], dict[str, dict[str, set[str]]], tuple[str, ...]]:
+    """Rows by task, the values that each task has in further columns, and remarks on rows that are left out."""
+    remarks = Remarks()
+    rows: dict[str, list[_Row]] = {}
+    stated: dict[str, dict[str, set[str]]] = {}
+    for line, cells in table.records(table.header):
+        task, text = cells[own["task"]], cells[own[TEXT]]
+        if not task or not text:
+            remarks.add("Rows without a text or a task are left out", f"line {line} of {table.source}")
+            continue
+        label, split = cells[own["label"]], cells.get(own.get("split", ""), "").lower()
+        split = SPLIT_WORDS.get(split, split)
+        if split not in ("", UNLABELLED, *SPLITS):
+            known = ", ".join((*SPLITS, UNLABELLED))
+            raise DataError(f"{table.source}, line {line}: the split is {split!r}; known are {known}.")
+        label, split = ("", "") if split == UNLABELLED else (label, split)
+        rows.setdefault(task, []).append(_Row(line, text, label, split))
+        kept = stated.setdefault(task, {name: set() for name in further})
+        for name in further:
+            if cells[name]:
+                kept[name].add(cells[name])
+    return rows, stated, remarks.sentences()
+
+
+def _with_classes(
+    table: Delimited, rows: Mapping[str, Sequence[_Row]], classes: Sequence[str] | None, *, learning: bool
+) -> tuple[dict[str, list[_Row]], tuple[str, ...], tuple[str, ...]]:
+    """The rows with one spelling for each label, the classes, and remarks."""
+    labels = joined_labels((row.label for own in rows.values() for row in own if row.label), None, classes or ())
+    known = tuple(sorted(set(labels.canonical.values())) if classes is None else classes)
+    strange = sorted(set(labels.canonical.values()) - set(known))
+    if len(known) < 2 or (strange and learning):
+        why = f"has the label {strange[0]!r}, which the model does not know" if strange else "has fewer than 2 labels"
+        raise DataError(f"{table.source} {why}; {', '.join(known[:5]) or 'no label'} is known.")
+    remarks = Remarks()
+    found: dict[str, list[_Row]] = {task: [] for task in rows}
+    for task, own in rows.items():
+        for row in own:
+            label = labels.canonical.get(row.label, "")
+            if label in strange:
+                remarks.add("Labels that the model does not know count as none", f"{label!r} on line {row.line}")
+                label = ""
+            found[task].append(replace(row, label=label))
+    return found, known, (*labels.remarks, *remarks.sentences())
+
+
 def _matched(table: Delimited, columns: Mapping[str, str]) -> dict[str, str]:
     """Names of the table's columns by word."""
-    odd = next((word for word in columns if word not in COLUMNS), None)
+    given = {ALIASES.get(word, word): name for word, name in columns.items()}
+    odd = next((word for word in given if word not in COLUMNS), None)
     if odd is not None:
         raise DataError(f"--columns names {odd!r}; of a table of texts {', '.join(COLUMNS)} can be named.")
-    found = {word: _named(table, name) for word, name in columns.items()}
-    for name in table.header:
-        key = name_key(name)
-        if key in COLUMNS and key not in found and name not in found.values():
-            found[key] = name
+    words = (TEXT, "description")
+    found = {word: _named(table, given.pop(word)) for word in words if word in given}
+    keys = {name_key(name): name for name in reversed(table.header)}
+    found |= {word: keys[word] for word in words if word in keys and word not in found}
+    free = [name for name in table.header if name not in found.values()]
+    found |= matched_columns(free, given, table.source, ("label", "task", "split", "group"))
     missing = next((word for word in COLUMNS[:3] if word not in found), None)
     if missing is not None:
         raise DataError(
@@ -273,11 +310,10 @@ def _described(
     fields: list[MetadataField] = []
     metadata: dict[str, dict[str, Any]] = {task: {} for task in rows}
     for name in others:
-        cells = {task: next(iter(values[name])) for task, values in stated.items() if len(values[name]) == 1}
-        if len(cells) < len(rows):
+        if any(len(values[name]) > 1 for values in stated.values()):
             remarks.append(f"Column {name!r} has several values in one task and is no metadata.")
             continue
-        values: dict[str, Any] = {task: text for task, text in cells.items() if text.lower() not in MISSING}
+        values: dict[str, Any] = {task: text for task, own in stated.items() for text in own[name]}
         numbers = number_column(values.values(), LIMITS.get(GEOGRAPHIC.get(name.lower(), ""), math.inf))
         if numbers is not None:
             values = {task: numbers.values[text] for task, text in values.items() if text in numbers.values}
@@ -288,7 +324,7 @@ def _described(
                 metadata[task][name] = fields[-1].check(value)
     found = {}
     for task, listed in rows.items():
-        texts = sorted(stated[task][words] - {""}) if words else []
+        texts = sorted(stated[task][words]) if words else []
         if len(texts) > 1:
             raise DataError(f"{table.source}: task {task!r} has {len(texts)} descriptions. Give it one.")
         usable = {row.text for row in listed if not row.label or _split(row) == "train"}
@@ -347,7 +383,7 @@ def _groups(
     if column is not None and unseen is None:
         found: dict[str, Group] = {}
         for title in tasks:
-            named = stated[title][column] - {""}
+            named = {name.lower() for name in stated[title][column]}
             if len(named) > 1 or not named <= set(get_args(Group)):
                 raise DataError(
                     f"{table.source}: the group of task {title!r} is {', '.join(sorted(named))}; known are "
@@ -356,10 +392,11 @@ def _groups(
             found[title] = next((group for group in get_args(Group) if group in named), "seen")
         return found
     if isinstance(unseen, Sequence):
-        unknown = [name for name in unseen if name not in tasks]
-        if unknown:
-            raise DataError(f"{table.source} has no task {unknown[0]!r}, which is to be unseen.")
-        return {title: "unseen" if title in unseen else "seen" for title in tasks}
+        safe = {task.name: title for title, task in tasks.items()}
+        alike = [next((own for own in tasks if same_name(own, name)), safe.get(name, "")) for name in unseen]
+        if "" in alike:
+            raise DataError(f"{table.source} has no task {unseen[alike.index('')]!r}, which is to be unseen.")
+        return {title: "unseen" if title in alike else "seen" for title in tasks}
     taught = sorted(title for title, task in tasks.items() if _can_be_learned(task) and len(task.data("test")))
     few = len(taught) < FEWEST_FOR_UNSEEN
     wanted = (0 if few else UNSEEN_SHARE) if unseen is None else unseen

@@ -73,7 +73,10 @@ def export(
             f"{inputs[0]} is made of files already. Give the format of another file by --format ({known}); images are "
             f"written of simulated suites alone ({names})."
         )
-    settings = options.suite_settings(inputs, options.with_columns(option, columns))
+    pairs = options.with_columns(option, columns)
+    settings = options.suite_settings(inputs, pairs)
+    if options.is_texts(inputs, pairs):
+        raise DataError(f"{inputs[0]} is a table of texts, and pictures are exported. Give pictures.")
     _of_files(inputs, form, out, settings, zone=given_zone, as_json=as_json)
 
 

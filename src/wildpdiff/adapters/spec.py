@@ -188,7 +188,9 @@ class AdapterSpec:
         selection = LoraConfig(**given, modules_to_save=list(wanted) or None)
         found = [name for name in names if check_target_module_exists(selection, name)]
         if not found:
-            raise AdapterMismatchError(f"target_modules {targets!r} names no module. See named_modules().")
+            ends = dict.fromkeys(name.rpartition(".")[2] for name, part in names.items() if isinstance(part, nn.Linear))
+            some = f"its linear layers are named {', '.join([*ends][:12])}" if ends else "it has no linear layers"
+            raise AdapterMismatchError(f"target_modules {targets!r} names no module; {some}. Name others.")
         whole = tuple(name for name in names if wanted and name.endswith(wanted))
         ranks = {name: _rank_and_scaling(settings, name) for name in found}
         spec = cls.on(module, ranks, whole, str(settings.get("bias") or "none"))

@@ -14,21 +14,10 @@ from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, 
 from wildpdiff.camera_traps.records import Picture, PictureTable
 from wildpdiff.camera_traps.times import TIME_OF_DAY, has_time, parse_time
 from wildpdiff.errors import DataError
-from wildpdiff.tables.columns import SYNONYMS, matched_columns, name_key, stated_word
+from wildpdiff.tables.columns import SPLIT_WORDS, SYNONYMS, matched_columns, name_key, stated_word
 from wildpdiff.tables.delimited import MISSING, Delimited, read_delimited, read_header
 from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
-
-SPLIT_WORDS = {
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "testing": "test",
-    "holdout": "test",
-    "unlabeled": "unlabelled",
-}
-"""Usual words for splits by the project's own."""
 
 MOST_ROWS = 4
 """Rows for each camera, on average, that a table of cameras has; one with more has rows of pictures."""

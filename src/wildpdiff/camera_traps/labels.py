@@ -21,12 +21,15 @@ TAXON_SEPARATORS = 6
 """Semicolons in a taxon of SpeciesNet."""
 
 _SURE, _MAYBE = re.compile(r"[|;\n\r]"), re.compile(r"[,/+&]")
-_SEPARATORS = re.compile(r"[\s_\-‐‑‒–—]+")
+_SEPARATORS = re.compile(r"(?!^-\d)[\s_\-‐‑‒–—]+")
 _QUOTES = str.maketrans("’‘ʼ´`", "'''''")
 
 
 def spelling_key(text: str) -> str:
-    """The same text for all spellings of a name that differ in case, spaces, underscores, hyphens or Unicode's form."""
+    """The same text for all spellings of a name that differ in case, spaces, underscores, hyphens or Unicode's form.
+
+    The minus of a number stays.
+    """
     text = unicodedata.normalize("NFKC", text)
     if not text.isascii():
         text = "".join(letter for letter in text.translate(_QUOTES) if unicodedata.category(letter) != "Cf")
@@ -83,7 +86,7 @@ class JoinedLabels:
         return tuple(label for label in found if label != self.blank or len(found) == 1)
 
 
-def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iterable[str] = ()) -> JoinedLabels:
+def joined_labels(labels: Iterable[str], blanks: Iterable[str] | None = (), known: Iterable[str] = ()) -> JoinedLabels:
     """One spelling for all variants of each label: the most frequent, or the known one.
 
     Among equally frequent spellings, the first in the order of their characters is chosen.
@@ -91,10 +94,10 @@ def joined_labels(labels: Iterable[str], blanks: Iterable[str] = (), known: Iter
     Args:
         labels: as written, once for each picture that has them.
         blanks: labels that say that a picture is empty, besides :data:`BLANKS`; they become the known word of blanks,
-            or :data:`EMPTY`.
+            or :data:`EMPTY`. None: none is one, not of :data:`BLANKS` either.
         known: spellings that stand whatever their frequency, for example a model's classes.
     """
-    empty = BLANKS | {spelling_key(label) for label in blanks}
+    empty = frozenset() if blanks is None else BLANKS | {spelling_key(label) for label in blanks}
     fixed = {spelling_key(label): label for label in known}
     nothing = next((label for key, label in fixed.items() if key in empty), EMPTY)
     variants: dict[str, list[tuple[int, str]]] = {}

@@ -49,7 +49,12 @@ def check(
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
     if is_text_table(images, options.named_columns(columns)):
-        suite = read_text_suite(images, columns=options.named_columns(columns), classes=model.classes, unseen=0)
+        if boxes is not None:
+            raise DataError(f"--boxes are of pictures, and {images} is a table of texts. Leave them out.")
+        named = options.named_columns(columns)
+        suite = read_text_suite(images, columns=named, classes=model.classes, unseen=0, learning=False)
+        for sentence in suite.remarks:
+            remark(sentence)
         scored = check_texts(loaded, model, _task_of(suite, task), seed=seed)
         _answer(adapter, scored, as_json=as_json)
         return

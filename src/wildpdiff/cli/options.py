@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -131,9 +132,11 @@ def _names(text: str) -> tuple[str, ...]:
 def _unseen(text: str) -> int | float | tuple[str, ...]:
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
-            pass
+            continue
+        if math.isfinite(number):
+            return number
     return _names(text)
 
 
@@ -240,9 +243,14 @@ def open_suite(
     known: dict[str, Any] = {"seed": seed, "framing": framing}
     settings = suite_settings(inputs, pairs)
     if is_texts(inputs, pairs):
-        texts = _open_texts(inputs[0], settings, backbone, seed)
+        texts = _open_texts(inputs[0], settings, backbone, seed=seed, learning=learning)
         _show_remarks(texts.remarks, (), remarks, _command("show", inputs, pairs))
         return texts
+    if backbone is not None and not backbone.image_size:
+        raise DataError(
+            f"{backbone.name} reads no pictures, and {inputs[0]} is no table of texts. Give one with the columns text, "
+            "label and task, or name them, as in --columns text=COLUMN."
+        )
     if backbone is not None:
         known |= {"image_size": backbone.image_size, "classes": backbone.classes, "framing": backbone.framing}
         if settings.get("framing", backbone.framing) != backbone.framing:
@@ -275,11 +283,15 @@ def _show_remarks(remarks: Sequence[str], left_out: Sequence[str], which: Remark
 
 
 def is_texts(suite: str | Sequence[str] | None, pairs: Sequence[str] | None) -> bool:
-    """Whether a suite is a table of texts."""
+    """Whether a suite is a table of texts; raises :class:`DataError` where it is several."""
     from wildpdiff.texts import is_text_table
 
     inputs = suite_inputs(suite)
-    return len(inputs) == 1 and is_text_table(Path(inputs[0]), suite_settings(inputs, pairs).get("columns"))
+    columns = suite_settings(inputs, pairs).get("columns")
+    found = all(is_text_table(Path(entry), columns) for entry in inputs)
+    if found and len(inputs) > 1:
+        raise DataError(f"{inputs[0]} and {inputs[1]} are tables of texts, which are not joined. Put them into one.")
+    return found
 
 
 def images_of(suite: ClassSuite) -> ImageSuite:
@@ -291,7 +303,9 @@ def images_of(suite: ClassSuite) -> ImageSuite:
     return suite
 
 
-def _open_texts(table: str, settings: Mapping[str, Any], backbone: Backbone | None, seed: int) -> TextSuite:
+def _open_texts(
+    table: str, settings: Mapping[str, Any], backbone: Backbone | None, *, seed: int, learning: bool
+) -> TextSuite:
     """A table of texts, with the classes of a backbone where one is given."""
     from wildpdiff.texts import read_text_suite
 
@@ -302,7 +316,7 @@ def _open_texts(table: str, settings: Mapping[str, Any], backbone: Backbone | No
     if backbone is not None and backbone.image_size:
         raise DataError(f"{table} is a table of texts, and {backbone.name} reads pictures. Give a text model.")
     classes = None if backbone is None else backbone.classes
-    return read_text_suite(table, **{"classes": classes, "seed": seed, **settings})
+    return read_text_suite(table, **{"classes": classes, "seed": seed, "learning": learning, **settings})
 
 
 def tasks_of(suite: ClassSuite, group: Group) -> tuple[Task, ...]:
@@ -360,6 +374,8 @@ def open_model(name: str, lora: Mapping[str, Any], suite: Callable[[], ClassSuit
         collate: Collate = found.collate
         if isinstance(collate, TensorCollate) and (size := getattr(opened, "image_size", 0)):
             collate = ImageCollate(collate.argument, size)
+        elif isinstance(collate, ImageCollate) and isinstance(opened, TextSuite):
+            raise DataError(f"{opened.name} is a table of texts, and {name} reads pictures. Give a text model.")
         elif isinstance(collate, TextCollate) and isinstance(opened, TextSuite):
             collate = collate.fitted(opened.texts)
         if collate is not found.collate:

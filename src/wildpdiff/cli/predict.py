@@ -98,17 +98,24 @@ def predict(
         read, pairs = options.files_of(options.suite_inputs(suite)), options.with_columns(option, columns)
         if options.is_texts(suite, pairs):
             wanted.plain("texts")
-            predict_tasks(deliveries, options.open_suite(suite, pairs, generator.backbone), task, wanted.texts(read))
+            predict_tasks(
+                deliveries,
+                options.open_suite(suite, pairs, generator.backbone, learning=False),
+                task,
+                wanted.texts(read),
+            )
             return
         _predict_suite(deliveries, _suite(suite, pairs, generator.backbone), task, wanted, read=read)
         return
     if not model.exists():
         raise ArtifactError(f"There is no {model}. Name the folder of an adapter or a generator.")
-    if suite or option or task or min_trust is not None or (columns and not are_texts(images or [])):
+    named = options.named_columns(columns)
+    texts = are_texts(images or [], named)
+    if suite or option or task or min_trust is not None or (columns and not texts):
         raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
-    if images and are_texts(images):
+    if images and texts:
         wanted.plain("texts")
-        predict_texts(model, backbone, images, options.named_columns(columns), wanted.texts(images))
+        predict_texts(model, backbone, images, named, wanted.texts(images))
         return
     _predict_images(model, backbone, images or [], boxes=boxes, skip=skip_unreadable, wanted=wanted)
 

@@ -56,11 +56,11 @@ class TextOutput:
             sys.stdout.write(visible("".join(lines)))
 
 
-def are_texts(paths: Iterable[Path]) -> bool:
+def are_texts(paths: Iterable[Path], columns: Mapping[str, str] | None) -> bool:
     """Whether files to be classified are of texts: ``.txt``, or tables with a column of texts and none of pictures."""
     from wildpdiff.texts import is_text_table
 
-    return any(path.suffix.lower() in SUFFIXES or is_text_table(path) for path in paths)
+    return any(path.suffix.lower() in SUFFIXES or is_text_table(path, columns) for path in paths)
 
 
 def predict_texts(

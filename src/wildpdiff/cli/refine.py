@@ -64,6 +64,7 @@ def refine(
     from wildpdiff.refine.refining import refine as refine_adapter
     from wildpdiff.refine.runs import RefineConfig
     from wildpdiff.refine.starts import Starts
+    from wildpdiff.texts import is_text_table
 
     started = time.perf_counter()
     loaded, *further = [Adapter.load(folder) for folder in adapter_folders(adapter)]
@@ -71,9 +72,11 @@ def refine(
     for candidate in (loaded, *further):
         model.check(candidate)
         candidate.check_finite()
+    named = options.named_columns(columns)
+    if not model.image_size or is_text_table(images, named):
+        raise DataError("Adapters are refined on labelled pictures alone. Texts can be added to the tasks of a zoo.")
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
     given = find_images(unlabelled) if unlabelled else ()
-    named = options.named_columns(columns)
     found = labelled_files(images, model.classes, task, boxes=boxes, columns=named, more=given)
     for sentence in found.remarks:
         remark(sentence)

@@ -62,6 +62,11 @@ def check(
 
     given = [*options.with_columns(option, columns), *([] if root is None else [f"root={root}"])]
     settings = options.suite_settings(inputs, given)
+    if options.is_texts(inputs, given):
+        from wildpdiff.cli.suite import show_suite
+
+        show_suite(inputs, option=given, seed=seed, as_json=as_json)
+        return
     names = options.suite_inputs(inputs)
     chosen = TableOptions(**{"image_size": options.TABLE_SIZE, "seed": seed, "framing": None, **settings})
     table = _read(names, chosen)

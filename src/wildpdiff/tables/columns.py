@@ -31,6 +31,17 @@ SYNONYMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Keys of usual names by word, in tuples; names of an earlier tuple stand where there are several."""
 
+SPLIT_WORDS = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "testing": "test",
+    "holdout": "test",
+    "unlabeled": "unlabelled",
+}
+"""Usual words for splits by the project's own."""
+
 NEEDED = ("path", "label", "task")
 """Words for which a choice among several columns is the user's."""
 

@@ -91,6 +91,11 @@ def read_delimited(path: Path) -> Delimited:
     return parse_delimited(read_bytes(path), str(path))
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in any of a table's encodings; raises :class:`DataError` as :func:`read_delimited`."""
+    return [line.rstrip("\n") for line in io.StringIO(_decoded(read_bytes(path), str(path))[0], newline=None)]
+
+
 def read_header(path: Path) -> tuple[str, ...]:
     """The names of a table's columns from the file's beginning; none where the file is no table."""
     try:

@@ -66,7 +66,10 @@ def read_views(
         DataError: a file is missing, of no known format, broken, or too large; or the size is below 1.
     """
     if image_size < 1:
-        raise DataError(f"image_size is {image_size}; give 1 or more pixels.")
+        raise DataError(
+            f"The model reads no pictures (image_size is {image_size}). Give what it reads: texts are .txt "
+            "files, or tables with a column text."
+        )
     if cache is None:
         results = _Results(image_size, IN_MEMORY)
         results.take(decoded(views, image_size, framing), len(views), skipped, progress)
