@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def write_artifact(
     body = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "config": dict(config),
+        # As it is read again: keys that are numbers become texts, which are sorted otherwise.
+        "config": json.loads(json_bytes(dict(config))),
         "files": {name: {"sha256": content_hash(data), "bytes": len(data)} for name, data in contents.items()},
     }
     fingerprint = content_hash(json_bytes(body))

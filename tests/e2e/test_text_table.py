@@ -12,8 +12,10 @@ import pytest
 from tiny_world import Run, quick_settings, refused_run
 
 from documents import README, commands
+from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.rng import numpy_generator
+from wildpdiff.texts import TextTask
 
 WORDS = ["up", "down", "north", "south"]
 TASKS = 11
@@ -89,6 +91,15 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     assert [row["text"] for row in found] == ["up up up down north", "south down"]
     assert {row["class"] for row in found} <= {"few", "many"}
     done(run, "generate", generator, *suite, "--task", UNSEEN, "--out", tmp_path / "own", "--json")
+    model_of = [out, "--backbone", tmp_path / "b"]
+    assert len(done(run, "predict", *model_of, *suite[1:4], "--json")) == 30 * TASKS
+    twice = done(run, "predict", generator, *suite, "--task", UNSEEN, "--task", UNSEEN, "--top", "2", "--json")
+    assert {row["task"] for row in twice} == {UNSEEN}
+    assert len(twice) == 2 * len({row["text"] for row in twice})
+    (tmp_path / "picture").write_text("up")
+    refused_run(run("predict", *model_of, tmp_path / "picture"), ".txt")
+    refined = ["--images", suite[1], *suite[2:4], "--task", UNSEEN, "--out", tmp_path / "no"]
+    refused_run(run("refine", *model_of, *refined), "pictures")
     assert Adapter.load(tmp_path / "own").provenance["task"] == UNSEEN
     checked = done(
         run,
@@ -136,19 +147,27 @@ def test_what_is_of_pictures_is_refused(run: Run, model: Path, tmp_path: Path) -
     named = ["--columns", "text=Sentence"]
     refused_run(run("suite", "show", table), "Sentence", "text")  # a table of pictures needs a path
     refused_run(run("suite", "show", table, *named, "-o", "by_time=true"), "by_time")
+    refused_run(run("suite", "show", table, *named, "-o", "unseen=nan"), "nan")
+    refused_run(run("suite", "show", table, table, *named), "joined")
+    refused_run(run("suite", "export", table, *named, "--format", "csv", "--out", tmp_path / "e"), "texts")
     refused_run(run("suite", "show", table, *named, "--image", tmp_path / "sheet.png"), "pictures")
     refused_run(run("backbone", "pretrain", "--suite", table, *named, "--out", tmp_path / "b"), "--backbone")
     refused_run(run("zoo", "build", "--suite", table, *named, "--out", tmp_path / "z"), "savanna-cnn")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.csv"]
     odd = ["--backbone", model, "--layers", "last"]
     refused_run(run("zoo", "build", "--suite", table, *named, *odd, "--out", tmp_path / "z"), "last")
+    odd[2:] = ["--targets", "attn"]
+    refused_run(run("zoo", "build", "--suite", table, *named, *odd, "--out", tmp_path / "z"), "query, key, value")
+    odd[3:] = ["query"]
+    refused_run(run("backbone", "pretrain", "--suite", "savanna", *odd, "--out", tmp_path / "b"), "savanna", "text")
 
 
 @pytest.mark.parametrize(
     ("rows", "value"),
     [
-        (["text,label,task", "a,x,one", ",y,one"], "line 3"),
-        (["text,label,task", "a,x,one", "b,y,"], "line 3"),
+        (["text,label,task", "a,x,one", ",y,one"], "2 labels"),
+        (["text,label,task", "a,x,one", "b,y,"], "2 labels"),
+        (["text,label,task", "a,x,one", "b,X ,one"], "2 labels"),
         (["text,label", "a,x"], "task"),
         (["text,label,task", "a,x,one", "b,x,one"], "2 labels"),
         (["text,label,task,split", "a,x,one,train", "b,y,one,practice"], "practice"),
@@ -159,6 +178,47 @@ def test_what_is_of_pictures_is_refused(run: Run, model: Path, tmp_path: Path) -
 def test_bad_tables_are_refused(run: Run, tmp_path: Path, rows: list[str], value: str) -> None:
     (tmp_path / "texts.csv").write_text("\n".join(rows) + "\n")
     refused_run(run("suite", "show", tmp_path / "texts.csv", "--json"), value)
+
+
+def test_flaws_of_a_table_are_remarked_and_read(run: Run, tmp_path: Path) -> None:
+    """What is no class, split, group or column in its usual spelling, or is missing in some rows."""
+    lines = [
+        f"{word} {number},{label},{task},{split},{group},{height},p.jpg"
+        for task, group, height in (("a b", "", "7"), ("a-b", "Unseen", ""))
+        for number, split in enumerate(["training"] * 4 + ["Val", "TEST", "unlabelled", ""])
+        for word, label in (("up", "yy"), ("down", "XX" if number else "xx"))
+    ]
+    lines[1] = lines[1].replace(",7,", ",,")
+    flawed = ["NA,xx,a b,,,,", ",xx,a b,,,,", "up,xx,,,,,", "so,strange,a-b,test,unseen,,"]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["text,Species,Site,split,group,height,photo", *lines, *flawed]))
+    columns = ["--columns", "text=text"]
+    shown = done(run, "suite", "check", path, *columns, "--json")
+    assert shown["classes"] == ["XX", "strange", "yy"]
+    assert shown["tasks"] == {"pretraining": 0, "seen": 1, "unseen": 1}
+    assert shown["metadata"] == {"height": "number", "photo": "p.jpg"}
+    assert run("suite", "show", path, *columns).err.count("\n") == 2  # spellings and rows without a text or a task
+    one = done(run, "suite", "show", path, *columns, "--task", "a-b", "--json")
+    assert (one["task"], one["texts"]["validation"]) == ("a-b", 2)
+    refused_run(run("suite", "show", path), "pictures")
+
+    from wildpdiff.errors import DataError
+    from wildpdiff.texts import read_text_suite
+
+    with refused(DataError, "strange"):
+        read_text_suite(path, columns={"text": "text"}, classes=["XX", "yy"])
+    known = read_text_suite(path, columns={"text": "text"}, classes=["XX", "yy"], learning=False)
+    (task,) = known.unseen
+    assert isinstance(task, TextTask)
+    assert "so" in task.unlabelled
+
+
+def test_lines_of_texts_in_any_encoding(tmp_path: Path) -> None:
+    from wildpdiff.texts import read_texts
+
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "t.txt").write_bytes("Süd up\r\n\r\nÖl\x0cdown".encode(encoding))
+        assert read_texts([tmp_path / "t.txt"]) == ["Süd up", "Öl\x0cdown"]
 
 
 def test_a_row_more_moves_no_other_and_a_text_has_one_split(tmp_path: Path) -> None:

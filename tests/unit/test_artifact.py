@@ -50,6 +50,11 @@ def test_what_is_written_is_read(folder: Path) -> None:
     }
 
 
+def test_keys_that_are_numbers_are_read_as_texts(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", "zoo", {"labels": dict.fromkeys(range(12), "x")}, {})
+    assert list(read_artifact(tmp_path / "a", "zoo").config["labels"]) == sorted(map(str, range(12)))
+
+
 def test_written_twice_the_bytes_are_equal(folder: Path, tmp_path: Path) -> None:
     reordered = {"weights": dict(reversed(TENSORS["weights"].items()))}
     fingerprint = write_artifact(tmp_path / "again", "thing", dict(reversed(CONFIG.items())), reordered)

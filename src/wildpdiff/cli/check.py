@@ -49,8 +49,9 @@ def check(
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
     if is_text_table(images, options.named_columns(columns)):
-        if boxes is not None:
-            raise DataError(f"--boxes are of pictures, and {images} is a table of texts. Leave them out.")
+        if boxes is not None or model.image_size:
+            what = f"{model.name} reads" if model.image_size else "--boxes are of"
+            raise DataError(f"{what} pictures, and {images} is a table of texts. Give labelled pictures.")
         named = options.named_columns(columns)
         suite = read_text_suite(images, columns=named, classes=model.classes, unseen=0, learning=False)
         for sentence in suite.remarks:

@@ -83,7 +83,8 @@ def predict_tasks(deliveries: Deliveries, suite: ClassSuite, names: Sequence[str
     from wildpdiff.texts import TextSuite
 
     assert isinstance(suite, TextSuite)
-    chosen: Any = suite.all_tasks if not names else dict.fromkeys(options.find_task(suite, name) for name in names)
+    named: Any = suite.all_tasks if not names else [options.find_task(suite, name) for name in names]
+    chosen = list({task.name: task for task in named}.values())
     rows: list[dict[str, Any]] = []
     table = plain_table(f"{len(chosen)} tasks", "task", "texts", "model", "trust", "most frequent classes")
     with Stages() as stages:

@@ -57,6 +57,7 @@ def test_unicode_forms_are_one_name_and_other_scripts_stay_apart() -> None:
 
 
 def test_blanks_are_words_of_the_format_or_plain_english() -> None:
+    assert joined_labels(["Blank", "nothing", "-1", "1"], None).remarks == ()
     joined = joined_labels(["Blank", "no_animal", "vacío", "none", "fox", EMPTY], blanks=["VACÍO"])
     assert {label for label, name in joined.canonical.items() if name == EMPTY} == {
         "Blank",
