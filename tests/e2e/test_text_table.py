@@ -200,7 +200,7 @@ def test_flaws_of_a_table_are_remarked_and_read(run: Run, tmp_path: Path) -> Non
     assert run("suite", "show", path, *columns).err.count("\n") == 2  # spellings and rows without a text or a task
     one = done(run, "suite", "show", path, *columns, "--task", "a-b", "--json")
     assert (one["task"], one["texts"]["validation"]) == ("a-b", 2)
-    refused_run(run("suite", "show", path), "pictures")
+    refused_run(run("suite", "show", path), "p.jpg")  # without --columns, a table of pictures
 
     from wildpdiff.errors import DataError
     from wildpdiff.texts import read_text_suite
