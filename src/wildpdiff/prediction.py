@@ -136,8 +136,11 @@ def text_probabilities(
     _check_models(models, backbone)
     if backbone.image_size:
         raise DataError(f"{backbone.name} reads pictures, and {len(texts)} texts are given. Give files of pictures.")
-    parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-    return np.concatenate([_probabilities(models, backbone, list(part)) for part in parts], axis=1)
+    result = np.zeros((len(models), len(texts), len(backbone.classes)))
+    for start in range(0, len(texts), BATCH):
+        part = list(texts[start : start + BATCH])
+        result[:, start : start + len(part)] = _probabilities(models, backbone, part)
+    return result
 
 
 def _check_models(models: Sequence[Adapter | None], backbone: Backbone) -> None:

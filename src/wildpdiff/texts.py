@@ -7,8 +7,7 @@ and nothing moves when rows come or go.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +22,11 @@ from wildpdiff.errors import DataError
 from wildpdiff.rng import first_by_name
 from wildpdiff.tables.columns import ALIASES, SPLIT_WORDS, SYNONYMS, matched_columns, name_key
 from wildpdiff.tables.delimited import Delimited, read_delimited, read_header, read_lines
-from wildpdiff.tables.numbers import number_column
 from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.batch import example_keys, examples_hash
 from wildpdiff.tasks.dataset import SHARES, Dataset, PlainSuite, PlainTask
-from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.description import Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.metadata_columns import metadata_column
 from wildpdiff.tasks.task import SPLITS, Group, SplitName
 
 TEXT = "text"
@@ -171,11 +170,14 @@ def read_text_suite(
     read, stated, found = _rows(table, own, [*others, *(own[word] for word in ("group", "description") if word in own)])
     rows, known, spelled = _with_classes(table, read, classes, learning=learning)
     names = task_names(rows)
-    described, schema, remarks = _described(table, others, rows, stated, words=own.get("description"))
+    undescribed = {title: _task(names[title], title, found, known) for title, found in rows.items()}
+    groups = _groups(table, undescribed, stated, own.get("group"), unseen=unseen, seed=seed)
+    learned = {title for title, task in undescribed.items() if groups[title] == "seen" and _can_be_learned(task)}
+    described, schema, remarks = _described(table, others, rows, stated, words=own.get("description"), learned=learned)
     tasks = {
-        title: _task(names[title], title, found, known, description=described[title]) for title, found in rows.items()
+        title: replace(task, description=replace(described[title], task_id=task.name))
+        for title, task in undescribed.items()
     }
-    groups = _groups(table, tasks, stated, own.get("group"), unseen=unseen, seed=seed)
     by_group: dict[Group, list[TextTask]] = {"seen": [], "unseen": [], "pretraining": []}
     rest: list[TextTask] = []
     for title, one in sorted(tasks.items()):
@@ -304,6 +306,7 @@ def _described(
     stated: Mapping[str, Mapping[str, set[str]]],
     *,
     words: str | None,
+    learned: Collection[str],
 ) -> tuple[dict[str, Description], MetadataSchema, list[str]]:
     """Descriptions by task, the schema of their metadata, and remarks on columns that are none."""
     remarks: list[str] = []
@@ -313,15 +316,12 @@ def _described(
         if any(len(values[name]) > 1 for values in stated.values()):
             remarks.append(f"Column {name!r} has several values in one task and is no metadata.")
             continue
-        values: dict[str, Any] = {task: text for task, own in stated.items() for text in own[name]}
-        numbers = number_column(values.values(), LIMITS.get(GEOGRAPHIC.get(name.lower(), ""), math.inf))
-        if numbers is not None:
-            values = {task: numbers.values[text] for task, text in values.items() if text in numbers.values}
-            remarks += [f"Column {name!r}: {words}." for words in numbers.odd.values()]
-        if values:
-            fields.append(MetadataField.of_values(name, values.values()))
-            for task, value in values.items():
-                metadata[task][name] = fields[-1].check(value)
+        read = metadata_column(name, {task: text for task, own in stated.items() for text in own[name]}, learned)
+        remarks += read.remarks
+        if read.field is not None:
+            fields.append(read.field)
+            for task, value in read.values.items():
+                metadata[task][name] = value
     found = {}
     for task, listed in rows.items():
         texts = sorted(stated[task][words]) if words else []
@@ -333,7 +333,6 @@ def _described(
             metadata=metadata[task] or None,
             examples=examples or None,
             text=texts[0] if texts else None,
-            task_id=task,
         )
     return found, MetadataSchema(tuple(fields)), remarks
 
@@ -350,9 +349,8 @@ def _split(row: _Row) -> SplitName:
     return "train" if share < SHARES["train"] else "validation" if share < 1 - SHARES["test"] else "test"
 
 
-def _task(
-    name: str, title: str, rows: Sequence[_Row], classes: tuple[str, ...], *, description: Description
-) -> TextTask:
+def _task(name: str, title: str, rows: Sequence[_Row], classes: tuple[str, ...]) -> TextTask:
+    """A task, not described yet."""
     parts: dict[SplitName, list[_Row]] = {split: [] for split in SPLITS}
     for row in rows:
         if row.label:
@@ -361,8 +359,7 @@ def _task(
         split: Dataset([row.text for row in own], np.array([classes.index(row.label) for row in own], dtype=np.int64))
         for split, own in parts.items()
     }
-    safe = replace(description, task_id=name)
-    return TextTask(name, splits, safe, title=title, unlabelled=[row.text for row in rows if not row.label])
+    return TextTask(name, splits, title=title, unlabelled=[row.text for row in rows if not row.label])
 
 
 def _can_be_learned(task: TextTask) -> bool:

@@ -1,6 +1,7 @@
 """Training steps of many adapters of a ViT-tiny: seconds of one vectorised pass and of a loop over PEFT's, and memory.
 
     OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py            # seconds
+    OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py --savanna  # seconds, against merged weights
     OMP_NUM_THREADS=1 python benchmarks/experiments/many_adapters/run.py --memory   # MiB, each way in its own process
 
 Both have the same adapters and images and a gradient of every adapter in each step; losses and gradients are compared.
@@ -26,9 +27,13 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import ViTConfig, ViTForImageClassification
 
+from wildpdiff.adapters.spec import PEFT_PREFIX
 from wildpdiff.backbones.backbone import Backbone
-from wildpdiff.tasks.batch import stack, take
+from wildpdiff.backbones.prefix import replay
+from wildpdiff.backbones.registry import load_backbone
+from wildpdiff.tasks.batch import Batch, stack, take
 from wildpdiff.tasks.dataset import Dataset
+from wildpdiff.tasks.objective import TARGETS
 from wildpdiff.training import seeded
 
 FOLDER = Path(__file__).parent
@@ -158,11 +163,67 @@ def main(settings: dict[str, Any], targets: Any) -> dict[str, Any]:
     }
 
 
+def savanna(settings: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a vectorised step on the bundled backbone: low-rank branches, and factors merged into the weights.
+
+    Both replay the same prefix, so that they differ in the adapted layers alone. As in fine-tuning, A has no
+    gradient.
+    """
+    count, images, backbone = settings["adapters"], settings["images"], load_backbone("savanna-cnn")
+    draws = np.random.default_rng(settings["seed"])
+    size = backbone.image_size
+    pixels = draws.integers(0, 256, (count * images, size, size, 3), dtype=np.uint8)
+    labels = torch.arange(count * images) % len(backbone.classes)
+    batch = backbone.batch(Dataset(pixels, labels))
+    batches = stack([take(batch, slice(row * images, (row + 1) * images)) for row in range(count)])
+    start = backbone.initial_adapter(0).tensors
+    with seeded(settings["seed"]):
+        stacked = {
+            name: torch.stack([value + 0.02 * torch.randn(value.shape) for _ in range(count)])
+            for name, value in start.items()
+        }
+    fixed = {name: value for name, value in stacked.items() if ".lora_A." in name}
+    trained = {name: value for name, value in stacked.items() if name not in fixed}
+    prefix, model = backbone._model({name: value for name, value in batch.items() if name != TARGETS}, False)
+    weights = dict(model.named_parameters())
+
+    def merged(own: dict[str, torch.Tensor], some: dict[str, torch.Tensor]) -> torch.Tensor:
+        changed = {name: own[stored] for stored, name in backbone.spec.parameters.items()}
+        for name, entry in backbone.spec.modules.items():
+            first, second = (own[f"{PEFT_PREFIX}{name}.{factor}"].flatten(1) for factor in entry.factors)
+            weight = weights[f"{name}.weight"]
+            changed[f"{name}.weight"] = weight + entry.scaling * (second @ first).reshape(weight.shape)
+        inputs = {name: value for name, value in some.items() if name != TARGETS}
+        return replay(model, prefix, inputs, lambda **given: torch.func.functional_call(model, changed, (), given))
+
+    def step(outputs: Any) -> Any:
+        def loss(own: dict[str, torch.Tensor], others: dict[str, torch.Tensor], some: Batch) -> torch.Tensor:
+            return backbone.objective.loss(outputs({**own, **others}, some), some).mean()
+
+        return torch.func.vmap(torch.func.grad_and_value(loss))
+
+    ways = {"branches": step(lambda own, some: backbone.outputs(some, own)), "merged": step(merged)}
+    losses = {name: way(trained, fixed, batches)[1] for name, way in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(settings["repeats"]):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            for _ in range(settings["steps"]):
+                way(trained, fixed, batches)
+            seconds[name].append((time.perf_counter() - began) / settings["steps"])
+    found = {name: median(values) for name, values in seconds.items()}
+    difference = float((losses["branches"] - losses["merged"]).abs().max())
+    return {"seconds a step": found, "times faster": found["merged"] / found["branches"],
+            "largest difference of a loss": difference}  # fmt: skip
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     given = json.loads((FOLDER / "experiment.json").read_text())
     if len(sys.argv) == 3:
         print(json.dumps(memory(given, given["targets"][sys.argv[2]], sys.argv[1])))
+    elif sys.argv[1:] == ["--savanna"]:
+        print(json.dumps(savanna(given["savanna"]), indent=2))
     elif sys.argv[1:] == ["--memory"]:
         print(json.dumps({name: memory_of_both(given, name) for name in given["targets"]}, indent=2))
     else:

@@ -293,6 +293,8 @@ def _labels(provenance: Mapping[str, Any]) -> str:
             f"It was trained on {provenance['labels']} labelled images of this task. Check it on others before you "
             "rely on it."
         )
+    if provenance.get("source") == "pretrained" and provenance.get("trust"):
+        return "It is the pretrained model's, since trust in the generated one was too low, and changes nothing."
     return (
         "An adapter made by a generator was not trained on labels of this task. Check it on a few labelled examples of "
         "your own before you rely on it."
@@ -305,7 +307,7 @@ def _model_card(adapter: Adapter) -> str:
     rows = "\n".join(
         f"- {key.replace('_', ' ')}: `{value}`"
         for key, value in sorted(provenance.items())
-        if not isinstance(value, dict)
+        if value is not None and not isinstance(value, dict)
     )
     if config.backbone_hash:
         classes = f", for {len(config.classes)} classes: {', '.join(config.classes)}" if config.classes else ""

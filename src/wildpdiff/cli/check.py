@@ -48,20 +48,18 @@ def check(
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
-    if is_text_table(images, options.named_columns(columns)):
+    named = options.named_columns(columns)
+    if is_text_table(images, named):
         if boxes is not None or model.image_size:
             what = f"{model.name} reads" if model.image_size else "--boxes are of"
             raise DataError(f"{what} pictures, and {images} is a table of texts. Give labelled pictures.")
-        named = options.named_columns(columns)
         suite = read_text_suite(images, columns=named, classes=model.classes, unseen=0, learning=False)
         for sentence in suite.remarks:
             remark(sentence)
         scored = check_texts(loaded, model, _task_of(suite, task), seed=seed)
         _answer(adapter, scored, as_json=as_json)
         return
-    labelled = labelled_files(
-        images, model.classes, task, test=True, boxes=boxes, columns=options.named_columns(columns)
-    )
+    labelled = labelled_files(images, model.classes, task, test=True, boxes=boxes, columns=named)
     for sentence in labelled.remarks:
         remark(sentence)
     unreadable: list[DataError] = []
@@ -121,14 +119,7 @@ def _classes(found: Check) -> Table:
 
     from wildpdiff.report.terminal import plain_table
 
-    table = plain_table(
-        "Right, % of each class",
-        "",
-        "images" if found.kind == "picture" else f"{found.kind}s",
-        "adapter",
-        "pretrained",
-        "difference",
-    )
+    table = plain_table("Right, % of each class", "", _examples(found), "adapter", "pretrained", "difference")
     for row in found.classes[:MOST_CLASSES]:
         lead = 100 * (row.adapter - row.pretrained)
         style = "green" if lead > 0 else "yellow" if lead < 0 else ""

@@ -61,12 +61,13 @@ def _trusted(config: Mapping[str, Any]) -> str:
     if not found:
         return "There is a model of trust, which states nothing on its calibration."
     basis = next((name for name in ("examples", "backgrounds") if name in found), next(iter(found)))
-    held_out, least = found[basis], config["min_trust"][basis]["near"]
+    held_out, least = found[basis], [value for own in config["min_trust"].values() for value in own.values()]
     never = " Descriptions were not shown to matter, so none is trusted." if held_out["over_shuffled"][1] <= 0 else ""
     return (
         f"Trust is calibrated on {held_out['tasks']} held-out seen tasks: the mean gain was "
         f"{held_out['random_gain']:+.1f} points, {held_out['helped']:.0%} gained, {held_out['harmed']:.0%} lost more "
-        f"than a point. Below a trust of {least:.2g} the pretrained model is kept.{never}"
+        f"than a point. The pretrained model is kept below a trust of {min(least):.2f} to {max(least):.2f}, by what is "
+        f"known of a task and how far it lies from the seen ones.{never}"
     )
 
 
@@ -76,21 +77,22 @@ def _generator(values: Mapping[str, Any], path: Path) -> None:
     show_verdict(table, values.get("trust"))
     show("")
     posterior = config.get("posterior") or {}
-    reads = (training.get("config") or {}).get("parts")
+    encoders = config["conditions"]["encoders"]
     _facts(
         {
             "kind": "generator",
             "fingerprint": values["fingerprint"],
-            "reads": reads or [entry["kind"] for entry in config["conditions"]["encoders"]],
+            "reads": [entry["config"].get("part", entry["kind"]) for entry in encoders],
             "seen tasks": training.get("tasks"),
             "zoo": training.get("zoo"),
             "seed": training.get("seed"),
             "adapter": _adapter_words(config["adapter"]),
             "classes": config["adapter"].get("classes"),
             "parameters": values["parameters"],
-            "samples": posterior.get("reason"),
         }
     )
+    if posterior.get("reason"):
+        show(f"samples: {posterior['reason']}")
     if table is not None:
         show("")
         show_cross_validation(table, verdict=False)

@@ -112,7 +112,8 @@ def _rows(backbone: Backbone, given: Delivered, texts: Sequence[str], task: str,
     if not texts:
         return []
     if not 1 <= top <= len(backbone.classes):
-        raise DataError(f"The {top} most probable of {len(backbone.classes)} classes are asked for. Give fewer.")
+        known = len(backbone.classes)
+        raise DataError(f"The {top} most probable classes are not among {known}. Give 1 to that many.")
     (values,) = text_probabilities([given.adapter], backbone, texts)
     return [
         {

@@ -90,12 +90,15 @@ def finetune(
     start = _starts(initial, count)
     names = list(start)
     theta = {name: value.clone() for name, value in start.items()}
-    fixed = {name: theta[name] for name in backbone.buffers}
     shifts = torch.zeros(count) if offsets is None else offsets
-    moving = {name: value for name, value in theta.items() if name not in fixed}
-    trained = {name for name in moving if config.train_factor_a or ".lora_A." not in name}
-    first = {name: torch.zeros_like(value) for name, value in moving.items()}
-    second = {name: torch.zeros_like(value) for name, value in moving.items()}
+    trained = {
+        name: value
+        for name, value in theta.items()
+        if name not in backbone.buffers and (config.train_factor_a or ".lora_A." not in name)
+    }
+    fixed = {name: value for name, value in theta.items() if name not in trained}
+    first = {name: torch.zeros_like(value) for name, value in trained.items()}
+    second = {name: torch.zeros_like(value) for name, value in trained.items()}
     rows = example_order(tasks, config, seed)
     saved = set(config.saved_steps)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -108,7 +111,7 @@ def finetune(
     gradient = gradients_over_adapters(loss_of)
     for step in range(config.steps):
         batch = stack([take(task.train, rows[i, step]) for i, task in enumerate(tasks)])
-        grads, loss = gradient(moving, fixed, batch, shifts)
+        grads, loss = gradient(trained, fixed, batch, shifts)
         if not bool(torch.isfinite(loss).all()):
             bad = [task.name for task, value in zip(tasks, loss, strict=True) if not bool(torch.isfinite(value))]
             raise TrainingError(

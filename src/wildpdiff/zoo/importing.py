@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,8 @@ from wildpdiff.artifact import safetensors_bytes, tensors_hash
 from wildpdiff.disk import content_hash, disk_errors, json_bytes, own_entries, read_json, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError
 from wildpdiff.tables.delimited import MISSING, read_delimited
-from wildpdiff.tables.numbers import number_column
-from wildpdiff.tasks.description import GEOGRAPHIC, LIMITS, Description, MetadataField, MetadataSchema
+from wildpdiff.tasks.description import Description, MetadataSchema
+from wildpdiff.tasks.metadata_columns import metadata_column
 from wildpdiff.zoo.store import INITIAL, PLAN, Zoo, ZooPlan, write_index, write_rows
 
 DESCRIPTIONS = "descriptions.json"
@@ -98,15 +97,12 @@ class TaskDescriptions:
         noted = list(remarks)
         for column in dict.fromkeys(column for row in rows.values() for column in row):
             cells = {name: str(row[column]) for name, row in rows.items() if column in row}
-            values: dict[str, Any] = {name: text for name, text in cells.items() if text.lower() not in MISSING}
-            numbers = number_column(values.values(), LIMITS.get(GEOGRAPHIC.get(column.lower(), ""), math.inf))
-            if numbers is not None:
-                values = {name: numbers.values[text] for name, text in values.items() if text in numbers.values}
-                noted += [f"Column {column!r}: {words}." for words in numbers.odd.values()]
-            if values:
-                fields.append(MetadataField.of_values(column, values.values()))
-                for name, value in values.items():
-                    known[name][column] = fields[-1].check(value)
+            read = metadata_column(column, cells)
+            noted += read.remarks
+            if read.field is not None:
+                fields.append(read.field)
+                for name, value in read.values.items():
+                    known[name][column] = value
         empty = next((name for name in rows if not known[name] and not texts[name]), None)
         if empty is not None:
             raise DescriptionError(

@@ -45,6 +45,11 @@ def test_a_generator_shows_its_verdict_before_its_facts(generator: Path) -> None
     assert f"{rows['generated']:.1f} %" in lines[0]
     held_out = values["trust"]["config"]["held_out"]
     assert any(f"{own['random_gain']:+.1f} points" in lines[1] for own in held_out.values())
+    thresholds = [value for own in values["trust"]["config"]["min_trust"].values() for value in own.values()]
+    assert f"{min(thresholds):.2f} to {max(thresholds):.2f}" in lines[1]
+    encoders = values["config"]["conditions"]["encoders"]
+    parts = [entry["config"].get("part", entry["kind"]) for entry in encoders]
+    assert f"reads: {', '.join(parts)}" in lines
     assert values["fingerprint"] in "".join(lines[2:8])
     assert not any(name in "".join(lines) for name in values["tensors"])
     whole = shown(generator, "--all").splitlines()
