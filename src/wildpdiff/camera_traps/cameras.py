@@ -276,8 +276,8 @@ def _of_pictures(
     ]
     if loose:
         found.append(
-            f"{_cameras(len(loose))} with pictures without a time or sequence ({some(loose)}): frames of one event may be "
-            "in training and test there, and scores on them too good. --columns datetime=COLUMN or sequence=COLUMN "
+            f"{_cameras(len(loose))} with pictures without a time or sequence ({some(loose)}): frames of one event may "
+            "be in training and test there, and scores on them too good. --columns datetime=COLUMN or sequence=COLUMN "
             "tells events apart."
         )
     if cut:

@@ -167,7 +167,7 @@ def _zoo_verdict(values: Mapping[str, Any]) -> list[str]:
     recipe = values.get("recipe")
     if not isinstance(recipe, dict):
         return []
-    metric = {"unit": "%", "scale": 100.0} if "metric" not in recipe else recipe["metric"]
+    metric = recipe.get("metric", {"unit": "%", "scale": 100.0})
     own, other = (
         f"{_brief(metric['scale'] * recipe[name])} {metric['unit']}".strip() for name in ("accuracy", "pretrained")
     )
