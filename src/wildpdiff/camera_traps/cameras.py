@@ -239,7 +239,7 @@ def _of_classes(placement: Placement, classes: frozenset[str]) -> Placement:
 def _of_pictures(
     table: PictureTable, by_camera: Mapping[str, Sequence[Picture]], placed: Mapping[str, Placement]
 ) -> list[str]:
-    """Remarks on cameras without a name, pictures without one class, and stated splits that cut bursts."""
+    """Remarks on cameras without a name, pictures without one class or a time, and stated splits that cut bursts."""
     several = sum(placement.several for placement in placed.values())
     cut = [camera for camera, placement in placed.items() if placement.cut]
     lost = [
@@ -268,6 +268,17 @@ def _of_pictures(
         found.append(
             f"{_cameras(len(undated))} with pictures without a time ({some(undated)}): splits are not in the order of "
             "time there."
+        )
+    loose = [
+        camera
+        for camera, placement in placed.items()
+        if any(row.drawn and row.picture.time is None and not row.picture.sequence for row in placement.labelled())
+    ]
+    if loose:
+        found.append(
+            f"{_cameras(len(loose))} with pictures without a time or sequence ({some(loose)}): frames of one event may "
+            "be in training and test there, and scores on them too good. --columns datetime=COLUMN or sequence=COLUMN "
+            "tells events apart."
         )
     if cut:
         bursts = sum(placement.cut for placement in placed.values())

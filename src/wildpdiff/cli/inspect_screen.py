@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wildpdiff.cli.terminal import show, show_cross_validation
+from wildpdiff.cli.terminal import show, show_cross_validation, show_parameter_errors
 
 if TYPE_CHECKING:
     from wildpdiff.conditional_mean.score_table import CrossValidation
@@ -21,7 +21,7 @@ WIDTH = 110
 """Characters of a fact."""
 
 NO_TRUST = (
-    "There is no model of trust: nothing states which generated adapters to use. Check them on labelled pictures "
+    "There is no model of trust: nothing states which generated adapters to use. Check them on labelled data "
     "(wildpdiff check)."
 )
 NO_TABLE = "There is no cross-validation: how good adapters for unseen tasks are was not measured on labelled data."
@@ -96,6 +96,11 @@ def _generator(values: Mapping[str, Any], path: Path) -> None:
     if table is not None:
         show("")
         show_cross_validation(table, verdict=False)
+    elif "leave_one_out" in training:
+        errors = training["leave_one_out"]
+        names = ("generated", "mean_adapter", "nearest")
+        show("")
+        show_parameter_errors({name.replace("_", " "): errors[name] for name in names}, errors["tasks"])
 
 
 def _results(values: Mapping[str, Any], path: Path) -> None:
@@ -148,9 +153,11 @@ def _adapter_verdict(provenance: dict[str, Any]) -> list[str]:
     found = [str(trust["recommendation"])] if isinstance(trust, dict) and trust.get("recommendation") else []
     scores = measured.get("accuracy") if isinstance(measured, dict) else None
     if isinstance(scores, dict) and {"generated", "pretrained"} <= set(scores):
+        unit = measured.get("metric", "accuracy, %").partition(", ")[2]
+        own, other = (f"{_brief(scores[name])} {unit}".strip() for name in ("generated", "pretrained"))
         found.append(
-            f"On {measured.get('tasks')} seen tasks, each held out, adapters of its generator reach "
-            f"{_brief(scores['generated'])} and the pretrained model {_brief(scores['pretrained'])}."
+            f"On {measured.get('tasks')} seen tasks, each held out, adapters of its generator reach {own} and the "
+            f"pretrained model {other}."
         )
     return found
 
@@ -160,9 +167,14 @@ def _zoo_verdict(values: Mapping[str, Any]) -> list[str]:
     recipe = values.get("recipe")
     if not isinstance(recipe, dict):
         return []
-    measured = f"fine-tuned adapters score {_brief(recipe['accuracy'])} and the pretrained model"
+    metric = recipe.get("metric", {"unit": "%", "scale": 100.0})
+    own, other = (
+        f"{_brief(metric['scale'] * recipe[name])} {metric['unit']}".strip() for name in ("accuracy", "pretrained")
+    )
     tasks = len(recipe["tasks"])
-    first = f"On validation images of {tasks} seen tasks, {measured} {_brief(recipe['pretrained'])}."
+    first = (
+        f"On validation data of {tasks} seen tasks, fine-tuned adapters reach {own} and the pretrained model {other}."
+    )
     return [first, *map(str, recipe.get("remarks") or ())]
 
 
@@ -174,21 +186,27 @@ def _adapter_words(config: Mapping[str, Any]) -> str:
 
 def _facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
-        if value is not None and value != [] and value != {}:
+        if value not in (None, "", [], {}):
             show(f"{name.replace('_', ' ')}: {_brief(value)}")
 
 
 def _brief(value: Any) -> str:
     """A value on a part of a line."""
     if isinstance(value, Mapping):
-        text = _few([f"{key} {_brief(inner)}" for key, inner in value.items() if not isinstance(inner, dict | list)])
-        text = text or _few(list(map(str, value)))
+        text = _few([_entry(key, inner) for key, inner in value.items()])
     elif isinstance(value, Sequence) and not isinstance(value, str):
         nested = any(isinstance(entry, dict | list) for entry in value)
         text = f"{len(value)} entries" if nested else _few([_brief(entry) for entry in value])
     else:
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+
+
+def _entry(key: str, inner: Any) -> str:
+    """An entry of an object: of a list its name alone."""
+    if isinstance(inner, Mapping):
+        return f"{key} ({_brief(inner)})"
+    return key if isinstance(inner, list) else f"{key} {_brief(inner)}"
 
 
 def _few(words: Sequence[str]) -> str:

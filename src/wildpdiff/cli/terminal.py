@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,16 @@ def show_cross_validation(scores: CrossValidation, *, verdict: bool = True) -> N
     show(terminal_table(cross_validation_table(scores, f"Held-out seen tasks ({scores.tasks})")))
     if verdict:
         show(scores.verdict)
+
+
+def show_parameter_errors(errors: Mapping[str, float], tasks: int) -> None:
+    """Errors of imported adapters' parameters on held-out tasks, by method."""
+    from wildpdiff.report.terminal import plain_table
+
+    table = plain_table("", f"held-out tasks ({tasks})", "relative squared error of ΔW (1: no adapter)")
+    for method, error in errors.items():
+        table.add_row(method, f"{error:.3g}")
+    show(table)
 
 
 def remark(text: str) -> None:

@@ -34,6 +34,7 @@ LABEL_LENGTH = 31
 
 def gain_figure(parts: Sequence[SplitFindings], styles: Styles, name: str, heading: str) -> ReportFigure | None:
     """Recovered gain of every source with its interval, one panel a split; None where there is no gain to recover."""
+    parts = [part for part in parts if any(row.recovered_gain is not None for row in part.summary)]
     lines = [row for rows in grouped(parts, lambda row: row.recovered_gain is not None).values() for row in rows]
     if not lines:
         return None

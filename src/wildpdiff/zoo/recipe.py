@@ -100,18 +100,26 @@ class ChosenRecipe:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """One sentence for each model without an adapter per task that beats the fine-tuned adapters."""
+        """One sentence for each model without an adapter per task that beats the adapters, and for one as good."""
         rivals = (
             ("the pretrained model", self.pretrained, "fine-tuning on the labels of one task does harm here"),
             ("one adapter for all of them", self.multi_task, "the labels of one task teach less than those of all"),
         )
-        return tuple(
-            f"On the validation images of {len(self.tasks)} seen tasks, fine-tuned adapters reach "
+        found = [
+            f"On the validation data of {len(self.tasks)} seen tasks, fine-tuned adapters reach "
             f"{self._shown(self.accuracy)} {self.metric.name} and {name} {self._shown(accuracy)}: {reason}, and a "
             "generator learns from these adapters."
             for name, accuracy, reason in rivals
             if accuracy is not None and self.metric.sign * (accuracy - self.accuracy) > 0
-        )
+        ]
+        if self.pretrained == self.accuracy:
+            found.append(
+                f"On the validation data of {len(self.tasks)} seen tasks, the pretrained model reaches "
+                f"{self._shown(self.pretrained)} {self.metric.name}, as fine-tuned adapters do: they have nothing to "
+                "gain there. A model that was pretrained on these tasks knows them; others in the group pretraining "
+                "avoid that."
+            )
+        return tuple(found)
 
     def _shown(self, score: float) -> str:
         return f"{self.metric.scale * score:.{1 if self.metric == ACCURACY else 3}f} {self.metric.unit}".strip()

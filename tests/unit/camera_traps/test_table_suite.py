@@ -487,3 +487,20 @@ def test_files_without_a_picture_are_refused_and_cameras_alone_are_not(tmp_path:
 def test_a_name_that_no_file_can_have_is_a_missing_picture(tmp_path: Path) -> None:
     rows = [*task_rows(tmp_path, "a"), {"path": "x" * 5000 + ".png", "label": "cat", "task": "a"}]
     assert set(TableSuite.of(write_table(tmp_path, rows), image_size=8).unreadable.faults.values()) == {"missing"}
+
+
+@pytest.mark.parametrize(
+    ("splits", "known", "expected"),
+    [
+        ("-" * 14, {}, 1),
+        ("-" * 14, {"sequence": "one"}, 0),
+        ("-" * 14, {"datetime": "2024-03-01 11:00:00"}, 0),
+        ("tttttttttvvee", {}, 0),
+    ],
+)
+def test_drawn_splits_of_pictures_without_time_and_sequence_are_remarked(
+    tmp_path: Path, splits: str, known: dict[str, str], expected: int
+) -> None:
+    rows = task_rows(tmp_path, "a") + task_rows(tmp_path, "b", splits, **known)
+    suite = TableSuite.from_csv(write_table(tmp_path, rows, (*HEADER, *known)), image_size=8)
+    assert sum("sequence=COLUMN" in sentence for sentence in suite.remarks) == expected

@@ -63,9 +63,12 @@ def test_what_was_not_measured_is_named(generator: Path) -> None:
     shutil.rmtree(generator / "trust")
     stored = read_artifact(generator, "generator")
     config = {key: value for key, value in stored.config.items() if key != "cross_validation"}
+    errors = {"generated": 0.25, "mean_adapter": 0.5, "nearest": 1.5, "tasks": 30, "note": ""}
+    config["training"] = {**config["training"], "leave_one_out": errors}
     shutil.rmtree(generator)
     write_artifact(generator, "generator", config, stored.tensors)
     lines = on_one_screen(shown(generator))
+    assert any(line.split() == ["mean", "adapter", "0.5"] for line in lines)
     assert "cross-validation" in lines[0]
     assert "trust" in lines[1]
 
@@ -82,7 +85,8 @@ def test_adapters_show_their_recommendation_first(toy_backbone: Backbone, tmp_pa
     Adapter(drawn.tensors, drawn.config, provenance).save(tmp_path / "adapter")
     lines = on_one_screen(shown(tmp_path / "adapter"))
     assert lines[0] == "Keep the pretrained model: RIDGE."
-    assert all(value in lines[1] for value in ("31", "81.25", "62.5"))
+    assert all(value in lines[1] for value in ("31", "81.25 %", "62.5 %"))
+    assert any(line.startswith("description: metadata (field 0 0, ") for line in lines)
     assert "task: ridge" in lines
     assert "field 89: 89" in shown(tmp_path / "adapter", "--all")
 
@@ -96,7 +100,7 @@ def test_a_zoo_with_a_recipe_shows_fine_tuning_next_to_the_pretrained_model(
     recipe = {"tasks": ["a", "b"], "accuracy": 0.75, "pretrained": 0.5, "remarks": remarks}
     show_screen({"kind": "zoo", "tensors": {}, "recipe": recipe}, folder)
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert all(value in first for value in ("2 seen tasks", "0.75", "0.5"))
+    assert all(value in first for value in ("2 seen tasks", "75 %", "50 %"))
     assert second == "The pretrained model is RIDGE."
 
 

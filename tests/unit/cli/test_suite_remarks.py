@@ -60,10 +60,10 @@ def test_few_remarks_are_those_on_pictures_left_out_and_the_command_that_shows_t
 
 
 def test_a_table_without_remarks_has_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = ["path,label,task"]
+    rows = ["path,label,task,sequence"]
     for number in range(24):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
-        rows.append(f"{number}.png,{'fox' if number % 2 else 'hare'},{'AB'[number % 4 // 2]}")
+        rows.append(f"{number}.png,{'fox' if number % 2 else 'hare'},{'AB'[number % 4 // 2]},{number}")
     (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
     options.open_suite([str(tmp_path / "t.csv")], ["minimum=1"])
     assert shown(capsys) == []

@@ -182,6 +182,9 @@ def test_a_remark_for_each_simpler_model_that_does_better() -> None:
     assert "80.0 % accuracy and the pretrained model 85.0 %" in worse
     assert len(replace(CHOSEN, pretrained=0.85, multi_task=0.9).remarks) == 2
     assert replace(CHOSEN, multi_task=None).remarks == ()
+    (level,) = replace(CHOSEN, pretrained=CHOSEN.accuracy).remarks
+    assert level.count("80.0 %") == 1
+    assert "pretraining" in level
 
 
 def test_a_recipe_survives_the_plan() -> None:
