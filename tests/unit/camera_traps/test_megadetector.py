@@ -115,6 +115,15 @@ def test_the_most_probable_class_is_the_label_of_the_box(tmp_path: Path) -> None
     remarked(found.remarks, 4, "c.jpg")
 
 
+def test_confidences_rounded_up_and_names_of_whole_taxa(tmp_path: Path) -> None:
+    taxon = "4eb2;mammalia;carnivora;canidae;vulpes;vulpes;red fox"
+    box = detection(conf=1.0000001192092896, classifications=[["7", 1.0000001192092896]])
+    table = read(tmp_path, entry("a.jpg", box, detection(conf=1.2)), classification_categories={"7": taxon})
+    (found,) = table.pictures[0].boxes or ()
+    assert (found.confidence, found.label, found.label_confidence) == (1.0, "red fox", 1.0)
+    remarked(table.remarks, "detection 2", "'a.jpg'")
+
+
 def test_failures_are_pictures_without_boxes(tmp_path: Path) -> None:
     table = read(
         tmp_path,
