@@ -281,7 +281,8 @@ class _Observations:
         if label and label != EMPTY:
             others["label"] = label
         if machine:
-            others["confidence"] = others["label_confidence"] = share_of(row["classificationProbability"])
+            others["confidence"] = share = share_of(row["classificationProbability"])
+            others["label_confidence"] = share or 0.0  # None would be a label of people's
         return box_of([float("nan") if side is None else side for side in sides], self._remarks, where, **others)
 
     def add_events(self, media: Sequence[Mapping[str, str]], times: Sequence[datetime | None]) -> None:

@@ -92,7 +92,7 @@ def _boxes(record: dict[str, Any], gathering: Gathering, file: str) -> tuple[Box
 def _prediction(record: dict[str, Any]) -> tuple[str, float | None]:
     """The predicted name and its score: of the ensemble, or the classifier's first where there is none."""
     if label := text_of(record.get("prediction")):
-        return name_of(label), share_of(record.get("prediction_score"))
+        return name_of(label), share_of(record.get("prediction_score")) or 0.0
     answer = record.get("classifications")
     classes, scores = (answer.get("classes"), answer.get("scores")) if isinstance(answer, dict) else (None, None)
     if not isinstance(classes, list) or not isinstance(scores, list) or len(classes) != len(scores):

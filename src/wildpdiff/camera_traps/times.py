@@ -20,7 +20,7 @@ _NAMES = """
 _MONTHS = {name: number for number, names in enumerate(re.split(r"[|\n]", _NAMES.strip()), 1) for name in names.split()}
 """By the beginnings of their names, as programs write them in the language of their machine."""
 _YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
-_NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([^\W\d_]{3,10})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
+_NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([^\W\d_]{3,10})\.?,?[-/. ]\s*(\d{4}|\d\d)(?=$|[\sT,])")
 _MONTH_FIRST = re.compile(r"([^\W\d_]{3,10})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
 _NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
 _SHORT_YEAR = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d\d)(?=$|[\sT,])")
@@ -88,14 +88,13 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
     if found := _YEAR_FIRST.match(text):
         year, month, day = int(found[1]), int(found[3]), int(found[4])
     elif found := _NAMED_MONTH.match(text):
-        year, month, day = int(found[3]), _month(found[2]), int(found[1])
+        year, month, day = _year(found[3]), _month(found[2]), int(found[1])
     elif found := _MONTH_FIRST.match(text):
         year, month, day = int(found[3]), _month(found[1]), int(found[2])
     elif found := _COMPACT.fullmatch(text):
         return _compact(found[1] + found[2])
     elif found := _NUMBERED.match(text) or _SHORT_YEAR.match(text):
-        first, second, year = int(found[1]), int(found[3]), int(found[4])
-        year += 0 if len(found[4]) == 4 else 2000 if year < 70 else 1900  # as POSIX reads two digits
+        first, second, year = int(found[1]), int(found[3]), _year(found[4])
         is_day = second <= 12 and (day_first or first > 12 or found[2] == ".")
         day, month = (first, second) if is_day else (second, first)
     else:
@@ -107,6 +106,12 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
         return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}{clock}")
     except ValueError:
         return None
+
+
+def _year(digits: str) -> int:
+    """A year of four digits, or of two as POSIX reads them."""
+    year = int(digits)
+    return year + (0 if len(digits) == 4 else 2000 if year < 70 else 1900)
 
 
 def _month(name: str) -> int:

@@ -142,6 +142,12 @@ def test_machines_label_boxes_and_no_pictures(tmp_path: Path) -> None:
     assert found["m2"].boxes == ()
 
 
+def test_names_by_machines_are_no_peoples_where_they_have_no_probability(tmp_path: Path) -> None:
+    table = read_pictures(package(tmp_path, medium(1), observation(1, "animal", "Lynx lynx", "machine,,0.1,0,0.5,1")))
+    (box,) = table.pictures[0].boxes or ()
+    assert (box.label, box.confidence, box.label_confidence) == ("Lynx lynx", None, 0.0)
+
+
 def test_events_label_pictures_that_have_no_observation(tmp_path: Path) -> None:
     observations = (
         event(1, 3, "animal", "Vulpes vulpes", "e1")
