@@ -58,7 +58,8 @@ class MegaDetectorReader:
         pictures = []
         for (line, record, _), file, time in zip(kept, paths, times, strict=True):
             boxes = _boxes(record, categories, classes, gathering=gathering, file=file)
-            pictures.append(Picture(path=file, line=line, time=time, boxes=boxes))
+            camera, sequence = (text_of(record.get(key)) for key in ("location", "seq_id"))  # of COCO, in some files
+            pictures.append(Picture(file, line, camera, time=time, sequence=sequence, boxes=boxes))
         return gathering.table(pictures, threshold=_threshold(info))
 
 

@@ -177,6 +177,11 @@ def test_times_of_the_record_or_of_its_exif_metadata(tmp_path: Path) -> None:
     assert table.pictures[0].time == datetime(2022, 12, 31, 9, 52, 50)
 
 
+def test_cameras_and_bursts_of_files_that_state_them(tmp_path: Path) -> None:
+    table = read(tmp_path, entry("a.jpg", location="Süd 1", seq_id=7), entry("b.jpg", location={"lat": 1}))
+    assert [(picture.camera, picture.sequence) for picture in table.pictures] == [("Süd 1", "7"), ("", "")]
+
+
 def test_files_without_a_name_and_files_listed_twice(tmp_path: Path) -> None:
     table = read(tmp_path, {"detections": []}, 5, entry("a.jpg", detection()), entry(".\\a.jpg", detection("2")))
     assert len(table.pictures) == 1
