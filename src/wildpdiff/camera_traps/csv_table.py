@@ -217,7 +217,10 @@ class _Rows:
     def _blank_column(self, others: Sequence[str]) -> tuple[str, int] | None:
         """Name and position of the column of flags of empty pictures, of Timelapse's templates for example."""
         for name in others:
-            if name_key(name) in _BLANK_COLUMNS and {c.lower() for c in self.cells.column(name)} <= _TRUE | _FALSE | MISSING:
+            if (
+                name_key(name) in _BLANK_COLUMNS
+                and {c.lower() for c in self.cells.column(name)} <= _TRUE | _FALSE | MISSING
+            ):
                 return name, self.cells.header.index(name)
         return None
 

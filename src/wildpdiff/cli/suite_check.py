@@ -148,8 +148,8 @@ def _remarks(found: SuiteCheck) -> list[str]:
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
     undated = (
-        "Nothing states times or bursts, so that frames of one burst may be in training and in test: what is measured is "
-        "too good then. --columns datetime=COLUMN, or sequence=COLUMN, names them."
+        "Nothing states times or bursts, so that frames of one burst may be in training and in test: what is measured "
+        "is too good then. --columns datetime=COLUMN, or sequence=COLUMN, names them."
     )
     few = (
         f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "

@@ -49,7 +49,9 @@ def test_the_index_has_a_row_for_every_checkpoint(toy_zoo: Zoo) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux lists them")
 def test_reading_starts_no_thread_that_would_abort_a_process_that_ends_at_once(toy_zoo: Zoo) -> None:
     count = "len(os.listdir('/proc/self/task'))"
-    code = f"import os, wildpdiff.zoo.store as s, pathlib; n = {count}; s.Zoo.open(pathlib.Path({str(toy_zoo.folder)!r}))"
+    code = (
+        f"import os, wildpdiff.zoo.store as s, pathlib; n = {count}; s.Zoo.open(pathlib.Path({str(toy_zoo.folder)!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", f"{code}; print({count} - n)"], capture_output=True, check=True)
     assert int(done.stdout) == 0
 
