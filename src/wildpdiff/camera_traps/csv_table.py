@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.fields import frame_of, placed
+from wildpdiff.camera_traps.fields import frame_of, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.labels import CellLabels, spelling_key
 from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
@@ -269,7 +269,9 @@ class _Rows:
         )
 
     def _path(self, values: Mapping[str, str]) -> str:
-        path, folder = clean_path(values["path"]), clean_path(values.get("folder", "")).rstrip("/")
+        address = "://" in values["path"] and not values["path"].startswith("file:")
+        path = path_of(values["path"]) if address else clean_path(values["path"])
+        folder = clean_path(values.get("folder", "")).rstrip("/")
         if not path or path.lower() in MISSING or not folder or folder == ".":
             return "" if path.lower() in MISSING else path
         return path if path.startswith(f"{folder}/") else f"{folder}/{path}"
