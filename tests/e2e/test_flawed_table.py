@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_check_names_all_faults_of_the_table_at_once(flawed: Flawed, run: Run, t
     assert "absent.csv" in several.err
     assert "empty.csv" in several.err
     refused_run(run("suite", "check", flawed.table, "--columns", "label=Art"), "'Art'")
+    refused_run(run("suite", "check", "savanna", "-o", "seen=9"), "savanna")
     refused_run(run("suite", "check", flawed.table, "--columns", "label"), "'label'")
 
 
@@ -124,6 +126,10 @@ def test_one_camera_that_can_teach_is_told_to_be_too_few(run: Run, tmp_path: Pat
     (following,) = values["next"]
     assert following.startswith("# ")
     assert "two cameras" in following
+    assert "datetime=" not in run("suite", "check", tmp_path / "one.csv").out
+    text = (tmp_path / "one.csv").read_text(encoding="utf-8").replace("DateTime", "Note")
+    (tmp_path / "one.csv").write_text(re.sub(r"\d\d:\d\d:\d\d", "x", text), encoding="utf-8")
+    assert "datetime=" in run("suite", "check", tmp_path / "one.csv").out
 
 
 def test_the_screen_has_the_reason_for_a_picture_that_is_there_and_not_read(run: Run, tmp_path: Path) -> None:

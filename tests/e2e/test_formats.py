@@ -186,6 +186,20 @@ def test_a_broken_picture_is_named_in_the_output(world: World, run: Run, survey:
     ]  # fmt: skip
 
 
+def test_paths_lead_down_from_one_folder(
+    world: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here/a.jpg", "there/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (30, 20), (90, 120, 60)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "here")
+    assert (
+        run("predict", world.adapter, "a.jpg", "../there", "--backbone", world.backbone, "--out", "a.json").status == 0
+    )
+    content = json.loads(Path("a.json").read_bytes())
+    assert [image["file"] for image in content["images"]] == ["here/a.jpg", "there/b.jpg"]
+
+
 def test_detections_of_plain_images_are_kept(world: World, run: Run, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (30, 20), (90, 120, 60)).save(tmp_path / name)
@@ -278,6 +292,11 @@ def test_one_broken_picture_of_many_stops_no_verb(world: World, run: Run, tmp_pa
         place = tmp_path / "labelled" / ("impala", "blank")[number % 2] / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 24), (4 * number, 100, 50)).save(place)
+    for number in range(12):
+        (tmp_path / "few").mkdir(exist_ok=True)
+        Image.new("RGB", (24, 24), (4 * number, 100, 50)).save(tmp_path / "few" / f"{number}.png")
+    (tmp_path / "few" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert run("predict", world.adapter, tmp_path / "few", "--backbone", world.backbone).status == 0
     broken = tmp_path / "labelled" / "blank" / "7.png"
     broken.write_bytes(broken.read_bytes()[:60])
     labelled, out = tmp_path / "labelled", tmp_path / "out.csv"

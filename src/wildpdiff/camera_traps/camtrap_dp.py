@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -218,7 +218,8 @@ class _Observations:
 
     def __init__(self, table: Delimited, remarks: Remarks) -> None:
         self._remarks, self._source = remarks, table.source
-        self.media: dict[str, _Seen] = {}
+        self._media: dict[str, _Seen] = {}
+        self._pictures: dict[tuple[str, str], _Seen] = {}
         self._single: list[tuple[str, dict[str, str]]] = []
         self._events: list[dict[str, str]] = []
         self._event_labels: dict[int, str] = {}
@@ -244,7 +245,7 @@ class _Observations:
 
     def _add(self, row: Mapping[str, str], where: str) -> None:
         """Add an observation of one picture."""
-        seen = self.media.setdefault(row["mediaID"], _Seen())
+        seen = self._media.setdefault(row["mediaID"], _Seen())
         seen.event = seen.event or row["eventID"]
         kind, machine = row["observationType"].lower(), row["classificationMethod"].lower() == "machine"
         label = self._label(row, where)
@@ -258,6 +259,11 @@ class _Observations:
             seen.boxes = [*(seen.boxes or ()), *([box] if box else [])]
         elif machine and kind == "blank":
             seen.boxes = seen.boxes or []
+
+    def of(self, row: Mapping[str, str]) -> _Seen:
+        """What is observed of one picture; pictures without an identifier, or with one of several, have their own."""
+        shared = self._media.get(row["mediaID"], _Seen())
+        return self._pictures.setdefault((row["mediaID"], row["path"]), replace(shared, labels=[*shared.labels]))
 
     def _label(self, row: Mapping[str, str], where: str) -> str:
         kind = row["observationType"].lower()
@@ -275,7 +281,8 @@ class _Observations:
         if label and label != EMPTY:
             others["label"] = label
         if machine:
-            others["confidence"] = others["label_confidence"] = share_of(row["classificationProbability"])
+            others["confidence"] = share = share_of(row["classificationProbability"])
+            others["label_confidence"] = share or 0.0  # None would be a label of people's
         return box_of([float("nan") if side is None else side for side in sides], self._remarks, where, **others)
 
     def add_events(self, media: Sequence[Mapping[str, str]], times: Sequence[datetime | None]) -> None:
@@ -314,7 +321,7 @@ class _Observations:
         return "" if machine else self._label(event, f"event {event['eventID']!r} of {self._source}")
 
     def _label_by_event(self, row: Mapping[str, str], event: str, labels: Sequence[str]) -> None:
-        seen = self.media.setdefault(row["mediaID"], _Seen())
+        seen = self.of(row)
         seen.event = seen.event or event
         for label in () if seen.human else labels:
             if label not in seen.labels:
@@ -344,7 +351,7 @@ def _picture(
     *,
     remarks: Remarks,
 ) -> Picture:
-    seen = found.media.get(row["mediaID"], _Seen())
+    seen = found.of(row)
     deployment = deployments.get(row["deploymentID"])
     if deployment is None:
         remarks.add(

@@ -60,6 +60,8 @@ class CocoReader:
         """Whether a file has images with ``file_name``, or annotations of images."""
         keys = json_keys(path)
         images = keys.get("images", set())
+        if {"image_id", "category_id"} <= keys.get("annotations", set()):  # which may fill the file's beginning
+            return True
         if "detection_categories" in keys or {"file", "detections"} & images:
             return False
         return "file_name" in images or ("annotations" in keys and bool({"images", "categories"} & keys.keys()))
@@ -119,8 +121,9 @@ class _Source:
     def _by_id(self) -> dict[str, _Image]:
         by_id: dict[str, _Image] = {}
         for image in self.images:
-            first = by_id.setdefault(text_of(image.record.get("id")), image)
-            if first.path != image.path and "id" in image.record:
+            identifier = text_of(image.record.get("id"))
+            first = by_id.setdefault(identifier, image)
+            if identifier and first.path != image.path:
                 raise DataError(
                     f"{self.path}: images {first.line} ({first.path!r}) and {image.line} ({image.path!r}) have the "
                     f"same id {image.record['id']!r}, so that annotations could be of either. Correct one."

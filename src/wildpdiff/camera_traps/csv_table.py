@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from wildpdiff.camera_traps.fields import frame_of, placed
+from wildpdiff.camera_traps.fields import frame_of, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.labels import CellLabels, spelling_key
 from wildpdiff.camera_traps.paths import clean_path, is_absolute, nearest_root, rooted
-from wildpdiff.camera_traps.records import Picture, PictureTable
+from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
 from wildpdiff.camera_traps.times import TIME_OF_DAY, has_time, parse_time
 from wildpdiff.errors import DataError
 from wildpdiff.tables.columns import SPLIT_WORDS, SYNONYMS, matched_columns, name_key, stated_word
@@ -26,6 +26,8 @@ WITHOUT_LABEL = ("unlabelled", "background")
 """Splits whose pictures have no label, whatever their row has."""
 
 _SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_BLANK_COLUMNS = frozenset({"blank", "isblank", "empty", "isempty"})
+_TRUE, _FALSE = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no"})
 _GROUPS = frozenset({"pretraining", "seen", "unseen"})
 
 
@@ -194,10 +196,14 @@ class _Rows:
         """The pictures in the order of their first rows; ``others`` are the columns of their values."""
         index = {word: self.cells.header.index(name) for word, name in self.words.items()}
         self.labels = CellLabels(self.cells.column(self.words["label"]) if "label" in self.words else ())
+        blank = self._blank_column(others)
         drafts: dict[tuple[str, str], _Draft] = {}
         times = self._times()
         for (line, row), time in zip(self.cells.rows, times, strict=True):
             values = {word: row[position] for word, position in index.items()}
+            if blank and values.get("label", "").lower() in MISSING and row[blank[1]].lower() in _TRUE:
+                self.remarks.add(f"Pictures without a label are blank by the column {blank[0]!r}", self._where(line))
+                values["label"] = EMPTY
             draft = self._draft(line, row, values, time)
             if draft is not None:
                 first = drafts.setdefault((draft.camera, draft.path), draft)
@@ -207,6 +213,16 @@ class _Rows:
             raise DataError(f"{self.cells.source}: no row has both a path and a camera; fill these columns.")
         positions = [(name, self.cells.header.index(name)) for name in others]
         return tuple(_picture(draft, positions) for draft in drafts.values())
+
+    def _blank_column(self, others: Sequence[str]) -> tuple[str, int] | None:
+        """Name and position of the column of flags of empty pictures, of Timelapse's templates for example."""
+        for name in others:
+            if (
+                name_key(name) in _BLANK_COLUMNS
+                and {c.lower() for c in self.cells.column(name)} <= _TRUE | _FALSE | MISSING
+            ):
+                return name, self.cells.header.index(name)
+        return None
 
     def _where(self, line: int) -> str:
         return f"line {line} of {self.cells.source}"
@@ -253,7 +269,9 @@ class _Rows:
         )
 
     def _path(self, values: Mapping[str, str]) -> str:
-        path, folder = clean_path(values["path"]), clean_path(values.get("folder", "")).rstrip("/")
+        address = "://" in values["path"] and not values["path"].startswith("file:")
+        path = path_of(values["path"]) if address else clean_path(values["path"])
+        folder = clean_path(values.get("folder", "")).rstrip("/")
         if not path or path.lower() in MISSING or not folder or folder == ".":
             return "" if path.lower() in MISSING else path
         return path if path.startswith(f"{folder}/") else f"{folder}/{path}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import lzma
 import os
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wildpdiff.camera_traps.fields import text_of
 from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.disk import json_bytes, write_file, write_folder
 from wildpdiff.errors import ArtifactError, DataError
@@ -50,7 +53,9 @@ class DataPackage:
         return self.path.is_file()
 
     def table(self, name: str) -> Delimited | None:
-        """The table of a resource, of one file or of several with one header; None where there is no such resource.
+        """The table of a resource, of one file, of several with the same columns, or of the description's own data.
+
+        None where there is no such resource.
 
         Raises:
             DataError: a file is missing, outside of the package, larger than 4 GiB, or at fault.
@@ -58,17 +63,21 @@ class DataPackage:
         resources = [entry for entry in self.descriptor["resources"] if entry.get("name") == name]
         if not resources:
             return None
+        if resources[0].get("data") is not None:
+            return parse_delimited(_inline(resources[0]["data"], f"{self.path}: {name!r}"), f"{self.path}: {name!r}")
         paths = resources[0].get("path")
         paths = [paths] if isinstance(paths, str) else paths
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
             raise DataError(f"{self.path}: the resource {name!r} has no path of a file; give it one in {DESCRIPTOR}.")
         parts = [parse_delimited(self._content(path, name), f"{self.path}/{path}") for path in paths]
+        rows: list[tuple[int, tuple[str, ...]]] = []
         for path, part in zip(paths, parts, strict=True):
-            if part.header != parts[0].header:
+            if sorted(part.header) != sorted(parts[0].header):
                 raise DataError(f"{self.path}/{path} has other columns than {paths[0]}; give all parts the same.")
-        rows = tuple(row for part in parts for row in part.rows)
+            order = [part.header.index(column) for column in parts[0].header]
+            rows += [(line, tuple(cells[index] for index in order)) for line, cells in part.rows]
         remarks = tuple(remark for part in parts for remark in part.remarks)
-        return Delimited(parts[0].source, parts[0].header, rows, remarks)
+        return Delimited(parts[0].source, parts[0].header, tuple(rows), remarks)
 
     def files(self) -> list[str]:
         """Paths of the package's files, relative to its descriptor, without hidden ones and those outside of it."""
@@ -156,6 +165,20 @@ def open_package(path: Path) -> DataPackage:
     return DataPackage(path, descriptor, inner)
 
 
+def _inline(data: Any, source: str) -> bytes:
+    """Rows that the description itself holds, lists with a header or objects, as CSV."""
+    entries = data if isinstance(data, list) else []
+    header: dict[Any, None] = {}
+    if all(isinstance(entry, dict) for entry in entries):
+        header = dict.fromkeys(key for entry in entries for key in entry)
+        entries = [list(header), *([entry.get(key) for key in header] for entry in entries)]
+    if not entries or not all(isinstance(entry, list) for entry in entries):
+        raise DataError(f"{source} has data that are no rows of a table; give lists or objects.")
+    stream = io.StringIO()
+    csv.writer(stream).writerows([text_of(cell) for cell in entry] for entry in entries)
+    return stream.getvalue().encode()
+
+
 def _leads_out(path: str) -> bool:
     return is_absolute(path) or ".." in path.split("/")
 
@@ -171,13 +194,12 @@ def _zip(path: Path) -> zipfile.ZipFile:
 
 
 def _inner_folder(path: Path) -> str:
-    """The folder in a zip file that has the descriptor: its top, or the only one with it one level deeper."""
+    """The folder in a zip file that has the descriptor: the uppermost one; its top where several are."""
     with _zip(path) as archive:
-        found = [name for name in archive.namelist() if PurePosixPath(name).name == DESCRIPTOR and name.count("/") <= 1]
-    found = [name for name in found if not name.startswith("__MACOSX/")]
-    if DESCRIPTOR in found or len(found) != 1:
-        return ""
-    return found[0].removesuffix(DESCRIPTOR)
+        names = [name for name in archive.namelist() if PurePosixPath(name).name == DESCRIPTOR]
+    depth = min((name.count("/") for name in names), default=0)
+    found = [name for name in names if name.count("/") == depth and not name.startswith("__MACOSX/")]
+    return found[0].removesuffix(DESCRIPTOR) if len(found) == 1 else ""
 
 
 def _member(path: Path, name: str, most: int) -> bytes:

@@ -12,6 +12,18 @@ from wildpdiff.tables.remarks import Remarks
 NOTHING = "0"
 """MegaDetector's informal category of an empty picture; never a box."""
 
+_TOKENS = 7
+"""Of SpeciesNet's labels: an identifier, class, order, family, genus, species, common name."""
+
+
+def name_of(label: str) -> str:
+    """The common name of a SpeciesNet label, else its lowest taxon; a text of another form as it is."""
+    tokens = [token.strip() for token in label.split(";")]
+    if len(tokens) != _TOKENS:
+        return label.strip()
+    *taxa, genus, species, common = tokens[1:]
+    return common or (f"{genus} {species}" if species else next(filter(None, (genus, *reversed(taxa))), ""))
+
 
 def boxes_of(
     detections: Iterable[Any],

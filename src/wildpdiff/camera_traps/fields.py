@@ -49,6 +49,7 @@ ABOVE = 2
 """Folders above a file that its paths may be relative to."""
 
 _LARGEST = 1e300
+_ROUNDING = 1e-6
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -84,9 +85,9 @@ def frame_of(value: Any) -> int | None:
 
 
 def share_of(value: Any) -> float | None:
-    """A number from 0 to 1; None for anything else."""
+    """A number from 0 to 1, where single precision may have rounded it up; None for anything else."""
     number = number_of(value)
-    return number if number is not None and 0 <= number <= 1 else None
+    return min(number, 1.0) if number is not None and 0 <= number <= 1 + _ROUNDING else None
 
 
 def path_of(value: Any) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from wildpdiff.camera_traps.fields import is_video
 from wildpdiff.camera_traps.folder_levels import Levels, levels_of
 from wildpdiff.camera_traps.records import Picture, PictureTable, Reader
 from wildpdiff.errors import DataError
@@ -19,8 +20,6 @@ IGNORED = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system v
 """Folders that operating systems and file servers make, in lower case."""
 
 OTHER_PICTURES = frozenset({".heic", ".heif", ".gif", ".dng", ".cr2", ".nef", ".arw", ".avif", ".jxl"})
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".wmv", ".asf"})
-
 
 MOST_ENTRIES = 200
 """Entries of a folder, pictures apart, that are tried as a known format."""
@@ -154,7 +153,7 @@ def _is_text(name: str) -> bool:
 
 def _is_picture(path: str, remarks: Remarks) -> bool:
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in VIDEOS or suffix in OTHER_PICTURES:
-        kind = "Videos" if suffix in VIDEOS else "Pictures of formats that are not opened"
+    if is_video(path) or suffix in OTHER_PICTURES:
+        kind = "Videos" if is_video(path) else "Pictures of formats that are not opened"
         remarks.add(f"{kind} are left out", path)
     return suffix in IMAGE_SUFFIXES

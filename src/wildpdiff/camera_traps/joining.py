@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wildpdiff.camera_traps.exposure import with_exposures
+from wildpdiff.camera_traps.fields import is_video
 from wildpdiff.camera_traps.folders import FolderReader
 from wildpdiff.camera_traps.formats import find_reader
 from wildpdiff.camera_traps.gathering import ZONES
@@ -77,7 +78,7 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
     """
     if not tables:
         raise DataError("There are no tables of pictures to join. Give at least one.")
-    tables = [below_cameras(_composed(table)) for table in tables]
+    tables = [below_cameras(_composed(_without_videos(table))) for table in tables]
     with_pictures = [table for table in tables if table.pictures]
     joined = with_pictures[0] if with_pictures else tables[0]
     for table in with_pictures[1:]:
@@ -87,6 +88,18 @@ def join(tables: Sequence[PictureTable]) -> PictureTable:
         if not table.pictures and table is not joined:
             joined = _with_cameras(joined, table)
     return joined
+
+
+def _without_videos(table: PictureTable) -> PictureTable:
+    """The table without rows of videos, which cameras keep among their pictures."""
+    pictures = tuple(picture for picture in table.pictures if not is_video(picture.path))
+    if len(pictures) == len(table.pictures):
+        return table
+    remarks = Remarks()
+    for picture in table.pictures:
+        if is_video(picture.path):
+            remarks.add("Videos are left out", picture.path)
+    return replace(table, pictures=pictures, remarks=(*table.remarks, *remarks.sentences()))
 
 
 def _composed(table: PictureTable) -> PictureTable:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from wildpdiff.camera_traps.records import EMPTY
 from wildpdiff.tables.delimited import MISSING
 
-BLANKS = frozenset({"empty", "blank", "nothing", "no animal"})
+BLANKS = frozenset(
+    {"empty", "blank", "nothing", "nothing here", "nothinghere", "no animal", "no animals", "false trigger", "misfire"}
+)
 """Keys of labels that say in English that a picture is empty, whatever the format."""
 
 MOST_SHOWN = 3

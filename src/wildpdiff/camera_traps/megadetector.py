@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wildpdiff.camera_traps.detections import boxes_of
+from wildpdiff.camera_traps.detections import boxes_of, name_of
 from wildpdiff.camera_traps.fields import is_picture, is_video, number_of, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, names, read_json
@@ -51,14 +51,15 @@ class MegaDetectorReader:
         if version is not None and version > NEWEST:
             gathering.remarks.add(f"The file's format is newer than {NEWEST}, and read as that", text_of(version))
         categories = names(document, "detection_categories", path) or USUAL_CATEGORIES
-        classes = names(document, "classification_categories", path)
+        classes = {key: name_of(name) for key, name in names(document, "classification_categories", path).items()}
         kept = _kept(entries, gathering)
         gathering.root, paths = placed(path.parent, [file for _, _, file in kept], gathering.remarks)
         times = gathering.times([_time(record) for _, record, _ in kept])
         pictures = []
         for (line, record, _), file, time in zip(kept, paths, times, strict=True):
             boxes = _boxes(record, categories, classes, gathering=gathering, file=file)
-            pictures.append(Picture(path=file, line=line, time=time, boxes=boxes))
+            camera, sequence = (text_of(record.get(key)) for key in ("location", "seq_id"))  # of COCO, in some files
+            pictures.append(Picture(file, line, camera, time=time, sequence=sequence, boxes=boxes))
         return gathering.table(pictures, threshold=_threshold(info))
 
 

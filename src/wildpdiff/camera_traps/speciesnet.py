@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wildpdiff.camera_traps.detections import boxes_of
+from wildpdiff.camera_traps.detections import boxes_of, name_of
 from wildpdiff.camera_traps.fields import BLANK_NAMES, DETECTED, is_video, path_of, placed, share_of, text_of
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept, json_keys, kind_of, read_json
@@ -22,9 +22,6 @@ PLACE = ("country", "admin1_region", "latitude", "longitude")
 
 NO_RESULT = frozenset({*BLANK_NAMES, "no cv result", "unknown"})
 """Common names of predictions that name no animal."""
-
-_TOKENS = 7
-"""Of a label: an identifier, class, order, family, genus, species, common name."""
 
 
 class SpeciesNetReader:
@@ -70,15 +67,6 @@ class SpeciesNetReader:
         return gathering.table(pictures, columns=PLACE)
 
 
-def name_of(label: str) -> str:
-    """The common name of a SpeciesNet label, else its lowest taxon; a text of another form as it is."""
-    tokens = [token.strip() for token in label.split(";")]
-    if len(tokens) != _TOKENS:
-        return label.strip()
-    *taxa, genus, species, common = tokens[1:]
-    return common or (f"{genus} {species}" if species else next(filter(None, (genus, *reversed(taxa))), ""))
-
-
 def _boxes(record: dict[str, Any], gathering: Gathering, file: str) -> tuple[Box, ...] | None:
     failures = record.get("failures")
     if isinstance(failures, list) and failures:
@@ -104,7 +92,7 @@ def _boxes(record: dict[str, Any], gathering: Gathering, file: str) -> tuple[Box
 def _prediction(record: dict[str, Any]) -> tuple[str, float | None]:
     """The predicted name and its score: of the ensemble, or the classifier's first where there is none."""
     if label := text_of(record.get("prediction")):
-        return name_of(label), share_of(record.get("prediction_score"))
+        return name_of(label), share_of(record.get("prediction_score")) or 0.0
     answer = record.get("classifications")
     classes, scores = (answer.get("classes"), answer.get("scores")) if isinstance(answer, dict) else (None, None)
     if not isinstance(classes, list) or not isinstance(scores, list) or len(classes) != len(scores):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -11,11 +12,16 @@ FIRST_YEAR, LAST_YEAR = 1900, 2199
 TIME_OF_DAY = re.compile(r"(^|[ T])\d{1,2}:\d\d|T\d{4}")
 """Found in texts that are more than a date."""
 
-_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
+_NAMES = """
+    jan jän ene gen янв | feb fev fév фев | mar mär mrz mrt maa мар | apr avr abr апр | may mai mei mag maj май мая
+    jun juin giu июн | jul juil lug июл | aug aou aoû ago авг | sep set сен | oct okt ott out окт | nov ноя
+    dec déc dez dic дек
+"""
+_MONTHS = {name: number for number, names in enumerate(re.split(r"[|\n]", _NAMES.strip()), 1) for name in names.split()}
+"""By the beginnings of their names, as programs write them in the language of their machine."""
 _YEAR_FIRST = re.compile(r"(\d{4})([-:/.])(\d{1,2})\2(\d{1,2})(?=$|[\sT])")
-_NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([A-Za-z]{3,9})\.?,?[-/. ]\s*(\d{4})(?=$|[\sT,])")
-_MONTH_FIRST = re.compile(r"([A-Za-z]{3,9})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
+_NAMED_MONTH = re.compile(r"(\d{1,2})[-/. ]\s*([^\W\d_]{3,10})\.?,?[-/. ]\s*(\d{4}|\d\d)(?=$|[\sT,])")
+_MONTH_FIRST = re.compile(r"([^\W\d_]{3,10})\.?\s+(\d{1,2}),?\s+(\d{4})(?=$|[\sT,])")
 _NUMBERED = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?=$|[\sT,])")
 _SHORT_YEAR = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d\d)(?=$|[\sT,])")
 _DAYS = re.compile(r"([2-7]\d{4})(?:[.,](\d+)| +(0?[.,]\d+|0))")
@@ -32,14 +38,14 @@ def parse_time(text: str, day_first: bool = True) -> datetime | None:
     """A time from its text; None where it cannot be read or is no time (a camera's ``0000:00:00``).
 
     Read are ISO 8601 with and without zone, fraction or time of day, EXIF's ``2013:05:01 10:00:00``,
-    ``01-May-2013 10:00:00``, ``May 1, 2013``, ``1.5.2013``, ``1/5/13 3:45 PM`` and ``20130501_100000``. A zone
-    is kept where one is given; a date alone is its midnight.
+    ``01-May-2013 10:00:00`` (months in several languages), ``May 1, 2013``, ``1.5.2013``, ``1/5/13 3:45 PM`` and
+    ``20130501_100000``. A zone is kept where one is given; a date alone is its midnight.
 
     Args:
         text: as written.
         day_first: whether ``1/5/2013`` is the first of May; see :func:`days_first`. A number above 12 decides itself.
     """
-    text = text.strip()
+    text = unicodedata.normalize("NFC", text.strip())
     try:
         time = datetime.fromisoformat(text) if len(text) >= 8 else None
     except ValueError:
@@ -82,14 +88,13 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
     if found := _YEAR_FIRST.match(text):
         year, month, day = int(found[1]), int(found[3]), int(found[4])
     elif found := _NAMED_MONTH.match(text):
-        year, month, day = int(found[3]), _MONTHS.get(found[2][:3].lower(), 0), int(found[1])
+        year, month, day = _year(found[3]), _month(found[2]), int(found[1])
     elif found := _MONTH_FIRST.match(text):
-        year, month, day = int(found[3]), _MONTHS.get(found[1][:3].lower(), 0), int(found[2])
+        year, month, day = int(found[3]), _month(found[1]), int(found[2])
     elif found := _COMPACT.fullmatch(text):
         return _compact(found[1] + found[2])
     elif found := _NUMBERED.match(text) or _SHORT_YEAR.match(text):
-        first, second, year = int(found[1]), int(found[3]), int(found[4])
-        year += 0 if len(found[4]) == 4 else 2000 if year < 70 else 1900  # as POSIX reads two digits
+        first, second, year = int(found[1]), int(found[3]), _year(found[4])
         is_day = second <= 12 and (day_first or first > 12 or found[2] == ".")
         day, month = (first, second) if is_day else (second, first)
     else:
@@ -101,6 +106,18 @@ def _other_spelling(text: str, day_first: bool) -> datetime | None:
         return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}{clock}")
     except ValueError:
         return None
+
+
+def _year(digits: str) -> int:
+    """A year of four digits, or of two as POSIX reads them."""
+    year = int(digits)
+    return year + (0 if len(digits) == 4 else 2000 if year < 70 else 1900)
+
+
+def _month(name: str) -> int:
+    """The number of a month, 0 where its name is none."""
+    name = name.lower()
+    return _MONTHS.get(name[:4]) or _MONTHS.get(name[:3], 0)
 
 
 def _compact(digits: str) -> datetime | None:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wildpdiff.camera_traps.detections import name_of
 from wildpdiff.camera_traps.fields import BLANK_NAMES, SAMPLE, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering, Row
 from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
-from wildpdiff.camera_traps.speciesnet import NO_RESULT, name_of
+from wildpdiff.camera_traps.speciesnet import NO_RESULT
 from wildpdiff.tables.delimited import read_header
 from wildpdiff.tables.remarks import Remarks
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from wildpdiff.camera_traps.fields import path_of, placed
+from wildpdiff.camera_traps.fields import frame_of, path_of, placed
 from wildpdiff.camera_traps.gathering import Gathering
 from wildpdiff.camera_traps.json_files import garbage_kept
 from wildpdiff.camera_traps.records import EMPTY, Picture, PictureTable
@@ -68,7 +68,7 @@ class WildsReader:
             if not file:
                 gathering.remarks.add("Rows without a usable 'filename' are left out", f"line {line}")
                 continue
-            label = names.get(row["label"], "") if names else row["label"]
+            label = names.get(_number(row["label"]), "") if names else _number(row["label"])
             if not label:
                 gathering.remarks.add("Classes without a name are no labels", f"{row['label']!r} on line {line}")
             elif label.lower() == EMPTY or (not names and label == _EMPTY_CLASS):
@@ -97,8 +97,16 @@ def _class_names(path: Path, gathering: Gathering) -> dict[str, str]:
     if not path.is_file():
         gathering.remarks.add("Labels are numbers, for want of categories.csv", f"in {path.parent}")
         return {}
-    rows = [row for _, row in gathering.rows(path, {"y": "y", "name": "name"}, {}) if row["y"]]
-    if not any(row["name"] for row in rows):
+    rows = [
+        (_number(row["y"]), row["name"]) for _, row in gathering.rows(path, {"y": "y", "name": "name"}, {}) if row["y"]
+    ]
+    if not any(name for _, name in rows):
         raise DataError(f"{path} has no columns 'y' and 'name' of classes; give WILDS' own file, or none.")
-    counts = Counter(row["y"] for row in rows)
-    return {row["y"]: row["name"] for row in rows if counts[row["y"]] == 1}
+    counts = Counter(number for number, _ in rows)
+    return {number: name for number, name in rows if counts[number] == 1}
+
+
+def _number(text: str) -> str:
+    """A class's number as an integer, ``2.0`` as programs write it where some have none; another text as it is."""
+    number = frame_of(text)
+    return text if number is None else str(number)

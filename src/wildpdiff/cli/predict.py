@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from wildpdiff.camera_traps.table_suite import TableSuite
     from wildpdiff.prediction import Rules
 
+FEW = 10
+"""Images below which each has to be readable; of more, as many may fail as of a suite's pictures."""
+
 MOST_ROWS = 40
 """Cameras in the table on the terminal."""
 
@@ -234,7 +237,7 @@ def _predict_images(
 ) -> None:
     """Classify image files by one adapter."""
     from wildpdiff.adapters.adapter import Adapter
-    from wildpdiff.camera_traps.picture_files import SHARE
+    from wildpdiff.camera_traps.picture_files import Unreadable
     from wildpdiff.disk import file_hash
     from wildpdiff.prediction import camera_answers, find_images
 
@@ -252,7 +255,7 @@ def _predict_images(
     rules = wanted.rules(model.classes, {})
     classifier = wanted.classifier(rules, file_hash(folder / "adapter_model.safetensors"))
     tally, given = _Tally(), delivered(adapter)
-    most = None if skip else int(SHARE * len(files))
+    most = None if skip else 0 if len(files) < FEW else Unreadable(len(files)).most
     with Stages() as stages:
         tick = stages(f"classify {len(files)} images")
         how: dict[str, Any] = {"rules": rules, "threshold": table.threshold, "most": most, "progress": tick}
@@ -277,6 +280,8 @@ def _plain_table(files: Sequence[Path], given: Sequence[Path]) -> PictureTable:
     from wildpdiff.camera_traps.exposure import with_times
     from wildpdiff.camera_traps.records import Picture, PictureTable
 
+    if any(".." in file.parts for file in files):  # which no program below the folder would follow
+        files, given = ([Path(os.path.abspath(path)) for path in paths] for paths in (files, given))
     root = given[0] if len(given) == 1 and given[0].is_dir() else Path()
     if root == Path() and len({file.is_absolute() for file in files}) == 1:
         root = Path(os.path.commonpath([file.parent for file in files]))

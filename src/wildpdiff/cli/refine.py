@@ -132,7 +132,8 @@ def _remarks(refined: Refined, prior: bool, unlabelled: bool) -> None:
     if refined.cross_validated:
         ranked = sorted(refined.cross_validated.items(), key=lambda entry: entry[1])
         losses = ", ".join(f"{_words(name)} {loss:.3f}" for name, loss in ranked)
-        kept = "" if ranked[0][0] == refined.start else " None is ahead of the first beyond chance, which is kept."
+        own = _words(refined.start)
+        kept = "" if ranked[0][0] == refined.start else f" None is ahead of the {own} beyond chance, which is kept."
         remark(f"The start was chosen by cross-validation; mean loss of labels left out: {losses}.{kept}")
     if not prior:
         remark(

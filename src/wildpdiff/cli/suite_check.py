@@ -57,9 +57,12 @@ def check(
 ) -> None:
     """Open every picture; show what the suite has, what is left out and why, and the next command."""
     prepare_torch(threads)
+    from wildpdiff.camera_traps.registry import suite_providers
     from wildpdiff.camera_traps.suite_check import check_suite
     from wildpdiff.camera_traps.suite_options import TableOptions
 
+    if len(inputs) == 1 and inputs[0] in suite_providers():
+        raise DataError(f"{inputs[0]} is simulated and has no files; show it by wildpdiff suite show {inputs[0]}.")
     given = [*options.with_columns(option, columns), *([] if root is None else [f"root={root}"])]
     settings = options.suite_settings(inputs, given)
     if options.is_texts(inputs, given):
@@ -144,11 +147,17 @@ def _remarks(found: SuiteCheck) -> list[str]:
     """The suite's remarks without those that the screen shows elsewhere, and one on the number of cameras."""
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
+    undated = (
+        "Nothing states times or bursts, so that frames of one burst may be in training and in test: what is measured "
+        "is too good then. --columns datetime=COLUMN, or sequence=COLUMN, names them."
+    )
     few = (
         f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "
         "less a new camera gains."
     )
-    return [text for text in suite.remarks if text not in elsewhere] + ([few] if 0 < count < ENOUGH_TO_TRUST else [])
+    known = found.times is not None or any(picture.sequence or picture.split for picture in suite.table.pictures)
+    shown = [text for text in suite.remarks if text not in elsewhere]
+    return [*shown, *([] if known else [undated]), *([few] if 0 < count < ENOUGH_TO_TRUST else [])]
 
 
 def _facts(found: SuiteCheck) -> Table:

@@ -10,7 +10,7 @@ from wildpdiff.errors import DataError
 
 _USUAL = """
 path: path | filepath imagepath imgpath photopath fullpath relativefilepath | file filename image imagename imagefile
-  imagefilename img photo picture photoname
+  imagefilename img photo picture photoname | imageurl photourl pictureurl
 folder: folder relativepath directory dir subfolder foldername
 label: label | labels species speciesname commonname scientificname class classname category taxon animal annotation
   truelabel groundtruth

@@ -185,7 +185,7 @@ def _read_table(path: Path) -> pa.Table:
     try:
         with disk_errors(path):
             data = path.read_bytes()  # arrow opens no path whose bytes are not UTF-8
-        table = parquet.read_table(pa.BufferReader(data))
+        table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # threads abort a process that ends
         hashes = _hashes(table)
         altered = hashes is not None and hashes["rows"] != _rows_hash(table)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:

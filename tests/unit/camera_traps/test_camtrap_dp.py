@@ -142,6 +142,12 @@ def test_machines_label_boxes_and_no_pictures(tmp_path: Path) -> None:
     assert found["m2"].boxes == ()
 
 
+def test_names_by_machines_are_no_peoples_where_they_have_no_probability(tmp_path: Path) -> None:
+    table = read_pictures(package(tmp_path, medium(1), observation(1, "animal", "Lynx lynx", "machine,,0.1,0,0.5,1")))
+    (box,) = table.pictures[0].boxes or ()
+    assert (box.label, box.confidence, box.label_confidence) == ("Lynx lynx", None, 0.0)
+
+
 def test_events_label_pictures_that_have_no_observation(tmp_path: Path) -> None:
     observations = (
         event(1, 3, "animal", "Vulpes vulpes", "e1")
@@ -166,6 +172,15 @@ def test_events_label_pictures_that_have_no_observation(tmp_path: Path) -> None:
     ]
     assert [found[f"m{n}"].sequence for n in range(1, 8)] == ["e1", "e1", "e1", "", "e3", "e5", "e5"]
     assert any("event" in remark and "5, first 1.jpg" in remark for remark in table.remarks)
+
+
+def test_media_without_an_identifier_of_their_own_have_the_labels_of_their_events(tmp_path: Path) -> None:
+    media = medium(1) + medium(2).replace("m2", "") + medium(3).replace("m3", "") + medium(4).replace("m4", "m1")
+    observations = event(2, 2, "animal", "Vulpes vulpes", "e1") + event(3, 3, "blank", "", "e2")
+    observations += event(4, 4, "animal", "Meles meles", "e3") + observation(1, "unclassified", event="")
+    table = read_pictures(package(tmp_path, media, observations))
+    assert [p.labels for p in table.pictures] == [(), ("Vulpes vulpes",), (EMPTY,), ("Meles meles",)]
+    assert [p.sequence for p in table.pictures] == ["", "e1", "e2", "e3"]
 
 
 def test_media_with_an_address_are_looked_for_by_name(tmp_path: Path) -> None:
@@ -206,6 +221,35 @@ def test_the_descriptor_says_where_tables_lie(tmp_path: Path) -> None:
         assert [p.identifier for p in read_pictures(path).pictures] == ["m1", "m2"]
 
 
+def test_parts_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
+    folder = package(tmp_path, medium(1))
+    rows = [",".join(reversed(line.split(","))) for line in (MEDIA + medium(2)).splitlines()]
+    (folder / "2.csv").write_text("\n".join(rows))
+    descriptor = json.loads((folder / "datapackage.json").read_text())
+    descriptor["resources"][1]["path"] = ["media.csv", "2.csv"]
+    (folder / "datapackage.json").write_text(json.dumps(descriptor))
+    assert [(p.identifier, p.path) for p in read_pictures(folder).pictures] == [("m1", "1.jpg"), ("m2", "2.jpg")]
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_tables_may_be_in_the_descriptor_itself(tmp_path: Path, kind: type) -> None:
+    folder = package(tmp_path, medium(1) + medium(2), observation(1, "animal", "Vulpes vulpes"))
+    plain = read_pictures(folder)
+    descriptor = json.loads((folder / "datapackage.json").read_text())
+    for resource in descriptor["resources"]:
+        text = (folder / resource.pop("path")).read_text().splitlines()
+        resource["data"] = list(csv.reader(text) if kind is list else csv.DictReader(text))
+    descriptor["resources"][0]["data"][-1].update(latitude=1.5) if kind is dict else None
+    (folder / "datapackage.json").write_text(json.dumps(descriptor))
+    found = read_pictures(folder)
+    assert found.pictures == plain.pictures
+    assert found.cameras == {"loc": {"latitude": "1.5"} if kind is dict else {}}
+    descriptor["resources"][1]["data"] = [1]
+    (folder / "datapackage.json").write_text(json.dumps(descriptor))
+    with refused(DataError, folder, "'media'"):
+        read_pictures(folder)
+
+
 @pytest.mark.parametrize("path", ["../media.csv", "/etc/passwd", "https://x.org/media.csv", "absent.csv", 3, []])
 def test_tables_outside_of_the_package_are_refused(tmp_path: Path, path: object) -> None:
     folder = package(tmp_path / "p", medium(1))
@@ -217,7 +261,7 @@ def test_tables_outside_of_the_package_are_refused(tmp_path: Path, path: object)
         read_pictures(folder)
 
 
-@pytest.mark.parametrize("inner", ["", "package/"])
+@pytest.mark.parametrize("inner", ["", "package/", "branch/package/"])
 def test_a_zip_file_without_pictures_is_read_like_its_folder(tmp_path: Path, inner: str) -> None:
     folder = package(tmp_path / "p", medium(1) + medium(2), observation(1, "animal", "Vulpes vulpes"))
     plain, packed = read_pictures(folder), read_pictures(zipped(folder, tmp_path / "p.zip", inner))

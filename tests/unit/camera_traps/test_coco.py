@@ -215,6 +215,19 @@ def test_identifiers_that_tell_nothing_apart_are_refused(tmp_path: Path) -> None
         read(tmp_path, [image(1)], [], [{"id": 1, "name": "red_fox"}, {"id": "1", "name": "wolf"}])
 
 
+def test_images_without_identifiers_are_unlabelled(tmp_path: Path) -> None:
+    table = read(tmp_path, [image(1, id=None), image(2, id=None), image(3)], [note(3, 1)])
+    assert [picture.labels for picture in table.pictures] == [(), (), ("red_fox",)]
+
+
+def test_annotations_may_fill_the_beginning_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sorted.json"
+    annotations = [note(1, 1, count=number) for number in range(2000)]
+    document = {"images": [image(1)], "categories": CATEGORIES, "annotations": annotations}
+    path.write_text(json.dumps(document, sort_keys=True))
+    assert read_pictures(path).pictures[0].labels == ("red_fox",)
+
+
 def test_categories_without_a_name_are_left_out_with_their_annotations(tmp_path: Path) -> None:
     categories = [*CATEGORIES, {"id": 3}, {"id": True, "name": [1]}, {"name": "x"}, 7]
     table = read(tmp_path, [image(1)], [note(1, 1), note(1, 3)], categories)

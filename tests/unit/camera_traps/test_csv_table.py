@@ -80,6 +80,18 @@ def test_an_exact_name_wins(tmp_path: Path) -> None:
     assert table.columns == ("filename", "species", "site")
 
 
+def test_addresses_lead_to_copies_of_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "copies" / "a b").mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "copies" / "a b" / name).touch()
+    path = tmp_path / "a.csv"
+    path.write_text("image_url,label,site\nhttps://x.org/s/a%20b/1.jpg?size=9,fox,A\ngs://s/a b/2.jpg,fox,A\n")
+    assert [picture.path for picture in read_pictures(path).pictures] == ["s/a b/1.jpg", "a b/2.jpg"]
+    path.write_text("path,label,site\ngs://s/p/a b/1.jpg,fox,A\ngs://s/p/a b/2.jpg,fox,A\n")
+    table = read_pictures(path)
+    assert [(table.root / picture.path).is_file() for picture in table.pictures] == [True, True]
+
+
 def test_a_folder_and_a_file_make_a_path(tmp_path: Path) -> None:
     table = read(tmp_path, "Station,Species,Directory,FileName\nS1,fox,.\\raw\\S1,1.JPG\nS1,fox,,raw/2.JPG\n")
     assert [picture.path for picture in table.pictures] == ["raw/S1/1.JPG", "raw/2.JPG"]

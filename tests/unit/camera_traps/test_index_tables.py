@@ -110,6 +110,14 @@ def test_wilds_without_names_or_locations(tmp_path: Path) -> None:
     remarked(table.remarks, "categories.csv")
 
 
+def test_wilds_classes_may_be_written_with_a_fraction(tmp_path: Path) -> None:
+    table = wilds(tmp_path, wilds_row(1, y="1.0"), wilds_row(2, y="2.0"))
+    assert [picture.labels for picture in table.pictures] == [("ocelot",), ("puma",)]
+    rows = ({"y": "1.0", "category_id": 1, "name": "ocelot"}, {"y": "2.0", "category_id": 2, "name": "puma"})
+    write(tmp_path / "categories.csv", ("y", "category_id", "name"), *rows)
+    assert wilds(tmp_path, wilds_row(1), wilds_row(2, y=2), names=False).pictures[1].labels == ("puma",)
+
+
 def test_wilds_rows_at_fault(tmp_path: Path) -> None:
     table = wilds(tmp_path, wilds_row(1, filename=""), wilds_row(2, y=99999), wilds_row(3), wilds_row(3))
     assert [(picture.path, picture.labels) for picture in table.pictures] == [("2.jpg", ()), ("3.jpg", ("ocelot",))]

@@ -57,6 +57,14 @@ def test_differing_statements_are_the_first_tables_and_counted() -> None:
     assert any("times" in remark and "2.jpg" in remark for remark in joined.remarks)
 
 
+def test_videos_among_the_pictures_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("path,label,task\n1.jpg,fox,A\nDCIM/2.MP4,fox,A\n3.avi,hare,A\n4.jpg,hare,A\n")
+    joined = read_joined([path])
+    assert [picture.path for picture in joined.pictures] == ["1.jpg", "4.jpg"]
+    remarked(joined.remarks, 2, "DCIM/2.MP4")
+
+
 def test_pictures_that_only_one_source_has(tmp_path: Path) -> None:
     labels = table(Picture("1.jpg", 1, "A", ("fox",)), Picture("2.jpg", 1, "A"), root=tmp_path)
     detections = table(Picture("1.jpg", 1, boxes=()), Picture("3.jpg", 2, boxes=(BOX,)), root=tmp_path, name="md")

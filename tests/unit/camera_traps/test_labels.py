@@ -56,6 +56,11 @@ def test_unicode_forms_are_one_name_and_other_scripts_stay_apart() -> None:
     assert joined_labels(names).remarks == ()
 
 
+@pytest.mark.parametrize("word", ["NOTHINGHERE", "No_animals", "false trigger", "Misfire"])
+def test_words_of_platforms_for_blanks(word: str) -> None:
+    assert set(joined_labels([word, "fox", EMPTY]).canonical.values()) == {EMPTY, "fox"}
+
+
 def test_blanks_are_words_of_the_format_or_plain_english() -> None:
     assert joined_labels(["Blank", "nothing", "-1", "1"], None).remarks == ()
     joined = joined_labels(["Blank", "no_animal", "vacío", "none", "fox", EMPTY], blanks=["VACÍO"])

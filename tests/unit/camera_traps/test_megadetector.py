@@ -115,6 +115,15 @@ def test_the_most_probable_class_is_the_label_of_the_box(tmp_path: Path) -> None
     remarked(found.remarks, 4, "c.jpg")
 
 
+def test_confidences_rounded_up_and_names_of_whole_taxa(tmp_path: Path) -> None:
+    taxon = "4eb2;mammalia;carnivora;canidae;vulpes;vulpes;red fox"
+    box = detection(conf=1.0000001192092896, classifications=[["7", 1.0000001192092896]])
+    table = read(tmp_path, entry("a.jpg", box, detection(conf=1.2)), classification_categories={"7": taxon})
+    (found,) = table.pictures[0].boxes or ()
+    assert (found.confidence, found.label, found.label_confidence) == (1.0, "red fox", 1.0)
+    remarked(table.remarks, "detection 2", "'a.jpg'")
+
+
 def test_failures_are_pictures_without_boxes(tmp_path: Path) -> None:
     table = read(
         tmp_path,
@@ -166,6 +175,11 @@ def test_times_of_the_record_or_of_its_exif_metadata(tmp_path: Path) -> None:
     days = [picture.time and picture.time.date().isoformat() for picture in table.pictures]
     assert days == ["2022-12-31", "2013-05-01", "2013-05-02", None]
     assert table.pictures[0].time == datetime(2022, 12, 31, 9, 52, 50)
+
+
+def test_cameras_and_bursts_of_files_that_state_them(tmp_path: Path) -> None:
+    table = read(tmp_path, entry("a.jpg", location="Süd 1", seq_id=7), entry("b.jpg", location={"lat": 1}))
+    assert [(picture.camera, picture.sequence) for picture in table.pictures] == [("Süd 1", "7"), ("", "")]
 
 
 def test_files_without_a_name_and_files_listed_twice(tmp_path: Path) -> None:

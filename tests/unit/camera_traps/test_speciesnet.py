@@ -81,6 +81,11 @@ def test_the_prediction_is_the_label_of_the_surest_fitting_box(tmp_path: Path) -
     assert table.remarks == ()
 
 
+def test_a_prediction_without_a_score_is_no_label_of_people(tmp_path: Path) -> None:
+    table = read(tmp_path, {"filepath": "1.jpg", "detections": [detection("1", 0.8)], "prediction": PUMA})
+    assert [(box.label, box.label_confidence) for box in table.pictures[0].boxes or ()] == [("puma", 0.0)]
+
+
 def test_blanks_have_no_label_and_keep_their_boxes(tmp_path: Path) -> None:
     blank = {"prediction": BLANK, "prediction_score": 0.9}
     table = read(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from refusals import refused
+from remarked import remarked
 from wildpdiff.camera_traps.formats import find_reader, read_pictures
+from wildpdiff.camera_traps.records import EMPTY
 from wildpdiff.camera_traps.timelapse import TimelapseReader
 from wildpdiff.errors import DataError
 
@@ -74,6 +76,16 @@ def test_without_a_column_of_cameras_folders_are_cameras(
     rows = "".join(f"{n}.jpg,{folder},2020-05-01 10:00:00,fox\n" for n, folder in enumerate(folders))
     table = read_pictures(write(tmp_path, f"File,RelativePath,DateTime,Species\n{rows}"))
     assert [p.camera for p in table.pictures] == cameras
+
+
+def test_a_flag_of_empty_pictures_is_the_label_of_those_without_one(tmp_path: Path) -> None:
+    rows = ("true,", "FALSE,", "true,fox", ",", "1,NA")
+    lines = [f"{number}.JPG,A,2020-05-01 10:00:00,{row}" for number, row in enumerate(rows)]
+    table = read_pictures(write(tmp_path, "\n".join(["File,RelativePath,DateTime,Empty,Species", *lines])))
+    assert [picture.labels for picture in table.pictures] == [(EMPTY,), (), ("fox",), (), (EMPTY,)]
+    remarked(table.remarks, 2, "'Empty'", "line 2")
+    other = read_pictures(write(tmp_path, "\n".join(["File,RelativePath,DateTime,Empty,Species", "1.JPG,A,,beer,"])))
+    assert other.pictures[0].labels == ()
 
 
 def test_a_table_of_deleted_pictures_is_refused(tmp_path: Path) -> None:

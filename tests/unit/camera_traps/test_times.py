@@ -33,10 +33,27 @@ MAY = datetime(2013, 5, 1, 15, 4, 5)
         "20130501150405",
         "1/5/13 15:04:05",
         "1.5.13 3:04:05 PM",
+        "01-Mai-2013 15:04:05",
+        "1-May-13 3:04:05 PM",
+        "1. mei 2013 15:04:05",
+        "01-мая-2013 15:04:05",
     ],
 )
 def test_spellings_of_one_time(text: str) -> None:
     assert parse_time(text) == MAY
+
+
+@pytest.mark.parametrize(
+    ("month", "names"),
+    [
+        (1, "janv. Jän ene gennaio"), (2, "févr. fév fev"), (3, "Mär mrt mars März"), (4, "avr. abr aprile"),
+        (6, "juin giu июнь"), (7, "juil. lug Juli"), (8, "août ago aou авг."), (9, "set septiembre"),
+        (10, "Okt. out ott"), (12, "déc. Dez dic decembre"),
+    ],
+)  # fmt: skip
+def test_months_in_the_language_of_the_machine(month: int, names: str) -> None:
+    for name in names.split():
+        assert parse_time(f"05-{name}-2020 13:00:01") == datetime(2020, month, 5, 13, 0, 1), name
 
 
 def test_fractions_zones_and_dates_alone() -> None:

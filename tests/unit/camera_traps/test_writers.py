@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -246,6 +247,30 @@ def test_a_package_that_was_read_keeps_its_deployments_and_media(name: str) -> N
     rows = list(csv.DictReader(io.StringIO(written(observed))))
     assert [row["mediaID"] for row in rows] == [row["mediaID"] for row in media]
     assert list(camtrap_dp_rules.table_faults("observations", rows)) == []
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_package_written_anew_states_how_its_own_observations_are_written(tmp_path: Path, zipped: bool) -> None:
+    tables = {"deployments": "deploymentID\nd\n", "media": "mediaID\nm\n", "observations": "observationID;x\n"}
+    resources: list[dict[str, object]] = [{"name": name, "path": f"./{name}.csv"} for name in tables]
+    resources[2] |= {"dialect": {"delimiter": ";"}, "encoding": "utf-16", "hash": "0", "bytes": 1}
+    resources[0] = {"name": "deployments", "data": [["deploymentID"], ["d"]]}
+    files = {f"{name}.csv": text for name, text in tables.items()}
+    files["datapackage.json"] = json.dumps({"resources": resources})
+    source = tmp_path / "p.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+            (tmp_path / name).write_text(text)
+    picture = Picture("1.jpg", 1, "d", time=NOW, deployment="d", identifier="m")
+    table = PictureTable(source if zipped else tmp_path, "Camtrap DP", tmp_path, (picture,))
+    found = camtrap_dp.package(table, lambda write: None, [], clock=CLOCK, now=NOW)
+    assert found.keys() == {"media.csv", "observations.csv", "datapackage.json"}
+    _, _, observations = json.loads(found["datapackage.json"])["resources"]  # type: ignore[arg-type]
+    assert observations == {
+        "name": "observations", "path": "observations.csv", "format": "csv", "mediatype": "text/csv",
+        "encoding": "utf-8",
+    }  # fmt: skip
 
 
 def test_a_package_needs_times_and_coordinates() -> None:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -42,6 +44,16 @@ def test_the_index_has_a_row_for_every_checkpoint(toy_zoo: Zoo) -> None:
     assert set(toy_zoo.column("seed")) == {0}
     assert all(0 <= value <= 1 for value in toy_zoo.column("validation_accuracy"))
     assert all(0 < value < 5 for value in toy_zoo.column("train_loss"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux lists them")
+def test_reading_starts_no_thread_that_would_abort_a_process_that_ends_at_once(toy_zoo: Zoo) -> None:
+    count = "len(os.listdir('/proc/self/task'))"
+    code = (
+        f"import os, wildpdiff.zoo.store as s, pathlib; n = {count}; s.Zoo.open(pathlib.Path({str(toy_zoo.folder)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}; print({count} - n)"], capture_output=True, check=True)
+    assert int(done.stdout) == 0
 
 
 def test_rows_in_any_order_are_those_of_the_whole_file(toy_zoo: Zoo) -> None:

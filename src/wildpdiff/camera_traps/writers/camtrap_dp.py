@@ -17,7 +17,7 @@ from wildpdiff.camera_traps.cameras import camera_values
 from wildpdiff.camera_traps.crops import CONFIDENCE, animals_of
 from wildpdiff.camera_traps.data_package import DESCRIPTOR, open_package
 from wildpdiff.camera_traps.labels import spelling_key
-from wildpdiff.camera_traps.paths import is_absolute
+from wildpdiff.camera_traps.paths import clean_path, is_absolute
 from wildpdiff.camera_traps.records import Box, Picture, PictureTable
 from wildpdiff.camera_traps.writers.csv_files import line, plain_path
 from wildpdiff.camera_traps.writers.csv_files import value as cell
@@ -249,12 +249,15 @@ def _copied(source: Path, now: datetime) -> dict[str, Content]:
     files: dict[str, Content] = {}
     for resource in content["resources"]:
         if resource.get("name") == "observations":
-            resource["path"] = "observations.csv"
+            for key in ("data", "dialect", "hash", "bytes", "compression"):  # of the source's own observations
+                resource.pop(key, None)
+            resource |= {"path": "observations.csv", "format": "csv", "mediatype": "text/csv", "encoding": "utf-8"}
             continue
         paths = resource.get("path", ())
         for path in [paths] if isinstance(paths, str) else paths:
-            if "://" not in path and ".." not in PurePosixPath(path).parts:
-                files[path] = (root / path).read_bytes()
+            clean = clean_path(path)
+            if "://" not in clean and ".." not in PurePosixPath(clean).parts:
+                files[clean] = (root / clean).read_bytes()
     return {**files, DESCRIPTOR: _json(content)}
 
 
