@@ -98,9 +98,17 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     assert len(twice) == 2 * len({row["text"] for row in twice})
     (tmp_path / "picture").write_text("up")
     refused_run(run("predict", *model_of, tmp_path / "picture"), ".txt")
-    refined = ["--images", suite[1], *suite[2:4], "--task", UNSEEN, "--out", tmp_path / "no"]
-    refused_run(run("refine", *model_of, *refined), "pictures")
     assert Adapter.load(tmp_path / "own").provenance["task"] == UNSEEN
+    refine = ["refine", tmp_path / "own", "--backbone", tmp_path / "b", "--generator", generator, *suite[2:4]]
+    labelled = [*refine, "--texts", suite[1], "--task", UNSEEN, "--unlabelled", lines]
+    better = done(run, *labelled, "--out", tmp_path / "refined", "--json")
+    assert len(better["cross_validated_losses"]) > 2  # the labels choose the start
+    assert Adapter.load(tmp_path / "refined").provenance["unlabelled"] == better["unlabelled"] == 3  # one of the table
+    refused_run(run(*refine, "--texts", suite[1], "--out", tmp_path / "no"), "--task")
+    (tmp_path / "no.csv").write_text("Sentence,label,Task,split\nup,few,a,test\nup down,,a,\n", encoding="utf-8")
+    refused_run(run(*refine, "--texts", tmp_path / "no.csv", "--out", tmp_path / "no"), "'a'", "test")
+    refused_run(run(*refine, "--images", tmp_path, "--out", tmp_path / "no"), "text,label,task")
+    assert not (tmp_path / "no").exists()
     checked = done(
         run,
         *("check", tmp_path / "own", "--backbone", tmp_path / "b", "--images", suite[1], "--columns", "text=Sentence"),
@@ -208,6 +216,18 @@ def test_flaws_of_a_table_are_remarked_and_read(run: Run, tmp_path: Path) -> Non
     (task,) = known.unseen
     assert isinstance(task, TextTask)
     assert "so" in task.unlabelled
+
+
+def test_a_text_with_two_labels_in_one_task_is_left_out_of_it(run: Run, tmp_path: Path) -> None:
+    from wildpdiff.texts import read_text_suite
+
+    path, head = tmp_path / "t.csv", "text,label,task\n"
+    path.write_text(head + "so,x,a\nso,y,a\nso,,a\nno,y,a\nno,Y,a\nno,x,b\nwell,z,b\nwell,x,b\nso,y,b\n")
+    suite = read_text_suite(path)
+    assert suite.classes == ("x", "y")  # nothing else is labelled z
+    assert {task.title: task.labels for task in suite.all_tasks} == {"a": {"no": 1}, "b": {"no": 0, "so": 1}}
+    assert all("well" not in task.unlabelled and "so" not in task.unlabelled for task in suite.all_tasks)
+    assert sum("5, first line 2" in sentence for sentence in suite.remarks) == 1
 
 
 def test_lines_of_texts_in_any_encoding(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
 ]
+LabelledOption = Annotated[
+    Path,
+    typer.Option(
+        "--images",
+        "--texts",
+        help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task); or a table of texts "
+        "(text,label,task).",
+    ),
+]
 BoxesOption = Annotated[
     Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")
 ]
