@@ -15,7 +15,8 @@ from documents import README, commands
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.rng import numpy_generator
-from wildpdiff.texts import TextSuite, TextTask
+from wildpdiff.tasks.task import SPLITS
+from wildpdiff.texts import TextSuite, TextTask, _Row, _split
 
 WORDS = ["up", "down", "north", "south"]
 TASKS = 11
@@ -228,6 +229,33 @@ def test_a_text_with_two_labels_in_one_task_is_left_out_of_it(run: Run, tmp_path
     assert {task.title: task.labels for task in suite.all_tasks} == {"a": {"no": 1}, "b": {"no": 0, "so": 1}}
     assert all("well" not in task.unlabelled and "so" not in task.unlabelled for task in suite.all_tasks)
     assert sum("5, first line 2" in sentence for sentence in suite.remarks) == 1
+
+
+def test_a_zoo_of_texts_grows_with_its_table(run: Run, model: Path, tmp_path: Path) -> None:
+    """Rows that no learned task trains on, and new tasks, rebuild nothing; a task trained on other rows is refused."""
+    path = write_table(tmp_path / "t.csv", tasks=3)
+    words = ["--suite", path, "--columns", "text=Sentence", "--backbone", model, "--rank", "2", "--targets", "query"]
+    words += ["--steps", "3", "--checkpoints", "1", "--interval", "1", "--batch", "4", "--out", tmp_path / "zoo"]
+    shards = tmp_path / "zoo" / "shards"
+
+    def built(more: list[str]) -> tuple[int, set[str]]:
+        """Tasks of the zoo after rows were added, and the files of earlier shards that are as they were."""
+        before = {file.name: file.read_bytes() for file in shards.glob("*")}
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.writelines(f"{row}\n" for row in more)
+        tasks = done(run, "zoo", "build", *words, "--json")["tasks"]
+        return tasks, {name for name, content in before.items() if (shards / name).read_bytes() != content}
+
+    assert built([])[0] == 3
+    longer = [" ".join(["up", "down"] * 12) + f" {number}" for number in range(20)]
+    split_of = {split: [text for text in longer if _split(_Row(1, text, "many", "")) == split] for split in SPLITS}
+    unlabelled = [f"{text},,{name_of(1)},," for text in longer]
+    assert built([f"{split_of['test'][0]},many,{name_of(0)},,", *unlabelled]) == (3, set())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert built([row.replace(name_of(2), "new") for row in lines if name_of(2) in row]) == (4, set())
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(f"{split_of['train'][0]},many,{name_of(0)},,\n")
+    refused_run(run("zoo", "build", *words), name_of(0), "--rebuild")
 
 
 def test_lines_of_texts_in_any_encoding(tmp_path: Path) -> None:
