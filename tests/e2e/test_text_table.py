@@ -84,6 +84,8 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     generator = tmp_path / "g"
     fitted = done(run, "fit", *common, "--zoo", tmp_path / "zoo", *quick, "--out", generator, "--json")
     assert fitted["parts"] == ["metadata", "examples"]
+    for words in ((), ("--all",)):
+        assert "backgrounds" not in done(run, "inspect", generator, *words)
 
     out, lines = tmp_path / "adapter", tmp_path / "lines.txt"
     lines.write_text("up up up down north\n\nsouth down\n", encoding="utf-8")

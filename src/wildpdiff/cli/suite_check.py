@@ -55,7 +55,7 @@ def check(
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Open every picture; show what the suite has, what is left out and why, and the next command."""
+    """Open every picture; show what a suite has (or one of texts), what is left out and why, and the next command."""
     prepare_torch(threads)
     from wildpdiff.camera_traps.suite_check import check_suite
     from wildpdiff.camera_traps.suite_options import TableOptions
