@@ -49,7 +49,7 @@ app.command(short_help="Predict whether an adapter beats the pretrained model.")
 app.command(short_help="Classify images or texts.")(predict.predict)
 app.command(short_help="Score an adapter on labelled images or texts.")(check.check)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.command(short_help="Show the contents of an adapter, generator, zoo…")(inspect.inspect)
+app.command(short_help="Show how good an adapter, generator or zoo is, and what it holds.")(inspect.inspect)
 for _name, _added in registered("commands").items():
     _app, _, _verb = _name.rpartition(" ")  # "suite export" is a verb of the group "suite"
     if isinstance(_added, typer.Typer):

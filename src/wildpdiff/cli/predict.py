@@ -43,7 +43,7 @@ def predict(
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILES...", help="Images, folders of them, or files of texts; of an adapter."),
+        typer.Argument(metavar="FILE", help="Images, folders of them, or files of texts; of an adapter."),
     ] = None,
     suite: Annotated[
         list[str] | None,

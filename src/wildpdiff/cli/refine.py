@@ -29,7 +29,7 @@ def refine(
     adapter: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ADAPTER...",
+            metavar="ADAPTER",
             help="Folders of generated adapters, or of several (generate -n); the labels choose the start.",
         ),
     ],

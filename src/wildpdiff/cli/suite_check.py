@@ -46,7 +46,7 @@ ENOUGH_TO_TRUST = 30
 
 def check(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Tables, folders or camera-trap files of the suite; joined.")
+        list[str], typer.Argument(metavar="INPUT", help="Tables, folders or camera-trap files of the suite; joined.")
     ],
     columns: options.ColumnsOption = None,
     root: Annotated[Path | None, typer.Option(help="Folder that the pictures' paths are relative to.")] = None,
@@ -55,7 +55,7 @@ def check(
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Open every picture; show what a suite has (or one of texts), what is left out and why, and the next command."""
+    """Open every picture; show what the suite has, what is left out and why, and the next command."""
     prepare_torch(threads)
     from wildpdiff.camera_traps.suite_check import check_suite
     from wildpdiff.camera_traps.suite_options import TableOptions

@@ -170,10 +170,10 @@ def _words(zoo: Zoo) -> str:
     return settings if recipe is None else f"{settings}, chosen on {len(recipe['tasks'])} seen tasks"
 
 
-@app.command("import")
+@app.command("import", short_help="Read LoRA adapters that PEFT wrote into a zoo.")
 def import_zoo(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
+        list[Path], typer.Argument(metavar="DIR", help="PEFT folders, or folders of them; each name is its task's.")
     ],
     descriptions: Annotated[
         str,
