@@ -16,6 +16,7 @@ from wildbench.domains.domain import Domain, in_groups
 from wildbench.domains.sentence_settings import GENERATOR as SENTENCES
 from wildbench.domains.sib200 import FILE, SibConfig, language_suite, read_languages
 from wildbench.methods.few_labels import FewLabelsSource
+from wildbench.methods.refined import RefinedSource
 from wildbench.methods.renamed import RenamedSource
 from wildbench.pipeline import RunInputs
 from wildbench.run_folder import Tick
@@ -25,6 +26,8 @@ from wildpdiff.evaluate.results import SourceInfo
 from wildpdiff.evaluate.run import Method
 from wildpdiff.posterior.decoder import CodeConfig
 from wildpdiff.posterior.maximum_a_posteriori import MapConfig
+from wildpdiff.refine.runs import RefineConfig
+from wildpdiff.refine.starts import Starts
 from wildpdiff.tasks.batch import count
 from wildpdiff.tasks.dataset import Dataset
 from wildpdiff.zoo.features import TaskFeatures
@@ -42,7 +45,9 @@ FINETUNE = FinetuneConfig(steps=60, batch=8, learning_rate=0.1, warmup=6, checkp
 """Chosen on validation sentences of seven seen languages, also for the few sentences of a description: three times the
 rate gains 4 % more of 32 sentences and loses 60 % of 12."""
 
+REFINE = MapConfig(batch=12)
 ON_DESCRIPTION = "fine-tuned on the description's sentences"
+REFINED = "generated, refined on the description's sentences"
 
 
 def opened(
@@ -70,18 +75,27 @@ def opened(
 
 
 def on_description(made: RunInputs) -> Further:
-    """Fine-tuning on the sentences of the description of a task alone."""
+    """The sentences of a task's description as training data: from the shared start, and from the generated adapter."""
     known = {task.name: task for group in ("seen", "unseen") for task in made.suite.tasks(group)}
 
     def sentences(name: str) -> TaskFeatures:
         return TaskFeatures.of_few(name, made.backbone.batch(Dataset(known[name].description.examples)))
 
-    most = max(count(task.description.examples) for task in known.values())
-    source = FewLabelsSource(
-        sentences, made.backbone, made.zoo.initial, labels_per_class=most, config=FINETUNE, seed=made.zoo.plan.seed
+    most, seed = max(count(task.description.examples) for task in known.values()), made.zoo.plan.seed
+    generator = made.generators[0]
+    tuned = FewLabelsSource(
+        sentences, made.backbone, made.zoo.initial, labels_per_class=most, config=FINETUNE, seed=seed
     )
-    note = f"the recipe of fine-tuning on the {most} sentences of the description alone"
-    return [(Method(RenamedSource(source, ON_DESCRIPTION)), SourceInfo(ON_DESCRIPTION, "description", None, note))]
+    refined = RefinedSource(
+        generator, Starts.of_generator(generator), sentences, most, config=RefineConfig(REFINE, FINETUNE), seed=seed
+    )
+    return [
+        (Method(RenamedSource(source, name)), SourceInfo(name, "description", None, note.format(most)))
+        for source, name, note in (
+            (tuned, ON_DESCRIPTION, "the recipe of fine-tuning on the {} sentences of the description alone"),
+            (refined, REFINED, "generated, then the {} sentences of the description under the generator's prior"),
+        )
+    ]
 
 
 GENERATOR = replace(
@@ -107,7 +121,8 @@ DOMAIN = Domain(
         "Cross-entropies of languages are not comparable, as their tokens are of other lengths; gains are paired by "
         "language. A language is described by its script and 12 sentences of its training split. To a language model "
         "sentences without labels are training data: the line for fine-tuning on the description's sentences is what "
-        "a user gets who trains on them instead of describing with them. Every method has the same 2,048 tokens, which "
-        "the training sentences of English and the seen languages need most; rarer words are written in more tokens.",
+        "a user gets who trains on them instead of describing with them, that for refining who does both. Every "
+        "method has the same 2,048 tokens, which the training sentences of English and the seen languages need most; "
+        "rarer words are written in more tokens.",
     ),
 )

@@ -15,7 +15,7 @@ from refusals import refused
 from wildbench.domains import causal_model
 from wildbench.domains.causal_model import PACKAGE, packaged_model, smaller_tokenizer, with_tokens
 from wildbench.domains.run import domain_config, run_domain
-from wildbench.domains.sib200_tokens import CONFIG, DOMAIN, LENGTH, ON_DESCRIPTION, opened
+from wildbench.domains.sib200_tokens import CONFIG, DOMAIN, LENGTH, ON_DESCRIPTION, REFINED, opened
 from wildbench.presets import tiny_generator
 from wildpdiff.conditional_mean.correction import TaskLossConfig
 from wildpdiff.errors import TrainingError
@@ -85,6 +85,7 @@ def test_from_a_table_of_sentences_to_the_table_of_methods(tmp_path: Path) -> No
     few = table.cell(ON_DESCRIPTION, "unseen")
     assert few.gain is not None
     assert few.gain.value == pytest.approx((pretrained - few.score.value) / (pretrained - fine))
+    assert table.cell(REFINED, "unseen").score.value < pretrained
     assert {"generated", "nearest task", "additive kernel regression"} <= {row.method for row in table.rows}
 
 
