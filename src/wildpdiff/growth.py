@@ -120,7 +120,7 @@ def update_generator(
     started = time.perf_counter()
     training = updated_training(generator, training_set.zoo)
     if generator.mean is not None and generator.mean.members and training_set.features is None:
-        raise TrainingError("The generator has networks, which learn from labelled images. Give the tasks' images.")
+        raise TrainingError("The generator has networks, which learn from labelled examples. Give the tasks' data.")
     config, mean, count = settings_of(generator), generator.mean, training["updates"][-1]["tasks"]
     assert mean is not None
     reader = training_set.featurise or generator.conditions.featurise

@@ -7,6 +7,7 @@ and nothing moves when rows come or go.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,8 @@ COLUMNS = (TEXT, "label", "task", "split", "group", "description")
 """Columns that are no metadata; the first three are needed."""
 PICTURES = frozenset(name for names in SYNONYMS["path"] for name in names)
 """Columns of tables of pictures, which may have a column of texts as well."""
+LINES = (".txt", ".text")
+"""Suffixes of files with a text a line, unless their first line has the name of the column."""
 UNLABELLED = "unlabelled"
 """Split of texts whose labels are not read."""
 
@@ -61,15 +64,23 @@ class TextTask(PlainTask):
     Attributes:
         title: the user's own name of it; ``name`` is safe in file names.
         unlabelled: texts without a label.
+        tested: labelled texts whose split is stated to be the test's; no refinement may read them.
     """
 
     title: str = ""
     unlabelled: list[str] = field(default_factory=list)
+    tested: frozenset[str] = frozenset()
 
     @property
     def labelled(self) -> int:
         """Number of texts with a label."""
         return sum(len(self.data(split)) for split in SPLITS)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The target of every labelled text of any split."""
+        parts = [self.data(split) for split in SPLITS]
+        return {text: int(target) for part in parts for text, target in zip(part.inputs, part.targets, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,8 @@ def read_text_suite(
 
     A column that has one value in each task is metadata; ``description`` is the text of the task's description. Rows
     without a label are unlabelled examples; the texts that are trained on are too, without their labels. Spellings of
-    a label are joined, and rows without a text or a task are left out, with remarks.
+    a label are joined; rows without a text or a task, and texts with several labels in one task, are left out, with
+    remarks.
 
     Args:
         path: a CSV or TSV file.
@@ -210,10 +222,11 @@ def read_texts(paths: Sequence[Path], columns: Mapping[str, str] | None = None) 
     """
     found: list[str] = []
     for path in paths:
-        if is_text_table(path, columns):
+        named = (columns or {}).get(TEXT, TEXT)
+        lines = path.suffix.lower() in LINES and name_key(named) not in map(name_key, read_header(path))
+        if not lines and is_text_table(path, columns):
             table = read_delimited(path)
-            named = {TEXT: (columns or {}).get(TEXT, TEXT)}
-            found += [text for text in table.column(_named(table, named[TEXT])) if text]
+            found += [text for text in table.column(_named(table, named)) if text]
             continue
         found += [line.strip() for line in read_lines(path) if line.strip()]
     if not found:
@@ -252,8 +265,13 @@ def _with_classes(
 ) -> tuple[dict[str, list[_Row]], tuple[str, ...], tuple[str, ...]]:
     """The rows with one spelling for each label, the classes, and remarks."""
     labels = joined_labels((row.label for own in rows.values() for row in own if row.label), None, classes or ())
-    known = tuple(sorted(set(labels.canonical.values())) if classes is None else classes)
-    strange = sorted(set(labels.canonical.values()) - set(known))
+    rows = {
+        task: [replace(row, label=labels.canonical.get(row.label, "")) for row in own] for task, own in rows.items()
+    }
+    several = {task: _of_several_labels(own) for task, own in rows.items()}
+    shown = {row.label for task, own in rows.items() for row in own if row.label and row.text not in several[task]}
+    known = tuple(sorted(shown) if classes is None else classes)
+    strange = sorted(shown - set(known))
     if len(known) < 2 or (strange and learning):
         why = f"has the label {strange[0]!r}, which the model does not know" if strange else "has fewer than 2 labels"
         raise DataError(f"{table.source} {why}; {', '.join(known[:5]) or 'no label'} is known.")
@@ -261,12 +279,20 @@ def _with_classes(
     found: dict[str, list[_Row]] = {task: [] for task in rows}
     for task, own in rows.items():
         for row in own:
-            label = labels.canonical.get(row.label, "")
-            if label in strange:
-                remarks.add("Labels that the model does not know count as none", f"{label!r} on line {row.line}")
-                label = ""
-            found[task].append(replace(row, label=label))
+            if row.text in several[task]:
+                remarks.add("Rows of texts with several labels in one task are left out", f"line {row.line}")
+            elif row.label in strange:
+                remarks.add("Labels that the model does not know count as none", f"{row.label!r} on line {row.line}")
+                found[task].append(replace(row, label=""))
+            else:
+                found[task].append(row)
     return found, known, (*labels.remarks, *remarks.sentences())
+
+
+def _of_several_labels(rows: Sequence[_Row]) -> set[str]:
+    """The texts with different labels, of which none can be believed."""
+    pairs = Counter(text for text, _ in {(row.text, row.label) for row in rows if row.label})
+    return {text for text, labels in pairs.items() if labels > 1}
 
 
 def _matched(table: Delimited, columns: Mapping[str, str]) -> dict[str, str]:
@@ -359,7 +385,8 @@ def _task(name: str, title: str, rows: Sequence[_Row], classes: tuple[str, ...])
         split: Dataset([row.text for row in own], np.array([classes.index(row.label) for row in own], dtype=np.int64))
         for split, own in parts.items()
     }
-    return TextTask(name, splits, title=title, unlabelled=[row.text for row in rows if not row.label])
+    tested = frozenset(row.text for row in rows if row.label and row.split == "test")
+    return TextTask(name, splits, title=title, unlabelled=[row.text for row in rows if not row.label], tested=tested)
 
 
 def _can_be_learned(task: TextTask) -> bool:

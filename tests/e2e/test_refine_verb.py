@@ -24,12 +24,12 @@ def labels(tmp_path: Path) -> Path:
 def test_refine_with_the_generator_and_without(world: World, run: Run, tmp_path: Path, labels: Path) -> None:
     verb = ["refine", world.adapter, "--images", labels, "--backbone", world.backbone]
     plain = run(*verb, "--out", tmp_path / "plain", "--json").json
-    assert (plain["labels"], plain["unlabelled_images"], plain["prior"]) == (6, 0, None)
+    assert (plain["labels"], plain["unlabelled"], plain["prior"]) == (6, 0, None)
     more = ["--generator", world.generator, "--unlabelled", world.images]
     values = run(*verb, *more, "--out", tmp_path / "informed", "--json").json
     assert set(values["start_losses"]) == {"generated", FREE, "mean adapter", "pretrained"}
     assert set(values["cross_validated_losses"]) == set(values["start_losses"])
-    assert values["unlabelled_images"] > 0
+    assert values["unlabelled"] > 0
     refined = Adapter.load(tmp_path / "informed")
     assert refined.provenance["start"] == values["start"]
     assert refined.provenance["labels"] == 6

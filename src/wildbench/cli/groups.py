@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def groups(
-    kinds: Annotated[list[str], typer.Argument(metavar="KIND…", help="Kind of group, for example habitat.")],
+    kinds: Annotated[list[str], typer.Argument(metavar="KIND", help="Kind of group, for example habitat.")],
     run: Annotated[Path, typer.Option("--run", help="Folder of a demo.")],
     results: Annotated[
         Path | None, typer.Option("--results", help="Results to add to; default: those of the run.")

@@ -15,7 +15,7 @@ from wildpdiff.cli.terminal import Stages, print_json, show
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULTS…", help="A results.json, and further ones for sections that it lacks."),
+        typer.Argument(metavar="RESULTS", help="A results.json, and further ones for sections that it lacks."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Output folder; default: that of the first results.")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wildbench.studies.grid import Diversity
 
 app = typer.Typer(
+    short_help="Run a whole study, for example the paper's or many benchmarks.",
     help="Run a whole study: the paper's questions, unseen tasks in harder variants, or how many tasks it takes.",
     no_args_is_help=True,
     add_completion=False,

@@ -290,7 +290,7 @@ def _labels(provenance: Mapping[str, Any]) -> str:
     """Section of the model card on the task's labels."""
     if provenance.get("labels"):
         return (
-            f"It was trained on {provenance['labels']} labelled images of this task. Check it on others before you "
+            f"It was trained on {provenance['labels']} labelled examples of this task. Check it on others before you "
             "rely on it."
         )
     if provenance.get("source") == "pretrained" and provenance.get("trust"):
@@ -312,8 +312,8 @@ def _model_card(adapter: Adapter) -> str:
     if config.backbone_hash:
         classes = f", for {len(config.classes)} classes: {', '.join(config.classes)}" if config.classes else ""
         known = f"the backbone `{config.backbone}`\n(weights `{config.backbone_hash[:12]}`){classes}."
-        images = "`wildpdiff predict THIS_FOLDER IMAGE…`, or in Python, with logits in the order of these classes"
-        use = f"""Use{": " + images if classes else " in Python"}:
+        files = "`wildpdiff predict THIS_FOLDER FILE…`, or in Python, with logits in the order of these classes"
+        use = f"""Use{": " + files if classes else " in Python"}:
 
 ```python
 import peft
@@ -321,7 +321,7 @@ import wildpdiff
 
 backbone = wildpdiff.load_backbone("{config.backbone}")  # a bundled name or a stored folder; else your own Backbone
 model = peft.PeftModel.from_pretrained(backbone.module, "THIS_FOLDER").eval()
-logits = model(**backbone.collate(images))  # {"images: uint8, n x height x width x 3" if classes else "examples"}
+logits = model(**backbone.collate(examples))  # images as uint8, n x height x width x 3, or a list of texts
 ```
 """
     else:

@@ -28,7 +28,17 @@ from wildpdiff.backbones.lora import (
     without_effect,
 )
 from wildpdiff.backbones.many import over_adapters
-from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
+from wildpdiff.backbones.prefix import (
+    KEY,
+    Prefix,
+    compute_prefix,
+    find_prefix,
+    first_only,
+    install,
+    only_first,
+    outputs_of,
+    replay,
+)
 from wildpdiff.disk import content_hash
 from wildpdiff.errors import AdapterMismatchError, ArtifactError, DataError, TrainingError
 from wildpdiff.tasks.batch import Batch, batch_size, concatenate, count, part, take
@@ -334,10 +344,25 @@ class Backbone:
             with torch.inference_mode(False):
                 some = {name: value[torch.tensor([0, len(value) - 1])] for name, value in inputs.items()}
                 self._check_outputs(some)
-                prefix = find_prefix(self.module, some, self._changed)
+                prefix = replace(find_prefix(self.module, some, self._changed), first=self._first_only(some))
                 self.prefixes[_shapes(compute_prefix(self.module, prefix, some))] = prefix
                 self.prefixes[key] = prefix
         return self.prefixes[key]
+
+    def _first_only(self, inputs: Batch) -> tuple[str, ...]:
+        """Layers that need to compute one token alone, found with a made-up adapter, forwards and backwards."""
+        if self.buffers:
+            return ()
+        draws = torch.Generator().manual_seed(0)
+        made = {name: 0.1 * torch.randn(shape, generator=draws) for name, shape in self.spec.shapes.items()}
+        tensors = {name: value.requires_grad_(True) for name, value in made.items()}
+        # Texts that begin with padding, too: a classifier of the last token reads the first one of a single word.
+        both = {
+            name: torch.cat([value, value if value.is_floating_point() or value.ndim != 2 else value.flip(1)])
+            for name, value in inputs.items()
+        }
+        model = with_branches(self.module, self.spec)
+        return first_only(model, lambda: outputs_of(run_adapted(model, self.spec, tensors, **both)))
 
     def _check_outputs(self, inputs: Batch) -> None:
         """Refuse a model of other outputs than the objective's; indices of classes would hide it."""
@@ -401,6 +426,7 @@ class Backbone:
                 )
             model = with_branches(self.module, self.spec if adapted else AdapterSpec({}))
             install(model, replaced)
+            only_first(model, prefix.first if adapted else ())
             self._models[prefix, adapted] = model
         return prefix, self._models[prefix, adapted]
 

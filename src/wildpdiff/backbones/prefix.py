@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from wildpdiff.tasks.batch import Batch
 
@@ -36,12 +37,15 @@ class Prefix:
         dead: shapes ``[…]`` of one example's output, by name, of submodules whose outputs only the prefix reads.
         unread: shapes of one example's input, by name, of floating-point inputs that only the prefix reads.
         written: names of inputs that the model changes in place; it is given copies of them.
+        first: names of linear layers of whose inputs "n t f" the outputs read the first of the t tokens alone, as
+            those of a classifier of one token do in the last layer.
     """
 
     live: tuple[str, ...] = ()
     dead: tuple[tuple[str, tuple[int, ...]], ...] = ()
     unread: tuple[tuple[str, tuple[int, ...]], ...] = ()
     written: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
 
     def kept(self, inputs: Batch, outputs: Batch) -> dict[str, Tensor]:
         """The part of a batch that is kept for :func:`replay`: inputs that are read later, and live outputs."""
@@ -163,6 +167,60 @@ def overridden(model: nn.Module, names: Collection[str]) -> Iterator[nn.Module]:
         for name, module in kept.items():
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, module)
+
+
+def first_only(model: nn.Module, outputs: Callable[[], Tensor]) -> tuple[str, ...]:
+    """The :attr:`Prefix.first` of a model, found by a gradient and then by trial.
+
+    Args:
+        model: whose linear layers are tried.
+        outputs: runs it on a few examples, with a gradient by what an adapter changes.
+    """
+    made: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        made.setdefault(name, []).append(output)
+        if output.requires_grad:
+            output.retain_grad()
+
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_hook(lambda _, __, output, name=name: keep(name, output)) for name, layer in layers]
+    kept: list[str] = []
+    try:
+        with torch.enable_grad():
+            expected = outputs()
+            weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+            torch.autograd.backward((expected * weights.to(expected)).sum())
+    except RuntimeError:  # operations that have no gradient
+        return ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, found in made.items():
+        slope = found[0].grad if len(found) == 1 and found[0].ndim == 3 else None
+        if slope is None or slope.shape[1] < 2 or bool(slope[:, 1:].any()) or not bool(slope.any()):
+            continue
+        hooks = only_first(model, (*kept, name))
+        try:
+            with torch.no_grad():
+                again = outputs()
+        except (IndexError, RuntimeError, TypeError, ValueError):  # the shape is needed whole
+            continue
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if again.shape == expected.shape and torch.allclose(again, expected, rtol=1e-4, atol=1e-5):
+            kept.append(name)
+    return tuple(kept)
+
+
+def only_first(model: nn.Module, names: Iterable[str]) -> list[RemovableHandle]:
+    """Let layers of :func:`first_only` compute the first token alone; what is added to others broadcasts it."""
+    return [model.get_submodule(name).register_forward_pre_hook(_first_token) for name in names]
+
+
+def _first_token(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (given[0][:, :1], *given[1:])
 
 
 def outputs_of(result: Any) -> Tensor:

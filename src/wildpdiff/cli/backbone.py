@@ -26,7 +26,7 @@ def _group() -> None:
     """Backbones: pretrain."""
 
 
-@app.command("pretrain")
+@app.command("pretrain", short_help="Train a backbone, or fit a classifier to a model of transformers.")
 def pretrain(
     out: options.OutOption,
     suite: options.SuitesOption = None,

@@ -1,4 +1,4 @@
-"""``wildpdiff check``: an adapter next to the pretrained model on labelled pictures."""
+"""``wildpdiff check``: an adapter next to the pretrained model on labelled images or texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.delivery import backbone_of
+from wildpdiff.cli.delivery import backbone_of, labelled_texts
 from wildpdiff.cli.terminal import Stages, answer, remark
 from wildpdiff.errors import DataError
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from wildpdiff.evaluate.checking import Check
-    from wildpdiff.tasks.task import Task
-    from wildpdiff.texts import TextSuite
 
 MOST_CLASSES = 30
 """Rows of the table of classes; --json has all."""
@@ -25,12 +23,7 @@ MOST_CLASSES = 30
 
 def check(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of an adapter.")],
-    images: Annotated[
-        Path,
-        typer.Option(
-            help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task); or a table (text,label,task)."
-        ),
-    ],
+    images: options.LabelledOption,
     task: Annotated[str | None, typer.Option(help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
     columns: options.ColumnsOption = None,
@@ -39,25 +32,18 @@ def check(
     seed: options.SeedOption = 0,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Score an adapter next to the pretrained model on labelled images, none of which it was refined on."""
+    """Score an adapter next to the pretrained model on labelled images or texts, none of which it was refined on."""
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.camera_traps.picture_files import Unreadable
     from wildpdiff.evaluate.checking import check_adapter, check_texts
     from wildpdiff.refine.labels import labelled_files
-    from wildpdiff.texts import is_text_table, read_text_suite
 
     loaded = Adapter.load(adapter)
     model = backbone_of(loaded, backbone)
     named = options.named_columns(columns)
-    if is_text_table(images, named):
-        if boxes is not None or model.image_size:
-            what = f"{model.name} reads" if model.image_size else "--boxes are of"
-            raise DataError(f"{what} pictures, and {images} is a table of texts. Give labelled pictures.")
-        suite = read_text_suite(images, columns=named, classes=model.classes, unseen=0, learning=False)
-        for sentence in suite.remarks:
-            remark(sentence)
-        scored = check_texts(loaded, model, _task_of(suite, task), seed=seed)
-        _answer(adapter, scored, as_json=as_json)
+    texts = labelled_texts(images, model, task, named, boxed=boxes is not None)
+    if texts is not None:
+        _answer(adapter, check_texts(loaded, model, texts, seed=seed), as_json=as_json)
         return
     labelled = labelled_files(images, model.classes, task, test=True, boxes=boxes, columns=named)
     for sentence in labelled.remarks:
@@ -87,13 +73,6 @@ def check(
 def _answer(adapter: Path, found: Check, *, as_json: bool) -> None:
     values = {"adapter": str(adapter), **found.to_json()}
     answer(as_json, values, _scores(found), "", _classes(found), "", found.verdict)
-
-
-def _task_of(suite: TextSuite, name: str | None) -> Task:
-    """The named task of a table, or its only one; raises :class:`DataError`."""
-    if name is None and len(suite.all_tasks) != 1:
-        raise DataError(f"{suite.name} has {len(suite.all_tasks)} tasks. Name one by --task.")
-    return suite.all_tasks[0] if name is None else options.find_task(suite, name)
 
 
 def _examples(found: Check) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wildpdiff.cli import options
 from wildpdiff.cli.terminal import remark
-from wildpdiff.errors import AdapterMismatchError, DescriptionError
+from wildpdiff.errors import AdapterMismatchError, DataError, DescriptionError
 
 if TYPE_CHECKING:
     from wildpdiff.adapters.adapter import Adapter
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from wildpdiff.prediction import Delivered
     from wildpdiff.tasks.description import Description
     from wildpdiff.tasks.task import Task
+    from wildpdiff.texts import TextTask
     from wildpdiff.trust.model import TrustModel
 
 
@@ -41,6 +44,38 @@ def backbone_of(adapter: Adapter, given: str | None) -> Backbone:
         backbone.require(config, "The adapter is", OTHER_BACKBONE if given else unnamed)
     # A backbone is stored with its default LoRA setting; an adapter of another rank or other modules still fits.
     return backbone.with_lora(LoraSpec.of(config))
+
+
+def labelled_texts(
+    table: Path, model: Backbone, name: str | None, columns: Mapping[str, str] | None, *, boxed: bool = False
+) -> TextTask | None:
+    """The named task of a table of texts, or its only one; None where a model of pictures gets another input.
+
+    Args:
+        boxed: whether a detector's boxes are given as well.
+
+    Raises:
+        DataError: the labels are not of the kind that the model reads, or there is no such task.
+    """
+    from wildpdiff.texts import TextTask, is_text_table, read_text_suite
+
+    if not is_text_table(table, columns):
+        if not model.image_size:
+            raise DataError(
+                f"{model.name} reads no pictures, and {table} is no table with the columns text,label,task."
+            )
+        return None
+    if boxed or model.image_size:
+        what = f"{model.name} reads" if model.image_size else "--boxes are of"
+        raise DataError(f"{what} pictures, and {table} is a table of texts. Give labelled pictures.")
+    suite = read_text_suite(table, columns=columns, classes=model.classes, unseen=0, learning=False)
+    for sentence in suite.remarks:
+        remark(sentence)
+    if name is None and len(suite.all_tasks) != 1:
+        raise DataError(f"{suite.name} has {len(suite.all_tasks)} tasks. Name one by --task.")
+    found = suite.all_tasks[0] if name is None else options.find_task(suite, name)
+    assert isinstance(found, TextTask)
+    return found
 
 
 def delivered(adapter: Adapter) -> Delivered:

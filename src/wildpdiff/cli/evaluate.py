@@ -104,10 +104,18 @@ def evaluate(
         seen_tasks=seen_tasks,
         method_settings=settings,
     )
+    every = len(comparison.zoo.tasks)
+    scored = every if seen_tasks is None else min(seen_tasks, every)
+    fewer = " (--seen-tasks N: fewer)" if scored == every else ""
+    unseen = len(comparison.untuned) + len(comparison.suite.tasks("unseen") if comparison.reference else ())
     with Stages() as stages:
         made = provenance(recorded_command(), inputs.seed)
         results = compare_sources(
-            comparison, made=made, samples=samples, stages=inputs.stages, progress=stages("evaluate")
+            comparison,
+            made=made,
+            samples=samples,
+            stages=inputs.stages,
+            progress=stages(f"score {scored} of {every} seen tasks{fewer} and {unseen} unseen ones"),
         )
         results = results.with_titles(titles_of(comparison.suite))
         write_results(out / "results.json", results)

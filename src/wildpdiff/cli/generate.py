@@ -143,7 +143,7 @@ def _drawing(generator: Generator, samples: bool) -> Generator:
     if generator.posterior is None:
         raise DescriptionError(
             "The generator has one estimate per description and no posterior to sample: its seen tasks are too few, or "
-            "had no images. Generate one adapter, or fit it to ten tasks or more with their images."
+            "had no data. Generate one adapter, or fit it to ten tasks or more with their data."
         )
     return generator.with_sampling(draw="posterior")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wildpdiff.cli.inspect_screen import show_screen, show_verdict, stored_table
+from wildpdiff.cli.inspect_screen import parts_read, show_screen, show_verdict, stored_table
 from wildpdiff.cli.options import JsonOption
 from wildpdiff.cli.terminal import print_json, show, show_cross_validation
 from wildpdiff.errors import ArtifactError
@@ -37,7 +37,8 @@ def inspect(
         table = stored_table(values, path)
         show_verdict(table, values.get("trust"))
         show("")
-        _show({**values, "config": {key: own for key, own in values["config"].items() if key != "cross_validation"}})
+        shown = {**values, "config": {key: own for key, own in values["config"].items() if key != "cross_validation"}}
+        _show(_narrowed(shown, parts_read(values["config"])))
         if table is not None:
             show("")
             show_cross_validation(table, verdict=False)
@@ -55,6 +56,14 @@ def _show(values: Mapping[str, Any], indent: int = 0) -> None:
             show(f"{label} {len(value)} entries (all of them with --json)")
         else:
             show(f"{label} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _narrowed(value: Any, read: Sequence[str]) -> Any:
+    """Settings with only those parts of descriptions that a generator reads: they name all that tasks might have."""
+    if not isinstance(value, dict):
+        return value
+    parts = {"parts": [part for part in value["parts"] if part in read]} if "parts" in value else {}
+    return {key: _narrowed(own, read) for key, own in value.items()} | parts
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ WIDTH = 110
 """Characters of a fact."""
 
 NO_TRUST = (
-    "There is no model of trust: nothing states which generated adapters to use. Check them on labelled data "
+    "There is no model of trust: nothing states which generated adapters to use. Check them on labelled examples "
     "(wildpdiff check)."
 )
 NO_TABLE = "There is no cross-validation: how good adapters for unseen tasks are was not measured on labelled data."
@@ -71,18 +71,22 @@ def _trusted(config: Mapping[str, Any]) -> str:
     )
 
 
+def parts_read(config: Mapping[str, Any]) -> list[str]:
+    """Parts of a description that a generator of this configuration reads."""
+    return [entry["config"].get("part", entry["kind"]) for entry in config["conditions"]["encoders"]]
+
+
 def _generator(values: Mapping[str, Any], path: Path) -> None:
     config, table = values["config"], stored_table(values, path)
     training = config.get("training") or {}
     show_verdict(table, values.get("trust"))
     show("")
     posterior = config.get("posterior") or {}
-    encoders = config["conditions"]["encoders"]
     _facts(
         {
             "kind": "generator",
             "fingerprint": values["fingerprint"],
-            "reads": [entry["config"].get("part", entry["kind"]) for entry in encoders],
+            "reads": parts_read(config),
             "seen tasks": training.get("tasks"),
             "zoo": training.get("zoo"),
             "seed": training.get("seed"),
@@ -108,8 +112,10 @@ def _results(values: Mapping[str, Any], path: Path) -> None:
     from wildpdiff.report.findings import findings, main_first
     from wildpdiff.report.sentences import ahead_sentence, headline
     from wildpdiff.report.terminal import plain_table
+    from wildpdiff.report.wording import Scores
 
-    parts = findings(read_results(path / "results.json" if path.is_dir() else path))
+    results = read_results(path / "results.json" if path.is_dir() else path)
+    parts, scores = findings(results), Scores(results.metric)
     if parts:
         main = main_first(parts)[0]
         show(str(headline(main)))
@@ -124,9 +130,9 @@ def _results(values: Mapping[str, Any], path: Path) -> None:
         split, _, method = name.partition(", ")
         cells.setdefault(method, {})[split] = value
     splits = list(dict.fromkeys(split for own in cells.values() for split in own))
-    table = plain_table("", "score", *splits)
+    table = plain_table("", results.metric.heading, *splits)
     for method, own in list(cells.items())[:MOST_ROWS]:
-        table.add_row(method, *(f"{own[split]:.4f}" if split in own else "–" for split in splits))
+        table.add_row(method, *(scores.number(own[split]) if split in own else "–" for split in splits))
     if cells:
         show(table)
     if len(cells) > MOST_ROWS:
@@ -135,12 +141,17 @@ def _results(values: Mapping[str, Any], path: Path) -> None:
 
 def _other(values: Mapping[str, Any]) -> None:
     """An adapter, a zoo, a backbone, or an artifact of another kind."""
+    from wildpdiff.report.wording import Scores
+    from wildpdiff.tasks.metric import ACCURACY
+
     provenance = dict(values.get("provenance") or {})
     for sentence in (*_adapter_verdict(provenance), *_zoo_verdict(values)):
         show(sentence)
     inner = {**(values.get("config") or {}), **provenance}
     own = {name: value for name, value in values.items() if name not in ("config", "provenance", "tensors", "files")}
     facts = {**own, **{name: value for name, value in inner.items() if name not in own}}
+    if isinstance(score := facts.get("validation_accuracy"), float) and facts["adapter"].get("classes"):
+        facts["validation_accuracy"] = Scores(ACCURACY).text(score)
     for name in ("adapter", "lora"):
         if isinstance(facts.get(name), dict):
             facts |= {name: _adapter_words(facts[name]), "classes": facts[name].get("classes", facts.get("classes"))}
@@ -153,28 +164,30 @@ def _adapter_verdict(provenance: dict[str, Any]) -> list[str]:
     found = [str(trust["recommendation"])] if isinstance(trust, dict) and trust.get("recommendation") else []
     scores = measured.get("accuracy") if isinstance(measured, dict) else None
     if isinstance(scores, dict) and {"generated", "pretrained"} <= set(scores):
-        unit = measured.get("metric", "accuracy, %").partition(", ")[2]
-        own, other = (f"{_brief(scores[name])} {unit}".strip() for name in ("generated", "pretrained"))
+        name, _, unit = str(measured.get("metric") or "accuracy, %").partition(", ")
+        own, others = (
+            f"{scores[key]:.{1 if unit == '%' else 3}f} {unit}".strip() for key in ("generated", "pretrained")
+        )
         found.append(
-            f"On {measured.get('tasks')} seen tasks, each held out, adapters of its generator reach {own} and the "
-            f"pretrained model {other}."
+            f"On {measured.get('tasks')} seen tasks, each held out, adapters of its generator reach {own} {name} and "
+            f"the pretrained model {others}."
         )
     return found
 
 
 def _zoo_verdict(values: Mapping[str, Any]) -> list[str]:
     """Fine-tuning next to the pretrained model, where a recipe was chosen, and remarks on what beats it."""
+    from wildpdiff.records import decode, encode
+    from wildpdiff.report.wording import Scores
+    from wildpdiff.tasks.metric import ACCURACY, Metric
+
     recipe = values.get("recipe")
     if not isinstance(recipe, dict):
         return []
-    metric = recipe.get("metric", {"unit": "%", "scale": 100.0})
-    own, other = (
-        f"{_brief(metric['scale'] * recipe[name])} {metric['unit']}".strip() for name in ("accuracy", "pretrained")
-    )
-    tasks = len(recipe["tasks"])
-    first = (
-        f"On validation data of {tasks} seen tasks, fine-tuned adapters reach {own} and the pretrained model {other}."
-    )
+    metric = decode(Metric, recipe.get("metric") or encode(ACCURACY), "recipe")
+    tuned, pretrained = (Scores(metric).text(recipe[name]) for name in ("accuracy", "pretrained"))
+    where = f"On validation examples of {len(recipe['tasks'])} seen tasks"
+    first = f"{where}, fine-tuned adapters reach {tuned} {metric.name} and the pretrained model {pretrained}."
     return [first, *map(str, recipe.get("remarks") or ())]
 
 

@@ -44,12 +44,12 @@ app.add_typer(backbone.app, name="backbone")
 app.add_typer(zoo.app, name="zoo")
 app.command(short_help="Fit a generator to a zoo.")(fit.fit)
 app.command(short_help="Generate adapters from a description.")(generate.generate)
-app.command(short_help="Refine an adapter on a few labelled images.")(refine.refine)
+app.command(short_help="Refine an adapter on a few labels.")(refine.refine)
 app.command(short_help="Predict whether an adapter beats the pretrained model.")(generate.trust)
-app.command(short_help="Classify images.")(predict.predict)
-app.command(short_help="Score an adapter on labelled images.")(check.check)
+app.command(short_help="Classify images or texts.")(predict.predict)
+app.command(short_help="Score an adapter on labelled images or texts.")(check.check)
 app.command(short_help="Compare generators with baselines.")(evaluate.evaluate)
-app.command(short_help="Show the contents of an adapter, generator, zoo…")(inspect.inspect)
+app.command(short_help="Show how good an adapter, generator or zoo is, and what it holds.")(inspect.inspect)
 for _name, _added in registered("commands").items():
     _app, _, _verb = _name.rpartition(" ")  # "suite export" is a verb of the group "suite"
     if isinstance(_added, typer.Typer):

@@ -39,7 +39,10 @@ OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU cores; default: OMP_NUM_THREADS, or all.")
 ]
-SUITE_HELP = "savanna, a table (path,label,task,…), a folder with TASK/CLASS/IMAGE, or a file of a camera-trap format."
+SUITE_HELP = (
+    "savanna, a table (path,label,task,… or text,label,task,…), a folder with TASK/CLASS/IMAGE, or a file of a "
+    "camera-trap format."
+)
 SuiteOption = Annotated[str, typer.Option("--suite", help=SUITE_HELP)]
 SuitesOption = Annotated[
     list[str] | None,
@@ -90,6 +93,15 @@ GeneratorBackboneOption = Annotated[
 ClipOption = Annotated[
     Path | None,
     typer.Option("--clip", help="Folder of a CLIP model that encodes descriptions' images instead of the backbone."),
+]
+LabelledOption = Annotated[
+    Path,
+    typer.Option(
+        "--images",
+        "--texts",
+        help="Labelled images: a folder CLASS/IMAGE, or a table (path,label,task); or a table of texts "
+        "(text,label,task).",
+    ),
 ]
 BoxesOption = Annotated[
     Path | None, typer.Option("--boxes", help="Detections of the images: a MegaDetector or SpeciesNet file.")

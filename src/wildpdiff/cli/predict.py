@@ -45,15 +45,16 @@ def predict(
         Path, typer.Argument(metavar="ADAPTER|GENERATOR", help="Folder of an adapter; or of a generator, with --suite.")
     ],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGES...", help="Image files, or folders of them; of an adapter.")
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Images, folders of them, or files of texts; of an adapter."),
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="Table or files of cameras, each with an adapter of its own; several are joined."),
+        typer.Option(help="Tables or files of cameras or other tasks, each with an adapter of its own; joined."),
     ] = None,
     option: options.SuiteSettings = None,
     columns: options.ColumnsOption = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only this camera of the suite; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this camera or task of the suite; repeatable.")] = None,
     boxes: options.BoxesOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Output: file .csv or .json, or folder of a package; default: stdout.")
@@ -61,7 +62,7 @@ def predict(
     form: Annotated[
         Format | None, typer.Option("--format", help="Format of the output; default: by the suffix of --out.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes per file in CSV, the most probable first.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes per file or text in CSV, the most probable first.")] = 1,
     smooth: Annotated[
         bool, typer.Option("--smooth", help="One answer for all frames of a burst (sequence, or less than 60 s apart).")
     ] = False,
@@ -80,7 +81,7 @@ def predict(
     skip_unreadable: options.SkipOption = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Classify images: CSV, MegaDetector JSON (opens in Timelapse and AddaxAI), or Camtrap DP observations.
+    """Classify images or texts: CSV, MegaDetector JSON (for Timelapse and AddaxAI), or Camtrap DP observations.
 
     A file name that a spreadsheet would run as a formula gets ./ in front, a class name an apostrophe; --json has both
     as they are.
@@ -92,8 +93,8 @@ def predict(
     if (model / "manifest.json").is_file() and not (model / "adapter_config.json").is_file():
         if not suite or images or boxes:
             raise DataError(
-                f"{model} is a generator, which makes an adapter for each camera. Give their table by --suite (and a "
-                "detector's file by another one), and no images."
+                f"{model} is a generator, which makes an adapter for each task. Give their table by --suite (and a "
+                "detector's file by another one), and no other files."
             )
         least = least_trust(min_trust)
         generator = options.open_generator(model, backbone, clip)
@@ -115,7 +116,7 @@ def predict(
     named = options.named_columns(columns)
     texts = are_texts(images or [], named)
     if suite or option or task or min_trust is not None or (columns and not texts):
-        raise DataError("--suite and its options are for a generator; an adapter is for one camera. Give its images.")
+        raise DataError("--suite and its options are for a generator; an adapter is for one task. Give files of it.")
     if images and texts:
         wanted.plain("texts")
         predict_texts(model, backbone, images, named, wanted.texts(images))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wildpdiff.prediction import Delivered
     from wildpdiff.tasks.task import ClassSuite
 
-SUFFIXES = (".txt", ".text")
 COLUMNS = ("text", "class", "probability", "task", "model", "trust")
 
 
@@ -58,9 +57,9 @@ class TextOutput:
 
 def are_texts(paths: Iterable[Path], columns: Mapping[str, str] | None) -> bool:
     """Whether files to be classified are of texts: ``.txt``, or tables with a column of texts and none of pictures."""
-    from wildpdiff.texts import is_text_table
+    from wildpdiff.texts import LINES, is_text_table
 
-    return any(path.suffix.lower() in SUFFIXES or is_text_table(path, columns) for path in paths)
+    return any(path.suffix.lower() in LINES or is_text_table(path, columns) for path in paths)
 
 
 def predict_texts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wildpdiff.cli import options
-from wildpdiff.cli.delivery import backbone_of
+from wildpdiff.cli.delivery import backbone_of, labelled_texts
 from wildpdiff.cli.folders import adapter_folders, check_output_adapters
 from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import ArtifactError, DataError
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
     from wildpdiff.backbones.backbone import Backbone
     from wildpdiff.refine.refining import Refined
     from wildpdiff.refine.starts import Starts
+    from wildpdiff.tasks.batch import Batch
+    from wildpdiff.zoo.features import TaskFeatures
 
 
 def refine(
     adapter: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ADAPTER...",
+            metavar="ADAPTER",
             help="Folders of generated adapters, or of several (generate -n); the labels choose the start.",
         ),
     ],
-    images: Annotated[
-        Path, typer.Option(help="Labelled images: a folder CLASS/IMAGE, or a CSV table (path,label,task).")
-    ],
+    images: options.LabelledOption,
     out: options.OutOption,
     generator: Annotated[
         Path | None, typer.Option(help="Folder of the adapter's generator: its errors are the refinement's prior.")
     ] = None,
     unlabelled: Annotated[
-        list[Path] | None, typer.Option(help="More images of the task, or folders of them, for the class frequencies.")
+        list[Path] | None,
+        typer.Option(help="More images of the task (or folders) or files of texts, for the class frequencies."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Task of the table.")] = None,
     boxes: options.BoxesOption = None,
@@ -52,19 +54,16 @@ def refine(
     threads: options.ThreadsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Refine generated adapters to one on a few labelled images. Best with --generator and --unlabelled."""
+    """Refine generated adapters to one on a few labelled images or texts. Best with --generator and --unlabelled."""
     check_output_adapters(out, 1)
     if strength is not None and generator is None:
         raise DataError("--strength is that of a generator's prior, and no generator is given. Add --generator.")
     prepare_torch(threads)
     from wildpdiff.adapters.adapter import Adapter
     from wildpdiff.posterior.maximum_a_posteriori import MapConfig
-    from wildpdiff.prediction import find_images
-    from wildpdiff.refine.labels import labelled_features, labelled_files, unlabelled_features
     from wildpdiff.refine.refining import refine as refine_adapter
     from wildpdiff.refine.runs import RefineConfig
     from wildpdiff.refine.starts import Starts
-    from wildpdiff.texts import is_text_table
 
     started = time.perf_counter()
     loaded, *further = [Adapter.load(folder) for folder in adapter_folders(adapter)]
@@ -72,15 +71,10 @@ def refine(
     for candidate in (loaded, *further):
         model.check(candidate)
         candidate.check_finite()
-    named = options.named_columns(columns)
-    if not model.image_size or is_text_table(images, named):
-        raise DataError("Adapters are refined on labelled pictures alone. Texts can be added to the tasks of a zoo.")
     points = replace(known or Starts.without_generator(model), candidates=tuple(further))
-    given = find_images(unlabelled) if unlabelled else ()
-    found = labelled_files(images, model.classes, task, boxes=boxes, columns=named, more=given)
-    for sentence in found.remarks:
-        remark(sentence)
-    features = labelled_features(model, found, remark)
+    features, others, what = _examples(
+        model, images, task, unlabelled or (), columns=options.named_columns(columns), boxes=boxes
+    )
     config = RefineConfig(posterior=MapConfig() if strength is None else MapConfig(strength=strength))
     with Stages() as stages:
         refined = refine_adapter(
@@ -89,9 +83,9 @@ def refine(
             features,
             config,
             points=points,
-            unlabelled=unlabelled_features(model, found, remark),
+            unlabelled=others,
             seed=seed,
-            progress=stages(f"refine on {len(found.files)} labelled images"),
+            progress=stages(f"refine on {features.train_size} labelled {what}"),
         )
     refined.adapter.save(out)
     seconds = round(time.perf_counter() - started, 3)
@@ -100,14 +94,13 @@ def refine(
         "start": refined.start,
         "start_losses": refined.losses,
         "cross_validated_losses": refined.cross_validated,
-        "unlabelled_images": len(found.unlabelled),
-        **{key: refined.adapter.provenance[key] for key in ("labels", "steps", "prior")},
+        **{key: refined.adapter.provenance[key] for key in ("unlabelled", "labels", "steps", "prior")},
         "seconds": seconds,
     }
     start, labels = _words(refined.start), values["labels"]
     answer(as_json, values, f"Adapter in {out}: refined from the {start} on {labels} labels in {seconds:.1f} s.")
     if not as_json:
-        _remarks(refined, known is not None, bool(found.unlabelled))
+        _remarks(refined, known is not None, others is not None)
 
 
 def _model(
@@ -127,6 +120,30 @@ def _model(
     return opened.backbone, Starts.of_generator(opened)
 
 
+def _examples(
+    model: Backbone,
+    labels: Path,
+    task: str | None,
+    unlabelled: Sequence[Path],
+    *,
+    columns: Mapping[str, str] | None,
+    boxes: Path | None,
+) -> tuple[TaskFeatures, Batch | None, str]:
+    """Labelled examples, those without a label, and the word for them."""
+    from wildpdiff.prediction import find_images
+    from wildpdiff.refine.labels import labelled_features, labelled_files, text_features, unlabelled_features
+    from wildpdiff.texts import read_texts
+
+    texts = labelled_texts(labels, model, task, columns, boxed=boxes is not None)
+    if texts is not None:
+        return *text_features(model, texts, read_texts(unlabelled, columns) if unlabelled else ()), "texts"
+    given = find_images(unlabelled) if unlabelled else ()
+    found = labelled_files(labels, model.classes, task, boxes=boxes, columns=columns, more=given)
+    for sentence in found.remarks:
+        remark(sentence)
+    return labelled_features(model, found, remark), unlabelled_features(model, found, remark), "images"
+
+
 def _remarks(refined: Refined, prior: bool, unlabelled: bool) -> None:
     """Remarks on the choice of the start, and on missing inputs that would help."""
     if refined.cross_validated:
@@ -142,8 +159,8 @@ def _remarks(refined: Refined, prior: bool, unlabelled: bool) -> None:
         )
     if not unlabelled:
         remark(
-            "Without --unlabelled the labelled images count as a random sample of the task. Where they have some "
-            "images of every class instead, give --unlabelled."
+            "Without --unlabelled the labels count as a random sample of the task. Where there are some of every class "
+            "instead, give --unlabelled."
         )
 
 

@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from wildpdiff.tasks.task import ClassSuite, Task
 
 app = typer.Typer(help="Suites of tasks: ls, check, show, export.", rich_markup_mode=None)
-app.command("check")(check)
+app.command("check", short_help="Show what a suite has, what is left out and why, and what is next.")(check)
 
 SuiteArgument = Annotated[
     str, typer.Argument(metavar="SUITE", help="A registered name (savanna), a CSV table, or a folder of images.")
 ]
-SuiteArguments = Annotated[
-    list[str], typer.Argument(metavar="SUITE...", help=f"{options.SUITE_HELP} Several are joined.")
-]
+SuiteArguments = Annotated[list[str], typer.Argument(metavar="SUITE", help=f"{options.SUITE_HELP} Several are joined.")]
 KINDS = {
     "TABLE.csv": "your images, one row each: path,label,task[,split][,group][,metadata…]",
     "FOLDER": "your images as TASK/CLASS/IMAGE",

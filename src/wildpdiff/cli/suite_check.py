@@ -46,7 +46,7 @@ ENOUGH_TO_TRUST = 30
 
 def check(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Tables, folders or camera-trap files of the suite; joined.")
+        list[str], typer.Argument(metavar="INPUT", help="Tables, folders or camera-trap files of the suite; joined.")
     ],
     columns: options.ColumnsOption = None,
     root: Annotated[Path | None, typer.Option(help="Folder that the pictures' paths are relative to.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -120,34 +121,43 @@ def prepare_torch(threads: int | None) -> None:
 QUIET_SECONDS = (10.0, 30.0)
 """Without a terminal: seconds until the first line about how far a stage is, and between later ones."""
 
-EARLIEST_SHARE = 0.02
-"""Share of a stage that is done before its end is estimated."""
+EARLIEST_SHARE, EARLIEST_SECONDS, EARLIEST_MOVES = 0.02, 5.0, 3
+"""Share of a stage, seconds, and calls that found more done, before its end is estimated."""
+
+MEMORY = (60.0, 1 / 3)
+"""Time constant of the mean rate: so many seconds, or this share of the stage's time where that is more."""
 
 
 class TimeLeft:
-    """Seconds until a stage ends, from the mean rate since it began.
+    """Seconds until a stage ends, from the exponential mean of its rate.
 
-    The mean and not the latest rate: a training that is stopped early leaps ahead. Work done in the first second does
-    not count: an earlier call has left it, or it is quick to set up. Before 2 % of the rest is done there is no
-    estimate: the first steps of a stage are slower than the others.
+    Tasks differ in cost, and so does the machine's load; but a training that is stopped early leaps ahead, so that the
+    latest rate alone means little. Work done in the first second does not count: an earlier call has left it, or it is
+    quick to set up.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: float | None = None
-        self._start = (0.0, 0)
+        self._last = (0.0, 0)
+        self._begin, self._moves, self._work, self._time = 0, 0, 0.0, 0.0
 
     def __call__(self, done: int, total: int) -> float | None:
         """Seconds of a stage of which so much is done; None before there is an estimate."""
         now = self._clock()
-        if self._first is None:
-            self._first = now
-        if now - self._first < 1.0:
-            self._start = (now, done)
-        since, before = self._start
-        if done <= before or now <= since or done - before < EARLIEST_SHARE * (total - before):
+        if self._first is None or now - self._first < 1.0:
+            self._first = now if self._first is None else self._first
+            self._begin, self._last = done, (now, done)
             return None
-        return max(0, total - done) * (now - since) / (done - before)
+        passed, more, since = now - self._last[0], max(0, done - self._last[1]), now - self._first
+        self._last = (now, done)
+        kept = math.exp(-passed / max(MEMORY[0], MEMORY[1] * since))
+        self._work, self._time = kept * self._work + more, kept * self._time + passed
+        self._moves += more > 0
+        early = self._moves < EARLIEST_MOVES or since < EARLIEST_SECONDS
+        if early or done - self._begin < EARLIEST_SHARE * (total - self._begin):
+            return None
+        return max(0, total - done) * self._time / self._work
 
 
 def duration(seconds: float) -> str:

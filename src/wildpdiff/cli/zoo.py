@@ -52,7 +52,7 @@ def build(
     checkpoints: Annotated[int | None, typer.Option(min=1, help="Checkpoints kept per task.")] = None,
     interval: Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the learning rate.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per step and task.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples per step and task.")] = None,
     tasks_per_shard: Annotated[int, typer.Option(min=1, help="Tasks fine-tuned and stored together.")] = 20,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Replace a zoo of other settings or of tasks whose data has changed.")
@@ -98,7 +98,7 @@ def build(
     tasks, fingerprint = options.tasks_of(opened, group), learned_fingerprint(opened, group)
     resumed = len(list((out / "shards").glob("shard-*.safetensors")))
     if group == "seen" and len(tasks) == 1 and not opened.metadata_schema.fields:
-        remark(f"{tasks[0].name} is the only seen task and has no metadata: pictures teach a generator from two on.")
+        remark(f"{tasks[0].name} is the only seen task and has no metadata: a generator learns from two on.")
     if (out / "plan.json").is_file():
         remark(f"{out} holds a zoo of {resumed} finished shards: resuming.")
     with Stages() as stages:
@@ -170,10 +170,10 @@ def _words(zoo: Zoo) -> str:
     return settings if recipe is None else f"{settings}, chosen on {len(recipe['tasks'])} seen tasks"
 
 
-@app.command("import")
+@app.command("import", short_help="Read LoRA adapters that PEFT wrote into a zoo.")
 def import_zoo(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="PEFT folders, or folders of them; each name is its task's.")
+        list[Path], typer.Argument(metavar="DIR", help="PEFT folders, or folders of them; each name is its task's.")
     ],
     descriptions: Annotated[
         str,

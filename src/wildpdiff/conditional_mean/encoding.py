@@ -58,8 +58,8 @@ class EncodingConfig:
     def __post_init__(self) -> None:
         if self.components < 1 or not 0 <= self.drop_part < 1 or not 0 <= self.drop_all < 1:
             raise TrainingError(
-                f"A generator is configured with {self.components} components of an image part and parts hidden with "
-                f"probability {self.drop_part:g}, all with {self.drop_all:g}; give at least one component, and "
+                f"A generator is configured with {self.components} components of a part of examples and parts hidden "
+                f"with probability {self.drop_part:g}, all with {self.drop_all:g}; give at least one component, and "
                 "probabilities from 0 to below 1."
             )
 

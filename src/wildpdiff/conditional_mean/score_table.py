@@ -117,6 +117,6 @@ class CrossValidation:
         if self.few:
             text += (
                 f" {self.tasks} seen tasks are few: with fewer than {FEW_TASKS} this is little evidence about a new "
-                "task, and no trust can be calibrated. Fine-tune more tasks, and check adapters on labelled images."
+                "task, and no trust can be calibrated. Fine-tune more tasks, and check adapters on labelled examples."
             )
         return text

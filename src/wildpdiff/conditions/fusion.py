@@ -129,7 +129,7 @@ class FusionEncoder:
         if not present:
             empty = ", ".join(part for part in self.parts if part in description.parts)
             found = "; ".join(self.unknown(description)) or f"The description's {empty} is empty"
-            raise DescriptionError(f"{found.rstrip('.')}. Give at least one value that a seen task had, or an image.")
+            raise DescriptionError(f"{found.rstrip('.')}. Give at least one value that a seen task had, or an example.")
         return present
 
     def unknown(self, description: Description) -> tuple[str, ...]:

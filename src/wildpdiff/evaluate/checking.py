@@ -18,7 +18,8 @@ from wildpdiff.prediction import burst_numbers, class_probabilities, text_probab
 from wildpdiff.records import encode
 from wildpdiff.refine.labels import LabelledFiles
 from wildpdiff.rng import numpy_generator
-from wildpdiff.tasks.task import SPLITS, Task, title_of
+from wildpdiff.tasks.task import title_of
+from wildpdiff.texts import TextTask
 
 RESAMPLES = 2000
 PART = 100
@@ -135,18 +136,14 @@ def check_adapter(
     return compare(labels, answers, burst_numbers(timed), backbone.classes, seed=seed, skipped=int((~read).sum()))
 
 
-def check_texts(adapter: Adapter, backbone: Backbone, task: Task, *, seed: int = 0) -> Check:
+def check_texts(adapter: Adapter, backbone: Backbone, task: TextTask, *, seed: int = 0) -> Check:
     """Score an adapter and the pretrained model on all labelled texts of a task; equal texts count once.
 
     Raises:
         AdapterMismatchError, ArtifactError, DataError: as :func:`wildpdiff.prediction.text_probabilities`, and where
             the task has no labels.
     """
-    labels = {
-        text: int(label)
-        for split in SPLITS
-        for text, label in zip(task.data(split).inputs, task.data(split).targets, strict=True)
-    }
+    labels = task.labels
     if not labels:
         raise DataError(f"Task {title_of(task)!r} has no labelled texts. Label some.")
     found = text_probabilities([adapter, None], backbone, list(labels))

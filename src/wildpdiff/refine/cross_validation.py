@@ -132,7 +132,7 @@ def held_out_losses(
                 found[index] = _held_out(backbone, [task.only([index])], config, seed, progress=None)[0][0]
         if not bool(torch.isfinite(found).any()):
             raise TrainingError(
-                f"The loss of task {task.features.name!r} is not finite from any start. Check its images and the "
+                f"The loss of task {task.features.name!r} is not finite from any start. Check its examples and the "
                 "adapters."
             )
     return losses

@@ -1,4 +1,4 @@
-"""A user's labels of one task: a folder with one subfolder a class, or a CSV table."""
+"""A user's labels of one task: a folder with one subfolder a class, a CSV table, or a table of texts."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from wildpdiff.tables.remarks import Remarks
 from wildpdiff.tasks.framing import Framing, View
 from wildpdiff.tasks.image_files import IMAGE_SUFFIXES
 from wildpdiff.tasks.objective import TARGETS
+from wildpdiff.texts import TextTask
 from wildpdiff.zoo.features import TaskFeatures
 
 
@@ -243,3 +244,24 @@ def unlabelled_features(
     if not views:
         return None
     return backbone.stem(read_most(views, backbone.image_size, backbone.framing, notify)[0])
+
+
+def text_features(
+    backbone: Backbone, task: TextTask, more: Sequence[str] = ()
+) -> tuple[TaskFeatures, dict[str, Tensor] | None]:
+    """Labelled texts as those of :func:`labelled_features`, without stated test texts; and the batch of all others.
+
+    Args:
+        backbone: the frozen model.
+        task: of which each text counts once.
+        more: further unlabelled texts of the task.
+
+    Raises:
+        DataError: no text has a label.
+    """
+    labels = {text: target for text, target in task.labels.items() if text not in task.tested}
+    if not labels:
+        raise DataError(f"Task {task.title!r} has no labelled texts outside of its test split. Label at least one.")
+    given = {**backbone.stem(list(labels)), TARGETS: backbone.objective.targets(list(labels.values()))}
+    unlabelled = list(dict.fromkeys([*task.unlabelled, *more]))
+    return TaskFeatures.of_few(task.name, given), backbone.stem(unlabelled) if unlabelled else None

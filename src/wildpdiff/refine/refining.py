@@ -190,7 +190,7 @@ def _provenance(
         "cross_validated_losses": losses[1],
         "labels": task.features.train_size,
         "classes_labelled": len({str(target) for target in task.features.train[TARGETS].tolist()}),
-        "unlabelled_images": 0 if task.unlabelled is None else batch_size(task.unlabelled),
+        "unlabelled": 0 if task.unlabelled is None else batch_size(task.unlabelled),
         "seed": seed,
         "steps": config.free.steps if prior is None else config.posterior.steps,
         "prior": None if prior is None else f"{len(prior.directions)} directions, {prior.of}",

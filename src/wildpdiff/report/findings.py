@@ -202,7 +202,7 @@ _TITLES = {
     "reference": "Reference",
     "no description": "Without a description",
     "description": "From the description",
-    "unlabelled images": "From unlabelled images of the task",
+    "unlabelled images": "From unlabelled examples of the task",
     _GENERATED_GROUP: "The generator and its controls",
     "labels": "With task labels (not comparable)",
     "checkpoints": "Controls from stored checkpoints",

@@ -177,8 +177,8 @@ class TrustModel:
         if not folder.is_dir():
             raise ArtifactError(
                 f"The generator in {generator} has no model of trust, so nothing is known of its adapters. "
-                "Trust needs 30 seen tasks with labelled images, and a fit without --no-trust; without it, check "
-                "adapters on labelled images."
+                "Trust needs 30 seen tasks with labelled examples, and a fit without --no-trust; without it, check "
+                "adapters on labelled examples."
             )
         model = cls.load(folder, backbone)
         if fingerprint and model.generator and fingerprint != model.generator:

@@ -76,7 +76,7 @@ class SeenTasks:
         zoo, features, backbone = training_set.zoo, training_set.features, training_set.backbone
         initial = training_set.initial
         if features is None:
-            raise DataError("Trust is calibrated on labelled images of seen tasks. Give a training set with them.")
+            raise DataError("Trust is calibrated on labelled examples of seen tasks. Give a training set with them.")
         layout, images, metric = (
             Layout.of(initial),
             features_of(features, training_set.labelled),

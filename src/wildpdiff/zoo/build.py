@@ -100,7 +100,9 @@ def _grown(folder: Path, found: ZooPlan, plan: ZooPlan, data_of: Callable[[str],
         for name in kept:
             title, data = data_of(name)
             if kept[name] != data:
-                known = "has other images or labels than those" if kept[name] else "may have other images than those"
+                known = (
+                    "has other examples or labels than those" if kept[name] else "may have other examples than those"
+                )
                 raise ArtifactError(f"Task {title!r} {known} that it was fine-tuned on in {folder}. {advice}")
     plans = {entry.fingerprint for entry in found.history}
     if any(built_by not in plans for built_by, _ in _origins(folder, found)):

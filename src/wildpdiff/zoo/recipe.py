@@ -100,7 +100,10 @@ class ChosenRecipe:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """One sentence for each model without an adapter per task that beats the adapters, and for one as good."""
+        """One sentence for each model without an adapter per task that beats the adapters, and for one as good.
+
+        Plans of zoos hold them, so that other words would make another plan of the same recipe.
+        """
         rivals = (
             ("the pretrained model", self.pretrained, "fine-tuning on the labels of one task does harm here"),
             ("one adapter for all of them", self.multi_task, "the labels of one task teach less than those of all"),

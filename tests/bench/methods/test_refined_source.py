@@ -46,7 +46,7 @@ def test_name_and_provenance(data: FeatureCache, toy_backbone: Backbone, toy_zoo
     provenance = refined.sample(Description(task_id=NAMES[1]), 1, seed=6)[0].provenance
     assert (provenance["source"], provenance["task"], provenance["seed"]) == (refined.name, NAMES[1], 6)
     few = len(few_labels(data(NAMES[1]), 3, 0).train["targets"])
-    assert (provenance["labels"], provenance["labels_per_class"], provenance["unlabelled_images"]) == (few, 3, 48)
+    assert (provenance["labels"], provenance["labels_per_class"], provenance["unlabelled"]) == (few, 3, 48)
     assert provenance["refined_from"]["source"] == "mean adapter"
 
 

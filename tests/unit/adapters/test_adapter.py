@@ -256,6 +256,6 @@ def test_the_code_on_the_model_card_runs_and_gives_the_same_logits(tmp_path: Pat
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     size = backbone.image_size
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
-    names: dict[str, Any] = {"images": images}
+    names: dict[str, Any] = {"examples": images}
     exec(code.replace("THIS_FOLDER", str(tmp_path / "adapter")), names)
     assert torch.allclose(names["logits"], backbone.predict(backbone.stem(images), adapter.tensors), atol=1e-5)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wildpdiff.backbones.backbone import Backbone
+from wildpdiff.backbones.lora import run_adapted, with_branches
 from wildpdiff.backbones.prefix import KEY, Prefix, compute_prefix, find_prefix, install, outputs_of, replay
 from wildpdiff.tasks.batch import Batch
+from wildpdiff.tasks.objective import Classification
 
 
 class Chain(nn.Module):
@@ -156,3 +159,52 @@ def test_outputs_replay_under_vmap_and_gradients_reach_the_adapted_module() -> N
     assert gradients.shape == weights.shape
     assert bool((gradients != 0).any())
     assert all(name.startswith(KEY) for name in stacked)
+
+
+class MeanOfTokens(nn.Module):
+    """Every token is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner, self.head = nn.Embedding(50, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.head(self.inner(self.embed(input_ids)).relu().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "targets", "layers"),
+    [
+        (DISTILBERT, ["q_lin", "v_lin"], {"out_lin", "lin1", "lin2"}),
+        (DISTILBERT, "all-linear", {"out_lin", "lin1", "lin2"}),
+        (GPT2, ["c_attn"], set()),
+        (MeanOfTokens, ["inner"], set()),
+    ],
+    ids=["DistilBERT", "DistilBERT, all layers", "GPT-2", "mean"],
+)
+def test_a_classifier_of_the_first_token_computes_no_other_in_its_last_layer(
+    make: Callable[[], nn.Module], targets: Any, layers: set[str]
+) -> None:
+    """GPT-2 reads the last token, which in texts of one word, padded to seven, is the first."""
+    torch.manual_seed(0)
+    model = make()
+    config = getattr(model, "config", None)
+    objective = Classification(tuple("abc"[: config.num_labels if config else 3]))
+    backbone = Backbone.from_pretrained(model, lora={"r": 2, "target_modules": targets}, objective=objective)
+    words = torch.zeros(5, 7, dtype=torch.int64)
+    words[:, 0] = torch.arange(1, 6)
+    inputs = {"input_ids": words} if make is not DISTILBERT else tokens()
+    batch = backbone.stem(inputs)
+    (first,) = {prefix.first for prefix in backbone.prefixes.values()}
+    assert {name.rpartition(".")[2] for name in first} == layers
+    assert all(".1." in name for name in first)
+    adapter = {name: 0.1 * torch.randn(shape) for name, shape in backbone.spec.shapes.items()}
+    leaves = {name: value.clone().requires_grad_(True) for name, value in adapter.items()}
+    whole = with_branches(backbone.module, backbone.spec)
+    other = {name: value.clone().requires_grad_(True) for name, value in adapter.items()}
+    outputs = (backbone.outputs(batch, leaves), outputs_of(run_adapted(whole, backbone.spec, other, **inputs)))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    for found in outputs:
+        torch.autograd.backward(found.square().sum())
+    for name in adapter:
+        torch.testing.assert_close(leaves[name].grad, other[name].grad, rtol=1e-3, atol=1e-5)

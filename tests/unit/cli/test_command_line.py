@@ -5,18 +5,20 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import wildpdiff
 from refusals import refused
 from wildbench.cli import report
 from wildpdiff.cli import zoo
 from wildpdiff.cli.folders import check_output_adapters, check_output_artifact, check_output_file
-from wildpdiff.cli.main import main
+from wildpdiff.cli.main import app, main
 from wildpdiff.cli.options import suite_settings
 from wildpdiff.errors import ArtifactError, DataError
 from wildpdiff.zoo.steps import FinetuneConfig
@@ -40,6 +42,31 @@ print([name for name in heavy if name in sys.modules])
 def test_help_of_every_verb_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_help_screens_are_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line is longer than the terminal, no name of a command or sentence on it is cut."""
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    def screens(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        yield words, command
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from screens(inner, (*words, name))
+
+    found = list(screens(get_command(app), ()))
+    assert {("suite", "check"), ("reproduce", "scaling")} <= {words for words, _ in found}
+    for words, command in found:
+        assert main([*words, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= width, words
+        assert not [line for line in lines[1:] if line.endswith("...")], words
+        shown = " ".join(lines)
+        assert all(option in shown for entry in command.params for option in entry.opts if option.startswith("-")), (
+            words
+        )
 
 
 REPORT = """

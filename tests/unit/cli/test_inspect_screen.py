@@ -85,7 +85,7 @@ def test_adapters_show_their_recommendation_first(toy_backbone: Backbone, tmp_pa
     Adapter(drawn.tensors, drawn.config, provenance).save(tmp_path / "adapter")
     lines = on_one_screen(shown(tmp_path / "adapter"))
     assert lines[0] == "Keep the pretrained model: RIDGE."
-    assert all(value in lines[1] for value in ("31", "81.25 %", "62.5 %"))
+    assert all(value in lines[1] for value in ("31", "81.2 %", "62.5 %"))
     assert any(line.startswith("description: metadata (field 0 0, ") for line in lines)
     assert "task: ridge" in lines
     assert "field 89: 89" in shown(tmp_path / "adapter", "--all")
@@ -95,12 +95,14 @@ def test_a_zoo_with_a_recipe_shows_fine_tuning_next_to_the_pretrained_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Path(shutil.copytree(GOLDEN / "toy-1" / "zoo", tmp_path / "zoo"))
-    assert on_one_screen(shown(folder))[0] == "kind: zoo"
+    mean = json.loads(shown(folder, "--json"))["validation_accuracy"]
+    first, *others = on_one_screen(shown(folder))
+    assert (first, f"validation accuracy: {100 * mean:.1f}\xa0%" in others) == ("kind: zoo", True)
     remarks = ["The pretrained model is RIDGE."]
     recipe = {"tasks": ["a", "b"], "accuracy": 0.75, "pretrained": 0.5, "remarks": remarks}
     show_screen({"kind": "zoo", "tensors": {}, "recipe": recipe}, folder)
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert all(value in first for value in ("2 seen tasks", "75 %", "50 %"))
+    assert all(value in first for value in ("2 seen tasks", "75.0\xa0%", "50.0\xa0%"))
     assert second == "The pretrained model is RIDGE."
 
 
@@ -110,7 +112,7 @@ def test_results_show_the_headline_and_every_method(name: str) -> None:
     lines = on_one_screen(shown(GOLDEN / name))
     assert "kind: results" in lines[1:4]
     for key, score in values["accuracy"].items():
-        assert any(line.startswith(key.partition(", ")[2]) and f"{score:.4f}" in line for line in lines), key
+        assert any(line.startswith(key.partition(", ")[2]) and f"{100 * score:.1f}" in line for line in lines), key
 
 
 def test_a_backbone_of_many_classes_and_tensors_fits(tmp_path: Path) -> None:

@@ -15,42 +15,50 @@ class Clock:
         return self.now
 
 
-def test_the_time_left_is_that_of_the_mean_rate() -> None:
-    clock = Clock()
+def estimates(speeds: list[float], total: int, before: int = 0) -> list[float | None]:
+    """The time left after every second in which so much was done."""
+    clock, done = Clock(), float(before)
     left = TimeLeft(clock)
-    assert left(0, 100) is None
-    clock.now += 10
-    assert left(20, 100) == pytest.approx(40.0)
-    clock.now += 10
-    assert left(60, 100) == pytest.approx(20 * 40 / 60), "a leap ahead counts, half of it would not"
+    found = [left(before, total)]
+    for speed in speeds:
+        clock.now += 1
+        done += speed
+        found.append(left(int(done), total))
+    return found
+
+
+def test_the_time_left_is_that_of_a_steady_rate() -> None:
+    assert estimates([2.0] * 20, 100)[-1] == pytest.approx(60 / 2)
+
+
+@pytest.mark.parametrize(("early", "late"), [(4.0, 1.0), (1.0, 4.0)])
+def test_it_follows_the_cost_of_what_runs_now(early: float, late: float) -> None:
+    """Tasks of a second kind, or a machine that others use now: the mean rate since the start would be far off."""
+    speeds = [early] * 300 + [late] * 300
+    total = round(300 * (early + late) + 200 * late)
+    of_mean = 200 * late / (300 * (early + late) / 600)
+    found = estimates(speeds, total)[-1]
+    assert found is not None
+    assert abs(found - 200) < abs(of_mean - 200) / 2
+
+
+def test_a_leap_ahead_is_no_new_rate() -> None:
+    found = estimates([1.0] * 60 + [60.0], 240)[-1]
+    assert found is not None
+    assert 40 < found < 120, "at the latest rate it would be two seconds"
 
 
 def test_what_an_earlier_call_left_does_not_count_as_speed() -> None:
-    clock = Clock()
-    left = TimeLeft(clock)
-    left(40, 100)
-    clock.now += 0.5
-    assert left(80, 100) is None
-    clock.now += 10
-    assert left(85, 100) == pytest.approx(30.0)
+    assert estimates([0.0] + [1.0] * 20, 100, before=40)[-1] == pytest.approx(40 * 21 / 20, rel=0.02)
 
 
-def test_there_is_no_estimate_before_anything_moves() -> None:
-    clock = Clock()
-    left = TimeLeft(clock)
-    left(3, 10)
-    clock.now += 60
-    assert left(3, 10) is None
-
-
-def test_the_slow_first_steps_of_a_stage_give_no_estimate() -> None:
-    clock = Clock()
-    left = TimeLeft(clock)
-    left(0, 1000)
-    clock.now += 10
-    assert left(19, 1000) is None
-    clock.now += 1
-    assert left(20, 1000) == pytest.approx(980 * 11 / 20)
+def test_there_is_no_estimate_before_it_means_something() -> None:
+    assert set(estimates([0.0] * 60, 10, before=3)) == {None}, "nothing moved"
+    assert set(estimates([0.0] * 30 + [1.0, 1.0], 10)) == {None}, "two tasks"
+    assert estimates([0.0] * 30 + [1.0] * 3, 10)[-1] is not None
+    assert set(estimates([10.0] * 4, 100)) == {None}, "the first seconds"
+    slow = estimates([1.0] * 21, 1000)
+    assert (slow[19], slow[20]) == (None, pytest.approx(980))
 
 
 @pytest.mark.parametrize(

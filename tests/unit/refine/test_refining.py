@@ -201,7 +201,7 @@ def test_provenance_has_start_labels_and_steps(
         "generated",
     )
     assert provenance["steps"] == 30
-    assert (provenance["classes_labelled"], provenance["unlabelled_images"]) == (3, task.train_size)
+    assert (provenance["classes_labelled"], provenance["unlabelled"]) == (3, task.train_size)
 
 
 def test_what_cannot_be_refined_is_refused(
