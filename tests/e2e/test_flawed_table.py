@@ -150,7 +150,9 @@ def test_changes_outside_of_what_was_learned_rebuild_nothing(flawed: Flawed, run
     model = ["--backbone", own / "backbone"]
     size = ["--architecture", "savanna-cnn", "--epochs", "1", "-o", "image_size=24"]
     steps = ["--steps", "4", "--checkpoints", "2", "--batch", "8"]
-    _succeeded(run("backbone", "pretrain", *suite(flawed.table), *size, "--out", own / "backbone"))
+    pretrained = run("backbone", "pretrain", *suite(flawed.table), *size, "--out", own / "backbone")
+    _succeeded(pretrained)
+    assert "group pretraining" in " ".join(pretrained.err.split())
     zoo = ["zoo", "build", *model, *steps, "--out", own / "zoo"]
     _succeeded(run(*zoo, *suite(flawed.table)))
     unseen = ["zoo", "build", *model, "--group", "unseen", "--recipe", own / "zoo", "--out", own / "reference"]

@@ -47,7 +47,9 @@ def test_exported_suite_is_a_suite_again(run: Run, tmp_path: Path) -> None:
 def test_backbone_is_pretrained(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "backbone"
     options = ["-o", "image_size=24", "-o", "pretraining=30", "-o", "train=40"]
-    values = run("backbone", "pretrain", *options, "--epochs", "1", "--out", out, "--json").json
+    done = run("backbone", "pretrain", *options, "--epochs", "1", "--out", out, "--json")
+    values = done.json
+    assert "group pretraining" not in " ".join(done.err.split())
     assert load_backbone(out).backbone_hash == values["hash"]
     assert len(values["losses"]) == 1
 

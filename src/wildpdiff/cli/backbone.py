@@ -9,7 +9,7 @@ import typer
 
 from wildpdiff.cli import options
 from wildpdiff.cli.folders import check_output_artifact
-from wildpdiff.cli.terminal import Stages, answer, prepare_torch
+from wildpdiff.cli.terminal import Stages, answer, prepare_torch, remark
 from wildpdiff.errors import DataError
 from wildpdiff.tasks.framing import Framing
 
@@ -93,6 +93,11 @@ def pretrain(
     tables = not simulated and not texts
     pairs = [*(["trained=true"] if tables else []), *option]
     opened = options.open_suite(suite, pairs, framing=framing, remarks="all")
+    if not opened.tasks("pretraining"):
+        remark(
+            "No task is of the group pretraining, so the model learns from the seen ones: scores on them are too good, "
+            "that of the pretrained model most of all. Unseen tasks show how good they are (wildpdiff evaluate)."
+        )
     chosen: Architecture = architecture or ("savanna-cnn" if simulated else "efficientnet-lite0")
     measured: dict[str, Any] = {}
     with Stages() as stages:

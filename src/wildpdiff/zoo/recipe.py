@@ -88,6 +88,7 @@ class ChosenRecipe:
         multi_task: that of one adapter fine-tuned on the pooled training images of these tasks, without the images that
             it is judged by; None where its training diverged, or there is one task alone.
         metric: of the scores.
+        written: the remarks of a stored plan, which is identified by them too; None where there is no plan yet.
     """
 
     config: FinetuneConfig
@@ -97,13 +98,13 @@ class ChosenRecipe:
     pretrained: float
     multi_task: float | None
     metric: Metric = ACCURACY
+    written: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """One sentence for each model without an adapter per task that beats the adapters, and for one as good.
-
-        Plans of zoos hold them, so that other words would make another plan of the same recipe.
-        """
+        """One sentence for each model without an adapter per task that beats the adapters, and for one as good."""
+        if self.written is not None:
+            return self.written
         rivals = (
             ("the pretrained model", self.pretrained, "fine-tuning on the labels of one task does harm here"),
             ("one adapter for all of them", self.multi_task, "the labels of one task teach less than those of all"),
@@ -130,7 +131,7 @@ class ChosenRecipe:
     def to_json(self) -> dict[str, Any]:
         """Everything but the configuration, which the zoo's plan holds as ``finetune``, as plain JSON values."""
         values = encode(self)
-        del values["config"]
+        del values["config"], values["written"]
         if self.metric == ACCURACY:  # as in zoos of before other metrics
             del values["metric"]
         return {**values, "remarks": list(self.remarks)}
@@ -139,7 +140,7 @@ class ChosenRecipe:
     def from_json(cls, finetuning: Mapping[str, Any], recipe: Mapping[str, Any], path: object) -> ChosenRecipe:
         """The inverse of :meth:`to_json`; raises :class:`ArtifactError`, which names ``path``."""
         values = {"metric": encode(ACCURACY), **recipe, "config": encode(finetune_config(finetuning, path))}
-        values.pop("remarks", None)
+        values["written"] = values.pop("remarks", None)
         chosen: ChosenRecipe = decode(cls, values, f"{path}: recipe")
         return chosen
 

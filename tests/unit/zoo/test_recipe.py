@@ -192,6 +192,11 @@ def test_a_recipe_survives_the_plan() -> None:
     assert ChosenRecipe.from_json(CHOSEN.config.to_json(), stored, "plan.json") == CHOSEN
 
 
+def test_a_plan_with_remarks_in_other_words_stays_the_same_plan() -> None:
+    stored = {**CHOSEN.to_json(), "remarks": ["words of an earlier version"]}
+    assert ChosenRecipe.from_json(CHOSEN.config.to_json(), stored, "plan.json").to_json() == stored
+
+
 @pytest.mark.parametrize("change", [{"trials": [{"loss": 1}]}, {"accuracy": None}, {"tasks": 3}, {"trials": None}])
 def test_a_damaged_recipe_is_refused(change: dict[str, object]) -> None:
     with refused(ArtifactError, "here/plan.json", next(iter(change))):
