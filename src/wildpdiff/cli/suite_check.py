@@ -147,17 +147,12 @@ def _remarks(found: SuiteCheck) -> list[str]:
     """The suite's remarks without those that the screen shows elsewhere, and one on the number of cameras."""
     suite, count = found.suite, len(found.teaching())
     elsewhere = {*suite.unreadable.remarks, *(text for text in suite.remarks if " not teach: " in text)}
-    undated = (
-        "Nothing states times or bursts, so that frames of one burst may be in training and in test: what is measured "
-        "is too good then. --columns datetime=COLUMN, or sequence=COLUMN, names them."
-    )
     few = (
         f"Cameras to learn from: {count}. Trust is calibrated from {ENOUGH_TO_TRUST} on, and the fewer there are, the "
         "less a new camera gains."
     )
-    known = found.times is not None or any(picture.sequence or picture.split for picture in suite.table.pictures)
     shown = [text for text in suite.remarks if text not in elsewhere]
-    return [*shown, *([] if known else [undated]), *([few] if 0 < count < ENOUGH_TO_TRUST else [])]
+    return [*shown, *([few] if 0 < count < ENOUGH_TO_TRUST else [])]
 
 
 def _facts(found: SuiteCheck) -> Table:
