@@ -90,7 +90,8 @@ class CrossValidation:
         used = sorted((row for row in self.rows if row.weight), key=lambda row: -(row.weight or 0))
         if len(used) == 1:
             return used[0].method
-        return " and ".join(f"{row.method} ({100 * (row.weight or 0):.0f} %)" for row in used)
+        *first, last = (f"{row.method} ({100 * (row.weight or 0):.0f} %)" for row in used)
+        return f"{', '.join(first)} and {last}"
 
     def shown(self, score: float) -> str:
         """A score with its unit; of other metrics than accuracy with the name."""

@@ -69,6 +69,9 @@ def test_the_composition_is_in_words_the_largest_share_first() -> None:
     assert table(40).composition == "mean adapter"
     both = table(40, {"pretrained": 0.25, "mean adapter": 0.75})
     assert both.composition == "mean adapter (75 %) and pretrained (25 %)"
+    three = replace(both, rows=(*both.rows, replace(both.rows[0], method="nearest task", weight=0.5)))
+    assert three.composition.startswith("mean adapter (75 %), ")
+    assert three.composition.count(" and ") == 1
 
 
 def test_a_blend_of_the_pretrained_model_alone_is_named() -> None:
