@@ -89,9 +89,15 @@ class CrossValidation:
         """Composition of the delivered blend, in words: ``direct networks (75 %) and nearest task (25 %)``."""
         used = sorted((row for row in self.rows if row.weight), key=lambda row: -(row.weight or 0))
         if len(used) == 1:
-            return used[0].method
+            return used[0].method + (", its classifier aligned with the description" if self._aligned else "")
         *first, last = (f"{row.method} ({100 * (row.weight or 0):.0f} %)" for row in used)
         return f"{', '.join(first)} and {last}"
+
+    @property
+    def _aligned(self) -> bool:
+        """Whether the pretrained model alone is blended and what is delivered is surely better: only by alignment."""
+        alone = [row for row in self.rows if row.weight]
+        return [row.method for row in alone] == [PRETRAINED] and alone[0].low > 0
 
     def shown(self, score: float) -> str:
         """A score with its unit; of other metrics than accuracy with the name."""
@@ -101,8 +107,8 @@ class CrossValidation:
 
     @property
     def unchanging(self) -> str:
-        """A sentence where the blend is the pretrained model alone; else empty."""
-        if {row.method for row in self.rows if row.weight} != {PRETRAINED}:
+        """A sentence where the pretrained model alone is delivered; else empty."""
+        if {row.method for row in self.rows if row.weight} != {PRETRAINED} or self._aligned:
             return ""
         return "On held-out tasks nothing was better than the pretrained model, which is all of the blend."
 

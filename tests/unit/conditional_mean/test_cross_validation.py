@@ -75,9 +75,14 @@ def test_the_composition_is_in_words_the_largest_share_first() -> None:
 
 
 def test_a_blend_of_the_pretrained_model_alone_is_named() -> None:
-    alone = table(40, {"pretrained": 1.0, "mean adapter": 0.0})
+    aligned = table(40, {"pretrained": 1.0, "mean adapter": 0.0})
+    alone = replace(aligned, rows=(replace(aligned.rows[0], lead=0.0, low=-1.0, high=1.0), *aligned.rows[1:]))
     assert alone.unchanging
     assert alone.unchanging in alone.verdict
+    assert alone.composition == "pretrained"
+    # Held-out tasks gain for sure: nothing but the alignment of the classifier can have moved the pretrained model.
+    assert not aligned.unchanging
+    assert "aligned" in aligned.composition
     assert not table(40).unchanging
     assert not table(40, {"pretrained": 0.5, "mean adapter": 0.5}).unchanging
 
