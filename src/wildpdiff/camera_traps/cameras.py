@@ -278,7 +278,7 @@ def _of_pictures(
         found.append(
             f"{_cameras(len(loose))} with pictures without a time or sequence ({some(loose)}): frames of one event may "
             "be in training and test there, and scores on them too good. --columns datetime=COLUMN or sequence=COLUMN "
-            "tells events apart."
+            "keeps each event together."
         )
     if cut:
         bursts = sum(placement.cut for placement in placed.values())
